@@ -1,0 +1,75 @@
+# All that a developer does here. It needs make and any Python from 3.11 on; the rest it fetches.
+
+PYTHON ?= $(or $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3,$(shell \
+	$(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null))),\
+	$(error crawler needs Python 3.11 or later))
+VERSIONS = 3.11 3.12 3.13 3.14
+VENV = .venv
+BIN = $(VENV)/bin
+INSTALL = $(BIN)/pip --disable-pip-version-check --quiet install -c constraints.txt
+DEBIAN = scripts/system-packages
+
+.PHONY: help run test check format coverage matrix lock system clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+
+run: $(VENV)/.run ## serve; ARGS='...' goes to the command
+	$(BIN)/python -m crawler $(ARGS)
+
+test: $(VENV)/.dev system ## run the tests; ARGS='...' goes to pytest
+	$(BIN)/pytest $(ARGS)
+
+check: $(VENV)/.dev ## run the linters, then the tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict crawler tests
+	$(BIN)/lint-imports --no-logo
+	$(MAKE) test
+
+format: $(VENV)/.dev ## format the code and fix what can be fixed
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+coverage: $(VENV)/.dev system ## show the lines that no test reaches
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage report
+
+matrix: $(VERSIONS:%=matrix-%) ## run the tests on each Python that the machine has
+
+matrix-%:
+	@for python in python$* ~/.pyenv/versions/$*.*/bin/python$*; do \
+		if $$python -c '' 2>/dev/null; then exec $(MAKE) test VENV=.venv-$* PYTHON=$$python; fi; \
+	done; echo "python$*: not found"
+
+# The oldest Python needs the most packages, so what it installs serves the others too.
+lock: ## write constraints.txt: the newest packages that setup.cfg allows
+	rm -rf .venv-lock
+	$(MAKE) .venv-lock/bin/pip
+	.venv-lock/bin/pip --disable-pip-version-check --quiet install -e '.[test,check]'
+	.venv-lock/bin/pip freeze --exclude crawler >constraints.txt
+
+system: /usr/sbin/nginx .cache/docs ## fetch the web server and the pages that the tests use
+
+clean: ## remove all that these targets made
+	rm -rf .venv* .cache .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.run: setup.cfg pyproject.toml constraints.txt | $(BIN)/pip
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(INSTALL) -e '.[test,check]'
+	touch $@
+
+%/bin/pip:
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(DEBIAN) install $(notdir $(PYTHON))-venv
+	$(PYTHON) -m venv $*
+
+/usr/sbin/nginx:
+	$(DEBIAN) install nginx-light
+
+.cache/docs:
+	$(DEBIAN) unpack cppreference-doc-en-html $@

@@ -1,0 +1,39 @@
+"""Probe URLs in batches: does each answer, what, how fast in each phase, and if not, why.
+
+`probe` is the library, `create_app` and `run_service` are the service, `python -m crawler` is the command.
+"""
+
+from crawler.compose import open_prober, probe
+from crawler.errors import ERROR_TYPES, CrawlerError, InputError, OptionError, TaskNotFound, TransitionError
+from crawler.models import Counts, Hop, ProbeError, ProbeResult, Task, Timings, TLSInfo
+from crawler.options import VERSION, Options, ServiceOptions
+from crawler.registry import MemoryRegistry, Registry
+from crawler.service import TASKS, create_app, run_service
+
+__version__ = VERSION
+
+__all__ = [
+    "ERROR_TYPES",
+    "TASKS",
+    "Counts",
+    "CrawlerError",
+    "Hop",
+    "InputError",
+    "MemoryRegistry",
+    "OptionError",
+    "Options",
+    "ProbeError",
+    "ProbeResult",
+    "Registry",
+    "ServiceOptions",
+    "TLSInfo",
+    "Task",
+    "TaskNotFound",
+    "Timings",
+    "TransitionError",
+    "__version__",
+    "create_app",
+    "open_prober",
+    "probe",
+    "run_service",
+]

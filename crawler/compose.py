@@ -1,0 +1,98 @@
+"""The object graph, put together in one place, and `probe`, the shortest way through it."""
+
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+from crawler.models import ProbeResult
+from crawler.options import Options
+from crawler.prober import HttpProber, Prober
+from crawler.resolver import Resolver
+from crawler.targets import Target, Url, each
+from crawler.throttle import Throttle
+from crawler.transport import AiohttpTransport
+
+__all__ = ["open_prober", "probe"]
+
+
+@asynccontextmanager
+async def open_prober(options: Options) -> AsyncIterator[Prober]:
+    """A prober that works until the context is left."""
+    resolver = Resolver(options)
+    try:
+        transport = AiohttpTransport(options, resolver)
+        try:
+            yield HttpProber(options, transport, Throttle(options.concurrency, options.per_host))
+        finally:
+            await transport.close()
+    finally:
+        await resolver.close()
+
+
+async def probe(
+    urls: Iterable[str | bytes] | AsyncIterable[str | bytes], **options: Any
+) -> AsyncGenerator[ProbeResult, None]:
+    """Probe URLs and give each line's result as soon as it is known.
+
+    Equal URLs are probed once, and each line still has its result. Nothing that a target does raises.
+
+    Args:
+        urls: The lines, from any iterable; it is read no further ahead than needed. Bytes have to be UTF-8.
+        **options: Fields of `crawler.Options`, such as `concurrency=1000` or `timeout=5` (seconds).
+
+    Yields:
+        `ProbeResult`s in the order in which they are found; `seq` is the position in the input, from 0.
+
+    Raises:
+        OptionError: An option is unknown or out of bounds.
+
+    Example:
+        >>> async for result in crawler.probe(["https://example.org"], timeout=5):
+        ...     print(result.url, result.status or result.error.type)
+    """
+    async with open_prober(Options.of(options)) as prober:
+        twins = _Twins()
+        async with aclosing(prober.probe_many(twins.firsts(urls))) as results:
+            async for result in results:
+                for line in twins.spread(result):
+                    yield line
+        for line in twins.late:
+            yield line
+
+
+class _Twins:
+    """Lines that ask for the same URL: the first is probed, all get its result."""
+
+    def __init__(self) -> None:
+        self.late: list[ProbeResult] = []  # of lines read after their result was found
+        self._found: dict[str, ProbeResult] = {}
+        self._waiting: dict[str, list[Target]] = {}
+        self._wanted: dict[int, str] = {}
+
+    async def firsts(self, urls: Iterable[str | bytes] | AsyncIterable[str | bytes]) -> AsyncIterator[Target]:
+        """The targets to probe."""
+        seq = 0
+        async for line in each(urls):
+            target = Target.of(seq, line)
+            seq += 1
+            if not isinstance(target.url, Url):
+                yield target
+                continue
+            href = target.url.href
+            if (result := self._found.get(href)) is not None:
+                self.late.append(result.restamp(target.seq, target.text))
+            elif href in self._waiting:
+                self._waiting[href].append(target)
+            else:
+                self._waiting[href] = []
+                self._wanted[target.seq] = href
+                yield target
+
+    def spread(self, result: ProbeResult) -> list[ProbeResult]:
+        """A result, once for each line that is known to ask for it, and those of late lines."""
+        lines, self.late = [result, *self.late], []
+        href = self._wanted.pop(result.seq, None)
+        if href is not None:
+            self._found[href] = result
+            lines += [result.restamp(twin.seq, twin.text) for twin in self._waiting.pop(href)]
+        return lines

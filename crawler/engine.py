@@ -1,0 +1,38 @@
+"""Who runs workers: here, the event loop of this process."""
+
+import asyncio
+
+from crawler.prober import Prober
+from crawler.registry import Registry
+from crawler.worker import worker
+
+__all__ = ["LocalEngine"]
+
+
+class LocalEngine:
+    """Runs one worker per Task on this event loop. Fairness between Tasks is the prober's throttle's."""
+
+    def __init__(self, registry: Registry, prober: Prober) -> None:
+        self._registry = registry
+        self._prober = prober
+        self._workers: dict[str, list[asyncio.Future[None]]] = {}
+
+    def start(self, task_id: str) -> None:
+        """Start work on a Task; returns at once."""
+        self._workers[task_id] = [asyncio.ensure_future(worker(task_id, self._registry, self._prober))]
+
+    def workers(self, task_id: str) -> list[asyncio.Future[None]]:
+        """The workers of a Task, also those that have ended; none for a Task that was never started here."""
+        return self._workers.get(task_id, [])
+
+    async def stop(self, task_id: str) -> None:
+        """Stop the work on a Task, requests in flight included; returns when nothing of it runs."""
+        workers = self._workers.pop(task_id, [])
+        for future in workers:
+            future.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Stop all work."""
+        for task_id in list(self._workers):
+            await self.stop(task_id)

@@ -1,0 +1,156 @@
+"""Records of options as flags of a command: what stands in `options.py` is spelled nowhere again.
+
+`@takes(options=Options)` gives a command a flag and a `CRAWLER_*` environment variable for every field of the record,
+and hands it the validated record as its argument `options`.
+"""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from typing import Annotated, Any, Final, NamedTuple
+
+import typer
+from msgspec.inspect import (
+    BoolType,
+    DictType,
+    Field,
+    FloatType,
+    IntType,
+    LiteralType,
+    Metadata,
+    StrType,
+    UnionType,
+    VarTupleType,
+    type_info,
+)
+
+from crawler.errors import OptionError
+from crawler.options import Checked
+
+__all__ = ["Flag", "flags_of", "takes"]
+
+
+class Flag(NamedTuple):
+    """One option as a user sees it."""
+
+    field: str
+    names: tuple[str, ...]
+    env: str
+    default: Any
+    help: str
+    type: Any
+    repeats: bool
+    metavar: str
+    panel: str
+
+
+def flags_of(record: type[Checked]) -> list[Flag]:
+    """The flags of a record's fields, in their order."""
+    return [_flag(field) for field in type_info(record).fields]  # type: ignore[attr-defined]
+
+
+def takes(**records: type[Checked]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Replace each named parameter of a command by flags for the fields of the record that it wants."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(command, eval_str=True)
+        flags = {name: flags_of(record) for name, record in records.items()}
+
+        @functools.wraps(command)
+        def run(**given: Any) -> Any:
+            for name, record in records.items():
+                given[name] = _record(record, flags[name], given)
+            return command(**given)
+
+        own = [parameter for name, parameter in signature.parameters.items() if name not in records]
+        made = [_parameter(flag) for name in records for flag in flags[name]]
+        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in [*own, *made]]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _flag(field: Field) -> Flag:
+    meta = field.type
+    assert isinstance(meta, Metadata), f"{field.name} has no description"
+    shown: dict[str, Any] = meta.extra or {}
+    names = shown.get("flags", ("--" + field.name.replace("_", "-"),))
+    repeats = isinstance(meta.type, DictType | VarTupleType)
+    return Flag(
+        field=field.name,
+        names=names,
+        env="CRAWLER_" + names[0].removeprefix("--").replace("-", "_").upper(),
+        default=() if repeats else field.default,
+        help=(meta.extra_json_schema or {})["description"],
+        type=meta.type,
+        repeats=repeats,
+        metavar=shown.get("metavar") or _metavar(meta.type),
+        panel=shown.get("panel", "Options"),
+    )
+
+
+def _metavar(type_: Any) -> str:
+    if isinstance(type_, LiteralType):
+        return "|".join(sorted(map(str, type_.values), key=str.lower))
+    return {IntType: "N", FloatType: "SECONDS"}.get(type(type_), "TEXT")
+
+
+def _parameter(flag: Flag) -> inspect.Parameter:
+    hint = _HINTS[type(flag.type)]
+    if flag.repeats:
+        # A line a value: typer would split at every blank, and headers have blanks.
+        option = typer.Option(
+            *flag.names,
+            default_factory=lambda: os.environ.get(flag.env, "").splitlines(),
+            show_default=False,
+            metavar=flag.metavar,
+            help=rf"{flag.help} \[env var: {flag.env}, one a line]",
+            rich_help_panel=flag.panel,
+        )
+        return inspect.Parameter(flag.field, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[list[str], option])
+    option = typer.Option(
+        *flag.names,
+        envvar=flag.env,
+        help=flag.help,
+        metavar=flag.metavar,
+        show_default=flag.default not in (None, False),
+        rich_help_panel=flag.panel,
+    )
+    return inspect.Parameter(
+        flag.field, inspect.Parameter.KEYWORD_ONLY, default=flag.default, annotation=Annotated[hint, option]
+    )
+
+
+# msgspec checks the values; typer only needs to know how to read one from the command line.
+_HINTS: Final[dict[type, Any]] = {
+    IntType: int,
+    FloatType: float,
+    BoolType: bool,
+    StrType: str,
+    LiteralType: str,
+    UnionType: str | None,
+    DictType: list[str],
+    VarTupleType: list[str],
+}
+
+
+def _record(record: type[Checked], flags: list[Flag], given: dict[str, Any]) -> Checked:
+    """Take a record's values out of those given to the command, and check them."""
+    try:
+        return record.of({flag.field: _value(flag, given.pop(flag.field)) for flag in flags})
+    except OptionError as error:
+        flag = next((flag for flag in flags if error.place.split("[")[0].split(".")[0] == flag.field), None)
+        raise typer.BadParameter(error.message, param_hint=flag.names[0] if flag else None) from None
+
+
+def _value(flag: Flag, given: Any) -> Any:
+    if not isinstance(flag.type, DictType):
+        return given
+    pairs = [line.partition(":") for line in given]
+    for name, colon, _ in pairs:
+        if not colon:
+            raise OptionError(f"{name!r} is not of the form 'Name: value'", flag.field)
+    return {name.strip(): value.strip() for name, _, value in pairs}

@@ -1,0 +1,61 @@
+"""Lines of a file or of standard input, as they come."""
+
+import asyncio
+import os
+import stat
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import IO, Final
+
+__all__ = ["count_lines", "read_lines"]
+
+_CHUNK: Final = 64 * 1024
+
+
+def count_lines(path: str) -> int | None:
+    """How many lines `read_lines` will give; None for what can be read only once.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    if path == "-" or not Path(path).is_file():
+        return None
+    with Path(path).open("rb") as file:
+        return sum(1 for line in file if line.strip())
+
+
+async def read_lines(path: str) -> AsyncIterator[bytes]:
+    """The lines of a file (`-`: of standard input) without their ends; blank lines are left out.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    rest = b""
+    async for chunk in _chunks(path):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line.strip():
+                yield line.strip()
+    if rest.strip():
+        yield rest.strip()
+
+
+def _open(path: str) -> IO[bytes]:
+    return os.fdopen(sys.stdin.fileno(), "rb", buffering=0) if path == "-" else Path(path).open("rb")
+
+
+async def _chunks(path: str) -> AsyncIterator[bytes]:
+    with _open(path) as file:
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            while chunk := file.read(_CHUNK):
+                yield chunk
+        else:  # a pipe or a terminal, which must not hold up the probes while it has nothing
+            reader = asyncio.StreamReader()
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), file)
+            try:
+                while chunk := await reader.read(_CHUNK):
+                    yield chunk
+            finally:
+                transport.close()

@@ -1,0 +1,149 @@
+"""Every option, its bounds and its default: the only place that has them.
+
+The command line, the environment (`CRAWLER_*`), the library's keyword arguments and the documentation are all
+made from these two records. A field's `Meta` carries its help, and in `extra` what else `--help` shows: its panel, its flags
+where they differ from the field's name, and its metavar.
+"""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self
+
+import msgspec
+from msgspec import Meta
+
+from crawler.errors import OptionError
+
+__all__ = ["VERSION", "Checked", "Options", "ServiceOptions", "parse_server"]
+
+VERSION: Final = "0.1.0"
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5; one byte a character
+# Framing and hop-by-hop fields are the transport's: a user who sets them breaks the message, not the target.
+_RESERVED = frozenset(
+    {
+        "connection", "content-length", "expect", "host", "keep-alive", "proxy-authenticate", "proxy-authorization",
+        "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+
+# Panels of `--help`.
+_PACE: Final = {"panel": "Pace"}
+_REQUEST: Final = {"panel": "Requests"}
+_NETWORK: Final = {"panel": "Network"}
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A record whose values are checked wherever it comes from, once."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Validate plain values (keyword arguments, JSON, flags) into the record.
+
+        Raises:
+            OptionError: A name or value is wrong; `place` is the option's name.
+        """
+        try:
+            return msgspec.convert(values, cls)
+        except msgspec.ValidationError as error:
+            message, _, place = str(error).partition(" - at ")
+            raise OptionError(message, place.strip("`").removeprefix("$.") or "options") from None
+
+
+class Options(Checked, frozen=True, kw_only=True):
+    """How to probe. Seconds for times, counts for the rest."""
+
+    concurrency: Annotated[
+        int, Meta(ge=1, le=20_000, description="Requests under way at once, over all hosts.", extra=_PACE)
+    ] = 256
+    per_host: Annotated[
+        int, Meta(ge=1, le=20_000, description="Requests under way at once to one host.", extra=_PACE)
+    ] = 8
+    timeout: Annotated[
+        float,
+        Meta(gt=0, le=3600, description="Time a probe may work in all: every phase, hop and attempt.", extra=_PACE),
+    ] = 30.0
+    connect_timeout: Annotated[
+        float,
+        Meta(gt=0, le=3600, description="Time for a TCP connection, and again for its TLS handshake.", extra=_PACE),
+    ] = 10.0
+    retries: Annotated[
+        int, Meta(ge=0, le=20, description="More attempts after a failure that may pass.", extra=_PACE)
+    ] = 1
+    method: Annotated[
+        Literal["auto", "HEAD", "GET"],
+        Meta(description="auto asks with HEAD and confirms every bad answer with GET.", extra=_REQUEST),
+    ] = "auto"
+    user_agent: Annotated[str, Meta(max_length=512, description="The User-Agent sent.", extra=_REQUEST)] = (
+        f"crawler/{VERSION}"
+    )
+    headers: Annotated[
+        dict[str, str],
+        Meta(
+            description="A header to send; repeatable. Dropped when a redirect leaves the origin.",
+            extra={**_REQUEST, "flags": ("--header", "-H"), "metavar": "'NAME: VALUE'"},
+        ),
+    ] = {}
+    max_redirects: Annotated[int, Meta(ge=0, le=50, description="Redirects to follow.", extra=_REQUEST)] = 10
+    cafile: Annotated[
+        str | None,
+        Meta(description="PEM file of authorities to trust, not the system's.", extra={**_NETWORK, "metavar": "FILE"}),
+    ] = None
+    insecure: Annotated[bool, Meta(description="Accept any certificate.", extra=_NETWORK)] = False
+    dns: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="DNS server to ask, not the system's; repeatable.",
+            extra={**_NETWORK, "metavar": "HOST[:PORT]"},
+        ),
+    ] = ()
+    ipv4: Annotated[bool, Meta(description="Use IPv4 only.", extra={**_NETWORK, "flags": ("--ipv4", "-4")})] = False
+    ipv6: Annotated[bool, Meta(description="Use IPv6 only.", extra={**_NETWORK, "flags": ("--ipv6", "-6")})] = False
+
+    def __post_init__(self) -> None:
+        """Check what a single field's bounds cannot say."""
+        if self.ipv4 and self.ipv6:
+            raise OptionError("excludes ipv6", "ipv4")
+        for server in self.dns:
+            parse_server(server)
+        for name, value in {**self.headers, "User-Agent": self.user_agent}.items():
+            _check_header(name, value)
+
+
+class ServiceOptions(Checked, frozen=True, kw_only=True):
+    """How to serve."""
+
+    host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 picks a free one.")] = 7777
+    max_body: Annotated[int, Meta(ge=1, description="Bytes a request's body may have.")] = 32 * 2**20
+
+
+def parse_server(text: str) -> tuple[str, int]:
+    """Split `HOST[:PORT]` of a DNS server; an IPv6 address with a port stands in brackets.
+
+    Raises:
+        OptionError: Not an address, or not a port.
+    """
+    host, _, port = (text, "", "") if text.count(":") > 1 and "]" not in text else text.partition(":")
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+        port = port.removeprefix(":")
+    try:
+        number = int(port or 53)
+        if not (port or "53").isascii() or not 0 < number < 65536:
+            raise ValueError
+        return str(ipaddress.ip_address(host)), number
+    except ValueError:
+        raise OptionError(f"{text!r} is not an IP address with an optional port", "dns") from None
+
+
+def _check_header(name: str, value: str) -> None:
+    """Refuse what could split the request or change its framing (RFC 9110, RFC 9112)."""
+    if not _TOKEN.fullmatch(name):
+        raise OptionError(f"{name!r} is not a header name", "headers")
+    if name.lower() in _RESERVED:
+        raise OptionError(f"{name} is set by the transport and cannot be given", "headers")
+    if not _FIELD_VALUE.fullmatch(value):
+        raise OptionError(f"the value of {name} has a control character or one outside Latin-1", "headers")
