@@ -18,6 +18,7 @@ import aiohttp.http_exceptions as http
 from aiodns import error as cares
 from aiohttp import WebSocketError
 
+from crawler.errors import ERROR_TYPES
 from crawler.models import ProbeError
 
 __all__ = ["explain"]
@@ -174,7 +175,7 @@ _CLASSES: Final[dict[type[BaseException], str]] = {
     client.ClientHttpProxyError: "http.failed",
     client.TooManyRedirects: "http.response.redirect_loop",
     client.ClientConnectionError: _INSIDE,
-    client.ClientConnectionResetError: "tcp.reset",
+    client.ClientConnectionResetError: "tcp.closed",  # "cannot write": it was gone before the request
     client.ClientOSError: _INSIDE,
     client.ClientConnectorError: _INSIDE,
     client.ClientConnectorDNSError: _INSIDE,
@@ -229,7 +230,7 @@ def explain(error: BaseException, phase: str) -> ProbeError:
     type_ = _type(inner, phase)
     if type_ == "tcp.closed" and phase == "connect":
         type_ = "tcp.aborted"
-    return ProbeError.of(type_, _message(inner), phase=None if type_ == "unknown" else phase)
+    return ProbeError.of(type_, _message(inner) or ERROR_TYPES[type_].meaning, phase=phase)
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -278,7 +279,7 @@ def _type(error: BaseException, phase: str) -> str:
 
 
 def _message(error: BaseException) -> str:
-    """One line for a person. OpenSSL's file and line numbers say nothing to one."""
+    """One line for a person, if the exception has one. OpenSSL's file and line numbers say nothing to one."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return str(error.verify_message)
     if isinstance(error, ssl.SSLError) and error.reason:
@@ -287,4 +288,7 @@ def _message(error: BaseException) -> str:
         return str(error.args[1])
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join((str(error) or type(error).__name__).split())[:300]
+    if isinstance(error, client.ServerDisconnectedError):
+        return ""  # its text is the half of a response that was parsed
+    text = error.message if isinstance(error, client.ClientResponseError) else str(error)
+    return " ".join(text.split())[:300]

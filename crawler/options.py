@@ -1,8 +1,8 @@
 """Every option, its bounds and its default: the only place that has them.
 
 The command line, the environment (`CRAWLER_*`), the library's keyword arguments and the documentation are all
-made from these two records. A field's `Meta` carries its help, and in `extra` what else `--help` shows: its panel, its flags
-where they differ from the field's name, and its metavar.
+made from these two records. A field's `Meta` carries its help, and in `extra` what else `--help` shows: its panel, its
+flags where they differ from the field's name, and its metavar.
 """
 
 import ipaddress

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LONGEST_WAIT: Final = 60.0  # seconds; a server may ask for a week (Retry-After)
-_NEVER_ASKED: Final = frozenset({"url", "dns", "connect", "tls"})  # phases before the method could matter
+_NEVER_ASKED: Final = frozenset({"dns", "connect", "tls"})  # phases that end before the method is sent
 
 
 class Transport(Protocol):
@@ -176,7 +176,9 @@ class Probe:
             Hop(self.url.href, self.method, answer.status, answer.ip, answer.timings, problem.type if problem else None)
         )
         location = answer.header("location") if answer.status in _REDIRECTS else None
-        if problem is None and location:
+        if problem is None and answer.status is not None and not 200 <= answer.status <= 999:
+            problem = ProbeError.of("http.response.invalid", f"status {answer.status} is not a final one")
+        elif problem is None and location:
             problem = self._follow(location)
             if problem is None:
                 return

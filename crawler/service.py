@@ -187,6 +187,8 @@ async def _stream(request: web.Request, parts: AsyncIterator[bytes]) -> web.Stre
     """Answer with JSON as it is made: a Task of a million URLs is never in memory as one text."""
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
+    if request.method == "HEAD":  # aiohttp would send what is written, and the client take it for the next answer
+        return response
     chunk = bytearray()
     async for part in parts:
         chunk += part

@@ -1,0 +1,33 @@
+"""What every test may ask for. All run on uvloop, as the service does."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import pytest
+import uvloop
+
+from tests.certs import Authority
+from tests.names import Names
+from tests.site import Site
+
+
+def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    async with Site(host="0.0.0.0") as site:
+        yield site
+
+
+@pytest.fixture
+async def names() -> AsyncIterator[Names]:
+    async with Names() as names:
+        yield names
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certs"))

@@ -1,0 +1,158 @@
+"""One suite for every registry: what is kept, what is counted, and the rules that no store may bend."""
+
+from collections.abc import AsyncIterator
+from typing import get_args
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from crawler import MemoryRegistry, Options, ProbeResult, Registry, TaskNotFound, TransitionError
+from crawler.models import Outcome, Status
+
+REGISTRIES = {"memory": MemoryRegistry}
+
+
+@pytest.fixture(params=REGISTRIES)
+async def registry(request: pytest.FixtureRequest) -> AsyncIterator[Registry]:
+    yield REGISTRIES[request.param]()
+
+
+def found(seq: int, url: str = "", outcome: Outcome = "ok") -> ProbeResult:
+    return ProbeResult(seq=seq, url=url, timestamp=1, outcome=outcome, status=200)
+
+
+async def pending(registry: Registry, task_id: str) -> list[int]:
+    return [target.seq async for target in registry.pending(task_id)]
+
+
+async def records(registry: Registry, task_id: str) -> list[tuple[int, str]]:
+    return [(result.seq, result.url) async for result in registry.results(task_id)]
+
+
+async def test_a_new_task_runs_and_has_all_before_it(registry: Registry) -> None:
+    task = await registry.submit(["http://a/", "http://b/"], Options(retries=3))
+    assert (task.status, task.total, task.counts.done, task.finished) == ("running", 2, 0, None)
+    assert task.options.retries == 3
+    assert registry.task(task.id) == registry.tasks[task.id] == task
+    assert await pending(registry, task.id) == [0, 1]
+    assert await records(registry, task.id) == []
+
+
+async def test_tasks_are_listed_oldest_first(registry: Registry) -> None:
+    ids = [(await registry.submit(["http://a/"], Options())).id for _ in range(5)]
+    assert list(registry.tasks) == ids
+
+
+async def test_targets_are_pending_by_turns_of_their_hosts(registry: Registry) -> None:
+    lines = ["http://a/1", "http://a/2", "http://a/3", "http://b/1", "nonsense", "http://b/2", "http://c/1"]
+    task = await registry.submit(lines, Options())
+    assert await pending(registry, task.id) == [0, 3, 4, 6, 1, 5, 2]
+
+
+async def test_what_is_recorded_is_pending_no_more(registry: Registry) -> None:
+    task = await registry.submit(["http://a/1", "http://a/2", "http://a/3"], Options())
+    await registry.record(task.id, [found(1, "http://a/2")])
+    assert await pending(registry, task.id) == [0, 2]
+    assert await records(registry, task.id) == [(1, "http://a/2")]
+    assert registry.found(task.id) == (found(1, "http://a/2"),)
+    assert registry.task(task.id).counts.ok == 1
+
+
+async def test_equal_urls_are_pending_once_and_recorded_for_each_line(registry: Registry) -> None:
+    task = await registry.submit(["http://a/", "http://b/", "HTTP://A", "http://a/#x"], Options())
+    assert await pending(registry, task.id) == [0, 1]
+    await registry.record(task.id, [found(0, "http://a/")])
+    assert await records(registry, task.id) == [(0, "http://a/"), (2, "HTTP://A"), (3, "http://a/#x")]
+    assert registry.task(task.id).counts.done == 3
+
+
+async def test_equal_texts_that_are_no_urls_are_one_target_too(registry: Registry) -> None:
+    task = await registry.submit(["nonsense", "nonsense", "other"], Options())
+    assert await pending(registry, task.id) == [0, 2]
+
+
+async def test_a_record_stays_as_it_was_first_made(registry: Registry) -> None:
+    task = await registry.submit(["http://a/"], Options())
+    await registry.record(task.id, [found(0, "http://a/")])
+    await registry.record(task.id, [found(0, "http://a/", "failed"), found(0, "http://a/", "failed")])
+    assert [result.outcome async for result in registry.results(task.id)] == ["ok"]
+    assert (registry.task(task.id).counts.ok, registry.task(task.id).counts.done) == (1, 1)
+
+
+async def test_a_task_is_ready_when_every_line_has_its_record(registry: Registry) -> None:
+    task = await registry.submit(["http://a/", "http://b/"], Options())
+    await registry.record(task.id, [found(0, "http://a/")])
+    with pytest.raises(TransitionError, match="1 records of 2"):
+        await registry.finish(task.id, "ready")
+    await registry.record(task.id, [found(1, "http://b/")])
+    await registry.finish(task.id, "ready")
+    assert registry.task(task.id).status == "ready"
+    assert registry.task(task.id).finished is not None
+
+
+async def test_a_finished_task_stays_as_it_is(registry: Registry) -> None:
+    task = await registry.submit(["http://a/"], Options())
+    await registry.finish(task.id, "error", "the store is full")
+    assert registry.task(task.id).detail == "the store is full"
+    await registry.record(task.id, [found(0, "http://a/")])
+    assert await records(registry, task.id) == []
+    for status in get_args(Status):
+        with pytest.raises(TransitionError):
+            await registry.finish(task.id, status)
+
+
+async def test_a_deleted_task_is_unknown_everywhere(registry: Registry) -> None:
+    task = await registry.submit(["http://a/"], Options())
+    other = await registry.submit(["http://b/"], Options())
+    await registry.delete(task.id)
+    assert list(registry.tasks) == [other.id]
+    with pytest.raises(TaskNotFound):
+        registry.task(task.id)
+    with pytest.raises(TaskNotFound):
+        await registry.record(task.id, [found(0)])
+    with pytest.raises(TaskNotFound):
+        await registry.finish(task.id, "error")
+    with pytest.raises(TaskNotFound):
+        await registry.delete(task.id)
+    with pytest.raises(TaskNotFound):
+        await pending(registry, task.id)
+    with pytest.raises(TaskNotFound):
+        await records(registry, task.id)
+
+
+async def test_records_made_while_one_reads_are_read_too(registry: Registry) -> None:
+    task = await registry.submit([f"http://a/{number}" for number in range(3)], Options())
+    await registry.record(task.id, [found(0, "http://a/0")])
+    seen = []
+    async for result in registry.results(task.id):
+        seen.append(result.seq)
+        if result.seq < 2:
+            await registry.record(task.id, [found(result.seq + 1, f"http://a/{result.seq + 1}")])
+    assert seen == [0, 1, 2]
+
+
+async def test_tasks_cannot_be_changed_through_the_view(registry: Registry) -> None:
+    with pytest.raises(TypeError):
+        registry.tasks["x"] = None  # type: ignore[index]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    lines=st.lists(
+        st.sampled_from(["http://a/", "http://a/#", "http://b/", "http://b/x", "no", "HTTP://A"]), max_size=12
+    ),
+    repeats=st.integers(1, 2),
+    data=st.data(),
+)
+async def test_counters_equal_the_records_whatever_happens(
+    registry: Registry, lines: list[str], repeats: int, data: st.DataObject
+) -> None:
+    task = await registry.submit(lines, Options())
+    targets = await pending(registry, task.id)
+    for seq in data.draw(st.permutations(targets * repeats)):
+        await registry.record(task.id, [found(seq, lines[seq])])
+        assert registry.task(task.id).counts.done == len(await records(registry, task.id))
+    assert sorted(await records(registry, task.id)) == list(enumerate(lines))
+    assert await pending(registry, task.id) == []
+    await registry.finish(task.id, "ready")
