@@ -1,5 +1,6 @@
 """The command line: parse, compose, print, exit code."""
 
+import errno
 import os
 import stat
 import sys
@@ -48,6 +49,7 @@ app = typer.Typer(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and give its exit code: 0 all is well, 1 some URL is not, 2 usage, 130 interrupted."""
+    _fill_standard_descriptors()
     try:
         app(args=arguments, prog_name="crawler")
     except SystemExit as end:
@@ -58,9 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
     return OK
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version.")] = False,
 ) -> None:
     """Probe URLs in batches: does each answer, what, how fast in each phase, and if not, why.
 
@@ -126,7 +128,8 @@ def probe(
     except BrokenPipeError:  # the reader has had enough, as `head` has
         raise typer.Exit(SOME_NOT_OK) from None
     except OSError as error:
-        raise InputError(f"{error.filename or output}: {error.strerror}") from None
+        where = error.filename or output or "standard output"
+        raise InputError(f"{where}: {error.strerror}") from None
     raise typer.Exit(OK if counts.ok == counts.done else SOME_NOT_OK)
 
 
@@ -162,6 +165,8 @@ def _total(urls: list[str], file: str | None) -> int | None:
 @contextmanager
 def _opened(output: Path | None) -> Iterator[TextIO]:
     """Where results go. On a terminal rich has to see what is printed above its bar; elsewhere it is UTF-8 always."""
+    if output is None and sys.stdout is None:  # started with it closed
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     if output is None and sys.stdout.isatty():
         yield sys.stdout
         return
@@ -170,6 +175,13 @@ def _opened(output: Path | None) -> Iterator[TextIO]:
         # To a file in blocks; to a pipe each line at once, for somebody may be waiting at its end.
         stream.reconfigure(line_buffering=not stat.S_ISREG(os.fstat(stream.fileno()).st_mode))
         yield stream
+
+
+def _fill_standard_descriptors() -> None:
+    """Open what the process was started without: libuv aborts when a descriptor of its own is 0, 1 or 2."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
 
 
 def _nothing() -> None:

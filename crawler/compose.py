@@ -10,7 +10,7 @@ from crawler.prober import HttpProber, Prober
 from crawler.resolver import Resolver
 from crawler.targets import Target, Url, each
 from crawler.throttle import Throttle
-from crawler.transport import AiohttpTransport
+from crawler.transport import SocketTransport
 
 __all__ = ["open_prober", "probe"]
 
@@ -20,9 +20,9 @@ async def open_prober(options: Options) -> AsyncIterator[Prober]:
     """A prober that works until the context is left."""
     resolver = Resolver(options)
     try:
-        transport = AiohttpTransport(options, resolver)
+        transport = SocketTransport(options, resolver)
         try:
-            yield HttpProber(options, transport, Throttle(options.concurrency, options.per_host))
+            yield HttpProber(options, transport, Throttle(options.concurrency, options.per_host, options.interval))
         finally:
             await transport.close()
     finally:

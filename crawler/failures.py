@@ -1,27 +1,23 @@
 """Other people's exceptions, and what they mean for a target: the one table.
 
-`explain(error, phase)` turns any exception that probing can meet into a `ProbeError`. Classes stand in `_CLASSES`,
-and those that say more in a number (errno, OpenSSL's verify code, c-ares' status) have a table of their own.
+`explain(error, phase)` turns any exception that probing can meet into a `ProbeError`. Classes stand in `_CLASSES`, by
+name: nobody pays for importing a library that he does not use. Those that say more in a number (errno, OpenSSL's verify code, c-ares' status) have a table of their own.
 A test walks the exception classes of aiohttp, aiodns, ssl and the operating system and fails when one has no row.
 """
 
-import asyncio
 import errno
+import re
 import socket
 import ssl
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
 from typing import Final
 
-import aiohttp.client_exceptions as client
-import aiohttp.http_exceptions as http
-from aiodns import error as cares
-from aiohttp import WebSocketError
+import pycares.errno as cares
 
 from crawler.errors import ERROR_TYPES
 from crawler.models import ProbeError
 
-__all__ = ["explain"]
+__all__ = ["HopFailed", "explain", "row_of"]
 
 _BY_PHASE: Final = "by phase"  # the class says only "too late" or "gone"; the phase says which type that is
 _INSIDE: Final = "inside"  # a wrapper: what it wraps decides, and failing that its base class
@@ -106,7 +102,8 @@ _VERIFY: Final = {
     64: "tls.cert.name_invalid",  # another address
 }
 
-# OpenSSL's reasons (SSLError.reason); a suffix stands for the family.
+# OpenSSL's reasons (SSLError.reason), without the family that they begin with.
+_FAMILY = re.compile(r"^(SSLV3|TLSV1|TLSV13)_")
 _SSL_REASON: Final = {
     "WRONG_VERSION_NUMBER": "tls.protocol.error",  # plain HTTP on a TLS port
     "HTTP_REQUEST": "tls.protocol.error",
@@ -126,97 +123,109 @@ _SSL_REASON: Final = {
     "UNSAFE_LEGACY_RENEGOTIATION_DISABLED": "tls.version_or_cipher_mismatch",
     "ALERT_PROTOCOL_VERSION": "tls.version_or_cipher_mismatch",
     "ALERT_HANDSHAKE_FAILURE": "tls.version_or_cipher_mismatch",
+    "ALERT_CERTIFICATE_REQUIRED": "tls.failed",  # it wants a certificate of the client's
     "ALERT_INSUFFICIENT_SECURITY": "tls.version_or_cipher_mismatch",
     "CERTIFICATE_VERIFY_FAILED": "tls.cert.invalid",
     "UNEXPECTED_EOF_WHILE_READING": "tcp.closed",
 }
 
-_CLASSES: Final[dict[type[BaseException], str]] = {
+_CLASSES: Final[dict[str, str]] = {
     # the operating system and asyncio
-    OSError: "tcp.failed",
-    BlockingIOError: "tcp.failed",
-    ChildProcessError: "unknown",
-    FileExistsError: "unknown",
-    FileNotFoundError: "unknown",
-    InterruptedError: "tcp.failed",
-    IsADirectoryError: "unknown",
-    NotADirectoryError: "unknown",
-    PermissionError: "tcp.failed",
-    ProcessLookupError: "unknown",
-    ConnectionError: "tcp.failed",
-    ConnectionRefusedError: "tcp.refused",
-    ConnectionResetError: "tcp.reset",
-    ConnectionAbortedError: "tcp.aborted",
-    BrokenPipeError: "tcp.closed",
-    TimeoutError: _BY_PHASE,
-    EOFError: "tcp.closed",
-    asyncio.IncompleteReadError: "tcp.closed",
-    asyncio.LimitOverrunError: "http.response.invalid",
-    CancelledError: "abandoned",
-    asyncio.CancelledError: "abandoned",
-    MemoryError: "local.network",
-    socket.gaierror: "dns.failed",
-    socket.herror: "dns.failed",
+    "OSError": "tcp.failed",
+    "BlockingIOError": "tcp.failed",
+    "ChildProcessError": "unknown",
+    "FileExistsError": "unknown",
+    "FileNotFoundError": "unknown",
+    "InterruptedError": "tcp.failed",
+    "IsADirectoryError": "unknown",
+    "NotADirectoryError": "unknown",
+    "PermissionError": "tcp.failed",
+    "ProcessLookupError": "unknown",
+    "ConnectionError": "tcp.failed",
+    "ConnectionRefusedError": "tcp.refused",
+    "ConnectionResetError": "tcp.reset",
+    "ConnectionAbortedError": "tcp.aborted",
+    "BrokenPipeError": "tcp.closed",
+    "TimeoutError": _BY_PHASE,
+    "EOFError": "tcp.closed",
+    "asyncio.exceptions.IncompleteReadError": "tcp.closed",
+    "asyncio.exceptions.LimitOverrunError": "http.response.invalid",
+    "concurrent.futures._base.CancelledError": "abandoned",
+    "asyncio.exceptions.CancelledError": "abandoned",
+    "MemoryError": "local.network",
+    "socket.gaierror": "dns.failed",
+    "socket.herror": "dns.failed",
     # ssl
-    ssl.SSLError: "tls.failed",
-    ssl.SSLCertVerificationError: "tls.cert.invalid",
-    ssl.SSLEOFError: "tcp.closed",
-    ssl.SSLSyscallError: "tcp.closed",
-    ssl.SSLZeroReturnError: "tcp.closed",
-    ssl.SSLWantReadError: "tls.failed",
-    ssl.SSLWantWriteError: "tls.failed",
+    "ssl.SSLError": "tls.failed",
+    "ssl.SSLCertVerificationError": "tls.cert.invalid",
+    "ssl.SSLEOFError": "tcp.closed",
+    "ssl.SSLSyscallError": "tcp.closed",
+    "ssl.SSLZeroReturnError": "tcp.closed",
+    "ssl.SSLWantReadError": "tls.failed",
+    "ssl.SSLWantWriteError": "tls.failed",
     # c-ares
-    cares.DNSError: "dns.failed",
+    "aiodns.error.DNSError": "dns.failed",
     # aiohttp's client
-    client.ClientError: "http.failed",
-    client.ClientResponseError: _INSIDE,
-    client.ContentTypeError: "http.response.invalid",
-    client.WSServerHandshakeError: "http.protocol.error",
-    client.ClientHttpProxyError: "http.failed",
-    client.TooManyRedirects: "http.response.redirect_loop",
-    client.ClientConnectionError: _INSIDE,
-    client.ClientConnectionResetError: "tcp.closed",  # "cannot write": it was gone before the request
-    client.ClientOSError: _INSIDE,
-    client.ClientConnectorError: _INSIDE,
-    client.ClientConnectorDNSError: _INSIDE,
-    client.ClientProxyConnectionError: _INSIDE,
-    client.UnixClientConnectorError: _INSIDE,
-    client.ServerConnectionError: "tcp.closed",
-    client.ServerDisconnectedError: "tcp.closed",
-    client.ServerTimeoutError: _BY_PHASE,
-    client.ConnectionTimeoutError: _BY_PHASE,
-    client.SocketTimeoutError: _BY_PHASE,
-    client.ServerFingerprintMismatch: "tls.cert.invalid",
-    client.ClientPayloadError: "http.response.invalid",
-    client.UploadAbortedError: "http.failed",
-    client.InvalidURL: "url.invalid",
-    client.InvalidUrlClientError: "url.invalid",
-    client.RedirectClientError: "http.response.invalid",
-    client.NonHttpUrlClientError: "url.scheme",
-    client.InvalidUrlRedirectClientError: "http.response.invalid",
-    client.NonHttpUrlRedirectClientError: "url.scheme",
-    client.ClientSSLError: _INSIDE,
-    client.ClientConnectorSSLError: _INSIDE,
-    client.ClientConnectorCertificateError: _INSIDE,
-    client.WSMessageTypeError: "http.protocol.error",
-    WebSocketError: "http.protocol.error",
+    "aiohttp.client_exceptions.ClientError": "http.failed",
+    "aiohttp.client_exceptions.ClientResponseError": _INSIDE,
+    "aiohttp.client_exceptions.ContentTypeError": "http.response.invalid",
+    "aiohttp.client_exceptions.WSServerHandshakeError": "http.protocol.error",
+    "aiohttp.client_exceptions.ClientHttpProxyError": "http.failed",
+    "aiohttp.client_exceptions.TooManyRedirects": "http.response.redirect_loop",
+    "aiohttp.client_exceptions.ClientConnectionError": _INSIDE,
+    "aiohttp.client_exceptions.ClientConnectionResetError": "tcp.closed",  # "cannot write": it was gone before the request
+    "aiohttp.client_exceptions.ClientOSError": _INSIDE,
+    "aiohttp.client_exceptions.ClientConnectorError": _INSIDE,
+    "aiohttp.client_exceptions.ClientConnectorDNSError": _INSIDE,
+    "aiohttp.client_exceptions.ClientProxyConnectionError": _INSIDE,
+    "aiohttp.client_exceptions.UnixClientConnectorError": _INSIDE,
+    "aiohttp.client_exceptions.ServerConnectionError": "tcp.closed",
+    "aiohttp.client_exceptions.ServerDisconnectedError": "tcp.closed",
+    "aiohttp.client_exceptions.ServerTimeoutError": _BY_PHASE,
+    "aiohttp.client_exceptions.ConnectionTimeoutError": _BY_PHASE,
+    "aiohttp.client_exceptions.SocketTimeoutError": _BY_PHASE,
+    "aiohttp.client_exceptions.ServerFingerprintMismatch": "tls.cert.invalid",
+    "aiohttp.client_exceptions.ClientPayloadError": "http.response.invalid",
+    "aiohttp.client_exceptions.UploadAbortedError": "http.failed",
+    "aiohttp.client_exceptions.InvalidURL": "url.invalid",
+    "aiohttp.client_exceptions.InvalidUrlClientError": "url.invalid",
+    "aiohttp.client_exceptions.RedirectClientError": "http.response.invalid",
+    "aiohttp.client_exceptions.NonHttpUrlClientError": "url.scheme",
+    "aiohttp.client_exceptions.InvalidUrlRedirectClientError": "http.response.invalid",
+    "aiohttp.client_exceptions.NonHttpUrlRedirectClientError": "url.scheme",
+    "aiohttp.client_exceptions.ClientSSLError": _INSIDE,
+    "aiohttp.client_exceptions.ClientConnectorSSLError": _INSIDE,
+    "aiohttp.client_exceptions.ClientConnectorCertificateError": _INSIDE,
+    "aiohttp.client_exceptions.WSMessageTypeError": "http.protocol.error",
+    "aiohttp._websocket.models.WebSocketError": "http.protocol.error",
     # aiohttp's parser
-    http.HttpProcessingError: "http.response.invalid",
-    http.BadHttpMessage: "http.response.invalid",
-    http.HttpBadRequest: "http.response.invalid",
-    http.PayloadEncodingError: "http.response.invalid",
-    http.ContentEncodingError: "http.response.invalid",
-    http.TransferEncodingError: "http.response.invalid",
-    http.ContentLengthError: "http.response.invalid",
-    http.DecompressSizeError: "http.response.invalid",
-    http.LineTooLong: "http.response.invalid",
-    http.InvalidHeader: "http.response.invalid",
-    http.BadStatusLine: "http.protocol.error",
-    http.BadHttpMethod: "http.protocol.error",
-    http.InvalidURLError: "http.response.invalid",
+    "aiohttp.http_exceptions.HttpProcessingError": "http.response.invalid",
+    "aiohttp.http_exceptions.BadHttpMessage": "http.response.invalid",
+    "aiohttp.http_exceptions.HttpBadRequest": "http.response.invalid",
+    "aiohttp.http_exceptions.PayloadEncodingError": "http.response.invalid",
+    "aiohttp.http_exceptions.ContentEncodingError": "http.response.invalid",
+    "aiohttp.http_exceptions.TransferEncodingError": "http.response.invalid",
+    "aiohttp.http_exceptions.ContentLengthError": "http.response.invalid",
+    "aiohttp.http_exceptions.DecompressSizeError": "http.response.invalid",
+    "aiohttp.http_exceptions.LineTooLong": "http.response.invalid",
+    "aiohttp.http_exceptions.InvalidHeader": "http.response.invalid",
+    "aiohttp.http_exceptions.BadStatusLine": "http.protocol.error",
+    "aiohttp.http_exceptions.BadHttpMethod": "http.protocol.error",
+    "aiohttp.http_exceptions.InvalidURLError": "http.response.invalid",
     # names and addresses that Python's codecs refuse (IDNA: empty or long labels)
-    UnicodeError: "url.invalid",
+    "UnicodeError": "url.invalid",
+    # our own parser
+    "crawler.heads.HeadError": "http.response.invalid",
+    "crawler.heads.NotHTTP": "http.protocol.error",
 }
+
+
+class HopFailed(Exception):
+    """A hop that ends by our own decision, with its reason."""
+
+    def __init__(self, problem: ProbeError) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
 
 
 def explain(error: BaseException, phase: str) -> ProbeError:
@@ -226,11 +235,20 @@ def explain(error: BaseException, phase: str) -> ProbeError:
         error: Any exception; one that no row knows becomes `unknown`.
         phase: The phase that it ended: dns, connect, tls or http.
     """
+    if isinstance(error, HopFailed):
+        return error.problem
     inner = _innermost(error)
     type_ = _type(inner, phase)
     if type_ == "tcp.closed" and phase == "connect":
         type_ = "tcp.aborted"
     return ProbeError.of(type_, _message(inner) or ERROR_TYPES[type_].meaning, phase=phase)
+
+
+def row_of(kind: type[BaseException]) -> str | None:
+    """The row of an exception class itself, not of a base class of its."""
+    return _CLASSES.get(
+        kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    )
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -250,27 +268,11 @@ def _causes(error: BaseException) -> Iterator[BaseException | None]:
 
 
 def _row(error: BaseException) -> str:
-    return next((_CLASSES[base] for base in type(error).__mro__ if base in _CLASSES), "unknown")
+    return next((row for base in type(error).__mro__ if (row := row_of(base)) is not None), "unknown")
 
 
 def _type(error: BaseException, phase: str) -> str:
-    by_number: str | None = None
-    if isinstance(error, ssl.SSLCertVerificationError):
-        by_number = _VERIFY.get(getattr(error, "verify_code", 0))
-    elif isinstance(error, ssl.SSLError):
-        by_number = _SSL_REASON.get((error.reason or "").removeprefix("SSLV3_").removeprefix("TLSV1_"))
-    elif isinstance(error, cares.DNSError):
-        by_number = _CARES.get(error.args[0] if error.args else None)
-    elif isinstance(error, socket.gaierror):
-        by_number = _GETADDRINFO.get(error.errno or 0)
-    elif isinstance(error, TimeoutError):
-        by_number = _TIMED_OUT[phase]
-    elif isinstance(error, OSError):
-        # On uvloop errno can be None; then the class has to do.
-        by_number = _ERRNO.get(error.errno or 0)
-    if by_number is not None:
-        return by_number
-    row = _row(error)
+    row = _by_number(error) or _row(error)
     if row == _BY_PHASE:
         return _TIMED_OUT[phase]
     if row == _INSIDE:  # a wrapper with nothing inside
@@ -278,17 +280,38 @@ def _type(error: BaseException, phase: str) -> str:
     return row
 
 
-def _message(error: BaseException) -> str:
-    """One line for a person, if the exception has one. OpenSSL's file and line numbers say nothing to one."""
+def _by_number(error: BaseException) -> str | None:
+    """What the number says that an exception carries, where there is one and we know it."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return str(error.verify_message)
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.replace("_", " ").lower()
-    if isinstance(error, cares.DNSError) and len(error.args) > 1:
+        return _VERIFY.get(getattr(error, "verify_code", 0))
+    if isinstance(error, ssl.SSLError):
+        return _SSL_REASON.get(_FAMILY.sub("", getattr(error, "reason", None) or ""))
+    if type(error).__qualname__ == "DNSError" and error.args:
+        return _CARES.get(error.args[0])
+    if isinstance(error, socket.gaierror):
+        return _GETADDRINFO.get(error.errno or 0)
+    if isinstance(error, TimeoutError):
+        return _BY_PHASE
+    if isinstance(error, OSError):  # on uvloop errno can be None; then the class has to do
+        return _ERRNO.get(error.errno or 0)
+    return None
+
+
+def _message(error: BaseException) -> str:
+    """One line for a person, if the exception has one."""
+    return " ".join(_words(error).split())[:300]
+
+
+def _words(error: BaseException) -> str:
+    # An error of ssl's that OpenSSL did not make lacks the attributes. Its file and line numbers tell a person nothing.
+    if said := getattr(error, "verify_message", None):
+        return str(said)
+    if isinstance(error, ssl.SSLError) and (reason := getattr(error, "reason", None)):
+        return str(reason).replace("_", " ").lower()
+    if type(error).__qualname__ == "DNSError" and len(error.args) > 1:
         return str(error.args[1])
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, client.ServerDisconnectedError):
+        return str(error.strerror)
+    if type(error).__qualname__ == "ServerDisconnectedError":
         return ""  # its text is the half of a response that was parsed
-    text = error.message if isinstance(error, client.ClientResponseError) else str(error)
-    return " ".join(text.split())[:300]
+    return str(getattr(error, "message", error))

@@ -95,7 +95,7 @@ def _flag(field: Field) -> Flag:
 def _metavar(type_: Any) -> str:
     if isinstance(type_, LiteralType):
         return "|".join(sorted(map(str, type_.values), key=str.lower))
-    return {IntType: "N", FloatType: "SECONDS"}.get(type(type_), "TEXT")
+    return {IntType: "N", FloatType: "SECONDS", BoolType: ""}.get(type(type_), "TEXT")
 
 
 def _parameter(flag: Flag) -> inspect.Parameter:

@@ -1,6 +1,7 @@
 """Lines of a file or of standard input, as they come."""
 
 import asyncio
+import errno
 import os
 import stat
 import sys
@@ -42,15 +43,19 @@ async def read_lines(path: str) -> AsyncIterator[bytes]:
 
 
 def _open(path: str) -> IO[bytes]:
-    return os.fdopen(sys.stdin.fileno(), "rb", buffering=0) if path == "-" else Path(path).open("rb")
+    if path != "-":
+        return Path(path).open("rb")
+    if sys.stdin is None:  # started with it closed
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF), "standard input")
+    return os.fdopen(sys.stdin.fileno(), "rb", buffering=0)
 
 
 async def _chunks(path: str) -> AsyncIterator[bytes]:
     with _open(path) as file:
-        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        if not _may_wait(file):
             while chunk := file.read(_CHUNK):
                 yield chunk
-        else:  # a pipe or a terminal, which must not hold up the probes while it has nothing
+        else:  # it must not hold up the probes while it has nothing
             reader = asyncio.StreamReader()
             loop = asyncio.get_running_loop()
             transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), file)
@@ -59,3 +64,9 @@ async def _chunks(path: str) -> AsyncIterator[bytes]:
                     yield chunk
             finally:
                 transport.close()
+
+
+def _may_wait(file: IO[bytes]) -> bool:
+    """Whether reading waits for somebody. Of the others (files, /dev/null) an event loop cannot be told."""
+    mode = os.fstat(file.fileno()).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or file.isatty()

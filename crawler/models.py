@@ -3,6 +3,7 @@
 The public ones are `msgspec` structs: their JSON is what `msgspec.json.encode` makes of them, in this order of keys.
 """
 
+import email.utils
 import time
 from typing import Final, Literal, Self, get_args
 
@@ -114,9 +115,25 @@ class Answer(msgspec.Struct):
     tls: TLSInfo | None = None
     error: ProbeError | None = None
 
+    @property
+    def is_good(self) -> bool:
+        """Whether it is an answer below 400."""
+        return self.error is None and self.status is not None and self.status < 400
+
     def header(self, name: str) -> str | None:
         """The first value of a header, by its lower-case name."""
         return next((value for key, value in self.headers if key == name), None)
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that a Retry-After asks for, in either of its forms (RFC 9110, 10.2.3)."""
+        value = self.header("retry-after") or ""
+        if value.isascii() and value.isdigit():
+            return float(value)
+        try:
+            return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+        except (ValueError, OverflowError):
+            return None
 
 
 class ProbeResult(msgspec.Struct, kw_only=True):

@@ -21,6 +21,7 @@ VERSION: Final = "0.1.0"
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5; one byte a character
+_SERVER = re.compile(r"(?:\[(?P<v6>.*:.*)\]|(?P<v4>[^:]*))(?::(?P<port>[0-9]{1,5}))?|(?P<bare>.*)")
 # Framing and hop-by-hop fields are the transport's: a user who sets them breaks the message, not the target.
 _RESERVED = frozenset(
     {
@@ -72,6 +73,18 @@ class Options(Checked, frozen=True, kw_only=True):
     retries: Annotated[
         int, Meta(ge=0, le=20, description="More attempts after a failure that may pass.", extra=_PACE)
     ] = 1
+    retry_budget: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=20,
+            description="Retries that a batch may make for each URL that is done; a hundred are free.",
+            extra={**_PACE, "metavar": "SHARE"},
+        ),
+    ] = 0.5
+    interval: Annotated[
+        float, Meta(ge=0, le=3600, description="Time from one request to a host to the next.", extra=_PACE)
+    ] = 0.0
     method: Annotated[
         Literal["auto", "HEAD", "GET"],
         Meta(description="auto asks with HEAD and confirms every bad answer with GET.", extra=_REQUEST),
@@ -99,6 +112,13 @@ class Options(Checked, frozen=True, kw_only=True):
             extra={**_NETWORK, "metavar": "HOST[:PORT]"},
         ),
     ] = ()
+    resolve: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Address to use for a host and port, without asking DNS; repeatable.",
+            extra={**_NETWORK, "metavar": "HOST:PORT:ADDRESS"},
+        ),
+    ] = ()
     ipv4: Annotated[bool, Meta(description="Use IPv4 only.", extra={**_NETWORK, "flags": ("--ipv4", "-4")})] = False
     ipv6: Annotated[bool, Meta(description="Use IPv6 only.", extra={**_NETWORK, "flags": ("--ipv6", "-6")})] = False
 
@@ -108,8 +128,11 @@ class Options(Checked, frozen=True, kw_only=True):
             raise OptionError("excludes ipv6", "ipv4")
         for server in self.dns:
             parse_server(server)
-        for name, value in {**self.headers, "User-Agent": self.user_agent}.items():
-            _check_header(name, value)
+        for entry in self.resolve:
+            parse_resolve(entry)
+        for name, value in self.headers.items():
+            _check_header(name, value, "headers")
+        _check_header("User-Agent", self.user_agent, "user_agent")
 
 
 class ServiceOptions(Checked, frozen=True, kw_only=True):
@@ -126,24 +149,36 @@ def parse_server(text: str) -> tuple[str, int]:
     Raises:
         OptionError: Not an address, or not a port.
     """
-    host, _, port = (text, "", "") if text.count(":") > 1 and "]" not in text else text.partition(":")
-    if text.startswith("["):
-        host, _, port = text[1:].partition("]")
-        port = port.removeprefix(":")
     try:
-        number = int(port or 53)
-        if not (port or "53").isascii() or not 0 < number < 65536:
+        spelt = _SERVER.fullmatch(text)
+        if spelt is None or not 0 < (port := int(spelt["port"] or 53)) < 65536:
             raise ValueError
-        return str(ipaddress.ip_address(host)), number
+        return str(ipaddress.ip_address(spelt["v6"] or spelt["v4"] or spelt["bare"])), port
     except ValueError:
         raise OptionError(f"{text!r} is not an IP address with an optional port", "dns") from None
 
 
-def _check_header(name: str, value: str) -> None:
+def parse_resolve(text: str) -> tuple[tuple[str, int], str]:
+    """Split `HOST:PORT:ADDRESS` into what is asked for and the answer.
+
+    Raises:
+        OptionError: It has another form.
+    """
+    host, _, rest = text.partition(":")
+    port, _, address = rest.partition(":")
+    try:
+        if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise ValueError
+        return (host.lower(), int(port)), str(ipaddress.ip_address(address.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        raise OptionError(f"{text!r} is not of the form HOST:PORT:ADDRESS", "resolve") from None
+
+
+def _check_header(name: str, value: str, place: str) -> None:
     """Refuse what could split the request or change its framing (RFC 9110, RFC 9112)."""
     if not _TOKEN.fullmatch(name):
-        raise OptionError(f"{name!r} is not a header name", "headers")
+        raise OptionError(f"{name!r} is not a header name", place)
     if name.lower() in _RESERVED:
-        raise OptionError(f"{name} is set by the transport and cannot be given", "headers")
+        raise OptionError(f"{name} is set by the transport and cannot be given", place)
     if not _FIELD_VALUE.fullmatch(value):
-        raise OptionError(f"the value of {name} has a control character or one outside Latin-1", "headers")
+        raise OptionError(f"the value of {name} has a control character or one outside Latin-1", place)

@@ -6,6 +6,8 @@ from typing import Any, Final, Literal, Protocol, TextIO, get_args
 
 import msgspec
 from rich.console import Console
+from rich.control import Control
+from rich.segment import ControlType
 
 from crawler.models import Outcome, ProbeResult
 
@@ -13,6 +15,9 @@ __all__ = ["COLUMNS", "FORMATS", "STYLES", "Format", "Writer", "open_writer"]
 
 Format = Literal["table", "ndjson", "csv"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+
+# Where the cursor is, on a terminal, the progress bar may stand; it comes back below the row.
+_CLEAR_LINE: Final = Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2))
 
 # The columns of CSV, in order.
 COLUMNS: Final[dict[str, Callable[[ProbeResult], object]]] = {
@@ -90,7 +95,10 @@ class _Table:
             what += f"  -> {result.final_url}"
         status = "-" if result.status is None else str(result.status)
         row = self._ROW.format(result.outcome, status, f"{result.timings.total:.1f}", _printable(what))
-        self._console.print(row, style=STYLES[result.outcome])
+        with self._console as console:  # both in one write
+            if console.is_terminal:
+                console.control(_CLEAR_LINE)
+            console.print(row, style=STYLES[result.outcome])
 
 
 def _cell(value: object) -> object:

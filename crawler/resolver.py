@@ -4,12 +4,13 @@ import asyncio
 import ipaddress
 import socket
 from collections import OrderedDict
-from typing import Final
+from typing import Any, Final
 
 import aiodns
 import pycares
+from aiodns.error import ARES_ENODATA
 
-from crawler.options import Options, parse_server
+from crawler.options import Options, parse_resolve, parse_server
 
 __all__ = ["Resolver"]
 
@@ -22,6 +23,7 @@ _LONGEST_TTL: Final = 300.0  # seconds, whatever the zone says
 _FAILURE_TTL: Final = (
     5.0  # seconds: long enough for the other URLs of a dead name, short enough for a retry to ask anew
 )
+_RESOLUTION_DELAY: Final = 0.05  # seconds that an IPv4 answer waits for the IPv6 one (RFC 8305, 3)
 
 Addresses = list[str]
 
@@ -30,11 +32,17 @@ class Resolver:
     """Asks the system's DNS servers, or those of `--dns`. One per process; `close` it in the end.
 
     Lookups of one name are shared while they run, and their outcome is kept for its TTL, failures for a few seconds.
+
+    Args:
+        options: Which servers to ask, which families to use, which names to know beforehand.
+        dual: Whether both families can be reached; found out if not given.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, *, dual: bool | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._families = [socket.AF_INET] * (not options.ipv6) + [socket.AF_INET6] * (not options.ipv4)
+        self._dual = len(self._families) == 2 and (_has_ipv6_route() if dual is None else dual)
+        self._known = dict(parse_resolve(entry) for entry in options.resolve)
         self._cares = aiodns.DNSResolver(
             # A search list would turn an unknown name into another host's, so none is used (NOSEARCH). Giving flags
             # drops c-ares' default, EDNS, so it is given again.
@@ -48,13 +56,15 @@ class Resolver:
             self._cares.nameservers = [_server(server) for server in options.dns]
         self._cache: OrderedDict[str, tuple[float, asyncio.Future[Addresses]]] = OrderedDict()
 
-    async def resolve(self, host: str) -> Addresses:
+    async def resolve(self, host: str, port: int) -> Addresses:
         """Addresses of a host, in the order to try them; an address stands for itself.
 
         Raises:
             aiodns.error.DNSError: No address; its first argument says why.
         """
-        if _is_address(host):
+        if (known := self._known.get((host, port))) is not None:
+            return [known]
+        if is_address(host):
             return [host]
         expires, lookup = self._cache.get(host, (0.0, None))
         if lookup is None or (lookup.done() and expires <= self._loop.time()):
@@ -62,7 +72,7 @@ class Resolver:
             lookup.add_done_callback(_seen)
             self._remember(host, float("inf"), lookup)
         # A probe that gives up must not take the lookup from the others that share it.
-        return list(await asyncio.shield(lookup))
+        return list(lookup.result() if lookup.done() else await asyncio.shield(lookup))
 
     async def close(self) -> None:
         """Stop every lookup and c-ares' thread."""
@@ -75,21 +85,47 @@ class Resolver:
     async def _look_up(self, host: str) -> Addresses:
         ttl = _FAILURE_TTL
         try:
-            for family in self._families:
-                try:
-                    found = await self._cares.getaddrinfo(host, family=family, type=socket.SOCK_STREAM)
-                except aiodns.error.DNSError as error:
-                    # A name without an address of this family may have one of the next; any other failure is final,
-                    # and a name that does not exist has none of either.
-                    if error.args[0] != aiodns.error.ARES_ENODATA or family == self._families[-1]:
-                        raise
-                else:
-                    ttl = min(min(node.ttl for node in found.nodes), _LONGEST_TTL)
-                    return [node.addr[0].decode() for node in found.nodes]
-            raise AssertionError("options leave no address family")
+            addresses, ttl = await (self._ask_for_both(host) if self._dual else self._ask_in_turn(host))
         finally:
             _, lookup = self._cache[host]
             self._remember(host, self._loop.time() + ttl, lookup)
+        return addresses
+
+    async def _ask_in_turn(self, host: str) -> tuple[Addresses, float]:
+        """IPv4, and IPv6 only for a name that has no IPv4 address: half the questions, and no AAAA that stalls an A."""
+        for family in self._families:
+            try:
+                return await self._ask(host, family)
+            except aiodns.error.DNSError as error:
+                # Any other failure is final; a name that does not exist has none of either.
+                if error.args[0] != ARES_ENODATA or family == self._families[-1]:
+                    raise
+        raise AssertionError("options leave no address family")
+
+    async def _ask_for_both(self, host: str) -> tuple[Addresses, float]:
+        """Both at once, IPv6 first in the result; an IPv4 answer waits for the other one, but not long."""
+        six, four = (asyncio.ensure_future(self._ask(host, family)) for family in (socket.AF_INET6, socket.AF_INET))
+        try:
+            await asyncio.wait({six, four}, return_when=asyncio.FIRST_COMPLETED)
+            if not six.done() and _succeeded(four):
+                await asyncio.wait({six}, timeout=_RESOLUTION_DELAY)
+            elif not _succeeded(six):
+                await asyncio.wait({six, four})
+            elif not four.done():
+                await asyncio.wait({four}, timeout=_RESOLUTION_DELAY)
+            found = [lookup.result() for lookup in (six, four) if _succeeded(lookup)]
+            if not found:
+                raise _worse(six, four)
+            return [address for addresses, _ in found for address in addresses], min(ttl for _, ttl in found)
+        finally:
+            for lookup in (six, four):
+                lookup.cancel()
+                lookup.add_done_callback(_seen)
+
+    async def _ask(self, host: str, family: int) -> tuple[Addresses, float]:
+        found = await self._cares.getaddrinfo(host, family=socket.AddressFamily(family), type=socket.SOCK_STREAM)
+        ttl = min(min(node.ttl for node in found.nodes), _LONGEST_TTL)
+        return [node.addr[0].decode() for node in found.nodes], ttl
 
     def _remember(self, host: str, expires: float, lookup: "asyncio.Future[Addresses]") -> None:
         self._cache[host] = (expires, lookup)
@@ -100,11 +136,24 @@ class Resolver:
                 del self._cache[oldest]
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Whether this is an address; names that Ada has normalised end in a letter or have none at all."""
+    if not (host[-1].isdigit() or ":" in host):
+        return False
     try:
         ipaddress.ip_address(host)
     except ValueError:
         return False
+    return True
+
+
+def _has_ipv6_route() -> bool:
+    """Whether this machine could send to an IPv6 address of the internet; asking the kernel sends nothing."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("2001:db8::1", 53))
+        except OSError:
+            return False
     return True
 
 
@@ -113,7 +162,17 @@ def _server(text: str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _seen(lookup: "asyncio.Future[Addresses]") -> None:
-    """Look at the exception, so that asyncio does not report it if the only one who asked has given up."""
+def _succeeded(lookup: "asyncio.Future[tuple[Addresses, float]]") -> bool:
+    return lookup.done() and not lookup.cancelled() and lookup.exception() is None
+
+
+def _worse(*lookups: "asyncio.Future[tuple[Addresses, float]]") -> BaseException:
+    """Of several failures the one that says more than that there is no address of one family."""
+    failures = [failure for lookup in lookups if (failure := lookup.exception()) is not None]
+    return next((failure for failure in failures if failure.args[:1] != (ARES_ENODATA,)), failures[0])
+
+
+def _seen(lookup: "asyncio.Future[Any]") -> None:
+    """Look at the exception, so that asyncio does not report it if all who asked have given up."""
     if not lookup.cancelled():
         lookup.exception()

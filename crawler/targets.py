@@ -23,7 +23,7 @@ T = TypeVar("T")
 SCHEMES: Final = {"http": 80, "https": 443}
 
 _DOUBTFUL = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
-_MARGIN = " \t\r\n\f\v"
+_MARGIN = " \t\r\n\f\v\ufeff"  # the last is the mark that some editors begin a file with
 
 
 class Url(msgspec.Struct, frozen=True, gc=False):
@@ -138,7 +138,7 @@ def _normal(url: can_ada.URL) -> Url | ProbeError:
     port = int(url.port or SCHEMES[scheme])
     if port == 0:
         return ProbeError.of("url.invalid", "port 0 cannot be connected to")
-    return Url(url.href, scheme, host, port, url.pathname + url.search, authorization)
+    return Url(url.href, scheme, host, port, url.href[len(url.origin) :], authorization)
 
 
 def _describe(character: str) -> str:

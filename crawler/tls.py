@@ -1,16 +1,19 @@
-"""TLS: the context that every handshake shares, and what a handshake tells of the server."""
+"""TLS: the contexts that all handshakes share, and what a handshake tells of the server."""
 
 import ssl
 import time
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
+from crawler.certificates import Certificate, CertificateError, read_certificate
 from crawler.errors import OptionError
 from crawler.models import TLSInfo
 from crawler.options import Options
 
-__all__ = ["client_context", "describe"]
+__all__ = ["blind_context", "chain_problem", "client_context", "describe"]
 
-_VERIFY_X509_STRICT = 0x20  # X509_V_FLAG_X509_STRICT; `ssl` has the name since Python 3.10 only where OpenSSL does
+_VERIFY_X509_STRICT: Final = 0x20  # OpenSSL's X509_V_FLAG_X509_STRICT
+_NO_LOCAL_ISSUER: Final = 20  # X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
 
 
 def client_context(options: Options) -> ssl.SSLContext:
@@ -26,31 +29,68 @@ def client_context(options: Options) -> ssl.SSLContext:
     # Set by default since Python 3.13. It refuses certificates that browsers accept, and verdicts must not depend on
     # the Python that gives them.
     context.verify_flags &= ~_VERIFY_X509_STRICT
+    return _as_client(context, blind=options.insecure)
+
+
+def blind_context() -> ssl.SSLContext:
+    """A context that accepts any certificate: to look at one that was refused, never for a verdict."""
+    return _as_client(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), blind=True)
+
+
+def describe(connection: ssl.SSLSocket | ssl.SSLObject) -> TLSInfo:
+    """What a finished handshake agreed on, and the certificate, verified or not."""
+    cipher = connection.cipher()
+    version, cipher_name = connection.version(), cipher[0] if cipher else None
+    certificate = _certificate(connection.getpeercert(binary_form=True))
+    if certificate is None:
+        return TLSInfo(version, cipher_name)
+    return TLSInfo(
+        version=version,
+        cipher=cipher_name,
+        issuer=certificate.issuer,
+        subject=certificate.subject,
+        not_after=certificate.not_after,
+        days_left=int((certificate.not_after - time.time()) // 86400),
+    )
+
+
+def chain_problem(error: ssl.SSLCertVerificationError, connection: ssl.SSLSocket) -> str | None:
+    """Tell an incomplete chain from an unknown authority, which OpenSSL calls by one name.
+
+    Args:
+        error: How the strict handshake failed.
+        connection: A blind one with the same server.
+    """
+    if error.verify_code != _NO_LOCAL_ISSUER:
+        return None
+    certificate = _certificate(connection.getpeercert(binary_form=True))
+    if certificate is None:
+        return None
+    if certificate.names_its_issuer and _sent(connection) == 1:
+        return f"incomplete chain: the server does not send the certificate of its issuer {certificate.issuer}"
+    return f"unknown authority: {certificate.issuer}"
+
+
+def _sent(connection: ssl.SSLSocket) -> int:
+    """How many certificates the server sent. Python has a public name for this since 3.13."""
+    public: Any = getattr(connection, "get_unverified_chain", None)
+    chain = public() if public else connection._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
+    return len(chain or ())
+
+
+def _as_client(context: ssl.SSLContext, *, blind: bool) -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
-    if options.insecure:
+    if blind:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
 
 
-def describe(connection: ssl.SSLObject) -> TLSInfo:
-    """What a finished handshake agreed on. Of an unverified certificate (`insecure`) Python tells nothing."""
-    cipher = connection.cipher()
-    certificate: dict[str, Any] = connection.getpeercert() or {}
-    expiry = certificate.get("notAfter")
-    not_after = int(ssl.cert_time_to_seconds(expiry)) if expiry else None
-    return TLSInfo(
-        version=connection.version(),
-        cipher=cipher[0] if cipher else None,
-        issuer=_name(certificate.get("issuer", ())),
-        subject=_name(certificate.get("subject", ())),
-        not_after=not_after,
-        days_left=int((not_after - time.time()) // 86400) if not_after else None,
-    )
-
-
-def _name(distinguished: Any) -> str | None:
-    """The common name, or failing that the organisation, of a distinguished name as `ssl` gives it."""
-    parts = {key: value for part in distinguished for key, value in part}
-    name = parts.get("commonName") or parts.get("organizationName")
-    return str(name) if name else None
+@lru_cache(maxsize=1024)  # one host's certificate is seen with each of its connections
+def _certificate(der: bytes | None) -> Certificate | None:
+    if der is None:
+        return None
+    try:
+        return read_certificate(der)
+    except CertificateError:
+        return None

@@ -1,170 +1,198 @@
-"""One hop, by aiohttp's client: resolve, connect, TLS, send, read the response head.
+"""One hop, on our own connections: resolve, connect, TLS, send, read the head.
 
-aiohttp does these in one call and hides where it stands. The connector below makes the connection in steps (overriding
-`_wrap_create_connection`, as proxy connectors do), so that every phase has its time and a timeout says
-what it waited for.
+What a general client would do in between (a second request after a reset, a handshake for every address, a status 400
+of its own parser) is not done: what is in the Answer is what happened. Each phase has its time and its own timeout.
 """
 
 import asyncio
-import socket
 import ssl
-import time
-from contextvars import ContextVar
-from typing import Any, Final
+from typing import Final
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.client_proto import ResponseHandler
-from yarl import URL
-
+from crawler.clock import Clock
+from crawler.connection import Connection
 from crawler.failures import explain
-from crawler.models import Answer, Timings, TLSInfo
+from crawler.heads import Head, HeadError, parse_head
+from crawler.models import Answer
 from crawler.options import Options
+from crawler.pool import Pool
 from crawler.resolver import Resolver
 from crawler.targets import Url
-from crawler.tls import client_context, describe
+from crawler.tls import blind_context, chain_problem, client_context, describe
 
-__all__ = ["AiohttpTransport"]
+__all__ = ["SocketTransport"]
 
-_HEAD_LIMIT: Final = 256 * 1024  # bytes of one header, as Chromium takes for all
+_STAGGER: Final = 0.25  # seconds until the next address is tried as well (RFC 8305, 5)
+_INTERIM: Final = 100  # interim responses to skip before the final one has to come
+_REST: Final = 64 * 1024  # bytes of body to read so that the connection can be kept
+_GONE: Final = (ConnectionError, EOFError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
-class AiohttpTransport:
-    """One connection per hop. `close` it in the end."""
+class SocketTransport:
+    """Keeps connections for the next request to their origin. `close` it in the end."""
 
     def __init__(self, options: Options, resolver: Resolver) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=_Connector(options, resolver),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            max_field_size=_HEAD_LIMIT,
-            max_line_size=_HEAD_LIMIT,
-            max_headers=10_000,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-            timeout=aiohttp.ClientTimeout(),
-            trace_configs=[_send_trace()],
-        )
-        # A reset on a fresh connection would be retried in silence: two requests for one attempt.
-        self._session._retry_connection = False
+        self._connect_timeout = options.connect_timeout
+        self._context = client_context(options)
+        self._blind = blind_context()
+        self._pool = Pool(options.concurrency)
+        self._resolver = resolver
+        self._loop = asyncio.get_running_loop()
 
     async def hop(self, method: str, url: Url, headers: list[tuple[str, str]], timeout: float) -> Answer:
         """Send one request and read the response head, within `timeout` seconds. Failures are in the Answer."""
-        clock = _Clock()
-        _clock.set(clock)
+        clock = Clock()
+        deadline = self._loop.time() + timeout
         try:
-            async with (
-                asyncio.timeout(timeout),
-                self._session.request(
-                    method, URL(url.href, encoded=True), headers=headers, allow_redirects=False
-                ) as response,
-            ):
-                clock.stop()
-                status, raw = response.status, response.raw_headers
-                response.close()  # the head is all that was asked for
+            head = await self._exchange(method, url, _request(method, url, headers), clock, deadline)
         except Exception as error:
-            clock.stop()
-            return Answer(clock.timings(), ip=clock.ip, tls=clock.tls, error=explain(error, clock.phase))
-        found = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in raw]
-        return Answer(clock.timings(), status=status, ip=clock.ip, headers=found, tls=clock.tls)
+            # TLS 1.3 lets a server refuse the client after the handshake, in place of the answer.
+            phase = "tls" if isinstance(error, ssl.SSLError) else clock.phase
+            return Answer(clock.timings(), ip=clock.ip, tls=clock.tls, error=explain(error, phase))
+        return Answer(clock.timings(), status=head.status, ip=clock.ip, headers=head.fields, tls=clock.tls)
 
     async def close(self) -> None:
-        """Close the session; the resolver is not ours."""
-        await self._session.close()
+        """Close the idle connections; the resolver is not ours."""
+        self._pool.close()
 
+    async def _exchange(self, method: str, url: Url, request: bytes, clock: Clock, deadline: float) -> Head:
+        if (kept := self._pool.take(url.origin)) is not None:
+            try:
+                return await self._converse(kept, method, url, request, clock, deadline)
+            except _GONE:
+                # The server may close an idle connection just as we use it. Only then, a second one is tried.
+                if clock.has_bytes:
+                    raise
+        connection = await self._dial(url, clock, deadline)
+        return await self._converse(connection, method, url, request, clock, deadline)
 
-class _Clock:
-    """Which phase a hop is in, and when each began."""
-
-    _PHASES: Final = {"dns": "dns", "connect": "connect", "ssl": "tls", "send": "http", "wait": "http"}
-
-    def __init__(self) -> None:
-        self.ip: str | None = None
-        self.tls: TLSInfo | None = None
-        self._marks = [("connect", time.perf_counter())]
-
-    def start(self, timing: str) -> None:
-        """Begin a phase, under HAR's name."""
-        self._marks.append((timing, time.perf_counter()))
-
-    def stop(self) -> None:
-        self._marks.append(("", time.perf_counter()))
-
-    @property
-    def phase(self) -> str:
-        """The phase that a failure belongs to, under the name of our error types."""
-        return self._PHASES[next(name for name, _ in reversed(self._marks) if name)]
-
-    def timings(self) -> Timings:
-        timings = Timings(total=round((self._marks[-1][1] - self._marks[0][1]) * 1000, 3))
-        for (name, began), (_, ended) in zip(self._marks, self._marks[1:], strict=False):
-            setattr(timings, name, (getattr(timings, name) or 0.0) + round((ended - began) * 1000, 3))
-        return timings
-
-
-_clock: ContextVar[_Clock] = ContextVar("_clock")
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Dials one address, chosen by us, in steps that are timed one by one."""
-
-    def __init__(self, options: Options, resolver: Resolver) -> None:
-        super().__init__(
-            force_close=True,
-            limit=0,
-            resolver=_ChosenAddress(resolver),
-            ssl=client_context(options),
-            use_dns_cache=False,
-        )
-        self._connect_timeout = options.connect_timeout
-
-    async def _wrap_create_connection(
-        self, *args: Any, addr_infos: list[Any], ssl: ssl.SSLContext | None = None, **kwargs: Any
-    ) -> tuple[asyncio.Transport, ResponseHandler]:
-        clock = _clock.get()
+    async def _dial(self, url: Url, clock: Clock, deadline: float) -> Connection:
+        """Connect to an address of the URL's host, and over TLS if its scheme says so."""
+        clock.start("dns")
+        async with asyncio.timeout_at(deadline):
+            addresses = await self._resolver.resolve(url.host, url.port)
         clock.start("connect")
-        family, kind, protocol, _, address = addr_infos[0]
-        clock.ip = address[0]
-        dialled = socket.socket(family, kind, protocol)
+        connection = await self._connect(_one_of_each_family(addresses), url.port, clock, self._soon(deadline))
+        if url.scheme == "https":
+            clock.start("ssl")
+            try:
+                connection.tls = describe(await connection.secure(self._context, url.host, self._soon(deadline)))
+            except ssl.SSLCertVerificationError as error:
+                connection.close()
+                await self._look_again(error, url, clock, deadline)
+                raise
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    async def _connect(self, addresses: list[str], port: int, clock: Clock, deadline: float) -> Connection:
+        """Connect to the first address that answers; the next one starts after a failure or a while (RFC 8305)."""
+        clock.ip = addresses[0]
+        if len(addresses) == 1:
+            return await Connection.open(addresses[0], port, deadline)
+        failures: list[BaseException] = []
+        running: set[asyncio.Task[Connection]] = set()
         try:
-            dialled.setblocking(False)
-            async with asyncio.timeout(self._connect_timeout):
-                await self._loop.sock_connect(dialled, address)
-            clock.start("ssl" if ssl else "send")
-            async with asyncio.timeout(self._connect_timeout):
-                transport, handler = await self._loop.create_connection(
-                    *args, sock=dialled, ssl=ssl, server_hostname=kwargs["server_hostname"]
-                )
-        except BaseException:
-            dialled.close()
-            raise
-        if ssl:
-            clock.tls = describe(transport.get_extra_info("ssl_object"))
+            for address in addresses:
+                running.add(asyncio.ensure_future(Connection.open(address, port, deadline)))
+                patience = None if address is addresses[-1] else _STAGGER
+                while running:
+                    done, running = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                    for attempt in done:
+                        if (failure := attempt.exception()) is None:
+                            clock.ip = attempt.result().ip
+                            return attempt.result()
+                        failures.append(failure)
+                    if patience is not None:
+                        break
+            raise failures[0]
+        finally:
+            for attempt in running:
+                attempt.add_done_callback(_close_late)
+                attempt.cancel()
+
+    async def _look_again(self, error: ssl.SSLCertVerificationError, url: Url, clock: Clock, deadline: float) -> None:
+        """Fetch a refused certificate for the report, and say more of why; the verdict stays."""
+        assert clock.ip is not None
+        try:
+            connection = await Connection.open(clock.ip, url.port, self._soon(deadline))
+            try:
+                secured = await connection.secure(self._blind, url.host, self._soon(deadline))
+                clock.tls = describe(secured)
+                error.verify_message = chain_problem(error, secured) or error.verify_message
+            finally:
+                connection.close()
+        except OSError:
+            pass  # then there is less to report
+
+    async def _converse(
+        self, connection: Connection, method: str, url: Url, request: bytes, clock: Clock, deadline: float
+    ) -> Head:
+        """Ask and read the head; then keep the connection or close it."""
+        clock.ip, clock.tls = connection.ip, connection.tls
+        reusable = False
+        try:
             clock.start("send")
-        return transport, handler
+            await connection.send(request, deadline)
+            clock.start("wait")
+            head, rest = await _read_head(connection, clock, deadline)
+            reusable = head.keeps_alive and _is_over(connection, head.body_length(method), rest)
+        finally:
+            if reusable:
+                self._pool.put(url.origin, connection)
+            else:
+                connection.close()
+        return head
+
+    def _soon(self, deadline: float) -> float:
+        return min(deadline, self._loop.time() + self._connect_timeout)
 
 
-class _ChosenAddress(AbstractResolver):
-    """Gives aiohttp one address: with several it would try each, and handshake with each."""
-
-    def __init__(self, resolver: Resolver) -> None:
-        self._resolver = resolver
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        _clock.get().start("dns")
-        address = (await self._resolver.resolve(host))[0]
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        return [ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)]
-
-    async def close(self) -> None:
-        pass
+def _one_of_each_family(addresses: list[str]) -> list[str]:
+    """More would let a host with many dead addresses cost as many connects."""
+    return list({":" in address: address for address in reversed(addresses)}.values())[::-1]
 
 
-def _send_trace() -> aiohttp.TraceConfig:
-    async def sent(*_: object) -> None:
-        _clock.get().start("wait")
+def _close_late(attempt: "asyncio.Task[Connection]") -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()
 
-    trace = aiohttp.TraceConfig()
-    trace.on_request_headers_sent.append(sent)
-    return trace
+
+def _request(method: str, url: Url, headers: list[tuple[str, str]]) -> bytes:
+    lines = [f"{method} {url.path} HTTP/1.1\r\nHost: {url.authority}\r\n"]
+    lines += [f"{name}: {value}\r\n" for name, value in headers]
+    return "".join([*lines, "\r\n"]).encode("latin-1")
+
+
+async def _read_head(connection: Connection, clock: Clock, deadline: float) -> tuple[Head, int]:
+    """The final head, and how many bytes came behind it."""
+    data = bytearray()
+    searched = interim = 0
+    while True:
+        while (parsed := parse_head(data, searched)) is None:
+            searched = len(data)
+            received = await connection.receive(deadline)
+            if not received:
+                raise EOFError
+            clock.start("receive")
+            data += received
+        head, size = parsed
+        if not head.is_interim:
+            return head, len(data) - size
+        interim += 1
+        if interim > _INTERIM:
+            raise HeadError(f"more than {_INTERIM} interim responses")
+        del data[:size]
+        searched = 0
+
+
+def _is_over(connection: Connection, length: int | None, received: int) -> bool:
+    """Whether all of a body is here, or is at once: nobody waits for it, and a long one is not read."""
+    if length is None or length > _REST:
+        return False
+    try:
+        while received < length and (more := connection.receive_now()):
+            received += len(more)
+    except OSError:
+        return False
+    return received == length

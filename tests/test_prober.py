@@ -11,8 +11,8 @@ import crawler
 from crawler import ProbeResult
 from crawler.models import Answer, Timings
 from crawler.options import Options
-from crawler.prober import Probe, _retry_after
 from crawler.targets import Target
+from crawler.verdict import Probe
 from tests.probing import probe_all, probe_one, verdict
 from tests.site import Site
 
@@ -29,7 +29,7 @@ VERDICTS: dict[str, tuple[int | str, str]] = {
     "/status/999": (999, "GET"),
     "/status/099": ("http.response.invalid", "GET"),
     "/status/101": ("http.response.invalid", "GET"),
-    "/status/100": ("tcp.closed", "GET"),
+    "/status/100": ("http.timed_out", "GET"),
     "/continue": (200, "HEAD"),
     "/early-hints": (200, "HEAD"),
     "/redirect/3": (200, "HEAD"),
@@ -49,12 +49,20 @@ VERDICTS: dict[str, tuple[int | str, str]] = {
     "/head-only-405": (200, "GET"),
     "/head-hang": (200, "GET"),
     "/head-reset": (200, "GET"),
-    "/head-body": (200, "GET"),
+    "/head-body": (200, "HEAD"),
     "/after-close": (200, "HEAD"),
     "/non-ascii": (200, "HEAD"),
     "/no-reason": (200, "HEAD"),
     "/long-header/100000": (200, "HEAD"),
     "/many-headers/120": (200, "HEAD"),
+    "/many-headers/10000": (200, "HEAD"),
+    "/te-cl": (200, "HEAD"),
+    "/two-lengths": (200, "HEAD"),
+    "/space-name": (200, "HEAD"),
+    "/no-colon": (200, "HEAD"),
+    "/obs-fold": (200, "HEAD"),
+    "/lowercase-proto": (200, "HEAD"),
+    "/lf-only": (200, "HEAD"),
     "/half-close": (200, "HEAD"),
     "/drip-body/5": (200, "HEAD"),
     "/endless-body": (200, "HEAD"),
@@ -64,12 +72,12 @@ VERDICTS: dict[str, tuple[int | str, str]] = {
     "/reset": ("tcp.reset", "GET"),
     "/hang": ("http.timed_out", "GET"),
     "/drip-head/0.2": ("http.timed_out", "GET"),
-    "/endless-1xx": ("http.timed_out", "GET"),
+    "/endless-1xx": ("http.response.invalid", "GET"),
     "/bad-lengths": ("http.response.invalid", "GET"),
     "/nul-header": ("http.response.invalid", "GET"),
-    "/http09": ("http.response.invalid", "GET"),
-    "/h2-preface": ("http.response.invalid", "GET"),
-    "/garbage": ("http.response.invalid", "GET"),
+    "/http09": ("http.protocol.error", "GET"),
+    "/h2-preface": ("http.protocol.error", "GET"),
+    "/garbage": ("http.protocol.error", "GET"),
     "/long-header/10000000": ("http.response.invalid", "GET"),
 }
 OUTCOMES = {"http_error": range(400, 1000), "ok": range(100, 400)}
@@ -141,23 +149,27 @@ async def test_the_server_says_when_to_come_back(site: Site) -> None:
     assert loop.time() - started >= 1
 
 
+def asks(value: str) -> float | None:
+    return Answer(Timings(), headers=[("retry-after", value)]).retry_after
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"), [("0", 0), ("120", 120), ("-1", None), ("soon", None), ("", None), ("9" * 400, float("inf"))]
 )
 def test_retry_after_in_seconds(value: str, seconds: float | None) -> None:
-    assert _retry_after(value) == seconds
+    assert asks(value) == seconds
 
 
 def test_retry_after_as_a_date() -> None:
-    seconds = _retry_after(email.utils.formatdate(time.time() + 100, usegmt=True))
+    seconds = asks(email.utils.formatdate(time.time() + 100, usegmt=True))
     assert seconds == pytest.approx(100, abs=5)
-    assert _retry_after("Thu, 01 Jan 1970 00:00:00 GMT") == 0
-    assert _retry_after("Thu, 99 Foo 99999 00:00:00 GMT") is None
+    assert asks("Thu, 01 Jan 1970 00:00:00 GMT") == 0
+    assert asks("Thu, 99 Foo 99999 00:00:00 GMT") is None
 
 
 async def test_a_server_cannot_put_a_probe_off_for_ever() -> None:
     loop = asyncio.get_running_loop()
-    probe = Probe(Target.of(0, "http://a/"), Options(method="GET"))
+    probe = Probe(Target.of(0, "http://a/"), Options(method="GET"), loop.time)
     probe.take(Answer(Timings(), status=503, headers=[("retry-after", "9" * 400)]), 0.0)
     assert not probe.done
     assert probe.not_before <= loop.time() + 60

@@ -32,7 +32,7 @@ async def test_a_name_is_asked_for_once(site: Site, names: Names) -> None:
     urls = [site.url(f"/ok?{number}", host=f"{number % 3}.good.test") for number in range(60)]
     results = await probe_all(urls, **asking(names))
     assert {verdict(result) for result in results} == {200}
-    assert len(names.queries) == 3
+    assert len(names.queries) == len(set(names.queries))
 
 
 async def test_a_name_with_an_ipv6_address_only(names: Names) -> None:
@@ -96,7 +96,7 @@ async def test_an_answer_too_long_for_udp(site: Site, names: Names) -> None:
 async def test_one_probe_that_gives_up_does_not_take_the_lookup_from_another(site: Site, names: Names) -> None:
     names.a("slow.test", "127.0.0.9")
     names.delay("slow.test", 0.5)
-    [hasty] = await probe_all([site.url("/ok", host="slow.test")], timeout=0.2, **asking(names))
+    [hasty] = await probe_all([site.url("/ok", host="slow.test")], timeout=0.2, retries=0, **asking(names))
     assert verdict(hasty) == "dns.timed_out"
     assert verdict(await probe_one(site.url("/ok", host="slow.test"), **asking(names))) == 200
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from crawler.throttle import Lane, Throttle
+from crawler.lane import Lane
+from crawler.throttle import Throttle
 
 
 class Piece:
@@ -14,6 +15,7 @@ class Piece:
     def __init__(self, host: str, not_before: float = 0.0) -> None:
         self.host = host
         self.not_before = not_before
+        self.last_look = False
         self.gate = asyncio.Event()
         self.turns_left = 1
 
@@ -54,7 +56,7 @@ async def settle() -> None:
 
 async def test_no_more_run_at_once_than_there_are_slots() -> None:
     works, throttle = Works(), Throttle(concurrency=3, per_host=2)
-    async with throttle.lane(works.turn) as lane:
+    async with Lane(throttle, works.turn) as lane:
         pieces = fill(lane, [Piece(host) for host in "aaabbbccc"])
         lane.seal()
         for _ in pieces:
@@ -68,7 +70,7 @@ async def test_no_more_run_at_once_than_there_are_slots() -> None:
 
 async def test_a_host_that_is_stuck_holds_its_own_slots_only() -> None:
     works, throttle = Works(), Throttle(concurrency=4, per_host=2)
-    async with throttle.lane(works.turn) as lane:
+    async with Lane(throttle, works.turn) as lane:
         fill(lane, [Piece("stuck") for _ in range(1000)])
         quick = fill(lane, [Piece(f"quick{number}") for number in range(100)])
         for piece in quick:
@@ -80,7 +82,7 @@ async def test_a_host_that_is_stuck_holds_its_own_slots_only() -> None:
 
 async def test_lanes_take_turns() -> None:
     works, throttle = Works(), Throttle(concurrency=2, per_host=2)
-    async with throttle.lane(works.turn) as big, throttle.lane(works.turn) as small:
+    async with Lane(throttle, works.turn) as big, Lane(throttle, works.turn) as small:
         crowd = fill(big, [Piece(f"host{number}") for number in range(1000)])
         few = fill(small, [Piece(f"other{number}") for number in range(10)])
         for piece in [*crowd, *few]:
@@ -93,7 +95,7 @@ async def test_lanes_take_turns() -> None:
 
 async def test_lanes_take_turns_at_one_host() -> None:
     works, throttle = Works(), Throttle(concurrency=10, per_host=1)
-    async with throttle.lane(works.turn) as big, throttle.lane(works.turn) as small:
+    async with Lane(throttle, works.turn) as big, Lane(throttle, works.turn) as small:
         crowd = fill(big, [Piece("host") for _ in range(1000)])
         few = fill(small, [Piece("host") for _ in range(10)])
         for piece in [*crowd, *few]:
@@ -105,7 +107,7 @@ async def test_lanes_take_turns_at_one_host() -> None:
 
 async def test_hosts_take_turns_within_a_lane() -> None:
     works, throttle = Works(), Throttle(concurrency=1, per_host=1)
-    async with throttle.lane(works.turn) as lane:
+    async with Lane(throttle, works.turn) as lane:
         pieces = fill(lane, [Piece(host) for host in "aaaaabbbbb"])
         lane.seal()
         for piece in pieces:
@@ -115,7 +117,7 @@ async def test_hosts_take_turns_within_a_lane() -> None:
 
 async def test_an_unfinished_piece_goes_back_and_may_change_its_host() -> None:
     works, throttle = Works(), Throttle(concurrency=2, per_host=1)
-    async with throttle.lane(works.turn) as lane:
+    async with Lane(throttle, works.turn) as lane:
         traveller, other = Piece("first"), Piece("second")
         traveller.turns_left = 2
         lane.put(other)
@@ -133,7 +135,7 @@ async def test_an_unfinished_piece_goes_back_and_may_change_its_host() -> None:
 async def test_a_piece_that_waits_for_its_time_holds_no_slot() -> None:
     works, throttle = Works(), Throttle(concurrency=1, per_host=1)
     loop = asyncio.get_running_loop()
-    async with throttle.lane(works.turn) as lane:
+    async with Lane(throttle, works.turn) as lane:
         later, now = Piece("host", not_before=loop.time() + 0.05), Piece("host")
         later.gate.set()
         now.gate.set()
@@ -148,7 +150,7 @@ async def test_a_piece_that_waits_for_its_time_holds_no_slot() -> None:
 @pytest.mark.parametrize("when", ["before its first step", "while it runs"])
 async def test_leaving_a_lane_gives_every_slot_back(when: str) -> None:
     works, throttle = Works(), Throttle(concurrency=5, per_host=2)
-    async with throttle.lane(works.turn) as lane:
+    async with Lane(throttle, works.turn) as lane:
         fill(lane, [Piece(host) for host in "aaaabbbbcccc"])
         fill(lane, [Piece("later", not_before=asyncio.get_running_loop().time() + 0.01)])
         if when == "while it runs":
@@ -156,7 +158,7 @@ async def test_leaving_a_lane_gives_every_slot_back(when: str) -> None:
         assert throttle.active == 5
     assert throttle.active == 0
     assert not works.running
-    async with throttle.lane(works.turn) as lane:
+    async with Lane(throttle, works.turn) as lane:
         for piece in fill(lane, [Piece("a"), Piece("a")]):
             piece.gate.set()
         lane.seal()
@@ -165,8 +167,8 @@ async def test_leaving_a_lane_gives_every_slot_back(when: str) -> None:
 
 async def test_leaving_a_lane_lets_the_others_go_on() -> None:
     works, throttle = Works(), Throttle(concurrency=2, per_host=1)
-    async with throttle.lane(works.turn) as staying:
-        async with throttle.lane(works.turn) as leaving:
+    async with Lane(throttle, works.turn) as staying:
+        async with Lane(throttle, works.turn) as leaving:
             fill(leaving, [Piece("a") for _ in range(3)])
             pieces = fill(staying, [Piece("a") for _ in range(3)])
             staying.seal()
@@ -177,7 +179,7 @@ async def test_leaving_a_lane_lets_the_others_go_on() -> None:
 
 async def test_hosts_are_forgotten() -> None:
     works, throttle = Works(), Throttle(concurrency=100, per_host=1)
-    async with throttle.lane(works.turn) as lane:
+    async with Lane(throttle, works.turn) as lane:
         for piece in fill(lane, [Piece(f"host{number}") for number in range(1000)]):
             piece.gate.set()
         lane.seal()
@@ -187,7 +189,7 @@ async def test_hosts_are_forgotten() -> None:
 
 async def test_a_lane_reads_on_past_a_host_that_is_full_but_not_without_end() -> None:
     works, throttle = Works(), Throttle(concurrency=10_000, per_host=1)
-    async with throttle.lane(works.turn) as lane:
+    async with Lane(throttle, works.turn) as lane:
         read = 0
 
         async def feed() -> None:
@@ -205,7 +207,7 @@ async def test_a_lane_reads_on_past_a_host_that_is_full_but_not_without_end() ->
 
 async def test_a_lane_reads_no_further_than_it_needs() -> None:
     works, throttle = Works(), Throttle(concurrency=10, per_host=1)
-    async with throttle.lane(works.turn) as lane:
+    async with Lane(throttle, works.turn) as lane:
         read = 0
 
         async def feed() -> None:

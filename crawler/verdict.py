@@ -1,0 +1,208 @@
+"""One target on its way to a verdict: what is known, what it means, what to do next. No I/O.
+
+Three ways lead on from an answer: at once with the same host (HEAD refused, so GET; a redirect), later (a retry), or
+with another host (a redirect). Who works on a probe sees that in `host`, `not_before` and `last_look`.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from typing import Final
+
+from crawler.models import (
+    REPORTED_HEADERS,
+    Answer,
+    Hop,
+    Outcome,
+    ProbeError,
+    ProbeResult,
+    Timings,
+    first_contract_errors,
+)
+from crawler.options import Options
+from crawler.targets import Target, Url, join
+
+__all__ = ["LONGEST_WAIT", "Probe"]
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_COME_BACK: Final = frozenset({429, 503})  # may say when (RFC 9110, 10.2.3; RFC 6585, 4)
+LONGEST_WAIT: Final = 60.0  # seconds; a server may ask for a week
+_OWN_FAULTS: Final = 8  # times that a fault of this machine's is waited out before it is reported
+_NEVER_ASKED: Final = frozenset({"dns", "connect", "tls"})  # phases that end before the method is sent
+
+
+class Probe:
+    """The state of one probe. Times are those of `clock`, the loop's."""
+
+    __slots__ = (
+        "_clock", "_options", "_own_faults", "_redirects", "_result", "_spent", "_visited",
+        "at_home", "attempts", "hops", "last_look", "method", "not_before", "target", "url",
+    )  # fmt: skip
+
+    def __init__(self, target: Target, options: Options, clock: Callable[[], float]) -> None:
+        self.target = target
+        self.attempts = 1
+        self.hops: list[Hop] = []
+        self.not_before = 0.0
+        self.last_look = False  # the next attempt is the last, and better made after all others
+        self.at_home = True  # still with the origin that the user named
+        self.method = _first_method(options)
+        self._options = options
+        self._clock = clock
+        self._spent = 0.0
+        self._redirects = 0
+        self._own_faults = 0
+        self._visited: set[str] | None = None
+        self._result: ProbeResult | None = None
+        if isinstance(target.url, Url):
+            self.url = target.url
+        else:
+            self.attempts = 0
+            self.fail(target.url)
+
+    @property
+    def host(self) -> str:
+        """Whose slot the next turn needs."""
+        return self.url.host
+
+    @property
+    def done(self) -> bool:
+        """Whether there is a verdict."""
+        return self._result is not None
+
+    @property
+    def result(self) -> ProbeResult:
+        """The verdict; `abandoned` if the probe was stopped before."""
+        if self._result is None:
+            self.fail(ProbeError.of("abandoned", "stopped before a verdict"))
+        assert self._result is not None
+        return self._result
+
+    @property
+    def patience(self) -> float:
+        """Seconds for the next hop. A HEAD gets half of what is left, so that GET can still tell otherwise."""
+        left = self._options.timeout - self._spent
+        return left / 2 if self.is_tentative else left
+
+    @property
+    def is_tentative(self) -> bool:
+        """Whether a bad answer to the next request would be asked for again with GET."""
+        return self.method == "HEAD" and self._options.method == "auto"
+
+    def take(self, answer: Answer, seconds: float, *, may_retry: bool = True) -> None:
+        """Decide what an answer, which took `seconds`, means; without `may_retry` a failure is final."""
+        self._spent += seconds
+        problem = answer.error or _unusable(answer)
+        self.hops.append(
+            Hop(self.url.href, self.method, answer.status, answer.ip, answer.timings, problem.type if problem else None)
+        )
+        if problem is None and answer.status in _REDIRECTS and (location := answer.header("location")):
+            problem = self._follow(location)
+            if problem is None:
+                return
+        if problem is None and answer.status is not None and answer.status < 400:
+            self._finish(answer, None)
+        elif problem is not None and problem.group == "LOCAL_ERROR" and self._own_faults < _OWN_FAULTS:
+            # Not the target's failure: it costs the target no attempt, and the probe none of its time.
+            self._own_faults += 1
+            self._spent -= seconds
+            self.not_before = self._clock() + _backoff(self._own_faults)
+        elif self._spent >= self._options.timeout:
+            self._finish(answer, problem)
+        elif self.is_tentative and (problem is None or problem.phase not in _NEVER_ASKED):
+            self.method = "GET"
+            if answer.status in _COME_BACK:
+                self.not_before = self._clock() + self._wait(answer)
+        elif may_retry and _may_pass(answer, problem) and self.attempts <= self._options.retries:
+            self.not_before = self._clock() + self._wait(answer)
+            self.attempts += 1
+            self.last_look = self.attempts > self._options.retries
+            if self._options.method == "auto":
+                self.method = "GET"
+        else:
+            self._finish(answer, problem)
+
+    def fail(self, problem: ProbeError) -> None:
+        """Give the verdict without an answer."""
+        self._finish(Answer(Timings()), problem)
+
+    def _follow(self, location: str) -> ProbeError | None:
+        """Go where a redirect leads, or say why not."""
+        url = join(self.url, location)
+        if isinstance(url, ProbeError):
+            return url
+        self._visited = self._visited or set()
+        self._visited.add(self.url.href)
+        if url.href in self._visited:
+            return ProbeError.of("http.response.redirect_loop", f"redirected back to {url.href}")
+        if self._redirects >= self._options.max_redirects:
+            return ProbeError.of("http.response.redirect_loop", f"more than {self._redirects} redirects")
+        self._redirects += 1
+        self.at_home = self.at_home and url.origin == self.url.origin
+        self.url = url
+        self.method = _first_method(self._options)
+        return None
+
+    def _wait(self, answer: Answer) -> float:
+        """Seconds until the next attempt: what the server asks for, else exponential with jitter."""
+        asked = answer.retry_after if answer.status in _COME_BACK else None
+        return min(_backoff(self.attempts) if asked is None else asked, LONGEST_WAIT)
+
+    def _finish(self, answer: Answer, problem: ProbeError | None) -> None:
+        hops = self.hops
+        self._result = ProbeResult(
+            seq=self.target.seq,
+            url=self.target.text,
+            timestamp=int(time.time()),
+            outcome=_outcome(answer.status, problem),
+            status=answer.status,
+            method=hops[-1].method if hops else None,
+            attempts=self.attempts,
+            error=problem,
+            errors=first_contract_errors(answer.status, problem),
+            final_url=hops[-1].url if hops else None,
+            hops=hops,
+            timings=hops[0].timings if len(hops) == 1 else _sum([hop.timings for hop in hops]),
+            ip=answer.ip,
+            tls=answer.tls,
+            headers={name: value for name, value in reversed(answer.headers) if name in REPORTED_HEADERS},
+        )
+
+
+def _first_method(options: Options) -> str:
+    return "HEAD" if options.method == "auto" else options.method
+
+
+def _unusable(answer: Answer) -> ProbeError | None:
+    """Why a status is none that a verdict can stand on."""
+    if answer.status is None or 200 <= answer.status <= 999:
+        return None
+    return ProbeError.of("http.response.invalid", f"status {answer.status} is not a final one")
+
+
+def _may_pass(answer: Answer, problem: ProbeError | None) -> bool:
+    return problem.transient if problem else answer.status in _TRANSIENT
+
+
+def _outcome(status: int | None, problem: ProbeError | None) -> Outcome:
+    if problem is None:
+        return "ok" if status is not None and status < 400 else "http_error"
+    if problem.group == "BLOCKED":
+        return "blocked"
+    return "invalid" if problem.phase == "url" and status is None else "failed"
+
+
+def _backoff(times: int) -> float:
+    """Seconds to wait after so many failures, with jitter, so that those who failed together do not return together."""
+    return min(0.5 * 2.0 ** (times - 1), LONGEST_WAIT) * random.uniform(0.5, 1.0)
+
+
+def _sum(parts: list[Timings]) -> Timings:
+    """Add up phases; one that no part had stays None."""
+    total = Timings()
+    for part in parts:
+        for name in Timings.__struct_fields__:
+            if (value := getattr(part, name)) is not None:
+                setattr(total, name, round((getattr(total, name) or 0.0) + value, 3))
+    return total

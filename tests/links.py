@@ -1,0 +1,55 @@
+"""The links of real pages, found by the standard library alone: none of it is what the tests put to the test."""
+
+import html
+import os
+from collections.abc import Iterable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.update(value for name, value in attrs if name in ("href", "src") and value is not None)
+
+
+def pages(root: Path) -> list[Path]:
+    """All HTML files below a folder, also through symbolic links."""
+    return sorted(
+        Path(folder, name)
+        for folder, _, names in os.walk(root, followlinks=True)
+        for name in names
+        if name.endswith(".html")
+    )
+
+
+def links(page: Path, url: str) -> set[str]:
+    """Where the links of a page lead that are on its own server; absolute, else as they stand in the page."""
+    parser = _Links()
+    parser.feed(page.read_text(encoding="utf-8"))
+    parser.close()
+    return {link for href in parser.found if urlsplit(link := urljoin(url, href))[:2] == urlsplit(url)[:2]}
+
+
+def page_of(hrefs: Iterable[str]) -> str:
+    """A page with these links."""
+    return "".join(f'<a href="{html.escape(href)}">a link</a>\n' for href in hrefs)
+
+
+def variants(paths: Iterable[str]) -> Iterator[str]:
+    """Links like those of a tree without a broken one: for each of its paths one that differs a little."""
+    for number, path in enumerate(sorted(paths)):
+        yield (
+            path + "~",
+            path.swapcase(),
+            path + "/",
+            path + "?page=2&of=a%20lot#top",
+            "/".join("".join(f"%{byte:02x}" for byte in part.encode()) for part in path.split("/")),
+            "/" + path[1:].replace("/", "//"),
+            path.rpartition("/")[0],
+            path.rpartition("/")[0] + "/",
+        )[number % 8]
