@@ -46,7 +46,7 @@ matrix-%:
 lock: ## write constraints.txt: the newest packages that setup.cfg allows
 	rm -rf .venv-lock
 	$(MAKE) .venv-lock/bin/pip
-	.venv-lock/bin/pip --disable-pip-version-check --quiet install -e '.[test,check]'
+	.venv-lock/bin/pip --disable-pip-version-check --quiet install -e '.[socks,test,check]'
 	.venv-lock/bin/pip freeze --exclude crawler >constraints.txt
 
 system: /usr/sbin/nginx .cache/docs ## fetch the web server and the pages that the tests use
@@ -61,7 +61,7 @@ $(VENV)/.run: setup.cfg pyproject.toml constraints.txt | $(BIN)/pip
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(INSTALL) -e '.[test,check]'
+	$(INSTALL) -e '.[socks,test,check]'
 	touch $@
 
 %/bin/pip:

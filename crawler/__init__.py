@@ -3,12 +3,17 @@
 `probe` is the library, `create_app` and `run_service` are the service, `python -m crawler` is the command.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from crawler.compose import open_prober, probe
 from crawler.errors import ERROR_TYPES, CrawlerError, InputError, OptionError, TaskNotFound, TransitionError
 from crawler.models import Counts, Hop, ProbeError, ProbeResult, Task, Timings, TLSInfo
 from crawler.options import VERSION, Options, ServiceOptions
 from crawler.registry import MemoryRegistry, Registry
-from crawler.service import TASKS, create_app, run_service
+from crawler.targets import Target
+
+if TYPE_CHECKING:
+    from crawler.service import TASKS, create_app, run_service
 
 __version__ = VERSION
 
@@ -27,6 +32,7 @@ __all__ = [
     "Registry",
     "ServiceOptions",
     "TLSInfo",
+    "Target",
     "Task",
     "TaskNotFound",
     "Timings",
@@ -37,3 +43,14 @@ __all__ = [
     "probe",
     "run_service",
 ]
+
+_OF_THE_SERVICE = ("TASKS", "create_app", "run_service")
+
+
+def __getattr__(name: str) -> Any:
+    # aiohttp's server takes a third of a second to import, which who only probes need not spend.
+    if name not in _OF_THE_SERVICE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from crawler import service
+
+    return getattr(service, name)

@@ -1,14 +1,13 @@
-"""One hop, by aiohttp's client: resolve, connect, TLS, send, read the response head.
+"""One hop, by aiohttp's client: for proxies, and as the second opinion that our own transport is held against.
 
-aiohttp does these in one call and hides where it stands. The connector below makes the connection in steps (overriding
-`_wrap_create_connection`, as proxy connectors do), so that every phase has its time and a timeout says
-what it waited for.
+aiohttp resolves, connects and shakes hands in one call and hides where it stands. The connector below makes the
+connection in steps (overriding `_wrap_create_connection`, as proxy connectors do), so that every phase has its time and
+a timeout says what it waited for.
 """
 
 import asyncio
 import socket
 import ssl
-import time
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -17,8 +16,13 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
+from crawler.bodies import body_text
+from crawler.clock import Clock
+from crawler.errors import OptionError
 from crawler.failures import explain
-from crawler.models import Answer, Timings, TLSInfo
+from crawler.guard import Guard
+from crawler.heads import LIMIT, Head
+from crawler.models import Answer, ProbeError
 from crawler.options import Options
 from crawler.resolver import Resolver
 from crawler.targets import Url
@@ -26,20 +30,23 @@ from crawler.tls import client_context, describe
 
 __all__ = ["AiohttpTransport"]
 
-_HEAD_LIMIT: Final = 256 * 1024  # bytes of one header, as Chromium takes for all
+_FIELDS: Final = 10_000
+
+_clock: ContextVar[Clock] = ContextVar("_clock")  # of the hop that the current task makes
 
 
 class AiohttpTransport:
-    """One connection per hop. `close` it in the end."""
+    """One connection a hop, perhaps through a proxy. `close` it in the end."""
 
-    def __init__(self, options: Options, resolver: Resolver) -> None:
+    def __init__(self, options: Options, resolver: Resolver, guard: Guard) -> None:
+        self._proxy = options.proxy if (options.proxy or "").startswith("http://") else None
         self._session = aiohttp.ClientSession(
-            connector=_Connector(options, resolver),
+            connector=_connector(options, resolver, guard),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
-            max_field_size=_HEAD_LIMIT,
-            max_line_size=_HEAD_LIMIT,
-            max_headers=10_000,
+            max_field_size=LIMIT,
+            max_line_size=LIMIT,
+            max_headers=_FIELDS,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             timeout=aiohttp.ClientTimeout(),
             trace_configs=[_send_trace()],
@@ -47,75 +54,49 @@ class AiohttpTransport:
         # A reset on a fresh connection would be retried in silence: two requests for one attempt.
         self._session._retry_connection = False
 
-    async def hop(self, method: str, url: Url, headers: list[tuple[str, str]], timeout: float) -> Answer:
-        """Send one request and read the response head, within `timeout` seconds. Failures are in the Answer."""
-        clock = _Clock()
+    async def hop(self, method: str, url: Url, headers: list[tuple[str, str]], timeout: float, body: int = 0) -> Answer:
+        """Send one request and read the response head, within `timeout` seconds. Failures are in the Answer.
+
+        Of the body of a good answer, `body` bytes are read.
+        """
+        clock = Clock()
         _clock.set(clock)
         try:
             async with (
                 asyncio.timeout(timeout),
                 self._session.request(
-                    method, URL(url.href, encoded=True), headers=headers, allow_redirects=False
+                    method, URL(url.href, encoded=True), headers=headers, allow_redirects=False, proxy=self._proxy
                 ) as response,
             ):
-                clock.stop()
-                status, raw = response.status, response.raw_headers
-                response.close()  # the head is all that was asked for
+                head = Head(response.status, (1, 1), [(_text(n).lower(), _text(v)) for n, v in response.raw_headers])
+                text = await _read(response, head, body) if body and 200 <= head.status < 300 else None
+                response.close()
+        except aiohttp.ClientProxyConnectionError as error:
+            problem = ProbeError.of("local.network", f"the proxy cannot be reached: {error.os_error}")
+            return Answer(clock.timings(), error=problem)
         except Exception as error:
-            clock.stop()
             return Answer(clock.timings(), ip=clock.ip, tls=clock.tls, error=explain(error, clock.phase))
-        found = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in raw]
-        return Answer(clock.timings(), status=status, ip=clock.ip, headers=found, tls=clock.tls)
+        return Answer(clock.timings(), head.status, clock.ip, head.fields, clock.tls, body=text)
 
     async def close(self) -> None:
         """Close the session; the resolver is not ours."""
         await self._session.close()
 
 
-class _Clock:
-    """Which phase a hop is in, and when each began."""
-
-    _PHASES: Final = {"dns": "dns", "connect": "connect", "ssl": "tls", "send": "http", "wait": "http"}
-
-    def __init__(self) -> None:
-        self.ip: str | None = None
-        self.tls: TLSInfo | None = None
-        self._marks = [("connect", time.perf_counter())]
-
-    def start(self, timing: str) -> None:
-        """Begin a phase, under HAR's name."""
-        self._marks.append((timing, time.perf_counter()))
-
-    def stop(self) -> None:
-        self._marks.append(("", time.perf_counter()))
-
-    @property
-    def phase(self) -> str:
-        """The phase that a failure belongs to, under the name of our error types."""
-        return self._PHASES[next(name for name, _ in reversed(self._marks) if name)]
-
-    def timings(self) -> Timings:
-        timings = Timings(total=round((self._marks[-1][1] - self._marks[0][1]) * 1000, 3))
-        for (name, began), (_, ended) in zip(self._marks, self._marks[1:], strict=False):
-            setattr(timings, name, (getattr(timings, name) or 0.0) + round((ended - began) * 1000, 3))
-        return timings
-
-
-_clock: ContextVar[_Clock] = ContextVar("_clock")
-
-
 class _Connector(aiohttp.TCPConnector):
     """Dials one address, chosen by us, in steps that are timed one by one."""
 
-    def __init__(self, options: Options, resolver: Resolver) -> None:
+    def __init__(self, options: Options, resolver: Resolver, guard: Guard) -> None:
         super().__init__(
             force_close=True,
             limit=0,
-            resolver=_ChosenAddress(resolver),
+            resolver=_ChosenAddress(resolver, guard),
             ssl=client_context(options),
             use_dns_cache=False,
         )
         self._connect_timeout = options.connect_timeout
+        self._guard = guard
+        self._is_proxied = options.proxy is not None
 
     async def _wrap_create_connection(
         self, *args: Any, addr_infos: list[Any], ssl: ssl.SSLContext | None = None, **kwargs: Any
@@ -123,7 +104,9 @@ class _Connector(aiohttp.TCPConnector):
         clock = _clock.get()
         clock.start("connect")
         family, kind, protocol, _, address = addr_infos[0]
-        clock.ip = address[0]
+        if not self._is_proxied:
+            clock.ip = address[0]
+            self._guard.check([address[0]])  # an address in the URL itself was not resolved
         dialled = socket.socket(family, kind, protocol)
         try:
             dialled.setblocking(False)
@@ -134,6 +117,11 @@ class _Connector(aiohttp.TCPConnector):
                 transport, handler = await self._loop.create_connection(
                     *args, sock=dialled, ssl=ssl, server_hostname=kwargs["server_hostname"]
                 )
+        except OSError as error:
+            dialled.close()
+            if self._is_proxied:
+                raise aiohttp.ClientProxyConnectionError(kwargs["req"].connection_key, error) from error
+            raise
         except BaseException:
             dialled.close()
             raise
@@ -146,19 +134,50 @@ class _Connector(aiohttp.TCPConnector):
 class _ChosenAddress(AbstractResolver):
     """Gives aiohttp one address: with several it would try each, and handshake with each."""
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: Resolver, guard: Guard) -> None:
         self._resolver = resolver
+        self._guard = guard
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         _clock.get().start("dns")
-        address = (await self._resolver.resolve(host, port))[0]
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        return [ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)]
+        addresses = await self._resolver.resolve(host, port)
+        self._guard.check(addresses)
+        family = socket.AF_INET6 if ":" in addresses[0] else socket.AF_INET
+        return [ResolveResult(hostname=host, host=addresses[0], port=port, family=family, proto=0, flags=0)]
 
     async def close(self) -> None:
         pass
+
+
+def _connector(options: Options, resolver: Resolver, guard: Guard) -> aiohttp.TCPConnector:
+    if options.proxy is None or options.proxy.startswith("http://"):
+        return _Connector(options, resolver, guard)
+    try:
+        from aiohttp_socks import ProxyConnector
+    except ImportError:
+        raise OptionError("SOCKS needs the extra crawler[socks]", "proxy") from None
+    connector: aiohttp.TCPConnector = ProxyConnector.from_url(
+        options.proxy, rdns=True, ssl=client_context(options), force_close=True, limit=0
+    )
+    return connector
+
+
+async def _read(response: aiohttp.ClientResponse, head: Head, cap: int) -> str:
+    body = bytearray()
+    try:
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) >= cap:
+                break
+    except (OSError, aiohttp.ClientError):
+        pass  # the head is the answer, the body only its evidence
+    return body_text(head, body[:cap], cap)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("latin-1")
 
 
 def _send_trace() -> aiohttp.TraceConfig:

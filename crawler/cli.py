@@ -5,7 +5,7 @@ import os
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -21,8 +21,6 @@ from crawler.lines import count_lines, read_lines
 from crawler.models import Counts, ProbeResult
 from crawler.options import VERSION, Options, ServiceOptions
 from crawler.outputs import Format, open_writer
-from crawler.progress import show_progress
-from crawler.service import run_service
 
 __all__ = ["main"]
 
@@ -78,6 +76,7 @@ def root(
 @takes(service=ServiceOptions, options=Options)
 def serve(service: ServiceOptions, options: Options) -> None:
     """Serve the HTTP API: post a batch of URLs, poll its Task."""
+    from crawler.service import run_service  # with aiohttp, which no other command needs
 
     def announce(url: str) -> None:
         print(f"crawler serves on {url}. Submit a batch, then look at its task:\n")
@@ -118,13 +117,8 @@ def probe(
         with _opened(output) as stream:
             shape = format_ or ("table" if stream.isatty() else "ndjson")
             write = open_writer(shape, stream).write
-            # On a terminal, NDJSON and CSV are for copying: no bar may cut through them.
-            with (
-                show_progress(counts, total)
-                if shape == "table" or not stream.isatty()
-                else nullcontext(_nothing) as update
-            ):
-                uvloop.run(_probe(_lines(urls, file), options, counts, write, update))
+            with _progress(counts, total, apart=shape == "table" or not stream.isatty()):
+                uvloop.run(_probe(_lines(urls, file), options, counts, write))
     except BrokenPipeError:  # the reader has had enough, as `head` has
         raise typer.Exit(SOME_NOT_OK) from None
     except OSError as error:
@@ -138,13 +132,11 @@ async def _probe(
     options: Options,
     counts: Counts,
     write: Callable[[ProbeResult], None],
-    update: Callable[[], None],
 ) -> None:
     async with aclosing(probe_urls(lines, **msgspec.structs.asdict(options))) as results:
         async for result in results:
             write(result)
             counts.add(result.outcome)
-            update()
 
 
 async def _lines(urls: list[str], file: str | None) -> AsyncIterator[bytes]:
@@ -184,5 +176,10 @@ def _fill_standard_descriptors() -> None:
     os.close(descriptor)
 
 
-def _nothing() -> None:
-    pass
+def _progress(counts: Counts, total: int | None, *, apart: bool) -> AbstractContextManager[None]:
+    """A bar on a terminal. NDJSON and CSV on the same one are for copying, and no bar may cut through them."""
+    if not (apart and sys.stderr is not None and sys.stderr.isatty()):
+        return nullcontext()
+    from crawler.progress import show_progress  # with rich, which nobody needs in a pipe
+
+    return show_progress(counts, total)

@@ -19,6 +19,9 @@ _ERROR_PHASES: Final[dict[Phase, str]] = {
 }
 
 
+_INSTANT: Final = 0.05  # ms; before the first phase proper
+
+
 class Clock:
     """What a hop has come to so far: which phase it is in, how long each took, whom it talks to."""
 
@@ -56,6 +59,8 @@ class Clock:
         return self._timings
 
     def _stop(self, now: float) -> None:
-        spent = round((now - self._since) * 1000, 3)
-        if spent or self._since != self._began:
-            setattr(self._timings, self._phase, (getattr(self._timings, self._phase) or 0.0) + spent)
+        spent = (now - self._since) * 1000
+        if spent < _INSTANT and self._since == self._began:
+            self._began = now  # nothing was done before the first phase proper
+        else:
+            setattr(self._timings, self._phase, round((getattr(self._timings, self._phase) or 0.0) + spent, 3))

@@ -1,12 +1,14 @@
 """The object graph, put together in one place, and `probe`, the shortest way through it."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
+from crawler.guard import Guard
+from crawler.limits import within_descriptors
 from crawler.models import ProbeResult
 from crawler.options import Options
-from crawler.prober import HttpProber, Prober
+from crawler.prober import HttpProber, Prober, Transport
 from crawler.resolver import Resolver
 from crawler.targets import Target, Url, each
 from crawler.throttle import Throttle
@@ -18,15 +20,24 @@ __all__ = ["open_prober", "probe"]
 @asynccontextmanager
 async def open_prober(options: Options) -> AsyncIterator[Prober]:
     """A prober that works until the context is left."""
-    resolver = Resolver(options)
-    try:
-        transport = SocketTransport(options, resolver)
-        try:
-            yield HttpProber(options, transport, Throttle(options.concurrency, options.per_host, options.interval))
-        finally:
-            await transport.close()
-    finally:
-        await resolver.close()
+    options = options.guarded("any")
+    guard = Guard(options.guard, options.allow)
+    slots = within_descriptors(options.concurrency)
+    throttle = Throttle(slots, options.per_host, options.interval)
+    async with AsyncExitStack() as stack:
+        resolver = Resolver(options)
+        stack.push_async_callback(resolver.close)
+        transport = _transport(options)(options, resolver, guard)
+        stack.push_async_callback(transport.close)
+        yield HttpProber(options, transport, throttle)
+
+
+def _transport(options: Options) -> Callable[[Options, Resolver, Guard], Transport]:
+    if options.transport == "socket" and options.proxy is None:
+        return SocketTransport
+    from crawler.aiohttp_transport import AiohttpTransport  # aiohttp's client takes a third of a second to import
+
+    return AiohttpTransport
 
 
 async def probe(

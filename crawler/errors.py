@@ -74,8 +74,8 @@ class ErrorType(NamedTuple):
 
 
 # Names are those of W3C Network Error Logging (https://www.w3.org/TR/network-error-logging/#predefined-network-error-types)
-# where it has one; `dns.timed_out`, `tls.timed_out`, `http.timed_out` and the groups `url.`, `address.` and
-# `local.` are ours, for what a browser's report does not tell apart.
+# where it has one; `dns.timed_out`, `tls.timed_out`, `http.timed_out` and the groups `url.`, `address.`,
+# `robots.` and `local.` are ours, for what a browser's report does not tell apart.
 ERROR_TYPES: Final[dict[str, ErrorType]] = {
     "dns.name_not_resolved": ErrorType("DNS_ERROR", "dns", False, "the name does not exist, or has no address"),
     "dns.unreachable": ErrorType("DNS_ERROR", "dns", True, "no DNS server could be reached"),
@@ -110,6 +110,7 @@ ERROR_TYPES: Final[dict[str, ErrorType]] = {
     "url.invalid": ErrorType("INVALID_URL", "url", False, "the text cannot be normalised to one URL"),
     "url.scheme": ErrorType("INVALID_URL", "url", False, "a scheme other than http and https"),
     "address.blocked": ErrorType("BLOCKED", "connect", False, "the guard does not allow the address"),
+    "robots.disallowed": ErrorType("BLOCKED", "url", False, "robots.txt does not allow it, and was to be obeyed"),
     "local.descriptors": ErrorType("LOCAL_ERROR", "connect", True, "this process ran out of file descriptors"),
     "local.ports": ErrorType("LOCAL_ERROR", "connect", True, "this machine ran out of ports towards the address"),
     "local.network": ErrorType("LOCAL_ERROR", "connect", True, "this machine's network or memory failed"),

@@ -1,8 +1,9 @@
 """Other people's exceptions, and what they mean for a target: the one table.
 
 `explain(error, phase)` turns any exception that probing can meet into a `ProbeError`. Classes stand in `_CLASSES`, by
-name: nobody pays for importing a library that he does not use. Those that say more in a number (errno, OpenSSL's verify code, c-ares' status) have a table of their own.
-A test walks the exception classes of aiohttp, aiodns, ssl and the operating system and fails when one has no row.
+name: nobody pays for the import of a library that is not used. Those that say more in a number (errno, OpenSSL's
+verify code, c-ares' status) have a table of their own. A test walks the exception classes of aiohttp, aiodns, ssl and
+the operating system and fails when one has no row.
 """
 
 import errno
@@ -173,7 +174,7 @@ _CLASSES: Final[dict[str, str]] = {
     "aiohttp.client_exceptions.ClientHttpProxyError": "http.failed",
     "aiohttp.client_exceptions.TooManyRedirects": "http.response.redirect_loop",
     "aiohttp.client_exceptions.ClientConnectionError": _INSIDE,
-    "aiohttp.client_exceptions.ClientConnectionResetError": "tcp.closed",  # "cannot write": it was gone before the request
+    "aiohttp.client_exceptions.ClientConnectionResetError": "tcp.closed",  # gone before the request
     "aiohttp.client_exceptions.ClientOSError": _INSIDE,
     "aiohttp.client_exceptions.ClientConnectorError": _INSIDE,
     "aiohttp.client_exceptions.ClientConnectorDNSError": _INSIDE,

@@ -105,7 +105,7 @@ class Hop(msgspec.Struct):
 class Answer(msgspec.Struct):
     """What a transport found in one hop: a response head, or `error`.
 
-    `headers` has lower-case names and every value sent under them, in the order received.
+    `headers` has lower-case names and every value sent under them, in the order received; `body` is there if asked for.
     """
 
     timings: Timings
@@ -114,6 +114,7 @@ class Answer(msgspec.Struct):
     headers: list[tuple[str, str]] = []
     tls: TLSInfo | None = None
     error: ProbeError | None = None
+    body: str | None = None
 
     @property
     def is_good(self) -> bool:
@@ -140,7 +141,7 @@ class ProbeResult(msgspec.Struct, kw_only=True):
     """What the probe of one target found. `status` is that of the last hop; a failure is `error`, never raised.
 
     `timings` add up those of the hops; `attempts` counts the first try and the retries; `method` is the one that gave
-    the verdict.
+    the verdict; `title` and `matched` are there if asked for.
     """
 
     seq: int
@@ -158,6 +159,8 @@ class ProbeResult(msgspec.Struct, kw_only=True):
     ip: str | None = None
     tls: TLSInfo | None = None
     headers: dict[str, str] = {}
+    title: str | None = None
+    matched: bool | None = None
 
     def restamp(self, seq: int, url: str) -> "ProbeResult":
         """The same finding, as the record of another line that asks for the same target."""

@@ -100,6 +100,42 @@ class Options(Checked, frozen=True, kw_only=True):
         ),
     ] = {}
     max_redirects: Annotated[int, Meta(ge=0, le=50, description="Redirects to follow.", extra=_REQUEST)] = 10
+    match: Annotated[
+        str | None,
+        Meta(
+            description="Say whether the body matches this regular expression.",
+            extra={**_REQUEST, "metavar": "REGEX"},
+        ),
+    ] = None
+    title: Annotated[bool, Meta(description="Report the title of HTML pages.", extra=_REQUEST)] = False
+    max_read: Annotated[
+        int,
+        Meta(ge=1, le=2**30, description="Bytes of body to read for these, and to unpack.", extra=_REQUEST),
+    ] = 2**20
+    robots: Annotated[bool, Meta(description="Obey robots.txt, with its crawl-delay.", extra=_REQUEST)] = False
+    guard: Annotated[
+        Literal["auto", "public", "any"],
+        Meta(
+            description="Addresses that may be dialled. auto is any for the owner's own use (probe, a service on "
+            "loopback), public for all else.",
+            extra=_NETWORK,
+        ),
+    ] = "auto"
+    allow: Annotated[
+        tuple[str, ...],
+        Meta(description="Network to open in a public guard; repeatable.", extra={**_NETWORK, "metavar": "CIDR"}),
+    ] = ()
+    transport: Annotated[
+        Literal["socket", "aiohttp"],
+        Meta(description="What makes the requests: our own connections, or aiohttp's client.", extra=_NETWORK),
+    ] = "socket"
+    proxy: Annotated[
+        str | None,
+        Meta(
+            description="Proxy for all requests, http:// or socks5://; by aiohttp's client.",
+            extra={**_NETWORK, "metavar": "URL"},
+        ),
+    ] = None
     cafile: Annotated[
         str | None,
         Meta(description="PEM file of authorities to trust, not the system's.", extra={**_NETWORK, "metavar": "FILE"}),
@@ -122,10 +158,23 @@ class Options(Checked, frozen=True, kw_only=True):
     ipv4: Annotated[bool, Meta(description="Use IPv4 only.", extra={**_NETWORK, "flags": ("--ipv4", "-4")})] = False
     ipv6: Annotated[bool, Meta(description="Use IPv6 only.", extra={**_NETWORK, "flags": ("--ipv6", "-6")})] = False
 
+    @property
+    def wants_body(self) -> bool:
+        """Whether anything of the response's body is asked for."""
+        return self.title or self.match is not None
+
+    def guarded(self, policy: Literal["public", "any"]) -> Self:
+        """These options with an `auto` guard decided."""
+        return msgspec.structs.replace(self, guard=policy) if self.guard == "auto" else self
+
     def __post_init__(self) -> None:
         """Check what a single field's bounds cannot say."""
         if self.ipv4 and self.ipv6:
             raise OptionError("excludes ipv6", "ipv4")
+        if self.proxy is not None:
+            _check_proxy(self.proxy, self.guard)
+        if self.match is not None:
+            _check_regex(self.match)
         for server in self.dns:
             parse_server(server)
         for entry in self.resolve:
@@ -172,6 +221,20 @@ def parse_resolve(text: str) -> tuple[tuple[str, int], str]:
         return (host.lower(), int(port)), str(ipaddress.ip_address(address.removeprefix("[").removesuffix("]")))
     except ValueError:
         raise OptionError(f"{text!r} is not of the form HOST:PORT:ADDRESS", "resolve") from None
+
+
+def _check_proxy(url: str, guard: str) -> None:
+    if not url.startswith(("http://", "socks5://", "socks5h://", "socks4://")):
+        raise OptionError(f"{url!r} does not begin with http:// or socks5://", "proxy")
+    if guard == "public":
+        raise OptionError("excludes a public guard, which cannot see whom a proxy dials", "proxy")
+
+
+def _check_regex(pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise OptionError(f"not a regular expression: {error}", "match") from None
 
 
 def _check_header(name: str, value: str, place: str) -> None:

@@ -6,10 +6,14 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import Final, Protocol
 
+from crawler.bodies import ENCODINGS
 from crawler.lane import Lane
 from crawler.models import Answer, ProbeError, ProbeResult
 from crawler.options import Options
-from crawler.targets import Target, Url, each
+from crawler.robots import PATH as ROBOTS_PATH
+from crawler.robots import SIZE as ROBOTS_SIZE
+from crawler.robots import Robots
+from crawler.targets import Target, Url, each, join
 from crawler.throttle import Throttle
 from crawler.verdict import LONGEST_WAIT, Probe
 
@@ -18,6 +22,7 @@ __all__ = ["HttpProber", "Prober", "Transport"]
 log = logging.getLogger(__name__)
 
 _FREE_RETRIES: Final = 100  # before a batch's retry budget counts
+_ROBOTS_WAIT: Final = 0.1  # seconds until it is looked again whether a robots.txt has come
 _ENOUGH: Final = 3  # HEADs that failed where GET passed
 _REMEMBERED: Final = 10_000  # hosts of which habits are known
 
@@ -25,8 +30,14 @@ _REMEMBERED: Final = 10_000  # hosts of which habits are known
 class Transport(Protocol):
     """Does one hop."""
 
-    async def hop(self, method: str, url: Url, headers: list[tuple[str, str]], timeout: float) -> Answer:
-        """Send one request and read the response head, within `timeout` seconds. Failures are in the Answer."""
+    async def hop(self, method: str, url: Url, headers: list[tuple[str, str]], timeout: float, body: int = 0) -> Answer:
+        """Send one request and read the response head, within `timeout` seconds. Failures are in the Answer.
+
+        Of the body of a good answer, `body` bytes are read.
+        """
+
+    async def close(self) -> None:
+        """Close what is open."""
 
 
 class Prober(Protocol):
@@ -47,6 +58,7 @@ class HttpProber:
         self.transport = transport
         self.throttle = throttle
         self.habits = _Habits()
+        self.robots = Robots(options.user_agent) if options.robots else None
 
     async def probe(self, target: Target) -> ProbeResult:
         """Probe one target; it takes its turn among all others."""
@@ -89,6 +101,7 @@ class _Batch:
         self._now = asyncio.get_running_loop().time
         self._at_home = _headers(prober.options, prober.options.headers)
         self._abroad = _headers(prober.options, {})
+        self._body = prober.options.max_read if prober.options.wants_body else 0
         self._retries = float(_FREE_RETRIES)
 
     async def turn(self, probe: Probe) -> bool:
@@ -106,10 +119,12 @@ class _Batch:
 
     async def _ask(self, probe: Probe) -> None:
         prober, host = self._prober, probe.host
+        if prober.robots is not None and not await self._is_welcome(probe, prober.robots):
+            return
         if probe.is_tentative and prober.habits.refuses_head(host):
             probe.method = "GET"
         method, started = probe.method, self._now()
-        answer = await prober.transport.hop(method, probe.url, self._headers(probe), probe.patience)
+        answer = await prober.transport.hop(method, probe.url, self._headers(probe), probe.patience, self._body)
         seconds = self._now() - started
         if answer.status in (429, 503):
             prober.throttle.refused(host, min(answer.retry_after or 0.0, LONGEST_WAIT))
@@ -120,6 +135,29 @@ class _Batch:
         if prober.options.method == "auto":
             prober.habits.learn(host, method, answer.is_good)
         self._take(probe, answer, seconds)
+
+    async def _is_welcome(self, probe: Probe, robots: Robots) -> bool:
+        """Whether robots.txt lets the probe ask now; if not, it has its verdict or comes back later."""
+        url = probe.url
+        if not robots.knows(url.origin):
+            if not robots.begin(url.origin):  # another probe is asking: its answer is waited for without a slot
+                probe.not_before = self._now() + _ROBOTS_WAIT
+                return False
+            answer = None
+            try:
+                where = join(url, ROBOTS_PATH)
+                assert isinstance(where, Url)
+                answer = await self._prober.transport.hop("GET", where, self._abroad, probe.patience, ROBOTS_SIZE)
+            finally:
+                robots.learn(url.origin, answer)
+            if delay := robots.delay(url.origin):
+                self._prober.throttle.keep_apart(url.host, delay)
+                probe.not_before = self._now() + min(delay, LONGEST_WAIT)
+                return False
+        if not robots.allows(url.origin, url.href):
+            probe.fail(ProbeError.of("robots.disallowed", f"{ROBOTS_PATH} does not allow it"))
+            return False
+        return True
 
     def _take(self, probe: Probe, answer: Answer, seconds: float) -> None:
         """Let the probe decide, within what the batch may spend on retries."""
@@ -162,5 +200,7 @@ class _Habits:
 def _headers(options: Options, given: dict[str, str]) -> list[tuple[str, str]]:
     """Ours, overruled by the user's."""
     ours = {"User-Agent": options.user_agent, "Accept": "*/*"}
+    if options.wants_body:
+        ours["Accept-Encoding"] = ENCODINGS
     names = {name.lower() for name in given}
     return [*((name, value) for name, value in ours.items() if name.lower() not in names), *given.items()]

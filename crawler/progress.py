@@ -1,41 +1,42 @@
 """The progress bar of `probe`, on standard error."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
 
 from crawler.models import Counts
-from crawler.outputs import STYLES
+from crawler.table import STYLES
 
 __all__ = ["show_progress"]
 
 
 @contextmanager
-def show_progress(counts: Counts, total: int | None) -> Iterator[Callable[[], None]]:
+def show_progress(counts: Counts, total: int | None) -> Iterator[None]:
     """Show, as long as the context lasts, how far the work is that `counts` counts.
 
     Args:
         counts: Read at each refresh; somebody else adds to it.
         total: Lines in all; None while that is unknown.
-
-    Yields:
-        A function to call after `counts` has changed.
     """
-    console = Console(stderr=True)
-    with Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(compact=True),
-        _Tally(),
-        console=console,
-        disable=not console.is_terminal,
-    ) as progress:
-        bar = progress.add_task("", total=total, counts=counts)
-        yield lambda: progress.update(bar, completed=counts.done)
+    columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(compact=True), _Tally())
+    with _Bar(*columns, console=Console(stderr=True)) as bar:
+        bar.counts = counts
+        bar.add_task("", total=total, counts=counts)
+        yield
+
+
+class _Bar(Progress):
+    """Looks at the counts when it is drawn: counting costs a probe nothing."""
+
+    counts: Counts | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        for task_id in self.task_ids:
+            self.update(task_id, completed=self.counts.done if self.counts else 0)
+        yield from super().get_renderables()
 
 
 class _Rate(ProgressColumn):

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import ipaddress
 import signal
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -42,14 +43,16 @@ def create_app(
     """An application with everything in it, to be served, tested or mounted with `add_subapp`.
 
     Args:
-        options: How Tasks are probed.
+        options: How Tasks are probed. A guard that is `auto` is `public` here.
         registry: Where Tasks live; in memory if not given.
         service: How requests are served; of these, host and port are for who serves.
 
     Returns:
         The application. `app[TASKS]`, and `app["TASKS"]` as ever, is a live read-only mapping of Tasks by id.
     """
-    state = _State(options or Options(), registry or MemoryRegistry(), service or ServiceOptions())
+    # A stranger may submit: unless told otherwise, what only this machine can reach is not probed for him.
+    options = (options or Options()).guarded("public")
+    state = _State(options, registry or MemoryRegistry(), service or ServiceOptions())
     app = web.Application(middlewares=[answer_problems])
     app[_STATE] = state
     app[TASKS] = _LiveTasks(state)
@@ -88,6 +91,8 @@ def run_service(
     Raises:
         OSError: The address cannot be listened on.
     """
+    # On loopback, who submits is on this machine already.
+    options = (options or Options()).guarded("any" if _is_loopback(host) else "public")
     uvloop.run(_serve(create_app(options, service=service), host, port, announce))
 
 
@@ -198,6 +203,13 @@ async def _stream(request: web.Request, parts: AsyncIterator[bytes]) -> web.Stre
     await response.write(bytes(chunk))
     await response.write_eof()
     return response
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 async def _serve(app: web.Application, host: str, port: int, announce: Callable[[str], None]) -> None:

@@ -6,11 +6,14 @@ of its own parser) is not done: what is in the Answer is what happened. Each pha
 
 import asyncio
 import ssl
-from typing import Final
+from contextlib import suppress
+from typing import Final, NamedTuple
 
+from crawler.bodies import Unframer, body_text
 from crawler.clock import Clock
 from crawler.connection import Connection
 from crawler.failures import explain
+from crawler.guard import Guard
 from crawler.heads import Head, HeadError, parse_head
 from crawler.models import Answer
 from crawler.options import Options
@@ -27,49 +30,64 @@ _REST: Final = 64 * 1024  # bytes of body to read so that the connection can be 
 _GONE: Final = (ConnectionError, EOFError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
+class _Ask(NamedTuple):
+    """One request: what to send, and how many bytes of body are wanted."""
+
+    method: str
+    url: Url
+    request: bytes
+    body: int
+
+
 class SocketTransport:
     """Keeps connections for the next request to their origin. `close` it in the end."""
 
-    def __init__(self, options: Options, resolver: Resolver) -> None:
+    def __init__(self, options: Options, resolver: Resolver, guard: Guard) -> None:
         self._connect_timeout = options.connect_timeout
         self._context = client_context(options)
         self._blind = blind_context()
         self._pool = Pool(options.concurrency)
         self._resolver = resolver
+        self._guard = guard
         self._loop = asyncio.get_running_loop()
 
-    async def hop(self, method: str, url: Url, headers: list[tuple[str, str]], timeout: float) -> Answer:
-        """Send one request and read the response head, within `timeout` seconds. Failures are in the Answer."""
+    async def hop(self, method: str, url: Url, headers: list[tuple[str, str]], timeout: float, body: int = 0) -> Answer:
+        """Send one request and read the response head, within `timeout` seconds. Failures are in the Answer.
+
+        Of the body of a good answer, `body` bytes are read.
+        """
         clock = Clock()
         deadline = self._loop.time() + timeout
+        ask = _Ask(method, url, _request(method, url, headers), body)
         try:
-            head = await self._exchange(method, url, _request(method, url, headers), clock, deadline)
+            head, text = await self._exchange(ask, clock, deadline)
         except Exception as error:
             # TLS 1.3 lets a server refuse the client after the handshake, in place of the answer.
             phase = "tls" if isinstance(error, ssl.SSLError) else clock.phase
             return Answer(clock.timings(), ip=clock.ip, tls=clock.tls, error=explain(error, phase))
-        return Answer(clock.timings(), status=head.status, ip=clock.ip, headers=head.fields, tls=clock.tls)
+        return Answer(clock.timings(), head.status, clock.ip, head.fields, clock.tls, body=text)
 
     async def close(self) -> None:
         """Close the idle connections; the resolver is not ours."""
         self._pool.close()
 
-    async def _exchange(self, method: str, url: Url, request: bytes, clock: Clock, deadline: float) -> Head:
-        if (kept := self._pool.take(url.origin)) is not None:
+    async def _exchange(self, ask: "_Ask", clock: Clock, deadline: float) -> tuple[Head, str | None]:
+        if (kept := self._pool.take(ask.url.origin)) is not None:
             try:
-                return await self._converse(kept, method, url, request, clock, deadline)
+                return await self._converse(kept, ask, clock, deadline)
             except _GONE:
                 # The server may close an idle connection just as we use it. Only then, a second one is tried.
                 if clock.has_bytes:
                     raise
-        connection = await self._dial(url, clock, deadline)
-        return await self._converse(connection, method, url, request, clock, deadline)
+        connection = await self._dial(ask.url, clock, deadline)
+        return await self._converse(connection, ask, clock, deadline)
 
     async def _dial(self, url: Url, clock: Clock, deadline: float) -> Connection:
         """Connect to an address of the URL's host, and over TLS if its scheme says so."""
         clock.start("dns")
         async with asyncio.timeout_at(deadline):
             addresses = await self._resolver.resolve(url.host, url.port)
+        self._guard.check(addresses)
         clock.start("connect")
         connection = await self._connect(_one_of_each_family(addresses), url.port, clock, self._soon(deadline))
         if url.scheme == "https":
@@ -126,23 +144,27 @@ class SocketTransport:
             pass  # then there is less to report
 
     async def _converse(
-        self, connection: Connection, method: str, url: Url, request: bytes, clock: Clock, deadline: float
-    ) -> Head:
-        """Ask and read the head; then keep the connection or close it."""
+        self, connection: Connection, ask: "_Ask", clock: Clock, deadline: float
+    ) -> tuple[Head, str | None]:
+        """Ask, and read what is wanted; then keep the connection or close it."""
         clock.ip, clock.tls = connection.ip, connection.tls
-        reusable = False
+        text, reusable = None, False
         try:
             clock.start("send")
-            await connection.send(request, deadline)
+            await connection.send(ask.request, deadline)
             clock.start("wait")
             head, rest = await _read_head(connection, clock, deadline)
-            reusable = head.keeps_alive and _is_over(connection, head.body_length(method), rest)
+            if ask.body and 200 <= head.status < 300:
+                text = await _read_body(connection, head, rest, ask.body, deadline)
+            else:
+                length = head.body_length(ask.method)
+                reusable = head.keeps_alive and _is_over(connection, length, len(rest))
         finally:
             if reusable:
-                self._pool.put(url.origin, connection)
+                self._pool.put(ask.url.origin, connection)
             else:
                 connection.close()
-        return head
+        return head, text
 
     def _soon(self, deadline: float) -> float:
         return min(deadline, self._loop.time() + self._connect_timeout)
@@ -164,8 +186,8 @@ def _request(method: str, url: Url, headers: list[tuple[str, str]]) -> bytes:
     return "".join([*lines, "\r\n"]).encode("latin-1")
 
 
-async def _read_head(connection: Connection, clock: Clock, deadline: float) -> tuple[Head, int]:
-    """The final head, and how many bytes came behind it."""
+async def _read_head(connection: Connection, clock: Clock, deadline: float) -> tuple[Head, bytes]:
+    """The final head, and what came behind it."""
     data = bytearray()
     searched = interim = 0
     while True:
@@ -178,12 +200,22 @@ async def _read_head(connection: Connection, clock: Clock, deadline: float) -> t
             data += received
         head, size = parsed
         if not head.is_interim:
-            return head, len(data) - size
+            return head, bytes(data[size:])
         interim += 1
         if interim > _INTERIM:
             raise HeadError(f"more than {_INTERIM} interim responses")
         del data[:size]
         searched = 0
+
+
+async def _read_body(connection: Connection, head: Head, first: bytes, cap: int, deadline: float) -> str:
+    """As much of a body as is wanted, and comes in time: the head is the answer, the body only its evidence."""
+    unframer = Unframer(head, cap)
+    unframer.feed(first)
+    with suppress(OSError):
+        while not unframer.is_over and (data := await connection.receive(deadline)):
+            unframer.feed(data)
+    return body_text(head, unframer.body, cap)
 
 
 def _is_over(connection: Connection, length: int | None, received: int) -> bool:

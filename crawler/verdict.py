@@ -5,10 +5,12 @@ with another host (a redirect). Who works on a probe sees that in `host`, `not_b
 """
 
 import random
+import re
 import time
 from collections.abc import Callable
 from typing import Final
 
+from crawler.bodies import title_of
 from crawler.models import (
     REPORTED_HEADERS,
     Answer,
@@ -149,6 +151,11 @@ class Probe:
         asked = answer.retry_after if answer.status in _COME_BACK else None
         return min(_backoff(self.attempts) if asked is None else asked, LONGEST_WAIT)
 
+    def _matches(self, body: str | None) -> bool | None:
+        if self._options.match is None or body is None:
+            return None
+        return re.search(self._options.match, body) is not None
+
     def _finish(self, answer: Answer, problem: ProbeError | None) -> None:
         hops = self.hops
         self._result = ProbeResult(
@@ -166,12 +173,16 @@ class Probe:
             timings=hops[0].timings if len(hops) == 1 else _sum([hop.timings for hop in hops]),
             ip=answer.ip,
             tls=answer.tls,
+            title=title_of(answer.body) if self._options.title and answer.body is not None else None,
+            matched=self._matches(answer.body),
             headers={name: value for name, value in reversed(answer.headers) if name in REPORTED_HEADERS},
         )
 
 
 def _first_method(options: Options) -> str:
-    return "HEAD" if options.method == "auto" else options.method
+    if options.method != "auto":
+        return options.method
+    return "GET" if options.wants_body else "HEAD"
 
 
 def _unusable(answer: Answer) -> ProbeError | None:

@@ -28,8 +28,13 @@ async def serving(app: web.Application) -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    async with serving(crawler.create_app()) as client:
+    async with serving(open_app()) as client:
         yield client
+
+
+def open_app() -> web.Application:
+    """One that may probe the site of the tests, which is on loopback."""
+    return crawler.create_app(Options(guard="any"))
 
 
 async def submit(client: Client, urls: list[str]) -> str:
@@ -240,7 +245,7 @@ async def test_a_chunked_body_has_the_same_limit() -> None:
         for _ in range(20):
             yield b"x" * 1000
 
-    small = crawler.create_app(service=ServiceOptions(max_body=10_000))
+    small = crawler.create_app(Options(guard="any"), service=ServiceOptions(max_body=10_000))
     async with serving(small) as client, client.post("/submit", data=body()) as response:
         await is_problem(response, 413, "10000 bytes")
 
@@ -271,7 +276,7 @@ async def test_a_fault_of_ours_says_nothing_to_a_stranger(caplog: pytest.LogCapt
         async def _insert(self, *args: Any) -> None:
             raise LookupError("secret")
 
-    broken = crawler.create_app(registry=Broken())
+    broken = crawler.create_app(Options(guard="any"), registry=Broken())
     async with serving(broken) as client, client.post("/submit", json={"urls": ["http://a"]}) as response:
         await is_problem(response, 500)
         assert "secret" not in await response.text()
@@ -283,7 +288,7 @@ async def test_a_task_whose_registry_fails_ends_in_error(site: Site, caplog: pyt
         async def _record(self, *args: Any) -> None:
             raise OSError("no space left")
 
-    async with serving(crawler.create_app(registry=Full())) as client:
+    async with serving(crawler.create_app(Options(guard="any"), registry=Full())) as client:
         task = await finished(client, await submit(client, [site.url("/ok")]))
         assert task == {"status": "error", "result": {}}
     assert "no space left" in caplog.text
@@ -308,9 +313,16 @@ async def test_ten_urls_behind_a_hundred_thousand_wait_for_about_as_long_as_ten(
 # --- Embedding and serving ---
 
 
+async def test_an_application_probes_nothing_that_only_this_machine_can_reach(site: Site) -> None:
+    async with serving(crawler.create_app()) as client:
+        task = await finished(client, await submit(client, [site.url("/ok")]))
+    assert [record["errors"] for record in task["result"].values()] == [{"http": "BLOCKED"}]
+    assert site.connections == 0
+
+
 async def test_mounted_under_another_application(site: Site) -> None:
     root = web.Application()
-    inner = crawler.create_app(Options(per_host=1), service=ServiceOptions(max_body=3_000_000))
+    inner = crawler.create_app(Options(per_host=1, guard="any"), service=ServiceOptions(max_body=3_000_000))
     root.add_subapp("/crawler", inner)
     async with serving(root) as client:
         urls = [site.url(f"/ok?{'x' * 2000}{number}") for number in range(1000)]  # more than aiohttp's own limit
@@ -324,14 +336,14 @@ async def test_mounted_under_another_application(site: Site) -> None:
 
 
 async def test_several_in_one_process(site: Site) -> None:
-    async with serving(crawler.create_app()) as one, serving(crawler.create_app()) as other:
+    async with serving(open_app()) as one, serving(open_app()) as other:
         task_id = await submit(one, [site.url("/ok")])
         async with other.get(f"/tasks/{task_id}") as response:
             assert response.status == 404
 
 
 async def test_stopping_the_application_stops_its_work(site: Site) -> None:
-    async with serving(crawler.create_app()) as client:
+    async with serving(open_app()) as client:
         await submit(client, [site.url(f"/hang/{number}") for number in range(20)])
         await site.until(lambda: site.active == 8)
     await site.until(lambda: site.active == 0)

@@ -1,0 +1,24 @@
+"""What this machine allows one process."""
+
+import resource
+from typing import Final
+
+__all__ = ["within_descriptors"]
+
+_OTHERS: Final = 32  # descriptors for all that is not a probe: files, DNS, the service's own listeners
+_SHARE: Final = 2  # descriptors of a probe: its connection, and an idle one or a second look at a certificate
+
+
+def within_descriptors(concurrency: int) -> int:
+    """Raise this process's limit of open files as far as it may be, and give the concurrency that it then allows.
+
+    At least one, for there is no fewer: what the limit refuses even so is waited out and tried again.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = concurrency * _SHARE + _OTHERS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY:
+        return concurrency
+    return max(1, min(concurrency, (soft - _OTHERS) // _SHARE))
