@@ -24,7 +24,7 @@ from crawler.guard import Guard
 from crawler.heads import LIMIT, Head
 from crawler.models import Answer, ProbeError
 from crawler.options import Options
-from crawler.resolver import Resolver
+from crawler.resolver import Resolver, one_of_each_family
 from crawler.targets import Url
 from crawler.tls import client_context, describe
 
@@ -103,36 +103,47 @@ class _Connector(aiohttp.TCPConnector):
     ) -> tuple[asyncio.Transport, ResponseHandler]:
         clock = _clock.get()
         clock.start("connect")
-        family, kind, protocol, _, address = addr_infos[0]
-        if not self._is_proxied:
-            clock.ip = address[0]
-            self._guard.check([address[0]])  # an address in the URL itself was not resolved
-        dialled = socket.socket(family, kind, protocol)
+        dialled = None
         try:
-            dialled.setblocking(False)
-            async with asyncio.timeout(self._connect_timeout):
-                await self._loop.sock_connect(dialled, address)
+            dialled = await self._dial(addr_infos, clock)
             clock.start("ssl" if ssl else "send")
             async with asyncio.timeout(self._connect_timeout):
                 transport, handler = await self._loop.create_connection(
                     *args, sock=dialled, ssl=ssl, server_hostname=kwargs["server_hostname"]
                 )
-        except OSError as error:
-            dialled.close()
-            if self._is_proxied:
+        except BaseException as error:
+            if dialled is not None:
+                dialled.close()
+            if self._is_proxied and isinstance(error, OSError):
                 raise aiohttp.ClientProxyConnectionError(kwargs["req"].connection_key, error) from error
-            raise
-        except BaseException:
-            dialled.close()
             raise
         if ssl:
             clock.tls = describe(transport.get_extra_info("ssl_object"))
             clock.start("send")
         return transport, handler
 
+    async def _dial(self, addr_infos: list[Any], clock: Clock) -> socket.socket:
+        """The first address that takes a connection."""
+        for family, kind, protocol, _, address in addr_infos:
+            if not self._is_proxied:
+                clock.ip = address[0]
+                self._guard.check([address[0]])  # an address in the URL itself was not resolved
+            dialled = socket.socket(family, kind, protocol)
+            try:
+                dialled.setblocking(False)
+                async with asyncio.timeout(self._connect_timeout):
+                    await self._loop.sock_connect(dialled, address)
+            except BaseException as error:
+                dialled.close()
+                if not isinstance(error, OSError) or address is addr_infos[-1][-1]:
+                    raise
+            else:
+                return dialled
+        raise AssertionError("a host without addresses")
+
 
 class _ChosenAddress(AbstractResolver):
-    """Gives aiohttp one address: with several it would try each, and handshake with each."""
+    """Gives aiohttp one address a family: it would try all that there are."""
 
     def __init__(self, resolver: Resolver, guard: Guard) -> None:
         self._resolver = resolver
@@ -144,11 +155,17 @@ class _ChosenAddress(AbstractResolver):
         _clock.get().start("dns")
         addresses = await self._resolver.resolve(host, port)
         self._guard.check(addresses)
-        family = socket.AF_INET6 if ":" in addresses[0] else socket.AF_INET
-        return [ResolveResult(hostname=host, host=addresses[0], port=port, family=family, proto=0, flags=0)]
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=_family(address), proto=0, flags=0)
+            for address in one_of_each_family(addresses)
+        ]
 
     async def close(self) -> None:
         pass
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def _connector(options: Options, resolver: Resolver, guard: Guard) -> aiohttp.TCPConnector:

@@ -172,6 +172,8 @@ class _Batch:
         headers = self._at_home if probe.at_home else self._abroad
         if probe.url.authorization:
             headers = [*headers, ("Authorization", probe.url.authorization)]
+        if cookie := probe.cookie_for(probe.url):
+            headers = [*headers, ("Cookie", cookie)]
         return headers
 
 

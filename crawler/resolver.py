@@ -12,7 +12,7 @@ from aiodns.error import ARES_ENODATA
 
 from crawler.options import Options, parse_resolve, parse_server
 
-__all__ = ["Resolver"]
+__all__ = ["Resolver", "one_of_each_family"]
 
 # c-ares' own 2 s x 3 keeps the probe of a dead name busy for too long; the second try waits twice as long.
 _TRY_SECONDS: Final = 1.5
@@ -145,6 +145,11 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def one_of_each_family(addresses: list[str]) -> list[str]:
+    """More would let a host with many dead addresses cost as many connects."""
+    return list({":" in address: address for address in reversed(addresses)}.values())[::-1]
 
 
 def _has_ipv6_route() -> bool:

@@ -18,7 +18,7 @@ from crawler.heads import Head, HeadError, parse_head
 from crawler.models import Answer
 from crawler.options import Options
 from crawler.pool import Pool
-from crawler.resolver import Resolver
+from crawler.resolver import Resolver, one_of_each_family
 from crawler.targets import Url
 from crawler.tls import blind_context, chain_problem, client_context, describe
 
@@ -89,7 +89,7 @@ class SocketTransport:
             addresses = await self._resolver.resolve(url.host, url.port)
         self._guard.check(addresses)
         clock.start("connect")
-        connection = await self._connect(_one_of_each_family(addresses), url.port, clock, self._soon(deadline))
+        connection = await self._connect(one_of_each_family(addresses), url.port, clock, self._soon(deadline))
         if url.scheme == "https":
             clock.start("ssl")
             try:
@@ -168,11 +168,6 @@ class SocketTransport:
 
     def _soon(self, deadline: float) -> float:
         return min(deadline, self._loop.time() + self._connect_timeout)
-
-
-def _one_of_each_family(addresses: list[str]) -> list[str]:
-    """More would let a host with many dead addresses cost as many connects."""
-    return list({":" in address: address for address in reversed(addresses)}.values())[::-1]
 
 
 def _close_late(attempt: "asyncio.Task[Connection]") -> None:

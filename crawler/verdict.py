@@ -30,6 +30,7 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _COME_BACK: Final = frozenset({429, 503})  # may say when (RFC 9110, 10.2.3; RFC 6585, 4)
 LONGEST_WAIT: Final = 60.0  # seconds; a server may ask for a week
+_COOKIES: Final = 50
 _OWN_FAULTS: Final = 8  # times that a fault of this machine's is waited out before it is reported
 _NEVER_ASKED: Final = frozenset({"dns", "connect", "tls"})  # phases that end before the method is sent
 
@@ -38,7 +39,7 @@ class Probe:
     """The state of one probe. Times are those of `clock`, the loop's."""
 
     __slots__ = (
-        "_clock", "_options", "_own_faults", "_redirects", "_result", "_spent", "_visited",
+        "_clock", "_cookies", "_options", "_own_faults", "_redirects", "_result", "_spent", "_visited",
         "at_home", "attempts", "hops", "last_look", "method", "not_before", "target", "url",
     )  # fmt: skip
 
@@ -55,7 +56,8 @@ class Probe:
         self._spent = 0.0
         self._redirects = 0
         self._own_faults = 0
-        self._visited: set[str] | None = None
+        self._visited: set[tuple[str, str | None]] = set()  # URLs that redirected, each with the cookies sent
+        self._cookies: dict[tuple[str, str], str] = {}  # by host and name: some sites redirect until they come back
         self._result: ProbeResult | None = None
         if isinstance(target.url, Url):
             self.url = target.url
@@ -100,7 +102,7 @@ class Probe:
             Hop(self.url.href, self.method, answer.status, answer.ip, answer.timings, problem.type if problem else None)
         )
         if problem is None and answer.status in _REDIRECTS and (location := answer.header("location")):
-            problem = self._follow(location)
+            problem = self._follow(location, answer)
             if problem is None:
                 return
         if problem is None and answer.status is not None and answer.status < 400:
@@ -129,14 +131,20 @@ class Probe:
         """Give the verdict without an answer."""
         self._finish(Answer(Timings()), problem)
 
-    def _follow(self, location: str) -> ProbeError | None:
+    def cookie_for(self, url: Url) -> str | None:
+        """The Cookie header for a request: what its host has set on the way here."""
+        if not self._cookies:
+            return None
+        return "; ".join(f"{name}={value}" for (host, name), value in self._cookies.items() if host == url.host) or None
+
+    def _follow(self, location: str, answer: Answer) -> ProbeError | None:
         """Go where a redirect leads, or say why not."""
         url = join(self.url, location)
         if isinstance(url, ProbeError):
             return url
-        self._visited = self._visited or set()
-        self._visited.add(self.url.href)
-        if url.href in self._visited:
+        self._visited.add((self.url.href, self.cookie_for(self.url)))
+        self._keep_cookies(answer)
+        if (url.href, self.cookie_for(url)) in self._visited:
             return ProbeError.of("http.response.redirect_loop", f"redirected back to {url.href}")
         if self._redirects >= self._options.max_redirects:
             return ProbeError.of("http.response.redirect_loop", f"more than {self._redirects} redirects")
@@ -145,6 +153,13 @@ class Probe:
         self.url = url
         self.method = _first_method(self._options)
         return None
+
+    def _keep_cookies(self, answer: Answer) -> None:
+        """Take the cookies of a redirect, for its own host; what else RFC 6265 says of them is for longer journeys."""
+        for name, value in answer.headers:
+            if name == "set-cookie" and len(self._cookies) < _COOKIES:
+                key, _, rest = value.partition("=")
+                self._cookies[self.host, key.strip()] = rest.partition(";")[0].strip()
 
     def _wait(self, answer: Answer) -> float:
         """Seconds until the next attempt: what the server asks for, else exponential with jitter."""

@@ -38,6 +38,7 @@ VERDICTS: dict[str, tuple[int | str, str]] = {
     "/loop/1": ("http.response.redirect_loop", "GET"),
     "/loop/2": ("http.response.redirect_loop", "GET"),
     "/loop/20": ("http.response.redirect_loop", "GET"),
+    "/cookie-wall": (200, "HEAD"),
     "/no-location": (302, "HEAD"),
     "/empty-location": (302, "HEAD"),
     "/raw-location": (200, "HEAD"),
@@ -214,6 +215,16 @@ async def test_given_headers_stay_with_their_origin(site: Site) -> None:
         await probe_one(away, headers={"Authorization": "secret", "Cookie": "secret", "X-Api-Key": "secret"})
         assert [request.header("X-Api-Key") for request in site.requests] == ["secret", ""]
         assert "secret" not in str(other.requests)
+
+
+async def test_cookies_go_back_to_the_host_that_set_them_and_to_no_other(site: Site) -> None:
+    site.on("/in", b"HTTP/1.1 302 Found\r\nSet-Cookie: a=1; Path=/\r\nSet-Cookie: b=2\r\nLocation: /out\r\n\r\n")
+    async with Site(host="127.0.0.2") as other:
+        away = other.url("/ok").encode()
+        site.on("/out", b"HTTP/1.1 302 Found\r\nLocation: " + away + b"\r\n\r\n")
+        assert verdict(await probe_one(site.url("/in"))) == 200
+        assert [request.header("Cookie") for request in site.requests] == ["", "a=1; b=2"]
+        assert [request.header("Cookie") for request in other.requests] == [""]
 
 
 async def test_headers_stay_through_a_redirect_within_the_origin(site: Site) -> None:
