@@ -18,7 +18,12 @@ _EXPLICIT_0: Final = 0xA0
 _UTC_TIME: Final = 0x17
 _GENERAL_TIME: Final = 0x18
 _TIME = re.compile(r"[0-9]{4}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])([01][0-9]|2[0-3])[0-5][0-9][0-6][0-9]Z")
-_UTF16: Final = 0x1E  # BMPString
+# Of strings; all others are UTF-8 or ASCII.
+_ENCODINGS: Final = {
+    0x14: "latin-1",  # TeletexString, as everybody uses it
+    0x1C: "utf-32-be",  # UniversalString
+    0x1E: "utf-16-be",  # BMPString
+}
 
 _COMMON_NAME: Final = bytes.fromhex("550403")  # 2.5.4.3
 _ORGANISATION: Final = bytes.fromhex("55040a")  # 2.5.4.10
@@ -98,7 +103,7 @@ def _name(der: bytes) -> str | None:
     for _, set_start, set_end in _children(der, 0, len(der)):
         for _, start, end in _children(der, set_start, set_end):
             kind, value = _children(der, start, end)
-            encoding = "utf-16-be" if value[0] == _UTF16 else "utf-8"
+            encoding = _ENCODINGS.get(value[0], "utf-8")
             found[der[kind[1] : kind[2]]] = der[value[1] : value[2]].decode(encoding, "replace")
     return found.get(_COMMON_NAME) or found.get(_ORGANISATION)
 

@@ -14,9 +14,10 @@ __all__ = ["LIMIT", "Head", "HeadError", "NotHTTP", "parse_head"]
 
 LIMIT: Final = 256 * 1024  # bytes of head, as in Chromium
 
+_START = re.compile(rb"[\s\S]{0,4}?(HTTP|(?:H(?:TT?)?)?\Z)", re.IGNORECASE)  # or what may become one
 _END = re.compile(rb"\r?\n\r?\n")
-_STATUS_LINE = re.compile(r"[\s\S]{0,4}?HTTP/(\d)\.(\d)[ \t]+(\d{3})(?!\d)", re.IGNORECASE)
-_ANY_HTTP = re.compile(rb"[\s\S]{0,4}?HTTP", re.IGNORECASE)
+_STATUS_LINE = re.compile(r"HTTP/(\d)\.(\d)[ \t]+(\d{3})(?!\d)", re.IGNORECASE)
+_FOLD = re.compile(r"\r?\n[ \t]+")  # RFC 9112, 5.2
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _UNAMBIGUOUS: Final = ("content-length", "location")
 
@@ -48,7 +49,9 @@ class Head(msgspec.Struct, gc=False):
     @property
     def keeps_alive(self) -> bool:
         """Whether the server means to keep the connection (RFC 9112, 9.3)."""
-        connection = (self.get("connection") or "").lower()
+        if self.get("content-length") is not None and self.get("transfer-encoding") is not None:
+            return False  # two readers would see the next response begin in two places (6.3)
+        connection = ",".join(value.lower() for name, value in self.fields if name == "connection")
         return "close" not in connection and (self.version >= (1, 1) or "keep-alive" in connection)
 
     def body_length(self, method: str) -> int | None:
@@ -75,33 +78,27 @@ def parse_head(data: bytes | bytearray, searched: int = 0) -> tuple[Head, int] |
         NotHTTP: These bytes begin no HTTP/1 response.
         HeadError: It is HTTP/1, but cannot be understood.
     """
-    if not searched and len(data) >= 8 and not _ANY_HTTP.match(data):
+    start = _START.match(data)
+    if start is None:
         raise NotHTTP("what came back is not HTTP/1")
-    end = _END.search(data, max(0, searched - 3))
+    end = _END.search(data, max(start.end(), searched - 3))
     if end is None:
         if len(data) > LIMIT:
             raise HeadError(f"the head has more than {LIMIT} bytes")
         return None
     if end.end() > LIMIT:
         raise HeadError(f"the head has more than {LIMIT} bytes")
-    return _parse(data[: end.start()].decode("latin-1")), end.end()
+    return _parse(data[start.start(1) : end.start()].decode("latin-1")), end.end()
 
 
 def _parse(text: str) -> Head:
     status = _STATUS_LINE.match(text)
     if status is None:
-        if not _ANY_HTTP.match(text.encode("latin-1")):
-            raise NotHTTP("what came back is not HTTP/1")
         raise HeadError("the status line has no status")
     if "\0" in text:
         raise HeadError("the head has a NUL")
     fields: list[tuple[str, str]] = []
-    for line in text.split("\n")[1:]:
-        if line[:1] in (" ", "\t"):  # folded (RFC 9112, 5.2)
-            if fields:
-                name, value = fields[-1]
-                fields[-1] = (name, f"{value} {line.strip()}")
-            continue
+    for line in _FOLD.sub(" ", text).split("\n")[1:]:
         name, colon, value = line.partition(":")
         if colon:
             fields.append((name.strip(" \t").lower(), value.strip(" \t\r")))

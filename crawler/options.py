@@ -22,6 +22,7 @@ VERSION: Final = "0.1.0"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5; one byte a character
 _SERVER = re.compile(r"(?:\[(?P<v6>.*:.*)\]|(?P<v4>[^:]*))(?::(?P<port>[0-9]{1,5}))?|(?P<bare>.*)")
+_RESOLVE = re.compile(r"(?P<host>[!-9;-~]+):(?P<port>[0-9]{1,5}):(?:\[(?P<v6>.*:.*)\]|(?P<bare>.*))")
 # Framing and hop-by-hop fields are the transport's: a user who sets them breaks the message, not the target.
 _RESERVED = frozenset(
     {
@@ -213,12 +214,12 @@ def parse_resolve(text: str) -> tuple[tuple[str, int], str]:
     Raises:
         OptionError: It has another form.
     """
-    host, _, rest = text.partition(":")
-    port, _, address = rest.partition(":")
     try:
-        if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        spelt = _RESOLVE.fullmatch(text)
+        if spelt is None or not 0 < (port := int(spelt["port"])) < 65536:
             raise ValueError
-        return (host.lower(), int(port)), str(ipaddress.ip_address(address.removeprefix("[").removesuffix("]")))
+        host = spelt["host"].lower().removesuffix(".")  # as targets have it
+        return (host, port), str(ipaddress.ip_address(spelt["v6"] or spelt["bare"]))
     except ValueError:
         raise OptionError(f"{text!r} is not of the form HOST:PORT:ADDRESS", "resolve") from None
 

@@ -7,7 +7,7 @@ with another host (a redirect). Who works on a probe sees that in `host`, `not_b
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from crawler.bodies import title_of
@@ -31,6 +31,7 @@ _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _COME_BACK: Final = frozenset({429, 503})  # may say when (RFC 9110, 10.2.3; RFC 6585, 4)
 LONGEST_WAIT: Final = 60.0  # seconds; a server may ask for a week
 _COOKIES: Final = 50
+_NONE: Final[Mapping[tuple[str, str], str]] = {}  # most probes meet no cookie: one for all saves memory
 _OWN_FAULTS: Final = 8  # times that a fault of this machine's is waited out before it is reported
 _NEVER_ASKED: Final = frozenset({"dns", "connect", "tls"})  # phases that end before the method is sent
 
@@ -56,8 +57,8 @@ class Probe:
         self._spent = 0.0
         self._redirects = 0
         self._own_faults = 0
-        self._visited: set[tuple[str, str | None]] = set()  # URLs that redirected, each with the cookies sent
-        self._cookies: dict[tuple[str, str], str] = {}  # by host and name: some sites redirect until they come back
+        self._visited: frozenset[tuple[str, str | None]] = frozenset()  # URLs that redirected, with the cookies sent
+        self._cookies: Mapping[tuple[str, str], str] = _NONE  # by host and name: some redirect until they come back
         self._result: ProbeResult | None = None
         if isinstance(target.url, Url):
             self.url = target.url
@@ -142,7 +143,7 @@ class Probe:
         url = join(self.url, location)
         if isinstance(url, ProbeError):
             return url
-        self._visited.add((self.url.href, self.cookie_for(self.url)))
+        self._visited |= {(self.url.href, self.cookie_for(self.url))}
         self._keep_cookies(answer)
         if (url.href, self.cookie_for(url)) in self._visited:
             return ProbeError.of("http.response.redirect_loop", f"redirected back to {url.href}")
@@ -159,7 +160,7 @@ class Probe:
         for name, value in answer.headers:
             if name == "set-cookie" and len(self._cookies) < _COOKIES:
                 key, _, rest = value.partition("=")
-                self._cookies[self.host, key.strip()] = rest.partition(";")[0].strip()
+                self._cookies = {**self._cookies, (self.host, key.strip()): rest.partition(";")[0].strip()}
 
     def _wait(self, answer: Answer) -> float:
         """Seconds until the next attempt: what the server asks for, else exponential with jitter."""
