@@ -19,27 +19,24 @@ _ERROR_PHASES: Final[dict[Phase, str]] = {
 }
 
 
-_INSTANT: Final = 0.05  # ms; before the first phase proper
-
-
 class Clock:
-    """What a hop has come to so far: which phase it is in, how long each took, whom it talks to."""
+    """What a hop has come to so far: which phase it is in, how long each took, whom it talks to.
 
-    __slots__ = ("_began", "_phase", "_since", "_timings", "ip", "tls")
+    It starts with the first phase; until then nothing has happened that a target could be charged with.
+    """
+
+    __slots__ = ("_marks", "_phase", "ip", "tls")
 
     def __init__(self) -> None:
         self.ip: str | None = None
         self.tls: TLSInfo | None = None
         self._phase: Phase = "connect"
-        self._timings = Timings()
-        self._began = self._since = perf_counter()
+        self._marks: list[tuple[Phase, float]] = []
 
     def start(self, phase: Phase) -> None:
         """Leave the phase it is in for another."""
-        if self._phase is not phase:
-            now = perf_counter()
-            self._stop(now)
-            self._phase, self._since = phase, now
+        self._phase = phase
+        self._marks.append((phase, perf_counter()))
 
     @property
     def phase(self) -> str:
@@ -52,15 +49,11 @@ class Clock:
         return self._phase == "receive"
 
     def timings(self) -> Timings:
-        """End the last phase and give all."""
+        """End the last phase and give all: how long each took, together with those that it was in again."""
         now = perf_counter()
-        self._stop(now)
-        self._timings.total = round((now - self._began) * 1000, 3)
-        return self._timings
-
-    def _stop(self, now: float) -> None:
-        spent = (now - self._since) * 1000
-        if spent < _INSTANT and self._since == self._began:
-            self._began = now  # nothing was done before the first phase proper
-        else:
-            setattr(self._timings, self._phase, round((getattr(self._timings, self._phase) or 0.0) + spent, 3))
+        spent: dict[str, float] = {}
+        ended = now
+        for phase, began in reversed(self._marks):
+            spent[phase] = round(spent.get(phase, 0.0) + (ended - began) * 1000, 3)
+            ended = began
+        return Timings(**spent, total=round((now - ended) * 1000, 3))

@@ -10,7 +10,7 @@ from crawler.models import ProbeResult
 from crawler.options import Options
 from crawler.prober import HttpProber, Prober, Transport
 from crawler.resolver import Resolver
-from crawler.targets import Target, Url, each
+from crawler.targets import Target, each
 from crawler.throttle import Throttle
 from crawler.transport import SocketTransport
 
@@ -65,45 +65,40 @@ async def probe(
         twins = _Twins()
         async with aclosing(prober.probe_many(twins.firsts(urls))) as results:
             async for result in results:
-                for line in twins.spread(result):
-                    yield line
-        for line in twins.late:
-            yield line
+                yield result
+                for twin in twins.of(result):
+                    yield result.restamp(twin.seq, twin.text)
 
 
 class _Twins:
-    """Lines that ask for the same URL: the first is probed, all get its result."""
+    """Lines that ask for the same: the first is probed, all get its result."""
 
     def __init__(self) -> None:
-        self.late: list[ProbeResult] = []  # of lines read after their result was found
-        self._found: dict[str, ProbeResult] = {}
-        self._waiting: dict[str, list[Target]] = {}
-        self._wanted: dict[int, str] = {}
+        self._found: dict[tuple[str, str | None], ProbeResult] = {}
+        self._waiting: dict[tuple[str, str | None], list[Target]] = {}
+        self._wanted: dict[int, tuple[str, str | None]] = {}
 
     async def firsts(self, urls: Iterable[str | bytes] | AsyncIterable[str | bytes]) -> AsyncIterator[Target]:
-        """The targets to probe."""
+        """The targets to probe, and those of which the result is known by now."""
         seq = 0
         async for line in each(urls):
             target = Target.of(seq, line)
+            wanted = target.wanted
             seq += 1
-            if not isinstance(target.url, Url):
-                yield target
+            if (result := self._found.get(wanted)) is not None:
+                target.found = result
+            elif wanted in self._waiting:
+                self._waiting[wanted].append(target)
                 continue
-            href = target.url.href
-            if (result := self._found.get(href)) is not None:
-                self.late.append(result.restamp(target.seq, target.text))
-            elif href in self._waiting:
-                self._waiting[href].append(target)
             else:
-                self._waiting[href] = []
-                self._wanted[target.seq] = href
-                yield target
+                self._waiting[wanted] = []
+                self._wanted[target.seq] = wanted
+            yield target
 
-    def spread(self, result: ProbeResult) -> list[ProbeResult]:
-        """A result, once for each line that is known to ask for it, and those of late lines."""
-        lines, self.late = [result, *self.late], []
-        href = self._wanted.pop(result.seq, None)
-        if href is not None:
-            self._found[href] = result
-            lines += [result.restamp(twin.seq, twin.text) for twin in self._waiting.pop(href)]
-        return lines
+    def of(self, result: ProbeResult) -> list[Target]:
+        """The lines that have waited for this result."""
+        wanted = self._wanted.pop(result.seq, None)
+        if wanted is None:
+            return []
+        self._found[wanted] = result
+        return self._waiting.pop(wanted)

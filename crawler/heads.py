@@ -18,6 +18,8 @@ _START = re.compile(rb"[\s\S]{0,4}?(HTTP|(?:H(?:TT?)?)?\Z)", re.IGNORECASE)  # o
 _END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(r"HTTP/(\d)\.(\d)[ \t]+(\d{3})(?!\d)", re.IGNORECASE)
 _FOLD = re.compile(r"\r?\n[ \t]+")  # RFC 9112, 5.2
+_FOLD = re.compile(r"[ \t\r]*\n[ \t]+")  # a line that goes on (RFC 9112, 5.2)
+_FIELD = re.compile(r"\n([^:\n]*):[ \t]*([^\n]*)")  # other lines are none
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _UNAMBIGUOUS: Final = ("content-length", "location")
 

@@ -7,6 +7,7 @@ __all__ = ["Pace"]
 _SMOOTHING: Final = 0.2  # weight of the newest answer's time
 _RISE: Final = 3.0  # times its usual time, and
 _NOTICEABLE: Final = 0.5  # seconds more than that: then it is slowing down
+_BREATH: Final = 0.5  # seconds in which refusals count as one, at least: nobody knows how long those requests took
 
 
 class Pace:
@@ -63,6 +64,6 @@ class Pace:
 
     def _slow_down(self, now: float) -> None:
         # Requests that were under way together tell of one trouble, not of several.
-        if now - self._hurt_at >= self._time:
+        if now - self._hurt_at >= max(self._time, _BREATH):
             self._limit = max(1.0, self._limit / 2)
             self._hurt_at = now

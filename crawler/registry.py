@@ -163,11 +163,13 @@ class _Batch:
         self.total = 0
         self.records: list[ProbeResult] = []
         self.recorded: set[int] = set()
-        self._lines: dict[str, list[Target]] = {}  # by what they ask for; the first of each is the one probed
-        self._firsts: dict[int, str] = {}
+        self._lines: dict[
+            tuple[str, str | None], list[Target]
+        ] = {}  # by what they ask for; the first of each is the one probed
+        self._firsts: dict[int, tuple[str, str | None]] = {}
         for target in lines:
             self.total += 1
-            wanted = target.url.href if isinstance(target.url, Url) else target.text
+            wanted = target.wanted
             same = self._lines.setdefault(wanted, [])
             if not same:
                 self._firsts[target.seq] = wanted

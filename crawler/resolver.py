@@ -1,7 +1,6 @@
 """Names to addresses, by c-ares through aiodns."""
 
 import asyncio
-import ipaddress
 import socket
 from collections import OrderedDict
 from typing import Any, Final
@@ -56,16 +55,22 @@ class Resolver:
             self._cares.nameservers = [_server(server) for server in options.dns]
         self._cache: OrderedDict[str, tuple[float, asyncio.Future[Addresses]]] = OrderedDict()
 
+    def known(self, host: str, port: int) -> Addresses | None:
+        """Addresses for which nobody has to be asked."""
+        if is_address(host):
+            return [host]
+        if (given := self._known.get((host, port))) is not None:
+            return [given]
+        return None
+
     async def resolve(self, host: str, port: int) -> Addresses:
         """Addresses of a host, in the order to try them; an address stands for itself.
 
         Raises:
             aiodns.error.DNSError: No address; its first argument says why.
         """
-        if (known := self._known.get((host, port))) is not None:
-            return [known]
-        if is_address(host):
-            return [host]
+        if (known := self.known(host, port)) is not None:
+            return known
         expires, lookup = self._cache.get(host, (0.0, None))
         if lookup is None or (lookup.done() and expires <= self._loop.time()):
             lookup = asyncio.ensure_future(self._look_up(host))
@@ -137,18 +142,14 @@ class Resolver:
 
 
 def is_address(host: str) -> bool:
-    """Whether this is an address; names that Ada has normalised end in a letter or have none at all."""
-    if not (host[-1].isdigit() or ":" in host):
-        return False
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    """Whether a normalised host is an address: by WHATWG's rules, one that ends in a number is."""
+    return ":" in host or host[host.rfind(".") + 1 :].isdigit()
 
 
 def one_of_each_family(addresses: list[str]) -> list[str]:
     """More would let a host with many dead addresses cost as many connects."""
+    if len(addresses) == 1:
+        return addresses
     return list({":" in address: address for address in reversed(addresses)}.values())[::-1]
 
 

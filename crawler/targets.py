@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 import can_ada
 import msgspec
 
-from crawler.models import ProbeError
+from crawler.models import ProbeError, ProbeResult
 
 __all__ = ["SCHEMES", "Target", "Url", "each", "join", "parse", "targets"]
 
@@ -58,11 +58,20 @@ class Url(msgspec.Struct, frozen=True, gc=False):
 
 
 class Target(msgspec.Struct, gc=False):
-    """One line of a Task: its position, its text as submitted, and the URL or why it is none."""
+    """One line of a Task: its position, its text as submitted, and the URL or why it is none.
+
+    `found` is what an equal line before it was found to be: then there is nothing left to probe.
+    """
 
     seq: int
     text: str
     url: Url | ProbeError
+    found: ProbeResult | None = None
+
+    @property
+    def wanted(self) -> tuple[str, str | None]:
+        """Equal for lines of which one probe serves all: the same URL, asked for with the same credentials."""
+        return (self.url.href, self.url.authorization) if isinstance(self.url, Url) else (self.text, None)
 
     @classmethod
     def of(cls, seq: int, text: str | bytes) -> "Target":

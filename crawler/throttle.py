@@ -56,7 +56,7 @@ class Host:
         self.pace = pace
         self.active = 0
         self.queues = 0
-        self.waiting: deque[Queue[Any]] = deque()
+        self.waiting: deque[Queue[Any]] | None = None  # most hosts never have one
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -140,6 +140,8 @@ class Throttle:
             if self._take(queue.host):
                 lane.start(queue)
             else:
+                if queue.host.waiting is None:
+                    queue.host.waiting = deque()
                 queue.host.waiting.append(queue)
             if lane.ready:
                 self._rota.append(lane)

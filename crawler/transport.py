@@ -84,9 +84,11 @@ class SocketTransport:
 
     async def _dial(self, url: Url, clock: Clock, deadline: float) -> Connection:
         """Connect to an address of the URL's host, and over TLS if its scheme says so."""
-        clock.start("dns")
-        async with asyncio.timeout_at(deadline):
-            addresses = await self._resolver.resolve(url.host, url.port)
+        addresses = self._resolver.known(url.host, url.port)
+        if addresses is None:
+            clock.start("dns")
+            async with asyncio.timeout_at(deadline):
+                addresses = await self._resolver.resolve(url.host, url.port)
         self._guard.check(addresses)
         clock.start("connect")
         connection = await self._connect(one_of_each_family(addresses), url.port, clock, self._soon(deadline))
@@ -191,7 +193,8 @@ async def _read_head(connection: Connection, clock: Clock, deadline: float) -> t
             received = await connection.receive(deadline)
             if not received:
                 raise EOFError
-            clock.start("receive")
+            if not clock.has_bytes:
+                clock.start("receive")
             data += received
         head, size = parsed
         if not head.is_interim:

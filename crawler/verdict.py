@@ -60,7 +60,10 @@ class Probe:
         self._visited: frozenset[tuple[str, str | None]] = frozenset()  # URLs that redirected, with the cookies sent
         self._cookies: Mapping[tuple[str, str], str] = _NONE  # by host and name: some redirect until they come back
         self._result: ProbeResult | None = None
-        if isinstance(target.url, Url):
+        if target.found is not None:
+            self.attempts = target.found.attempts
+            self._result = target.found.restamp(target.seq, target.text)
+        elif isinstance(target.url, Url):
             self.url = target.url
         else:
             self.attempts = 0

@@ -60,7 +60,8 @@ def test_any_three_digits_are_a_status(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "is_interim"), [(99, False), (100, True), (101, False), (102, True), (103, True), (199, True), (200, False)]
+    ("status", "is_interim"),
+    [(99, False), (100, True), (101, False), (102, True), (103, True), (199, True), (200, False)],
 )
 def test_which_status_announces_another_response(status: int, is_interim: bool) -> None:
     assert read(b"HTTP/1.1 %03d x\r\n\r\n" % status).is_interim is is_interim

@@ -1,0 +1,207 @@
+"""Who is measured: how each is called for a workload, what it lacks, and how its records are read.
+
+All get the same list, the same concurrency and the same timeout, ask with HEAD, retry nothing, follow nothing, and
+write a record for each URL into a file. Apart from that each has its best settings.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bench.workloads import Need, Workload
+from bench.world import CACHE, World
+
+__all__ = ["CONTENDERS", "LIAR", "OURS", "Contender", "Job"]
+
+OURS: Final = "ours"
+LIAR: Final = "liar"
+
+Record = tuple[str, int]
+"""A URL, and the status it answered; 0 if it did not."""
+
+_CURL_MOST: Final = 300  # more transfers at once than these it refused until 8.16
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of one contender."""
+
+    workload: Workload
+    world: World
+    urls: Path
+    out: Path
+    """Where the records go, if not to standard output, which goes there too."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A program to measure."""
+
+    name: str
+    version: Callable[[], str | None]
+    """None: not installed."""
+    command: Callable[[Job], list[str]]
+    read: Callable[[Path], Iterable[Record]]
+    lacks: frozenset[Need] = frozenset()
+    system_dns: bool = False
+    """It can ask no DNS server but the system's."""
+
+    def why_not(self, workload: Workload, world: World) -> str | None:
+        """Why it cannot take part; None if it can."""
+        if lacking := self.lacks & workload.needs:
+            return f"has no {', '.join(sorted(lacking))}"
+        if self.system_dns and "names" in workload.needs and not world.system_dns:
+            return "asks the system's DNS server only, and this user may not replace that"
+        return None
+
+    def arguments(self, job: Job) -> list[str]:
+        """The whole command line."""
+        command = self.command(job)
+        return job.world.as_system_dns(command) if self.system_dns and "names" in job.workload.needs else command
+
+
+# --- How each is called ---
+
+
+def _ours(job: Job) -> list[str]:
+    load, world = job.workload, job.world
+    return [
+        sys.executable, "-m", "crawler", "probe", "--file", str(job.urls), "--output", str(job.out),
+        "--format", "ndjson", "--concurrency", str(load.concurrency), "--per-host", str(load.per_host),
+        "--timeout", str(load.timeout), "--method", "HEAD", "--retries", "0", "--max-redirects", "0",
+        "--cafile", str(world.cafile), "--dns", f"127.0.0.1:{world.dns}",
+    ]  # fmt: skip
+
+
+def _aiohttp(job: Job) -> list[str]:
+    return [sys.executable, "-m", "bench.aiohttp_client", *_common(job)]
+
+
+def _go(job: Job) -> list[str]:
+    *options, urls = _common(job)
+    options[options.index("--timeout") + 1] += "s"
+    return [str(CACHE / "bin" / "prober"), *options, urls]
+
+
+def _common(job: Job) -> list[str]:
+    """The arguments that our own clients have."""
+    load, world = job.workload, job.world
+    return [
+        "--concurrency", str(load.concurrency), "--timeout", str(load.timeout), *(["--keep"] if load.keep else []),
+        "--cafile", str(world.cafile), "--dns", f"127.0.0.1:{world.dns}", str(job.urls),
+    ]  # fmt: skip
+
+
+def _floor(job: Job) -> list[str]:
+    return [str(CACHE / "bin" / "floor"), str(job.workload.concurrency), str(int(job.workload.keep)), str(job.urls)]
+
+
+def _curl(job: Job) -> list[str]:
+    """Curl reads URLs from a configuration; each needs its own place for the body."""
+    config, load = job.urls.with_suffix(".curl"), job.workload
+    if not config.exists():
+        config.write_text("".join(f"url={url}\noutput=/dev/null\n" for url in job.urls.read_text().split()))
+    return [
+        "curl", "--disable", "--silent", "--head", "--ipv4", "--parallel", "--parallel-immediate",
+        "--parallel-max", str(min(load.concurrency, _CURL_MOST)), "--max-time", str(load.timeout),
+        "--cacert", str(job.world.cafile), "--write-out", "%{http_code} %{url}\\n", "--config", str(config),
+        *([] if load.keep else ["--header", "Connection: close"]),
+    ]  # fmt: skip
+
+
+def _lychee(job: Job) -> list[str]:
+    load = job.workload
+    return [
+        "env", f"SSL_CERT_FILE={job.world.cafile}", str(CACHE / "cargo" / "bin" / "lychee"), "--no-progress",
+        "--format", "json", "--verbose", "--method", "head", "--max-retries", "0",
+        "--max-redirects", "0", "--max-concurrency", str(load.concurrency), "--timeout", str(load.timeout),
+        "--host-concurrency", str(load.per_host), "--host-request-interval", "0s",
+        *([] if load.keep else ["--header", "Connection: close"]),
+        "--output", str(job.out), str(job.urls),
+    ]  # fmt: skip
+
+
+def _httpx(job: Job) -> list[str]:
+    load = job.workload
+    return [
+        str(CACHE / "bin" / "httpx"), "-list", str(job.urls), "-no-stdin", "-silent", "-no-color", "-json", "-probe",
+        "-disable-update-check", "-cdn=false", "-no-fallback-scheme", "-x", "HEAD", "-retries", "0",
+        "-threads", str(load.concurrency), "-timeout", str(load.timeout), "-rate-limit", "0",
+        "-max-host-error", "1000000", "-resolvers", f"127.0.0.1:{job.world.dns}",
+    ]  # fmt: skip
+
+
+def _liar(job: Job) -> list[str]:
+    return ["sed", "s/^/200 /", str(job.urls)]
+
+
+# --- How its records are read ---
+
+
+def _read_lines(out: Path) -> Iterator[Record]:
+    """Lines of `STATUS URL`."""
+    for line in out.read_text().splitlines():
+        status, _, url = line.partition(" ")
+        yield url, int(status)
+
+
+def _read_ours(out: Path) -> Iterator[Record]:
+    for record in map(json.loads, out.read_text().splitlines()):
+        yield record["url"], 0 if record["error"] else record["status"]
+
+
+def _read_lychee(out: Path) -> Iterator[Record]:
+    report: dict[str, Any] = json.loads(out.read_text())
+    for name in ("success_map", "error_map", "timeout_map"):
+        for links in report.get(name, {}).values():
+            for link in links:
+                yield link["url"], link["status"].get("code", 0)
+
+
+def _read_httpx(out: Path) -> Iterator[Record]:
+    for record in map(json.loads, out.read_text().splitlines()):
+        yield record["input"], 0 if record.get("failed") else record["status_code"]
+
+
+# --- Who is here ---
+
+
+def _says(*command: str | Path) -> Callable[[], str | None]:
+    """The version in what a command prints, if there is such a command."""
+
+    def version() -> str | None:
+        if not shutil.which(command[0]):
+            return None
+        said = subprocess.run(command, capture_output=True, text=True)
+        found = re.search(r"\d+\.\d+[.\w]*", said.stdout + said.stderr)
+        return found[0] if found else "unknown"
+
+    return version
+
+
+def _python(module: str) -> Callable[[], str | None]:
+    return _says(sys.executable, "-c", f"import importlib.metadata as m; print(m.version({module!r}))")
+
+
+def _go_version() -> str | None:
+    return _says("go", "version")() if (CACHE / "bin" / "prober").exists() else None
+
+
+CONTENDERS: Final = (
+    Contender(OURS, _python("crawler"), _ours, _read_ours),
+    Contender("aiohttp", _python("aiohttp"), _aiohttp, _read_lines),
+    Contender("go", _go_version, _go, _read_lines),
+    Contender("curl", _says("curl", "--version"), _curl, _read_lines, system_dns=True),
+    Contender("lychee", _says(CACHE / "cargo" / "bin" / "lychee", "--version"), _lychee, _read_lychee, system_dns=True),
+    # It verifies no certificate, so that it cannot tell a bad one.
+    Contender("httpx", _says(CACHE / "bin" / "httpx", "-version"), _httpx, _read_httpx, frozenset({"https"})),
+    Contender("floor", lambda: "own", _floor, _read_lines, frozenset({"https", "names", "failures"})),
+    # Asks nobody and says that all is well: shows that the checks find out.
+    Contender(LIAR, lambda: "own", _liar, _read_lines),
+)

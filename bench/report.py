@@ -1,0 +1,193 @@
+"""What was measured: the runs, a table, JSON for machines, SVG for people."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from html import escape
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+__all__ = ["Report", "Run", "environment"]
+
+OURS: Final = "ours"
+COLOURS: Final = {
+    "ours": "#1f6feb", "aiohttp": "#8250df", "go": "#1b7c83", "curl": "#9a6700", "lychee": "#bc4c00",
+    "httpx": "#a40e26", "floor": "#8c959f",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """One contender's run over one workload. Seconds, and MiB for the largest process of its tree."""
+
+    workload: str
+    contender: str
+    round: int
+    probes: int
+    wall: float
+    user: float
+    system: float
+    rss_mib: float
+    fast_done: float | None
+    """When the last good URL was answered, where there are others too."""
+    faults: list[str]
+
+    @property
+    def cpu_us(self) -> float:
+        """CPU microseconds a probe."""
+        return (self.user + self.system) / self.probes * 1e6
+
+    @property
+    def rate(self) -> float:
+        """Probes a second."""
+        return self.probes / self.wall
+
+    def __str__(self) -> str:
+        """A line to show that something happens."""
+        wrong = f"  WRONG: {'; '.join(self.faults)}" if self.faults else ""
+        return (
+            f"{self.workload:4}{self.contender:8} round {self.round + 1}: {self.cpu_us:6.0f} us a probe, "
+            f"{self.rate:7.0f} probes/s, {self.rss_mib:4.0f} MiB{wrong}"
+        )
+
+
+@dataclass
+class Report:
+    """All runs of one bench."""
+
+    environment: dict[str, Any]
+    versions: dict[str, str | None]
+    titles: dict[str, str]
+    runs: list[Run] = field(default_factory=list)
+    skipped: list[tuple[str, str, str]] = field(default_factory=list)
+    """Workload, contender, why."""
+
+    def table(self) -> str:
+        """The figures as text: medians, and the spread of what is compared within a round."""
+        return "\n".join(self._lines())
+
+    def save(self, folder: Path) -> None:
+        """Write NAME.json and NAME.svg, named by the date."""
+        folder.mkdir(parents=True, exist_ok=True)
+        name = self.environment["date"].replace(":", "")
+        figures = [{"workload": load, "contender": who, **self._figures(load, who)} for load, who in self._pairs()]
+        content = {**asdict(self), "figures": figures}
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+        (folder / f"{name}.svg").write_text(self.picture())
+
+    def picture(self) -> str:
+        """CPU microseconds a probe as bars, a group for each workload."""
+        bars: list[str] = []
+        top = 44
+        for load, title in self.titles.items():
+            bars.append(f'<text x="16" y="{top}" class="t">{load}: {escape(title)}</text>')
+            figures = {who: self._figures(load, who)["cpu_us"] for here, who in self._pairs() if here == load}
+            known = {who: cpu["median"] for who, cpu in figures.items() if cpu}
+            for who, cpu in known.items():
+                top += 20
+                width = round(440 * cpu / max(known.values()), 1)
+                bars.append(f'<text x="32" y="{top}">{who}</text>')
+                bars.append(
+                    f'<rect x="88" y="{top - 11}" width="{width}" height="14" fill="{COLOURS.get(who, "#57606a")}"/>'
+                )
+                bars.append(f'<text x="{94 + width}" y="{top}">{cpu:.0f}</text>')
+            top += 36
+        style = "text{font:12px sans-serif;fill:#24292f}.t{font-weight:bold}"
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="600" height="{top}">'
+            f'<style>{style}</style><rect width="600" height="{top}" fill="#fff"/>'
+            '<text x="16" y="20">CPU microseconds a probe, median: less is better. Each group has its own scale.</text>'
+            f"{''.join(bars)}</svg>\n"
+        )
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        return list(dict.fromkeys((run.workload, run.contender) for run in self.runs))
+
+    def _right(self, load: str, who: str) -> list[Run]:
+        return [run for run in self.runs if (run.workload, run.contender) == (load, who) and not run.faults]
+
+    def _figures(self, load: str, who: str) -> dict[str, Any]:
+        """Spreads over the rounds that were right, and of the ratios within a round; None where there is none."""
+        theirs, ours = self._right(load, who), {run.round: run for run in self._right(load, OURS)}
+        both = [(ours[run.round], run) for run in theirs if run.round in ours and who != OURS]
+        return {
+            "rounds_right": len(theirs),
+            "rounds": sum((run.workload, run.contender) == (load, who) for run in self.runs),
+            "cpu_us": _spread(run.cpu_us for run in theirs),
+            "rate": _spread(run.rate for run in theirs),
+            "rss_mib": _spread(run.rss_mib for run in theirs),
+            "fast_done": _spread(run.fast_done for run in theirs if run.fast_done is not None),
+            "ours_to_it_cpu": _spread(mine.cpu_us / it.cpu_us for mine, it in both),
+            "ours_to_it_rate": _spread(mine.rate / it.rate for mine, it in both),
+        }
+
+    def _lines(self) -> Iterator[str]:
+        yield from (f"{key}: {value}" for key, value in self.environment.items())
+        yield "versions: " + ", ".join(f"{who} {version}" for who, version in self.versions.items() if version)
+        yield from (f"not installed, left out: {who}" for who, version in self.versions.items() if not version)
+        for load, title in self.titles.items():
+            yield f"\n{load}  {title}"
+            yield (
+                f"  {'':8}{'CPU us a probe':>22}{'probes/s':>10}{'RSS MiB':>9}"
+                f"{'CPU ours/it':>20}{'rate ours/it':>20}{'last good s':>13}{'right':>7}"
+            )
+            yield from (self._line(load, who) for here, who in self._pairs() if here == load)
+            yield from (f"  {who:8}left out: {why}" for here, who, why in self.skipped if here == load)
+        wrong = [run for run in self.runs if run.faults]
+        if wrong:
+            yield "\nWrong, and not counted:"
+            yield from (
+                f"  {run.workload} {run.contender} round {run.round + 1}: {'; '.join(run.faults)}" for run in wrong
+            )
+
+    def _line(self, load: str, who: str) -> str:
+        figures = self._figures(load, who)
+
+        def show(name: str, form: Callable[[dict[str, float]], str]) -> str:
+            return form(figures[name]) if figures[name] else "-"
+
+        def spread(digits: int) -> Callable[[dict[str, float]], str]:
+            return lambda of: f"{of['median']:.{digits}f} ({of['min']:.{digits}f}-{of['max']:.{digits}f})"
+
+        return (
+            f"  {who:8}{show('cpu_us', spread(0)):>22}{show('rate', lambda of: format(of['median'], '.0f')):>10}"
+            f"{show('rss_mib', lambda of: format(of['median'], '.0f')):>9}"
+            f"{show('ours_to_it_cpu', spread(2)):>20}{show('ours_to_it_rate', spread(2)):>20}"
+            f"{show('fast_done', lambda of: format(of['median'], '.2f')):>13}"
+            f"{figures['rounds_right']:>5}/{figures['rounds']}"
+        )
+
+
+def environment(*, quick: bool, rounds: int, pinned: bool) -> dict[str, Any]:
+    """What the figures depend on."""
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": _commit(),
+        "cpu": models[0].partition(": ")[2] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "load_before": round(os.getloadavg()[0], 2),
+        "pinned": "contenders on one core, servers on the others" if pinned else "nothing",
+        "rounds": rounds,
+        "quick": quick,
+    }
+
+
+def _commit() -> str:
+    """The commit measured; with a + if files differ from it."""
+    said = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True)
+    return said.stdout.strip() or "unknown"
+
+
+def _spread(values: Iterable[float]) -> dict[str, float] | None:
+    found = sorted(values)
+    if not found:
+        return None
+    return {name: round(value, 4) for name, value in (("min", found[0]), ("median", median(found)), ("max", found[-1]))}

@@ -1,0 +1,243 @@
+"""The world that is probed, on loopback: nginx, two DNS sockets, slow and silent servers, certificates.
+
+All sockets are made here and handed to the servers: no port is free at one moment and taken the next, and as they are
+bound to the loopback interface, thousands of addresses in 127/8 are served without the machine's others.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import trustme
+
+__all__ = ["BENCH", "CACHE", "LATE", "World", "build", "running_world"]
+
+BENCH: Final = Path(__file__).parent
+CACHE: Final = BENCH.parent / ".cache" / "bench"
+NGINX: Final = "/usr/sbin/nginx"
+HELPERS: Final = ("measure", "dns", "slow", "floor")
+LATE: Final = 200  # milliseconds until the slow server answers
+BACKLOG: Final = 4096
+DEADLINE: Final = 10.0  # seconds in which nginx starts, and ends
+
+CONFIG: Final = """
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile 20000;
+{user}
+pid nginx.pid;
+error_log error.log error;
+events {{ worker_connections 16000; multi_accept on; }}
+http {{
+    client_body_temp_path temp; proxy_temp_path temp; fastcgi_temp_path temp; uwsgi_temp_path temp; scgi_temp_path temp;
+    access_log off;
+    log_format when $msec;
+    keepalive_requests 1000000;
+    lingering_close off;
+    ssl_session_cache off;
+    ssl_session_tickets off;
+    server {{
+        listen 0.0.0.0:{plain};
+        location = /is-it-up {{ stub_status; }}
+        location / {{ return 200 "well\\n"; }}
+    }}
+    server {{
+        listen 0.0.0.0:{logged};
+        access_log fast.log when;
+        location / {{ return 200 "well\\n"; }}
+    }}
+    server {{
+        listen 0.0.0.0:{secure} ssl;
+        ssl_certificate good.pem; ssl_certificate_key good.pem;
+        location / {{ return 200 "well\\n"; }}
+    }}
+    server {{
+        listen 0.0.0.0:{strange} ssl;
+        ssl_certificate strange.pem; ssl_certificate_key strange.pem;
+        location / {{ return 200 "well\\n"; }}
+    }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class World:
+    """Where everything is. The numbers are ports, open on all of 127/8."""
+
+    directory: Path
+    plain: int
+    logged: int
+    """As `plain`, but keeps the time of each answer."""
+    secure: int
+    """Names under bench.internal have a good certificate there."""
+    strange: int
+    """TLS with the certificate of an unknown authority."""
+    slow: int
+    silent: int
+    closed: int
+    dns: int
+    """A DNS server's, on 127.0.0.1; names under absent.internal do not exist."""
+    system_dns: bool
+    """Whether programs that ask the system's DNS server only can be made to ask ours: see `as_system_dns`."""
+
+    @property
+    def cafile(self) -> Path:
+        """The authority to trust."""
+        return self.directory / "ca.pem"
+
+    def requests(self) -> int:
+        """How many requests nginx has had so far, this one too."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.plain}/is-it-up", timeout=DEADLINE) as response:
+            return int(response.read().splitlines()[2].split()[2])
+
+    def last_logged(self) -> float:
+        """When the last request to `logged` was answered, in unix seconds; 0 if none was."""
+        return max((float(line) for line in (self.directory / "fast.log").read_text().split()), default=0.0)
+
+    def clear_log(self) -> None:
+        """Forget what was logged."""
+        os.truncate(self.directory / "fast.log", 0)  # nginx appends
+
+    def as_system_dns(self, command: Sequence[str]) -> list[str]:
+        """The command, run where /etc/resolv.conf names our DNS server; nothing else sees that."""
+        script = f'mount --bind {self.directory}/resolv.conf /etc/resolv.conf && exec "$@"'
+        return ["unshare", "--mount", "sh", "-c", script, "sh", *command]
+
+
+def build() -> None:
+    """Compile the helpers into the cache, where they are older than their source.
+
+    Raises:
+        SystemExit: There is no C compiler, or no nginx.
+    """
+    if not shutil.which("cc") or not Path(NGINX).exists():
+        raise SystemExit("bench: needs a C compiler (cc) and Debian's nginx")
+    (CACHE / "bin").mkdir(parents=True, exist_ok=True)
+    for name in HELPERS:
+        if _is_older(CACHE / "bin" / name, source := BENCH / f"{name}.c"):
+            subprocess.run(["cc", "-O2", "-o", CACHE / "bin" / name, source], check=True)
+    if shutil.which("go") and _is_older(CACHE / "bin" / "prober", BENCH / "go" / "main.go"):
+        subprocess.run(["go", "build", "-o", CACHE / "bin" / "prober", "."], cwd=BENCH / "go", check=True)
+
+
+@contextmanager
+def running_world() -> Iterator[World]:
+    """All servers, for the length of a `with`; they end with it, however it ends, and with this process."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(TemporaryDirectory(prefix="bench-")))
+        listeners = {name: stack.enter_context(_listener()) for name in ("plain", "logged", "secure", "strange")}
+        slow, silent = stack.enter_context(_listener()), stack.enter_context(_listener())
+        closed = stack.enter_context(_bound(socket.SOCK_STREAM, "0.0.0.0"))  # bound, so nobody else's; refuses
+        dns = stack.enter_context(_dns_socket("127.0.0.1"))
+        ports = {name: _port(listener) for name, listener in listeners.items()}
+        _write_certificates(directory)
+        system = _system_dns(stack, directory)
+        user = "" if os.geteuid() else "user root;"  # who may read what root wrote
+        (directory / "nginx.conf").write_text(CONFIG.format(user=user, **ports))
+
+        for server, arguments in ((slow, ["slow", str(LATE)]), (silent, ["slow", "-1"]), (dns, ["dns"])):
+            stack.enter_context(_helper(server, arguments))
+        if system is not None:
+            stack.enter_context(_helper(system, ["dns"]))
+        stack.enter_context(_nginx(directory, list(listeners.values())))
+        world = World(
+            directory=directory,
+            slow=_port(slow),
+            silent=_port(silent),
+            closed=_port(closed),
+            dns=_port(dns),
+            system_dns=system is not None,
+            **ports,
+        )
+        try:
+            world.requests()
+        except OSError as error:
+            raise RuntimeError(f"nginx does not serve: {(directory / 'error.log').read_text()}") from error
+        yield world
+
+
+def _is_older(file: Path, source: Path) -> bool:
+    return not file.exists() or file.stat().st_mtime < source.stat().st_mtime
+
+
+def _bound(kind: socket.SocketKind, address: str, port: int = 0) -> socket.socket:
+    server = socket.socket(socket.AF_INET, kind)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+    server.bind((address, port))
+    return server
+
+
+def _listener() -> socket.socket:
+    server = _bound(socket.SOCK_STREAM, "0.0.0.0")
+    server.listen(BACKLOG)
+    server.setblocking(False)
+    return server
+
+
+def _dns_socket(address: str, port: int = 0) -> socket.socket:
+    server = _bound(socket.SOCK_DGRAM, address, port)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)  # hundreds of names are asked for at once
+    return server
+
+
+def _port(server: socket.socket) -> int:
+    return int(server.getsockname()[1])
+
+
+def _write_certificates(directory: Path) -> None:
+    """A leaf and its intermediate, ECDSA on P-256 as trustme makes them, under a root; and a stranger's leaf."""
+    root, stranger = trustme.CA(), trustme.CA()
+    root.cert_pem.write_to_path(str(directory / "ca.pem"))
+    for name, authority in (("good", root.create_child_ca()), ("strange", stranger.create_child_ca())):
+        leaf = authority.issue_cert("*.bench.internal")
+        assert len(leaf.cert_chain_pems) == 2
+        leaf.private_key_and_cert_chain_pem.write_to_path(str(directory / f"{name}.pem"))
+
+
+def _system_dns(stack: ExitStack, directory: Path) -> socket.socket | None:
+    """A socket on port 53 of a loopback address, and a resolv.conf that names it; None without the rights to that."""
+    (directory / "resolv.conf").write_text("nameserver 127.0.0.153\n")
+    with suppress(OSError, subprocess.CalledProcessError):
+        command = ["unshare", "--mount", "mount", "--bind", f"{directory}/resolv.conf", "/etc/resolv.conf"]
+        subprocess.run(command, check=True, capture_output=True)
+        return stack.enter_context(_dns_socket("127.0.0.153", 53))
+    return None
+
+
+@contextmanager
+def _helper(server: socket.socket, arguments: list[str]) -> Iterator[None]:
+    """One of our C servers; its socket is its standard input, and it ends with us."""
+    with subprocess.Popen([CACHE / "bin" / arguments[0], *arguments[1:]], stdin=server.fileno()) as helper:
+        try:
+            yield
+        finally:
+            helper.terminate()
+
+
+@contextmanager
+def _nginx(directory: Path, listeners: list[socket.socket]) -> Iterator[None]:
+    """Nginx takes over sockets that NGINX names, as its upgrades do."""
+    descriptors = [listener.fileno() for listener in listeners]
+    (directory / "fast.log").touch()
+    nginx = subprocess.Popen(
+        ["setpriv", "--pdeathsig", "TERM", NGINX, "-p", directory, "-c", "nginx.conf"],
+        env={"NGINX": "".join(f"{descriptor};" for descriptor in descriptors)},
+        pass_fds=descriptors,
+        stderr=subprocess.DEVNULL,  # error.log has it too
+    )
+    try:
+        yield
+    finally:
+        nginx.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            nginx.wait(DEADLINE)
+        nginx.kill()
+        nginx.wait()
