@@ -9,7 +9,7 @@ BIN = $(VENV)/bin
 INSTALL = $(BIN)/pip --disable-pip-version-check --quiet install -c constraints.txt
 DEBIAN = scripts/system-packages
 
-.PHONY: help run test check format coverage matrix lock system clean
+.PHONY: help run test check format coverage bench documents matrix lock system clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -23,7 +23,7 @@ test: $(VENV)/.dev system ## run the tests; ARGS='...' goes to pytest
 check: $(VENV)/.dev ## run the linters, then the tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict crawler tests
+	$(BIN)/mypy --strict crawler tests bench examples
 	$(BIN)/lint-imports --no-logo
 	$(MAKE) test
 
@@ -34,6 +34,12 @@ format: $(VENV)/.dev ## format the code and fix what can be fixed
 coverage: $(VENV)/.dev system ## show the lines that no test reaches
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage report
+
+bench: $(VENV)/.dev /usr/sbin/nginx ## measure against other tools; ARGS='...' goes to bench.run
+	$(BIN)/python -m bench.run $(ARGS)
+
+documents: $(VENV)/.dev ## rewrite the tables and outputs in README and docs from the code
+	$(BIN)/python -m tests.documents
 
 matrix: $(VERSIONS:%=matrix-%) ## run the tests on each Python that the machine has
 
@@ -49,7 +55,7 @@ lock: ## write constraints.txt: the newest packages that setup.cfg allows
 	.venv-lock/bin/pip --disable-pip-version-check --quiet install -e '.[socks,test,check]'
 	.venv-lock/bin/pip freeze --exclude crawler >constraints.txt
 
-system: /usr/sbin/nginx .cache/docs ## fetch the web server and the pages that the tests use
+system: /usr/sbin/nginx /usr/bin/curl .cache/docs ## fetch the web server and the pages that the tests use
 
 clean: ## remove all that these targets made
 	rm -rf .venv* .cache .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
@@ -70,6 +76,9 @@ $(VENV)/.dev: $(VENV)/.run
 
 /usr/sbin/nginx:
 	$(DEBIAN) install nginx-light
+
+/usr/bin/curl:
+	$(DEBIAN) install curl
 
 .cache/docs:
 	$(DEBIAN) unpack cppreference-doc-en-html $@

@@ -1,11 +1,13 @@
 """The command line: parse, compose, print, exit code."""
 
+import asyncio
 import errno
 import os
+import signal
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -24,7 +26,7 @@ from crawler.outputs import Format, open_writer
 
 __all__ = ["main"]
 
-OK, SOME_NOT_OK, USAGE = 0, 1, 2  # and 130 on Ctrl-C, which typer sees to
+OK, SOME_NOT_OK, USAGE, TERMINATED = 0, 1, 2, 143  # and 130 on Ctrl-C, which typer sees to
 
 
 class _ServesByDefault(TyperGroup):
@@ -107,7 +109,7 @@ def probe(
 ) -> None:
     """Probe URLs now and print a result for each.
 
-    Exit code: 0 if all are ok, 1 if some are not, 2 for usage, 130 on Ctrl-C.
+    Exit code: 0 if all are ok, 1 if some are not, 2 for usage, 130 on Ctrl-C, 143 on SIGTERM.
     """
     if not urls and file is None:
         raise typer.BadParameter("name URLs, or a file of them with --file", param_hint="URL")
@@ -119,6 +121,8 @@ def probe(
             write = open_writer(shape, stream).write
             with _progress(counts, total, apart=shape == "table" or not stream.isatty()):
                 uvloop.run(_probe(_lines(urls, file), options, counts, write))
+    except asyncio.CancelledError:
+        raise typer.Exit(TERMINATED) from None
     except BrokenPipeError:  # the reader has had enough, as `head` has
         raise typer.Exit(SOME_NOT_OK) from None
     except OSError as error:
@@ -133,6 +137,11 @@ async def _probe(
     counts: Counts,
     write: Callable[[ProbeResult], None],
 ) -> None:
+    # SIGTERM ends it as Ctrl-C does: what is found is written out whole.
+    task = asyncio.current_task()
+    assert task is not None
+    with suppress(ValueError):  # signals are the main thread's, and somebody may run this in another
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with aclosing(probe_urls(lines, **msgspec.structs.asdict(options))) as results:
         async for result in results:
             write(result)

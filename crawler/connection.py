@@ -9,27 +9,30 @@ import os
 import socket
 import ssl
 import struct
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from crawler.models import TLSInfo
 
 __all__ = ["Connection"]
 
 _ABORT: Final = struct.pack("ii", 1, 0)
-_CHUNK: Final = 64 * 1024
+_CHUNK: Final = 16 * 1024
 
 
 class Connection:
     """A connection to one address. Every method that waits raises `TimeoutError` at its deadline (loop time)."""
 
-    __slots__ = ("_loop", "_socket", "idle_since", "ip", "tls")
+    __slots__ = ("_loop", "_number", "_socket", "_surprised", "_waiter", "_watched", "idle_since", "ip", "tls")
 
     def __init__(self, sock: socket.socket, ip: str) -> None:
         self.ip = ip
         self.tls: TLSInfo | None = None
         self.idle_since = 0.0
         self._socket = sock
+        self._number = sock.fileno()
+        self._watched = False
+        self._surprised = False
+        self._waiter: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
 
     @classmethod
@@ -109,36 +112,47 @@ class Connection:
     @property
     def is_quiet(self) -> bool:
         """Whether an idle connection is as it should be: open, and without a byte that nobody asked for."""
-        try:
-            return self.receive_now() is None
-        except OSError:
-            return False
+        return not self._surprised
 
     def close(self) -> None:
         """Abort it."""
+        self._unwatch()
         self._socket.close()
 
     async def _readable(self, deadline: float) -> None:
-        await self._wait(self._loop.add_reader, self._loop.remove_reader, deadline)
+        # The reader stays until the connection is closed: to add and remove one for each wait costs more than the wait.
+        if not self._watched:
+            self._watched = True
+            self._loop.add_reader(self._number, self._wake)
+        await self._wait(deadline)
 
     async def _writable(self, deadline: float) -> None:
-        await self._wait(self._loop.add_writer, self._loop.remove_writer, deadline)
+        self._loop.add_writer(self._number, self._wake)
+        try:
+            await self._wait(deadline)
+        finally:
+            self._loop.remove_writer(self._number)
 
-    async def _wait(self, add: Callable[..., Any], remove: Callable[[int], Any], deadline: float) -> None:
-        waiter = self._loop.create_future()
-        number = self._socket.fileno()
+    async def _wait(self, deadline: float) -> None:
+        waiter = self._waiter = self._loop.create_future()
         timer = self._loop.call_at(deadline, _expire, waiter)
-        add(number, _wake, waiter)
         try:
             await waiter
         finally:
-            remove(number)
+            self._waiter = None
             timer.cancel()
 
+    def _wake(self) -> None:
+        if self._waiter is None:  # bytes, or the end, that nobody waits for: an event left unread would come for ever
+            self._unwatch()
+            self._surprised = True
+        elif not self._waiter.done():
+            self._waiter.set_result(None)
 
-def _wake(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._watched = False
+            self._loop.remove_reader(self._number)
 
 
 def _expire(waiter: "asyncio.Future[None]") -> None:

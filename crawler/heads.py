@@ -17,9 +17,8 @@ LIMIT: Final = 256 * 1024  # bytes of head, as in Chromium
 _START = re.compile(rb"[\s\S]{0,4}?(HTTP|(?:H(?:TT?)?)?\Z)", re.IGNORECASE)  # or what may become one
 _END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(r"HTTP/(\d)\.(\d)[ \t]+(\d{3})(?!\d)", re.IGNORECASE)
-_FOLD = re.compile(r"\r?\n[ \t]+")  # RFC 9112, 5.2
-_FOLD = re.compile(r"[ \t\r]*\n[ \t]+")  # a line that goes on (RFC 9112, 5.2)
-_FIELD = re.compile(r"\n([^:\n]*):[ \t]*([^\n]*)")  # other lines are none
+_FOLD = re.compile(r"\r?\n[ \t]+")  # a line that goes on (RFC 9112, 5.2)
+_FIELD = re.compile(r"\n([^:\n]*):([^\n]*)")  # other lines are none
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _UNAMBIGUOUS: Final = ("content-length", "location")
 
@@ -99,11 +98,8 @@ def _parse(text: str) -> Head:
         raise HeadError("the status line has no status")
     if "\0" in text:
         raise HeadError("the head has a NUL")
-    fields: list[tuple[str, str]] = []
-    for line in _FOLD.sub(" ", text).split("\n")[1:]:
-        name, colon, value = line.partition(":")
-        if colon:
-            fields.append((name.strip(" \t").lower(), value.strip(" \t\r")))
+    lines = _FIELD.findall(_FOLD.sub(" ", text))
+    fields = [(name.strip(" \t").lower(), value.strip(" \t\r")) for name, value in lines]
     head = Head(int(status[3]), (int(status[1]), int(status[2])), fields)
     _refuse_contradictions(head)
     return head

@@ -9,8 +9,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import IO, Final
 
+from crawler.targets import LONGEST
+
 __all__ = ["count_lines", "read_lines"]
 
+_LONGEST: Final = 2 * LONGEST
 _CHUNK: Final = 64 * 1024
 
 
@@ -38,6 +41,7 @@ async def read_lines(path: str) -> AsyncIterator[bytes]:
         for line in lines:
             if line.strip():
                 yield line.strip()
+        rest = rest[:_LONGEST]  # input without an end of line must not fill the memory; as a URL it is none anyway
     if rest.strip():
         yield rest.strip()
 

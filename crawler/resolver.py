@@ -76,6 +76,8 @@ class Resolver:
             lookup = asyncio.ensure_future(self._look_up(host))
             lookup.add_done_callback(_seen)
             self._remember(host, float("inf"), lookup)
+        else:
+            self._cache.move_to_end(host)  # the one not asked for longest makes room
         # A probe that gives up must not take the lookup from the others that share it.
         return list(lookup.result() if lookup.done() else await asyncio.shield(lookup))
 
@@ -135,10 +137,8 @@ class Resolver:
     def _remember(self, host: str, expires: float, lookup: "asyncio.Future[Addresses]") -> None:
         self._cache[host] = (expires, lookup)
         self._cache.move_to_end(host)
-        if len(self._cache) > _CACHED:
-            oldest, (_, old) = next(iter(self._cache.items()))
-            if old.done():
-                del self._cache[oldest]
+        while len(self._cache) > _CACHED and next(iter(self._cache.values()))[1].done():
+            self._cache.popitem(last=False)
 
 
 def is_address(host: str) -> bool:

@@ -16,11 +16,13 @@ import msgspec
 
 from crawler.models import ProbeError, ProbeResult
 
-__all__ = ["SCHEMES", "Target", "Url", "each", "join", "parse", "targets"]
+__all__ = ["LONGEST", "SCHEMES", "Target", "Url", "each", "join", "parse", "targets"]
 
 T = TypeVar("T")
 
 SCHEMES: Final = {"http": 80, "https": 443}
+
+LONGEST: Final = 64 * 1024  # characters; no server takes a URL of this length
 
 _DOUBTFUL = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
 _MARGIN = " \t\r\n\f\v\ufeff"  # the last is the mark that some editors begin a file with
@@ -105,6 +107,8 @@ async def each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
 def parse(text: str) -> Url | ProbeError:
     """Read a URL as submitted; what cannot be normalised without doubt is a `ProbeError`, not raised."""
     text = text.strip(_MARGIN)
+    if len(text) > LONGEST:
+        return ProbeError.of("url.invalid", f"longer than {LONGEST} characters")
     if doubt := _DOUBTFUL.search(text):
         return ProbeError.of("url.invalid", f"{_describe(doubt[0])} at character {doubt.start() + 1}")
     try:

@@ -88,7 +88,7 @@ def test_the_newest_change_is_of_this_version() -> None:
 def followed() -> Iterator[dict[Path, Future[list[tuple[Example, str]]]]]:
     """What the examples of each document print, each document read by another reader."""
     if shutil.which("curl") is None:
-        pytest.skip("examples need curl")
+        pytest.fail("examples need curl")
     with ThreadPoolExecutor() as pool:
         yield {page: pool.submit(replay, page.read_text(encoding="utf-8")) for page in PAGES}
 
@@ -118,14 +118,20 @@ async def test_exit_codes(site: Site, tmp_path: Path) -> None:
     async def exit_code(*arguments: str) -> int:
         return await asyncio.to_thread(main, ["probe", "--output", str(tmp_path / "results"), *arguments])
 
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "crawler", "probe", site.url("/hang"))
-    await site.until(lambda: site.active > 0)
-    process.send_signal(signal.SIGINT)
+    async def exit_code_after(number: signal.Signals) -> int:
+        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "crawler", "probe", site.url("/hang"))
+        await site.until(lambda: site.active > 0)
+        process.send_signal(number)
+        code = await process.wait()
+        await site.until(lambda: site.active == 0)
+        return code
+
     codes = [
         await exit_code(site.url("/ok")),
         await exit_code(site.url("/ok"), site.url("/status/404")),
         await exit_code("--timeout", "0", site.url("/ok")),
-        await process.wait(),
+        await exit_code_after(signal.SIGINT),
+        await exit_code_after(signal.SIGTERM),
     ]
     assert first_column(read("README.md"), after="| code | when |") == [str(code) for code in codes]
 

@@ -41,7 +41,7 @@ HREFS = (
 def server(tmp_path: Path) -> WebServer:
     """The reference under /docs, and what it lacks beside it."""
     if not DOCUMENTATION.is_dir() or not NGINX.exists():
-        pytest.skip("`make system` fetches nginx and the pages")
+        pytest.fail("`make system` fetches nginx and the pages")
     root, scratch = tmp_path / "root", tmp_path / "nginx"
     for folder in (root, scratch, *(root / name for name in FOLDERS)):
         folder.mkdir()
