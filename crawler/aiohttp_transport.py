@@ -8,6 +8,7 @@ a timeout says what it waited for.
 import asyncio
 import socket
 import ssl
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from yarl import URL
 from crawler.bodies import body_text
 from crawler.clock import Clock
 from crawler.errors import OptionError
-from crawler.failures import explain
+from crawler.failures import HopFailed, explain
 from crawler.guard import Guard
 from crawler.heads import LIMIT, Head
 from crawler.models import Answer, ProbeError
@@ -31,6 +32,15 @@ from crawler.tls import client_context, describe
 __all__ = ["AiohttpTransport"]
 
 _FIELDS: Final = 10_000
+_WANTS_A_PASSWORD: Final = 407
+# Replies of a SOCKS5 proxy that tell of the target (RFC 1928, 6); the others tell of the proxy.
+_SOCKS_REPLIES: Final = {
+    1: "tcp.failed",
+    3: "tcp.address_unreachable",
+    4: "tcp.address_unreachable",
+    5: "tcp.refused",
+    6: "tcp.timed_out",
+}
 
 _clock: ContextVar[Clock] = ContextVar("_clock")  # of the hop that the current task makes
 
@@ -48,7 +58,7 @@ class AiohttpTransport:
             max_line_size=LIMIT,
             max_headers=_FIELDS,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-            timeout=aiohttp.ClientTimeout(),
+            timeout=aiohttp.ClientTimeout(sock_connect=options.connect_timeout),
             trace_configs=[_send_trace()],
         )
         # A reset on a fresh connection would be retried in silence: two requests for one attempt.
@@ -62,20 +72,24 @@ class AiohttpTransport:
         clock = Clock()
         _clock.set(clock)
         try:
-            async with (
-                asyncio.timeout(timeout),
-                self._session.request(
+            async with asyncio.timeout(timeout) as limit:
+                response = await self._session.request(
                     method, URL(url.href, encoded=True), headers=headers, allow_redirects=False, proxy=self._proxy
-                ) as response,
-            ):
-                head = Head(response.status, (1, 1), [(_text(n).lower(), _text(v)) for n, v in response.raw_headers])
-                text = await _read(response, head, body) if body and 200 <= head.status < 300 else None
+                )
+            try:
+                head = Head.of(response.status, (1, 1), [(_text(n).lower(), _text(v)) for n, v in response.raw_headers])
+                wanted = body and 200 <= head.status < 300
+                text = await _read(response, head, body, limit.when()) if wanted else None
+            finally:
                 response.close()
-        except aiohttp.ClientProxyConnectionError as error:
-            problem = ProbeError.of("local.network", f"the proxy cannot be reached: {error.os_error}")
-            return Answer(clock.timings(), error=problem)
         except Exception as error:
-            return Answer(clock.timings(), ip=clock.ip, tls=clock.tls, error=explain(error, clock.phase))
+            if (problem := _proxy_problem(error)) is not None:
+                return Answer(clock.timings(), error=problem)
+            phase = "tls" if isinstance(error, (ssl.SSLError, aiohttp.ClientSSLError)) else clock.phase
+            return Answer(clock.timings(), ip=clock.ip, tls=clock.tls, error=explain(error, phase))
+        if self._proxy is not None and head.status == _WANTS_A_PASSWORD:
+            problem = ProbeError.of("local.network", "the proxy wants another user or password")
+            return Answer(clock.timings(), error=problem)
         return Answer(clock.timings(), head.status, clock.ip, head.fields, clock.tls, body=text)
 
     async def close(self) -> None:
@@ -90,7 +104,7 @@ class _Connector(aiohttp.TCPConnector):
         super().__init__(
             force_close=True,
             limit=0,
-            resolver=_ChosenAddress(resolver, guard),
+            resolver=_ChosenAddress(resolver, guard, options.proxy),
             ssl=client_context(options),
             use_dns_cache=False,
         )
@@ -122,6 +136,16 @@ class _Connector(aiohttp.TCPConnector):
             clock.start("send")
         return transport, handler
 
+    async def _start_tls_connection(self, *args: Any, **kwargs: Any) -> tuple[asyncio.BaseTransport, ResponseHandler]:
+        """TLS through the proxy, to the target."""
+        clock = _clock.get()
+        clock.start("ssl")
+        async with asyncio.timeout(self._connect_timeout):
+            transport, handler = await super()._start_tls_connection(*args, **kwargs)
+        clock.tls = describe(transport.get_extra_info("ssl_object"))
+        clock.start("send")
+        return transport, handler
+
     async def _dial(self, addr_infos: list[Any], clock: Clock) -> socket.socket:
         """The first address that takes a connection."""
         for family, kind, protocol, _, address in addr_infos:
@@ -145,15 +169,21 @@ class _Connector(aiohttp.TCPConnector):
 class _ChosenAddress(AbstractResolver):
     """Gives aiohttp one address a family: it would try all that there are."""
 
-    def __init__(self, resolver: Resolver, guard: Guard) -> None:
+    def __init__(self, resolver: Resolver, guard: Guard, proxy: str | None) -> None:
         self._resolver = resolver
         self._guard = guard
+        self._proxy = proxy
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         _clock.get().start("dns")
-        addresses = await self._resolver.resolve(host, port)
+        try:
+            addresses = await self._resolver.resolve(host, port)
+        except Exception as error:
+            if self._proxy is None:
+                raise
+            raise HopFailed(ProbeError.of("local.network", f"the proxy's name has no address: {error}")) from error
         self._guard.check(addresses)
         return [
             ResolveResult(hostname=host, host=address, port=port, family=_family(address), proto=0, flags=0)
@@ -175,21 +205,36 @@ def _connector(options: Options, resolver: Resolver, guard: Guard) -> aiohttp.TC
         from aiohttp_socks import ProxyConnector
     except ImportError:
         raise OptionError("SOCKS needs the extra crawler[socks]", "proxy") from None
+    proxy = options.proxy.replace("socks5h://", "socks5://", 1)  # the h is for `rdns`
     connector: aiohttp.TCPConnector = ProxyConnector.from_url(
-        options.proxy, rdns=True, ssl=client_context(options), force_close=True, limit=0
+        proxy, rdns=True, ssl=client_context(options), force_close=True, limit=0
     )
     return connector
 
 
-async def _read(response: aiohttp.ClientResponse, head: Head, cap: int) -> str:
+def _proxy_problem(error: Exception) -> ProbeError | None:
+    """What went wrong with the proxy, or is known of the target only from it; None for all else."""
+    kind = type(error)
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return ProbeError.of("local.network", f"the proxy cannot be reached: {error.os_error}")
+    if isinstance(error, aiohttp.ClientHttpProxyError) and error.status == _WANTS_A_PASSWORD:
+        return ProbeError.of("local.network", "the proxy wants another user or password")
+    if kind.__module__.partition(".")[0] != "aiohttp_socks":  # which need not be installed
+        return None
+    if kind.__name__ == "ProxyTimeoutError":
+        return ProbeError.of("tcp.timed_out", "no connection through the proxy in time")
+    return ProbeError.of(_SOCKS_REPLIES.get(getattr(error, "error_code", None) or 0, "local.network"), str(error))
+
+
+async def _read(response: aiohttp.ClientResponse, head: Head, cap: int, deadline: float | None) -> str:
+    """As much of a body as is wanted, and comes in time: the head is the answer, the body only its evidence."""
     body = bytearray()
-    try:
-        async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) >= cap:
-                break
-    except (OSError, aiohttp.ClientError):
-        pass  # the head is the answer, the body only its evidence
+    with suppress(OSError, aiohttp.ClientError):
+        async with asyncio.timeout_at(deadline):
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) >= cap:
+                    break
     return body_text(head, body[:cap], cap)
 
 

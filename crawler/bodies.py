@@ -1,5 +1,6 @@
 """Bodies, as far as they are asked for: unframed, unpacked, and never more than a cap of either."""
 
+import codecs
 import html
 import re
 import zlib
@@ -15,9 +16,18 @@ __all__ = ["ENCODINGS", "Unframer", "body_text", "title_of"]
 ENCODINGS: Final = "gzip, deflate, br"  # what `body_text` can unpack, for Accept-Encoding
 
 _CHUNK_LINE: Final = 1024  # bytes; longer ones are no chunk sizes
-_TITLE = re.compile(r"<title(?:\s[^>]*)?>(.{0,4000}?)</title", re.IGNORECASE | re.DOTALL)
+_CHUNK_SIZE = re.compile(rb"\s*([0-9a-fA-F]{1,15})")
+_FRAMING: Final = 64 * 1024  # bytes of chunk sizes that come with the smallest body
+_CODINGS: Final = 5  # one over the other; a header has room for fifty thousand
 _CHARSET = re.compile(r"charset=[\"']?([\w.:-]{1,40})", re.IGNORECASE)
+# Codecs that Python has and the Web has not: they make lone surrogates, or take a time that grows with the square.
+_NO_CHARSETS: Final = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"})
+# Neither pattern may look ahead further than to the next tag: a page of a hundred thousand of these is one pass.
+_TITLE_BEGINS = re.compile(r"<title(?:\s[^<>]*)?>", re.IGNORECASE)
+_TITLE_ENDS = re.compile(r"</title", re.IGNORECASE)
+_TITLE_RAW: Final = 4000  # characters, as sent
 _TITLE_LENGTH: Final = 300
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 class Unframer:
@@ -36,6 +46,7 @@ class Unframer:
         coding = head.get("transfer-encoding")
         self._chunked = coding is not None and coding.lower().endswith("chunked")
         self._raw = bytearray()
+        self._may_come = 2 * cap + _FRAMING  # bytes, framing included, which can be a thousand times the body
         self._left = 0  # of the chunk under way
         self._take(b"")
 
@@ -44,6 +55,8 @@ class Unframer:
         if self._chunked:
             self._raw += data
             self._take_chunks()
+            self._may_come -= len(data)
+            self.is_over = self.is_over or self._may_come < 0
         else:
             self._take(data)
 
@@ -55,43 +68,58 @@ class Unframer:
             self.is_over = True
 
     def _take_chunks(self) -> None:
+        at = 0  # how far `_raw` is taken; cut off once in the end, for a chunk may be a byte
         while not self.is_over:
             if self._left:
-                part = self._raw[: self._left]
+                part = self._raw[at : at + self._left]
                 if not part:
-                    return
-                del self._raw[: len(part)]
+                    break
+                at += len(part)
                 self._left -= len(part)
                 self._take(part)
                 continue
-            if self._raw.startswith(b"\r\n"):  # behind the last chunk
-                del self._raw[:2]
-            line, end, _ = self._raw.partition(b"\n")
-            if not end:
-                self.is_over = len(line) > _CHUNK_LINE
-                return
-            size = re.match(rb"\s*([0-9a-fA-F]{1,15})", line)
-            del self._raw[: len(line) + 1]
+            if self._raw.startswith(b"\r\n", at):  # behind the last chunk
+                at += 2
+            end = self._raw.find(b"\n", at)
+            if end < 0:
+                self.is_over = len(self._raw) - at > _CHUNK_LINE
+                break
+            size = _CHUNK_SIZE.match(self._raw, at, end)
+            at = end + 1
             self._left = int(size[1], 16) if size else 0
             self.is_over = not self._left
+        del self._raw[:at]
 
 
 def body_text(head: Head, body: bytes | bytearray, cap: int) -> str:
-    """A body as text: unpacked, as far as it can be, to at most `cap` bytes, and decoded by the charset it names."""
-    for coding in reversed((head.get("content-encoding") or "").lower().replace(" ", "").split(",")):
+    """A body as text: unpacked, as far as it can be, to at most `cap` bytes, and decoded by the charset it names.
+
+    It can always be encoded again.
+    """
+    codings = (head.get("content-encoding") or "").lower().replace(" ", "").split(",")
+    for coding in reversed(codings[:_CODINGS]):
         if (unpack := _UNPACK.get(coding)) is not None:
             body = unpack(bytes(body), cap)
     named = _CHARSET.search(head.get("content-type") or "") or _CHARSET.search(body[:1024].decode("latin-1"))
     try:
-        return body.decode(named[1] if named else "utf-8", "replace")
+        codec = codecs.lookup(named[1] if named else "utf-8")
+        if codec.name not in _NO_CHARSETS:
+            return body.decode(codec.name, "replace")
     except (LookupError, ValueError):  # a charset that nobody knows, or that is none for text
-        return body.decode("utf-8", "replace")
+        pass
+    return body.decode("utf-8", "replace")
 
 
 def title_of(text: str) -> str | None:
-    """The title of an HTML page, in one line."""
-    found = _TITLE.search(text)
-    return " ".join(html.unescape(found[1]).split())[:_TITLE_LENGTH] if found else None
+    """The title of an HTML page, in one line without control characters."""
+    begins = _TITLE_BEGINS.search(text)
+    if begins is None:
+        return None
+    title = text[begins.end() : begins.end() + _TITLE_RAW]
+    ends = _TITLE_ENDS.search(title)
+    if ends is None:
+        return None
+    return " ".join(_CONTROLS.sub(" ", html.unescape(title[: ends.start()])).split())[:_TITLE_LENGTH]
 
 
 def _inflate(body: bytes, cap: int) -> bytes:

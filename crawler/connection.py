@@ -4,7 +4,7 @@ It works on the socket itself and not through asyncio's streams: every phase end
 errno, and closing is at once (RST), which leaves neither a wait for the peer nor a port in TIME_WAIT.
 """
 
-import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -12,47 +12,52 @@ import struct
 from typing import Final
 
 from crawler.models import TLSInfo
+from crawler.poller import Poller
 
 __all__ = ["Connection"]
 
 _ABORT: Final = struct.pack("ii", 1, 0)
+_UNDER_WAY: Final = (0, errno.EINPROGRESS)
 _CHUNK: Final = 16 * 1024
 
 
 class Connection:
     """A connection to one address. Every method that waits raises `TimeoutError` at its deadline (loop time)."""
 
-    __slots__ = ("_loop", "_number", "_socket", "_surprised", "_waiter", "_watched", "idle_since", "ip", "tls")
+    __slots__ = ("_number", "_poller", "_ready", "_socket", "idle_since", "ip", "tls")
 
-    def __init__(self, sock: socket.socket, ip: str) -> None:
+    def __init__(self, sock: socket.socket, ip: str, poller: Poller) -> None:
         self.ip = ip
         self.tls: TLSInfo | None = None
         self.idle_since = 0.0
         self._socket = sock
+        self._poller = poller
         self._number = sock.fileno()
-        self._watched = False
-        self._surprised = False
-        self._waiter: asyncio.Future[None] | None = None
-        self._loop = asyncio.get_running_loop()
+        self._ready = poller.watch(self._number)
 
     @classmethod
-    async def open(cls, ip: str, port: int, deadline: float) -> "Connection":
+    async def open(cls, ip: str, port: int, poller: Poller, deadline: float) -> "Connection":
         """Connect to an address.
 
         Raises:
             OSError: It cannot be connected to.
         """
-        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        connection = cls(sock, ip)
+        sock = socket.socket(
+            socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+        )
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
-            try:
-                sock.connect((ip, port))
-            except BlockingIOError:
-                await connection._writable(deadline)
-                if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                    raise OSError(number, os.strerror(number)) from None
+            number = sock.connect_ex((ip, port))
+            if number not in _UNDER_WAY:
+                raise OSError(number, os.strerror(number))
+            connection = cls(sock, ip, poller)
+        except BaseException:
+            sock.close()
+            raise
+        try:
+            await connection._ready.until_writable(deadline)
+            if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(number, os.strerror(number))
         except BaseException:
             connection.close()
             raise
@@ -75,12 +80,13 @@ class Connection:
         )
         self._socket = secured
         while True:
+            self._ready.readable = False  # before reading: what comes from now on is a new edge
             try:
                 secured.do_handshake()
             except ssl.SSLWantReadError:
-                await self._readable(deadline)
+                await self._ready.until_readable(deadline)
             except ssl.SSLWantWriteError:
-                await self._writable(deadline)
+                await self._blocked(deadline)
             else:
                 return secured
 
@@ -90,71 +96,43 @@ class Connection:
             try:
                 data = data[self._socket.send(data) :]
             except (BlockingIOError, ssl.SSLWantWriteError):
-                await self._writable(deadline)
+                await self._blocked(deadline)
             except ssl.SSLWantReadError:
-                await self._readable(deadline)
+                self._ready.readable = False
+                await self._ready.until_readable(deadline)
 
     async def receive(self, deadline: float) -> bytes:
         """Some bytes, as soon as there are any; none at the end of the stream."""
         if not isinstance(self._socket, ssl.SSLSocket):  # TLS may hold bytes that the socket has no more
-            await self._readable(deadline)
+            await self._ready.until_readable(deadline)
         while (data := self.receive_now()) is None:
-            await self._readable(deadline)
+            await self._ready.until_readable(deadline)
         return data
 
     def receive_now(self) -> bytes | None:
         """What is there without waiting; None if nothing is."""
+        self._ready.readable = False  # before reading: what comes from now on is a new edge
         try:
-            return self._socket.recv(_CHUNK)
+            data = self._socket.recv(_CHUNK)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
+        if len(data) == _CHUNK or not data:  # there may be more, of which no new edge would tell
+            self._ready.readable = True
+        return data
 
     @property
     def is_quiet(self) -> bool:
         """Whether an idle connection is as it should be: open, and without a byte that nobody asked for."""
-        return not self._surprised
+        try:
+            return self.receive_now() is None
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Abort it."""
-        self._unwatch()
+        self._poller.forget(self._number, self._ready)
         self._socket.close()
 
-    async def _readable(self, deadline: float) -> None:
-        # The reader stays until the connection is closed: to add and remove one for each wait costs more than the wait.
-        if not self._watched:
-            self._watched = True
-            self._loop.add_reader(self._number, self._wake)
-        await self._wait(deadline)
-
-    async def _writable(self, deadline: float) -> None:
-        self._loop.add_writer(self._number, self._wake)
-        try:
-            await self._wait(deadline)
-        finally:
-            self._loop.remove_writer(self._number)
-
-    async def _wait(self, deadline: float) -> None:
-        waiter = self._waiter = self._loop.create_future()
-        timer = self._loop.call_at(deadline, _expire, waiter)
-        try:
-            await waiter
-        finally:
-            self._waiter = None
-            timer.cancel()
-
-    def _wake(self) -> None:
-        if self._waiter is None:  # bytes, or the end, that nobody waits for: an event left unread would come for ever
-            self._unwatch()
-            self._surprised = True
-        elif not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _unwatch(self) -> None:
-        if self._watched:
-            self._watched = False
-            self._loop.remove_reader(self._number)
-
-
-def _expire(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
-        waiter.set_exception(TimeoutError())
+    async def _blocked(self, deadline: float) -> None:
+        self._ready.writable = False
+        await self._ready.until_writable(deadline)

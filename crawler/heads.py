@@ -6,7 +6,7 @@ refuses what nobody can make sense of: another protocol, no status, NUL, lengths
 """
 
 import re
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
@@ -32,15 +32,21 @@ class NotHTTP(HeadError):
 
 
 class Head(msgspec.Struct, gc=False):
-    """A status line and the fields after it, names in lower case, in the order received."""
+    """A status line and the fields after it, names in lower case, in the order received; `first` has each name once."""
 
     status: int
     version: tuple[int, int]
     fields: list[tuple[str, str]]
+    first: dict[str, str]
+
+    @classmethod
+    def of(cls, status: int, version: tuple[int, int], fields: list[tuple[str, str]]) -> Self:
+        """A head of these fields."""
+        return cls(status, version, fields, dict(reversed(fields)))
 
     def get(self, name: str) -> str | None:
         """The first value of a field, by its lower-case name."""
-        return next((value for key, value in self.fields if key == name), None)
+        return self.first.get(name)
 
     @property
     def is_interim(self) -> bool:
@@ -52,7 +58,9 @@ class Head(msgspec.Struct, gc=False):
         """Whether the server means to keep the connection (RFC 9112, 9.3)."""
         if self.get("content-length") is not None and self.get("transfer-encoding") is not None:
             return False  # two readers would see the next response begin in two places (6.3)
-        connection = ",".join(value.lower() for name, value in self.fields if name == "connection")
+        connection = ""
+        if "connection" in self.first:
+            connection = ",".join(value.lower() for name, value in self.fields if name == "connection")
         return "close" not in connection and (self.version >= (1, 1) or "keep-alive" in connection)
 
     def body_length(self, method: str) -> int | None:
@@ -98,10 +106,12 @@ def _parse(text: str) -> Head:
         raise HeadError("the status line has no status")
     if "\0" in text:
         raise HeadError("the head has a NUL")
-    lines = _FIELD.findall(_FOLD.sub(" ", text))
-    fields = [(name.strip(" \t").lower(), value.strip(" \t\r")) for name, value in lines]
-    head = Head(int(status[3]), (int(status[1]), int(status[2])), fields)
-    _refuse_contradictions(head)
+    if "\n " in text or "\n\t" in text:
+        text = _FOLD.sub(" ", text)
+    fields = [(name.strip(" \t").lower(), value.strip(" \t\r")) for name, value in _FIELD.findall(text)]
+    head = Head.of(int(status[3]), (int(status[1]), int(status[2])), fields)
+    if len(head.first) < len(fields):
+        _refuse_contradictions(head)
     return head
 
 

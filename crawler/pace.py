@@ -18,12 +18,13 @@ class Pace:
         interval: Seconds from one request's start to the next.
     """
 
-    __slots__ = ("_hurt_at", "_interval", "_limit", "_slots", "_time", "_usual", "free_at")
+    __slots__ = ("_hurt_at", "_interval", "_limit", "_slots", "_time", "_told", "_usual", "free_at")
 
     def __init__(self, slots: int, interval: float = 0.0) -> None:
         self.free_at = 0.0  # no request may start before
         self._slots = slots
         self._interval = interval
+        self._told = False  # of an interval, by the host itself
         self._limit = float(slots)
         self._usual = self._time = 0.0
         self._hurt_at = 0.0
@@ -35,7 +36,7 @@ class Pace:
 
     def is_hurt(self, now: float) -> bool:
         """Whether it is slower than it would be with all forgotten."""
-        return self._limit < self._slots or self.free_at > now
+        return self._limit < self._slots or self.free_at > now or self._told
 
     def start(self, now: float) -> None:
         """A request starts."""
@@ -60,6 +61,7 @@ class Pace:
 
     def keep_apart(self, interval: float) -> None:
         """Leave at least so many seconds between requests from now on."""
+        self._told = True
         self._interval = max(self._interval, interval)
 
     def _slow_down(self, now: float) -> None:

@@ -1,5 +1,6 @@
 """robots.txt, for those who choose to obey it (RFC 9309)."""
 
+import re
 from collections import OrderedDict
 from typing import Final
 
@@ -13,6 +14,9 @@ PATH: Final = "/robots.txt"
 SIZE: Final = 500 * 1024  # bytes that have to be read (RFC 9309, 2.5)
 
 _REMEMBERED: Final = 10_000  # origins
+_LONGEST_DELAY: Final = 60.0  # seconds; a file may ask for a year
+_AGENT = re.compile(r"user[- ]?agent\s*[:\s]\s*(.*)", re.IGNORECASE)
+_NO_RULE = re.compile(r"(?:site[- ]?maps?|host)\s*[:\s]", re.IGNORECASE)
 
 Origin = tuple[str, str, int]
 
@@ -21,7 +25,7 @@ class Robots:
     """The rules of each origin, as far as they are known, for one user agent."""
 
     def __init__(self, user_agent: str) -> None:
-        self._agent = user_agent
+        self._agent = user_agent.lower()
         self._rules: OrderedDict[Origin, Protego | None] = OrderedDict()
         self._fetching: set[Origin] = set()
 
@@ -46,16 +50,50 @@ class Robots:
         if answer is None:
             return
         text = "User-agent: *\nDisallow: /" if (answer.status or 0) >= 500 else answer.body
-        self._rules[origin] = Protego.parse(text) if text is not None else None
+        self._rules[origin] = Protego.parse(_rules_for(self._agent, text)) if text is not None else None
         if len(self._rules) > _REMEMBERED:
             self._rules.popitem(last=False)
 
     def allows(self, origin: Origin, href: str) -> bool:
         """Whether a URL may be asked for."""
         rules = self._rules.get(origin)
-        return rules is None or bool(rules.can_fetch(href, self._agent))
+        return rules is None or bool(rules.can_fetch(href, "*"))
 
     def delay(self, origin: Origin) -> float:
         """Seconds that the origin wants between requests."""
         rules = self._rules.get(origin)
-        return float(rules.crawl_delay(self._agent) or 0.0) if rules is not None else 0.0
+        return min(float(rules.crawl_delay("*") or 0.0), _LONGEST_DELAY) if rules is not None else 0.0
+
+
+def _rules_for(agent: str, text: str) -> str:
+    """A file with the rules for one user agent only, now for all (RFC 9309, 2.2.1).
+
+    Protego keeps each rule once for each agent of its group. Thousands of either, which 500 KiB hold, are gigabytes.
+    """
+    rules: list[str] = []
+    best = fit = 0
+    in_head = False  # among the names that a group begins with
+    for line in text.removeprefix("\ufeff").splitlines():
+        line = line.partition("#")[0].strip()
+        if not line or _NO_RULE.match(line):
+            continue
+        if (named := _AGENT.match(line)) is not None:
+            fit = max(fit if in_head else 0, _fit(named[1].lower(), agent))
+            in_head = True
+            if fit > best:
+                best, rules = fit, []
+        else:
+            in_head = False
+            if fit and fit == best:
+                rules.append(line)
+    return "\n".join(["User-agent: *", *rules])
+
+
+def _fit(name: str, agent: str) -> int:
+    """How much of an agent's own name a group is for: its length, 1 for everybody's, 0 for another's."""
+    if name == "*":
+        return 1
+    name = name.replace("*", "")
+    if not name or name not in agent:
+        return 0
+    return len(name) if re.search(rf"(?<![\w-]){re.escape(name)}", agent) else 0

@@ -2,7 +2,7 @@
 
 import ssl
 import time
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 from crawler.certificates import Certificate, CertificateError, read_certificate
@@ -10,7 +10,7 @@ from crawler.errors import OptionError
 from crawler.models import TLSInfo
 from crawler.options import Options
 
-__all__ = ["blind_context", "chain_problem", "client_context", "describe"]
+__all__ = ["Contexts", "chain_problem", "client_context", "describe"]
 
 _VERIFY_X509_STRICT: Final = 0x20  # OpenSSL's X509_V_FLAG_X509_STRICT
 _NO_LOCAL_ISSUER: Final = 20  # X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
@@ -32,9 +32,27 @@ def client_context(options: Options) -> ssl.SSLContext:
     return _as_client(context, blind=options.insecure)
 
 
-def blind_context() -> ssl.SSLContext:
-    """A context that accepts any certificate: to look at one that was refused, never for a verdict."""
-    return _as_client(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), blind=True)
+class Contexts:
+    """The contexts of a process, made when they are first needed: reading the system's authorities takes time.
+
+    Raises:
+        OptionError: `cafile` cannot be read or has no certificate; at once, for it was asked for.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        if options.cafile is not None:
+            self.strict  # noqa: B018 - to fail early
+
+    @cached_property
+    def strict(self) -> ssl.SSLContext:
+        """The one that verdicts stand on."""
+        return client_context(self._options)
+
+    @cached_property
+    def blind(self) -> ssl.SSLContext:
+        """One that accepts any certificate: to look at one that was refused, never for a verdict."""
+        return _as_client(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), blind=True)
 
 
 def describe(connection: ssl.SSLSocket | ssl.SSLObject) -> TLSInfo:

@@ -17,10 +17,11 @@ from crawler.guard import Guard
 from crawler.heads import Head, HeadError, parse_head
 from crawler.models import Answer
 from crawler.options import Options
+from crawler.poller import Poller
 from crawler.pool import Pool
 from crawler.resolver import Resolver, one_of_each_family
 from crawler.targets import Url
-from crawler.tls import blind_context, chain_problem, client_context, describe
+from crawler.tls import Contexts, chain_problem, describe
 
 __all__ = ["SocketTransport"]
 
@@ -44,8 +45,8 @@ class SocketTransport:
 
     def __init__(self, options: Options, resolver: Resolver, guard: Guard) -> None:
         self._connect_timeout = options.connect_timeout
-        self._context = client_context(options)
-        self._blind = blind_context()
+        self._contexts = Contexts(options)
+        self._poller = Poller()
         self._pool = Pool(options.concurrency)
         self._resolver = resolver
         self._guard = guard
@@ -70,6 +71,7 @@ class SocketTransport:
     async def close(self) -> None:
         """Close the idle connections; the resolver is not ours."""
         self._pool.close()
+        self._poller.close()
 
     async def _exchange(self, ask: "_Ask", clock: Clock, deadline: float) -> tuple[Head, str | None]:
         if (kept := self._pool.take(ask.url.origin)) is not None:
@@ -95,7 +97,8 @@ class SocketTransport:
         if url.scheme == "https":
             clock.start("ssl")
             try:
-                connection.tls = describe(await connection.secure(self._context, url.host, self._soon(deadline)))
+                secured = await connection.secure(self._contexts.strict, url.host, self._soon(deadline))
+                connection.tls = describe(secured)
             except ssl.SSLCertVerificationError as error:
                 connection.close()
                 await self._look_again(error, url, clock, deadline)
@@ -109,12 +112,12 @@ class SocketTransport:
         """Connect to the first address that answers; the next one starts after a failure or a while (RFC 8305)."""
         clock.ip = addresses[0]
         if len(addresses) == 1:
-            return await Connection.open(addresses[0], port, deadline)
+            return await Connection.open(addresses[0], port, self._poller, deadline)
         failures: list[BaseException] = []
         running: set[asyncio.Task[Connection]] = set()
         try:
             for address in addresses:
-                running.add(asyncio.ensure_future(Connection.open(address, port, deadline)))
+                running.add(asyncio.ensure_future(Connection.open(address, port, self._poller, deadline)))
                 patience = None if address is addresses[-1] else _STAGGER
                 while running:
                     done, running = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
@@ -135,9 +138,9 @@ class SocketTransport:
         """Fetch a refused certificate for the report, and say more of why; the verdict stays."""
         assert clock.ip is not None
         try:
-            connection = await Connection.open(clock.ip, url.port, self._soon(deadline))
+            connection = await Connection.open(clock.ip, url.port, self._poller, self._soon(deadline))
             try:
-                secured = await connection.secure(self._blind, url.host, self._soon(deadline))
+                secured = await connection.secure(self._contexts.blind, url.host, self._soon(deadline))
                 clock.tls = describe(secured)
                 error.verify_message = chain_problem(error, secured) or error.verify_message
             finally:
