@@ -111,14 +111,12 @@ class Connection:
 
     def receive_now(self) -> bytes | None:
         """What is there without waiting; None if nothing is."""
-        self._ready.readable = False  # before reading: what comes from now on is a new edge
         try:
-            data = self._socket.recv(_CHUNK)
+            return self._socket.recv(_CHUNK)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            # Only now all is read. Bytes may come together with more of them, or with the end: that is one edge.
+            self._ready.readable = False
             return None
-        if len(data) == _CHUNK or not data:  # there may be more, of which no new edge would tell
-            self._ready.readable = True
-        return data
 
     @property
     def is_quiet(self) -> bool:

@@ -14,6 +14,7 @@ __all__ = ["Poller", "Readiness"]
 _EVENTS: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _WRITABLE: Final = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
+_TICK: Final = 0.02  # seconds that a deadline may be late
 _AT_ONCE: Final = 1024  # events that one look takes; the rest are there at the next
 
 
@@ -21,15 +22,17 @@ class Poller:
     """Watches sockets for as long as they are open. `close` it in the end."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._epoll = select.epoll()
         self._watched: dict[int, Readiness] = {}
-        self._loop.add_reader(self._epoll.fileno(), self._look)
+        self._waiting: dict[asyncio.Future[None], float] = {}  # with their deadlines
+        self._clock: asyncio.TimerHandle | None = None
+        self.loop.add_reader(self._epoll.fileno(), self._look)
 
     def watch(self, descriptor: int) -> "Readiness":
         """Watch a socket from now on, until `forget`."""
         self._epoll.register(descriptor, _EVENTS)
-        readiness = self._watched[descriptor] = Readiness(self._loop)
+        readiness = self._watched[descriptor] = Readiness(self)
         return readiness
 
     def forget(self, descriptor: int, readiness: "Readiness") -> None:
@@ -39,8 +42,24 @@ class Poller:
 
     def close(self) -> None:
         """Watch nothing any more."""
-        self._loop.remove_reader(self._epoll.fileno())
+        if self._clock is not None:
+            self._clock.cancel()
+        self.loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
+
+    async def wait(self, waiter: "asyncio.Future[None]", deadline: float) -> None:
+        """Wait for what somebody else has to finish.
+
+        Raises:
+            TimeoutError: Nobody did until `deadline` (loop time), or a tick later.
+        """
+        self._waiting[waiter] = deadline
+        if self._clock is None:
+            self._clock = self.loop.call_later(_TICK, self._tick)
+        try:
+            await waiter
+        finally:
+            del self._waiting[waiter]
 
     def _look(self) -> None:
         for descriptor, events in self._epoll.poll(0, _AT_ONCE):
@@ -48,16 +67,24 @@ class Poller:
             if (readiness := self._watched.get(descriptor)) is not None:
                 readiness.happened(bool(events & _READABLE), bool(events & _WRITABLE))
 
+    def _tick(self) -> None:
+        """End the waits that took too long. One timer for all costs less than one for each."""
+        now = self.loop.time()
+        for waiter, deadline in self._waiting.items():
+            if deadline <= now and not waiter.done():
+                waiter.set_exception(TimeoutError())
+        self._clock = self.loop.call_later(_TICK, self._tick) if self._waiting else None
+
 
 class Readiness:
     """What is known of one socket: an edge comes once, so it is remembered until reading or writing says otherwise."""
 
-    __slots__ = ("_loop", "_waiter", "_wants_to_write", "readable", "writable")
+    __slots__ = ("_poller", "_waiter", "_wants_to_write", "readable", "writable")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, poller: Poller) -> None:
         self.readable = False
         self.writable = False
-        self._loop = loop
+        self._poller = poller
         self._waiter: asyncio.Future[None] | None = None
         self._wants_to_write = False
 
@@ -75,8 +102,7 @@ class Readiness:
             TimeoutError: Neither came until `deadline` (loop time).
         """
         if not self.readable:
-            self._wants_to_write = False
-            await self._wait(deadline)
+            await self._wait(deadline, False)
 
     async def until_writable(self, deadline: float) -> None:
         """Wait until it is connected, and takes bytes.
@@ -85,19 +111,12 @@ class Readiness:
             TimeoutError: It did not until `deadline` (loop time).
         """
         if not self.writable:
-            self._wants_to_write = True
-            await self._wait(deadline)
+            await self._wait(deadline, True)
 
-    async def _wait(self, deadline: float) -> None:
-        waiter = self._waiter = self._loop.create_future()
-        timer = self._loop.call_at(deadline, _expire, waiter)
+    async def _wait(self, deadline: float, wants_to_write: bool) -> None:
+        self._wants_to_write = wants_to_write
+        self._waiter = self._poller.loop.create_future()
         try:
-            await waiter
+            await self._poller.wait(self._waiter, deadline)
         finally:
             self._waiter = None
-            timer.cancel()
-
-
-def _expire(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
-        waiter.set_exception(TimeoutError())

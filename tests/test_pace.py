@@ -132,6 +132,12 @@ def test_a_host_may_ask_for_a_longer_interval_but_not_for_a_shorter_one() -> Non
     assert pace.free_at == LATER + 10
 
 
+def test_what_a_host_asked_for_is_not_to_be_forgotten() -> None:
+    pace = Pace(8)
+    pace.keep_apart(5.0)
+    assert pace.is_hurt(LATER)
+
+
 def test_an_interval_does_not_shorten_what_a_refusal_asked_for() -> None:
     pace = Pace(8, interval=2.0)
     pace.refused(30, LATER)
@@ -239,4 +245,4 @@ def test_whatever_happens_the_slots_stay_within_bounds_and_come_back(
         assert pace.limit == slots or pace.is_hurt(now)
     answer(pace, 100 + slots * slots, quickest, now)  # a hundred to forget what was, the others to grow
     assert pace.limit == slots
-    assert not pace.is_hurt(max(now, pace.free_at))
+    assert pace.is_hurt(max(now, pace.free_at)) is ("keep_apart" in {what for what, *_ in happening})

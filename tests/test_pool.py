@@ -13,6 +13,7 @@ from crawler import ProbeResult
 from crawler.compose import open_prober
 from crawler.connection import Connection
 from crawler.options import Options
+from crawler.poller import Poller
 from crawler.pool import Pool
 from crawler.targets import Target
 from tests.certs import Authority
@@ -268,10 +269,17 @@ PATIENCE = 5.0
 """Seconds that nothing on loopback takes."""
 
 
-async def connect(site: Site) -> Connection:
+@pytest.fixture
+async def poller() -> AsyncIterator[Poller]:
+    poller = Poller()
+    yield poller
+    poller.close()
+
+
+async def connect(site: Site, poller: Poller) -> Connection:
     """A connection over which a request is under way: the site's `active` shows whether it still stands."""
     deadline = asyncio.get_running_loop().time() + PATIENCE
-    connection, active = await Connection.open("127.0.0.1", site.port, deadline), site.active
+    connection, active = await Connection.open("127.0.0.1", site.port, poller, deadline), site.active
     await connection.send(b"GET /hang HTTP/1.1\r\nHost: x\r\n\r\n", deadline)
     await site.until(lambda: site.active == active + 1)
     return connection
@@ -282,9 +290,9 @@ async def stands(site: Site, count: int) -> None:
         await site.until(lambda: site.active == count)
 
 
-async def test_the_last_used_is_taken_first(site: Site) -> None:
+async def test_the_last_used_is_taken_first(site: Site, poller: Poller) -> None:
     pool = Pool(10)
-    first, second = await connect(site), await connect(site)
+    first, second = await connect(site, poller), await connect(site, poller)
     pool.put(A, first)
     pool.put(A, second)
     assert pool.take(B) is None
@@ -293,9 +301,9 @@ async def test_the_last_used_is_taken_first(site: Site) -> None:
     second.close()
 
 
-async def test_the_one_that_is_idle_longest_makes_room(site: Site) -> None:
+async def test_the_one_that_is_idle_longest_makes_room(site: Site, poller: Poller) -> None:
     pool = Pool(2)
-    first, second, third = [await connect(site) for _ in range(3)]
+    first, second, third = [await connect(site, poller) for _ in range(3)]
     pool.put(A, first)
     pool.put(B, second)
     pool.put(A, third)
@@ -305,9 +313,9 @@ async def test_the_one_that_is_idle_longest_makes_room(site: Site) -> None:
     third.close()
 
 
-async def test_what_was_used_again_is_not_the_longest_idle(site: Site) -> None:
+async def test_what_was_used_again_is_not_the_longest_idle(site: Site, poller: Poller) -> None:
     pool = Pool(2)
-    first, second, third = [await connect(site) for _ in range(3)]
+    first, second, third = [await connect(site, poller) for _ in range(3)]
     pool.put(A, first)
     pool.put(B, second)
     assert pool.take(A) is first
@@ -319,28 +327,30 @@ async def test_what_was_used_again_is_not_the_longest_idle(site: Site) -> None:
     await stands(site, 0)
 
 
-async def test_old_ones_are_closed_after_their_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_old_ones_are_closed_after_their_time(
+    site: Site, poller: Poller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(crawler.pool, "_IDLE", 0.2)
     loop, pool = asyncio.get_running_loop(), Pool(10)
     started = loop.time()
     for origin in (A, B):
-        pool.put(origin, await connect(site))
+        pool.put(origin, await connect(site, poller))
     await asyncio.sleep(0.1)  # half the time later
-    pool.put(C, await connect(site))
+    pool.put(C, await connect(site, poller))
     await stands(site, 1)
     assert loop.time() - started >= 0.2
     assert (pool.take(A), pool.take(B)) == (None, None)
     await stands(site, 0)
     assert loop.time() - started >= 0.3
     assert pool.take(C) is None
-    pool.put(A, await connect(site))  # the clock goes on for those that come later
+    pool.put(A, await connect(site, poller))  # the clock goes on for those that come later
     await stands(site, 0)
 
 
-async def test_closing_closes_all(site: Site) -> None:
+async def test_closing_closes_all(site: Site, poller: Poller) -> None:
     pool = Pool(10)
     for origin in (A, B, B):
-        pool.put(origin, await connect(site))
+        pool.put(origin, await connect(site, poller))
     pool.close()
     assert (pool.take(A), pool.take(B)) == (None, None)
     await stands(site, 0)

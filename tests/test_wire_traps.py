@@ -8,6 +8,7 @@ import gc
 import json
 import os
 import resource
+import socket
 import ssl
 import subprocess
 import sys
@@ -522,6 +523,33 @@ async def test_os_a_million_lines_are_not_a_million_tasks(site: Site) -> None:
     async for _ in crawler.probe(iter(lines()), concurrency=20):
         most = max(most, len(asyncio.all_tasks()))
     assert most < 200  # 20 at work, and what the site does for them
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+async def test_os_an_end_that_comes_with_the_last_bytes_is_noticed(method: str, site: Site) -> None:
+    """They are one event then, and no other follows."""
+
+    async def at_once(x: Exchange) -> None:
+        x.keep = False
+        x.connection.socket.send(b"HTTP/1.1 200 OK\r\nContent-Le")
+        x.connection.socket.shutdown(socket.SHUT_WR)
+
+    site.on("/at-once", at_once)
+    result = await probe_one(site.url("/at-once"), method=method, timeout=2, retries=0)
+    assert verdict(result) == "tcp.closed"
+    assert result.timings.total < 1000
+
+
+async def test_os_a_body_that_ends_with_the_connection_is_over_at_once(site: Site) -> None:
+    async def at_once(x: Exchange) -> None:
+        x.keep = False
+        x.connection.socket.send(b"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n\r\n<title>here</title>" + b" " * 5000)
+        x.connection.socket.shutdown(socket.SHUT_WR)
+
+    site.on("/at-once", at_once)
+    result = await probe_one(site.url("/at-once"), title=True, timeout=2, retries=0)
+    assert (verdict(result), result.title) == (200, "here")
+    assert result.timings.total < 1000
 
 
 # --- Politeness ---
