@@ -53,7 +53,8 @@ class Resolver:
         )
         if options.dns:
             self._cares.nameservers = [_server(server) for server in options.dns]
-        self._cache: OrderedDict[str, tuple[float, asyncio.Future[Addresses]]] = OrderedDict()
+        self._cache: OrderedDict[str, tuple[float, Addresses | Exception]] = OrderedDict()
+        self._under_way: dict[str, asyncio.Task[Addresses]] = {}
 
     def known(self, host: str, port: int) -> Addresses | None:
         """Addresses for which nobody has to be asked."""
@@ -63,46 +64,56 @@ class Resolver:
             return [given]
         return None
 
-    async def resolve(self, host: str, port: int) -> Addresses:
+    async def resolve(self, host: str, port: int, deadline: float | None = None) -> Addresses:
         """Addresses of a host, in the order to try them; an address stands for itself.
 
         Raises:
             aiodns.error.DNSError: No address; its first argument says why.
+            TimeoutError: Nobody knows until `deadline` (loop time).
         """
         if (known := self.known(host, port)) is not None:
             return known
-        expires, lookup = self._cache.get(host, (0.0, None))
-        if lookup is None or (lookup.done() and expires <= self._loop.time()):
-            lookup = asyncio.ensure_future(self._look_up(host))
-            lookup.add_done_callback(_seen)
-            self._remember(host, float("inf"), lookup)
-        else:
+        expires, outcome = self._cache.get(host, (0.0, None))
+        if outcome is not None and expires > self._loop.time():
             self._cache.move_to_end(host)  # the one not asked for longest makes room
-        # A probe that gives up must not take the lookup from the others that share it.
-        return list(lookup.result() if lookup.done() else await asyncio.shield(lookup))
+            if isinstance(outcome, Exception):
+                raise outcome.with_traceback(None)
+            return list(outcome)
+        lookup = self._under_way.get(host)
+        if lookup is None:
+            lookup = self._under_way[host] = asyncio.ensure_future(self._look_up(host))
+            lookup.add_done_callback(_seen)
+        # A wait, for a probe that gives up must not take the lookup from the others that share it.
+        await asyncio.wait({lookup}, timeout=None if deadline is None else deadline - self._loop.time())
+        if not lookup.done():
+            raise TimeoutError
+        return list(lookup.result())
 
     async def close(self) -> None:
         """Stop every lookup and c-ares' thread."""
-        lookups = [lookup for _, lookup in self._cache.values() if not lookup.done()]
+        lookups = list(self._under_way.values())
         for lookup in lookups:
             lookup.cancel()
         await asyncio.gather(*lookups, return_exceptions=True)
         await self._cares.close()
 
     async def _look_up(self, host: str) -> Addresses:
-        ttl = _FAILURE_TTL
         try:
             addresses, ttl = await (self._ask_for_both(host) if self._dual else self._ask_in_turn(host))
+        except Exception as error:
+            self._remember(host, _FAILURE_TTL, error)
+            raise
+        else:
+            self._remember(host, ttl, addresses)
+            return addresses
         finally:
-            _, lookup = self._cache[host]
-            self._remember(host, self._loop.time() + ttl, lookup)
-        return addresses
+            del self._under_way[host]
 
     async def _ask_in_turn(self, host: str) -> tuple[Addresses, float]:
         """IPv4, and IPv6 only for a name that has no IPv4 address: half the questions, and no AAAA that stalls an A."""
         for family in self._families:
             try:
-                return await self._ask(host, family)
+                return _read([await self._ask(host, family)])
             except aiodns.error.DNSError as error:
                 # Any other failure is final; a name that does not exist has none of either.
                 if error.args[0] != ARES_ENODATA or family == self._families[-1]:
@@ -111,7 +122,7 @@ class Resolver:
 
     async def _ask_for_both(self, host: str) -> tuple[Addresses, float]:
         """Both at once, IPv6 first in the result; an IPv4 answer waits for the other one, but not long."""
-        six, four = (asyncio.ensure_future(self._ask(host, family)) for family in (socket.AF_INET6, socket.AF_INET))
+        six, four = self._ask(host, socket.AF_INET6), self._ask(host, socket.AF_INET)
         try:
             await asyncio.wait({six, four}, return_when=asyncio.FIRST_COMPLETED)
             if not six.done() and _succeeded(four):
@@ -123,21 +134,21 @@ class Resolver:
             found = [lookup.result() for lookup in (six, four) if _succeeded(lookup)]
             if not found:
                 raise _worse(six, four)
-            return [address for addresses, _ in found for address in addresses], min(ttl for _, ttl in found)
+            return _read(found)
         finally:
             for lookup in (six, four):
-                lookup.cancel()
-                lookup.add_done_callback(_seen)
+                if not lookup.done():
+                    lookup.cancel()
+                elif not lookup.cancelled():
+                    lookup.exception()  # looked at, so that asyncio does not report it
 
-    async def _ask(self, host: str, family: int) -> tuple[Addresses, float]:
-        found = await self._cares.getaddrinfo(host, family=socket.AddressFamily(family), type=socket.SOCK_STREAM)
-        ttl = min(min(node.ttl for node in found.nodes), _LONGEST_TTL)
-        return [node.addr[0].decode() for node in found.nodes], ttl
+    def _ask(self, host: str, family: socket.AddressFamily) -> "asyncio.Future[pycares.AddrInfoResult]":
+        return self._cares.getaddrinfo(host, family=family, type=socket.SOCK_STREAM)
 
-    def _remember(self, host: str, expires: float, lookup: "asyncio.Future[Addresses]") -> None:
-        self._cache[host] = (expires, lookup)
+    def _remember(self, host: str, ttl: float, outcome: Addresses | Exception) -> None:
+        self._cache[host] = (self._loop.time() + ttl, outcome)
         self._cache.move_to_end(host)
-        while len(self._cache) > _CACHED and next(iter(self._cache.values()))[1].done():
+        if len(self._cache) > _CACHED:
             self._cache.popitem(last=False)
 
 
@@ -168,11 +179,17 @@ def _server(text: str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _succeeded(lookup: "asyncio.Future[tuple[Addresses, float]]") -> bool:
+def _read(found: "list[pycares.AddrInfoResult]") -> tuple[Addresses, float]:
+    """Addresses in the order of the answers, and how many seconds they hold."""
+    nodes = [node for result in found for node in result.nodes]
+    return [node.addr[0].decode() for node in nodes], min(min(node.ttl for node in nodes), _LONGEST_TTL)
+
+
+def _succeeded(lookup: "asyncio.Future[Any]") -> bool:
     return lookup.done() and not lookup.cancelled() and lookup.exception() is None
 
 
-def _worse(*lookups: "asyncio.Future[tuple[Addresses, float]]") -> BaseException:
+def _worse(*lookups: "asyncio.Future[Any]") -> BaseException:
     """Of several failures the one that says more than that there is no address of one family."""
     failures = [failure for lookup in lookups if (failure := lookup.exception()) is not None]
     return next((failure for failure in failures if failure.args[:1] != (ARES_ENODATA,)), failures[0])

@@ -89,8 +89,7 @@ class SocketTransport:
         addresses = self._resolver.known(url.host, url.port)
         if addresses is None:
             clock.start("dns")
-            async with asyncio.timeout_at(deadline):
-                addresses = await self._resolver.resolve(url.host, url.port)
+            addresses = await self._resolver.resolve(url.host, url.port, deadline)
         self._guard.check(addresses)
         clock.start("connect")
         connection = await self._connect(one_of_each_family(addresses), url.port, clock, self._soon(deadline))
