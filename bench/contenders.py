@@ -76,6 +76,7 @@ def _ours(job: Job) -> list[str]:
         "--format", "ndjson", "--concurrency", str(load.concurrency), "--per-host", str(load.per_host),
         "--timeout", str(load.timeout), "--method", "HEAD", "--retries", "0", "--max-redirects", "0",
         "--cafile", str(world.cafile), "--dns", f"127.0.0.1:{world.dns}",
+        "--ipv4",  # as the Go prober and the aiohttp script, which ask DNS for no other address
     ]  # fmt: skip
 
 
