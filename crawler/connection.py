@@ -9,7 +9,7 @@ import os
 import socket
 import ssl
 import struct
-from typing import Final
+from typing import Final, cast
 
 from crawler.models import TLSInfo
 from crawler.poller import Poller
@@ -26,7 +26,7 @@ class Connection:
 
     __slots__ = ("_number", "_poller", "_ready", "_socket", "idle_since", "ip", "tls")
 
-    def __init__(self, sock: socket.socket, ip: str, poller: Poller) -> None:
+    def __init__(self, sock: socket.SocketType, ip: str, poller: Poller) -> None:
         self.ip = ip
         self.tls: TLSInfo | None = None
         self.idle_since = 0.0
@@ -42,9 +42,9 @@ class Connection:
         Raises:
             OSError: It cannot be connected to.
         """
-        sock = socket.socket(
-            socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK
-        )
+        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+        # The type below `socket.socket`: the same in C, without the layer in Python around each call.
+        sock = socket.SocketType(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
             number = sock.connect_ex((ip, port))
@@ -56,7 +56,7 @@ class Connection:
             raise
         try:
             await connection._ready.until_writable(deadline)
-            if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            if connection._ready.failed and (number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
                 raise OSError(number, os.strerror(number))
         except BaseException:
             connection.close()
@@ -72,7 +72,7 @@ class Connection:
             OSError: It fails; an `ssl.SSLError` says why.
         """
         secured = context.wrap_socket(
-            self._socket,
+            cast(socket.socket, self._socket),  # it takes what this has
             server_hostname=name,
             session=session,
             do_handshake_on_connect=False,

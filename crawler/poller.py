@@ -65,7 +65,7 @@ class Poller:
         for descriptor, events in self._epoll.poll(0, _AT_ONCE):
             # One that was closed meanwhile is not there; its number may be another's, who then looks once in vain.
             if (readiness := self._watched.get(descriptor)) is not None:
-                readiness.happened(bool(events & _READABLE), bool(events & _WRITABLE))
+                readiness.happened(events)
 
     def _tick(self) -> None:
         """End the waits that took too long. One timer for all costs less than one for each."""
@@ -79,21 +79,27 @@ class Poller:
 class Readiness:
     """What is known of one socket: an edge comes once, so it is remembered until reading or writing says otherwise."""
 
-    __slots__ = ("_poller", "_waiter", "_wants_to_write", "readable", "writable")
+    __slots__ = ("_poller", "_waiter", "_wants_to_write", "failed", "readable", "writable")
 
     def __init__(self, poller: Poller) -> None:
         self.readable = False
         self.writable = False
+        self.failed = False  # the socket has an error to tell
         self._poller = poller
         self._waiter: asyncio.Future[None] | None = None
         self._wants_to_write = False
 
-    def happened(self, readable: bool, writable: bool) -> None:
+    def happened(self, events: int) -> None:
         """Note an edge, and wake who waits for it."""
-        self.readable = self.readable or readable
-        self.writable = self.writable or writable
-        if self._waiter is not None and not self._waiter.done() and (writable if self._wants_to_write else readable):
-            self._waiter.set_result(None)
+        if events & _READABLE:
+            self.readable = True
+        if events & _WRITABLE:
+            self.writable = True
+        if events & select.EPOLLERR:
+            self.failed = True
+        waiter = self._waiter
+        if waiter is not None and not waiter.done() and events & (_WRITABLE if self._wants_to_write else _READABLE):
+            waiter.set_result(None)
 
     async def until_readable(self, deadline: float) -> None:
         """Wait for bytes, or the end of them.
