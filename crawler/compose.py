@@ -4,6 +4,8 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
+import msgspec
+
 from crawler.guard import Guard
 from crawler.limits import within_descriptors
 from crawler.models import ProbeResult
@@ -22,8 +24,8 @@ async def open_prober(options: Options) -> AsyncIterator[Prober]:
     """A prober that works until the context is left."""
     options = options.guarded("any")
     guard = Guard(options.guard, options.allow)
-    slots = within_descriptors(options.concurrency)
-    throttle = Throttle(slots, options.per_host, options.interval)
+    options = msgspec.structs.replace(options, concurrency=within_descriptors(options.concurrency))
+    throttle = Throttle(options.concurrency, options.per_host, options.interval)
     async with AsyncExitStack() as stack:
         resolver = Resolver(options)
         stack.push_async_callback(resolver.close)

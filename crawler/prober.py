@@ -110,7 +110,8 @@ class _Batch:
         try:
             while True:
                 await self._ask(probe)
-                if probe.done or probe.host != host or probe.not_before > self._now():
+                elsewhere = probe.host != host
+                if probe.done or elsewhere or probe.not_before > self._now() or self._prober.throttle.is_held(host):
                     return probe.done
         except Exception as error:  # a fault of ours costs one record, never the worker
             log.exception("probing failed on our side")
@@ -143,13 +144,17 @@ class _Batch:
             if not robots.begin(url.origin):  # another probe is asking: its answer is waited for without a slot
                 probe.not_before = self._now() + _ROBOTS_WAIT
                 return False
-            answer = None
+            answer, started = None, self._now()
             try:
                 where = join(url, ROBOTS_PATH)
                 assert isinstance(where, Url)
-                answer = await self._prober.transport.hop("GET", where, self._abroad, probe.patience, ROBOTS_SIZE)
+                answer = await self._prober.transport.hop("GET", where, self._abroad, probe.patience / 2, ROBOTS_SIZE)
             finally:
                 robots.learn(url.origin, answer)
+            probe.spend(self._now() - started)
+            if probe.patience <= 0:
+                probe.fail(answer.error or ProbeError.of("http.timed_out", f"{ROBOTS_PATH} took all of the time"))
+                return False
             if delay := robots.delay(url.origin):
                 self._prober.throttle.keep_apart(url.host, delay)
                 probe.not_before = self._now() + min(delay, LONGEST_WAIT)

@@ -104,6 +104,11 @@ class Throttle:
         if (host := self._hosts.get(name)) is not None:
             host.pace.refused(wait, self._loop.time())
 
+    def is_held(self, name: str) -> bool:
+        """Whether a host wants no request just now."""
+        host = self._hosts.get(name)
+        return host is not None and host.pace.free_at > self._loop.time()
+
     def keep_apart(self, name: str, interval: float) -> None:
         """A host wants so many seconds between requests."""
         if (host := self._hosts.get(name)) is not None:

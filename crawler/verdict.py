@@ -111,11 +111,14 @@ class Probe:
                 return
         if problem is None and answer.status is not None and answer.status < 400:
             self._finish(answer, None)
-        elif problem is not None and problem.group == "LOCAL_ERROR" and self._own_faults < _OWN_FAULTS:
+        elif problem is not None and problem.group == "LOCAL_ERROR":
             # Not the target's failure: it costs the target no attempt, and the probe none of its time.
-            self._own_faults += 1
             self._spent -= seconds
-            self.not_before = self._clock() + _backoff(self._own_faults)
+            if self._own_faults < _OWN_FAULTS:
+                self._own_faults += 1
+                self.not_before = self._clock() + _backoff(self._own_faults)
+            else:
+                self._finish(answer, problem)
         elif self._spent >= self._options.timeout:
             self._finish(answer, problem)
         elif self.is_tentative and (problem is None or problem.phase not in _NEVER_ASKED):
@@ -130,6 +133,10 @@ class Probe:
                 self.method = "GET"
         else:
             self._finish(answer, problem)
+
+    def spend(self, seconds: float) -> None:
+        """Count time that went into the probe without an answer to it."""
+        self._spent += seconds
 
     def fail(self, problem: ProbeError) -> None:
         """Give the verdict without an answer."""

@@ -1,6 +1,7 @@
 """Response heads: what is read, how, and what is refused."""
 
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given, settings
@@ -193,7 +194,7 @@ def parse_in_pieces(data: bytes, cuts: list[int]) -> tuple[Head, int] | None:
     """What a reader finds that gets the bytes in pieces, cut at these places."""
     received, searched = bytearray(), 0
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         received += data[start:end]
         if (parsed := parse_head(received, searched)) is not None:
             return parsed
@@ -259,6 +260,7 @@ HOSTILE: dict[str, bytes] = {
     "folds of a long value": OK + b"A: ".ljust(LIMIT // 2, b"a") + b"\n " * (LIMIT // 4 - 16),
     "folds of one blank": OK + b"A: b" + b"\n " * (LIMIT // 2 - 16),
     "blanks": OK + b"A:".ljust(LIMIT - 64, b" ") + b"b",
+    "blanks, and a fold": OK + b"A:".ljust(LIMIT - 64, b" ") + b"b\r\n c",
     "blanks before a colon": OK + b"A".ljust(LIMIT - 64, b" ") + b": b",
     "blanks in the status line": b"HTTP/1.1".ljust(LIMIT - 64, b" "),
     "CR": OK + b"\r" * (LIMIT - 64),

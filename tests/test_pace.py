@@ -1,5 +1,7 @@
 """How fast a host is asked: slower at once when it is in trouble, faster again little by little."""
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -56,7 +58,7 @@ def test_each_round_of_answers_gives_one_slot_back_until_all_are_there() -> None
     for _ in range(12):
         now = answer(pace, pace.limit, QUICK, now)
         seen.append(pace.limit)
-    assert all(0 <= later - earlier <= 1 for earlier, later in zip(seen, seen[1:], strict=False))
+    assert all(0 <= later - earlier <= 1 for earlier, later in pairwise(seen))
     assert seen[:3] != [8, 8, 8]
     assert seen[-1] == 8
     assert not pace.is_hurt(now)

@@ -2,9 +2,9 @@
 
 import asyncio
 import gc
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -238,7 +238,7 @@ async def test_a_kept_connection_that_says_nothing_is_not_replaced(site: Site) -
 
 
 @pytest.mark.parametrize(("path", "expected"), [("/reset", "tcp.reset"), ("/close", "tcp.closed")])
-@pytest.mark.parametrize("attempts", [1, 3])
+@pytest.mark.parametrize("attempts", [1, 2])
 async def test_a_fresh_connection_that_ends_is_one_request_for_each_attempt(
     path: str, expected: str, attempts: int, site: Site
 ) -> None:
@@ -338,10 +338,10 @@ async def test_old_ones_are_closed_after_their_time(
     await asyncio.sleep(0.1)  # half the time later
     pool.put(C, await connect(site, poller))
     await stands(site, 1)
-    assert loop.time() - started >= 0.2
+    assert loop.time() - started > 0.19
     assert (pool.take(A), pool.take(B)) == (None, None)
     await stands(site, 0)
-    assert loop.time() - started >= 0.3
+    assert loop.time() - started > 0.29
     assert pool.take(C) is None
     pool.put(A, await connect(site, poller))  # the clock goes on for those that come later
     await stands(site, 0)
@@ -363,17 +363,21 @@ async def test_no_more_are_kept_than_requests_may_be_under_way(site: Site) -> No
     assert [request.connection for request in site.requests] == [1, 2, 3, 4, 3]
 
 
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_no_descriptor_is_left_behind(scheme: str, authority: Authority) -> None:
     async with Site(host="0.0.0.0", tls=authority.good() if scheme == "https" else None) as site:
         paths = ["/ok", "/http10", "/reset", "/close", "/partial", "/head-body", "/garbage", "/hang", "/redirect/2"]
         urls = [site.url(path, host=f"127.0.0.{number}") for path in paths for number in (1, 2, 3)]
         gc.collect()
-        before = len(os.listdir("/proc/self/fd"))
-        await probe_all(urls, timeout=1, retries=0, cafile=str(authority.cafile))
-        await probe_all(urls, timeout=1, retries=0, insecure=True)
+        before = descriptors()
+        await probe_all(urls, timeout=0.5, retries=0, cafile=str(authority.cafile))
+        await probe_all(urls, timeout=0.5, retries=0, insecure=True)
         # The site's own ends go as soon as it notices; ours have to be gone by now.
         async with asyncio.timeout(PATIENCE):
-            while len(os.listdir("/proc/self/fd")) > before:
+            while descriptors() > before:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.01)
     gc.collect()  # an unclosed socket would be a ResourceWarning, and so a failure

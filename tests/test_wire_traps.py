@@ -6,14 +6,12 @@ Each has cost some prober wrong verdicts. Where another file tests the matter at
 import asyncio
 import gc
 import json
-import os
 import resource
 import socket
 import ssl
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,7 +37,7 @@ PATIENCE = 5.0
 
 
 def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 # --- 1. One address, one handshake ---
@@ -209,7 +207,8 @@ async def test_trap_7_a_server_that_says_no_goodbye_is_not_waited_for(authority:
         assert loop.time() - started < 2
         async with asyncio.timeout(PATIENCE):  # it has seen us leave
             await site.until(lambda: site.active == 0)
-        assert descriptors() <= before + 1  # the site's end may still be there
+            while descriptors() > before:  # noqa: ASYNC110 - c-ares ends in a thread of its own
+                await asyncio.sleep(0.01)
 
 
 # --- 8. Nothing escapes ---
@@ -240,8 +239,9 @@ async def test_trap_8_no_redirect_to_one_raises(site: Site, names: Names) -> Non
 
 
 @pytest.mark.parametrize(
-    "headers", [{"X": "a\r\nY: b"}, {"X": "a\0"}, {"X": "\u20ac"}, {"X": "\ud800"}, {"X y": "a"}, {"": "a"}, {"Host": "b"}]
-)  # fmt: skip
+    "headers",
+    [{"X": "a\r\nY: b"}, {"X": "a\0"}, {"X": "\u20ac"}, {"X": "\ud800"}, {"X y": "a"}, {"": "a"}, {"Host": "b"}],
+)
 async def test_trap_8_bad_headers_are_refused_before_anything_is_sent(headers: dict[str, str], site: Site) -> None:
     with pytest.raises(OptionError):
         await probe_one(site.url("/ok"), headers=headers)
@@ -504,21 +504,18 @@ async def test_os_the_limit_of_descriptors_is_raised_for_what_was_asked() -> Non
 
 
 async def test_os_no_port_is_left_waiting(site: Site) -> None:
-    """Who closes first has the port in TIME_WAIT for a minute: after 28,000 connections there would be no more."""
-    waiting = "06"
-    await probe_all((site.url(f"/http10?{number}") for number in range(50)), per_host=8)
-    async with asyncio.timeout(PATIENCE):
-        await site.until(lambda: site.active == 0)
+    """Who closes first, and not at once, has the port in TIME_WAIT for a minute: after 28,000 there are no more."""
+    await probe_all(site.url(f"/te-cl?{number}") for number in range(50))
+    assert site.connections == 50
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]  # noqa: ASYNC240
-    ours = [row for row in rows if row[3] == waiting and row[2].endswith(f":{site.port:04X}")]
-    assert ours == []
+    assert [row for row in rows if row[2].endswith(f":{site.port:04X}")] == []
 
 
 async def test_os_a_million_lines_are_not_a_million_tasks(site: Site) -> None:
     most = 0
 
     def lines() -> "list[str]":
-        return [site.url(f"/ok?{number}", host=f"127.2.0.{number % 200 + 1}") for number in range(3000)]
+        return [site.url(f"/ok?{number}", host=f"127.2.0.{number % 200 + 1}") for number in range(2000)]
 
     async for _ in crawler.probe(iter(lines()), concurrency=20):
         most = max(most, len(asyncio.all_tasks()))
@@ -569,9 +566,3 @@ async def test_politeness_a_host_that_asks_for_patience_gets_it_and_others_do_no
 async def test_politeness_a_permanent_failure_is_asked_for_once(site: Site) -> None:
     assert (await probe_one(site.url("/status/404"), method="GET", retries=5)).attempts == 1
     assert len(site.requests) == 1
-
-
-def test_nothing_here_warns() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        gc.collect()
