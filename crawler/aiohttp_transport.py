@@ -25,7 +25,7 @@ from crawler.guard import Guard
 from crawler.heads import LIMIT, Head
 from crawler.models import Answer, ProbeError
 from crawler.options import Options
-from crawler.resolver import Resolver, one_of_each_family
+from crawler.resolver import Resolver, in_turns
 from crawler.targets import Url
 from crawler.tls import client_context, describe
 
@@ -167,7 +167,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class _ChosenAddress(AbstractResolver):
-    """Gives aiohttp one address a family: it would try all that there are."""
+    """Gives aiohttp a few addresses: it would try all that there are."""
 
     def __init__(self, resolver: Resolver, guard: Guard, proxy: str | None) -> None:
         self._resolver = resolver
@@ -187,7 +187,7 @@ class _ChosenAddress(AbstractResolver):
         self._guard.check(addresses)
         return [
             ResolveResult(hostname=host, host=address, port=port, family=_family(address), proto=0, flags=0)
-            for address in one_of_each_family(addresses)
+            for address in in_turns(addresses)
         ]
 
     async def close(self) -> None:

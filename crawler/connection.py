@@ -119,6 +119,11 @@ class Connection:
             return None
 
     @property
+    def session(self) -> ssl.SSLSession | None:
+        """What can be handed to `secure` for the next connection to the same server."""
+        return self._socket.session if isinstance(self._socket, ssl.SSLSocket) else None
+
+    @property
     def is_quiet(self) -> bool:
         """Whether an idle connection is as it should be: open, and without a byte that nobody asked for."""
         try:

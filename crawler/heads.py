@@ -56,8 +56,8 @@ class Head(msgspec.Struct, gc=False):
     @property
     def keeps_alive(self) -> bool:
         """Whether the server means to keep the connection (RFC 9112, 9.3)."""
-        if self.get("content-length") is not None and self.get("transfer-encoding") is not None:
-            return False  # two readers would see the next response begin in two places (6.3)
+        if self.status == 101 or ("content-length" in self.first and "transfer-encoding" in self.first):
+            return False  # no HTTP any more; or two readers would see the next response begin in two places (6.3)
         connection = ""
         if "connection" in self.first:
             connection = ",".join(value.lower() for name, value in self.fields if name == "connection")

@@ -53,7 +53,9 @@ class Lane(Generic[T]):
         for queue in self._queues.values():
             queue.items.clear()
             queue.host.queues -= 1
+            self._throttle.pass_on(queue.host)  # a turn that was ours is now another's
             self._throttle.forget(queue.host)
+        self._throttle.pump()
         running = list(self._running)
         for task in running:
             task.cancel()
@@ -93,6 +95,10 @@ class Lane(Generic[T]):
             await self._changed.wait()
         self._has_room.set()
         return self._finished.popleft()
+
+    def parked(self) -> None:
+        """A ready queue has found its host full: there is room to read on for others."""
+        self._has_room.set()
 
     def start(self, queue: Queue[T]) -> None:
         """Begin the turn of a queue's first item; the throttle has taken its slot."""

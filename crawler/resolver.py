@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections import OrderedDict
+from itertools import zip_longest
 from typing import Any, Final
 
 import aiodns
@@ -11,12 +12,13 @@ from aiodns.error import ARES_ENODATA
 
 from crawler.options import Options, parse_resolve, parse_server
 
-__all__ = ["Resolver", "one_of_each_family"]
+__all__ = ["Resolver", "in_turns"]
 
 # c-ares' own 2 s x 3 keeps the probe of a dead name busy for too long; the second try waits twice as long.
 _TRY_SECONDS: Final = 1.5
 _TRIES: Final = 2
 _SOCKET_BUFFER: Final = 2**21  # bytes: thousands of answers may arrive while the loop is busy
+_TRIED: Final = 4  # addresses of one host, each after the one before has refused
 _CACHED: Final = 20_000  # names
 _LONGEST_TTL: Final = 300.0  # seconds, whatever the zone says
 _FAILURE_TTL: Final = (
@@ -77,7 +79,7 @@ class Resolver:
         if outcome is not None and expires > self._loop.time():
             self._cache.move_to_end(host)  # the one not asked for longest makes room
             if isinstance(outcome, Exception):
-                raise outcome.with_traceback(None)
+                raise type(outcome)(*outcome.args)  # anew, for each raise adds to an exception where it went
             return list(outcome)
         lookup = self._under_way.get(host)
         if lookup is None:
@@ -101,7 +103,7 @@ class Resolver:
         try:
             addresses, ttl = await (self._ask_for_both(host) if self._dual else self._ask_in_turn(host))
         except Exception as error:
-            self._remember(host, _FAILURE_TTL, error)
+            self._remember(host, _FAILURE_TTL, type(error)(*error.args))
             raise
         else:
             self._remember(host, ttl, addresses)
@@ -157,11 +159,13 @@ def is_address(host: str) -> bool:
     return ":" in host or host[host.rfind(".") + 1 :].isdigit()
 
 
-def one_of_each_family(addresses: list[str]) -> list[str]:
-    """More would let a host with many dead addresses cost as many connects."""
+def in_turns(addresses: Addresses) -> Addresses:
+    """The addresses to try, families in turns, and no more than a few: a host may have any number of dead ones."""
     if len(addresses) == 1:
         return addresses
-    return list({":" in address: address for address in reversed(addresses)}.values())[::-1]
+    six, four = ([a for a in addresses if (":" in a) is wanted] for wanted in (True, False))
+    mixed = [address for pair in zip_longest(six, four) for address in pair if address is not None]
+    return mixed[:_TRIED]
 
 
 def _has_ipv6_route() -> bool:

@@ -45,6 +45,9 @@ class Taker(Protocol):
     def start(self, queue: "Queue[Any]") -> None:
         """Begin the turn of the queue's first item; its slot is taken."""
 
+    def parked(self) -> None:
+        """Hear that a ready queue has to wait for its host."""
+
 
 class Host:
     """The slots of one host, and the queues that wait for one."""
@@ -96,6 +99,8 @@ class Throttle:
 
     def answered(self, name: str, seconds: float) -> None:
         """A host answered."""
+        if self._limit < self._concurrency:
+            self._limit = min(self._concurrency, self._limit + 1 / self._limit)
         if (host := self._hosts.get(name)) is not None:
             host.pace.answered(seconds, self._loop.time())
 
@@ -108,6 +113,21 @@ class Throttle:
         """Whether a host wants no request just now."""
         host = self._hosts.get(name)
         return host is not None and host.pace.free_at > self._loop.time()
+
+    def hold(self, name: str, seconds: float) -> None:
+        """Start no request to a host for so long, or until `let_go`."""
+        if (host := self._hosts.get(name)) is not None:
+            host.pace.free_at = max(host.pace.free_at, self._loop.time() + seconds)
+
+    def let_go(self, name: str) -> None:
+        """End a `hold`."""
+        if (host := self._hosts.get(name)) is not None:
+            host.pace.free_at = 0.0
+            if host.timer is not None:
+                host.timer.cancel()
+                host.timer = None
+            self.pass_on(host)
+            self.pump()
 
     def keep_apart(self, name: str, interval: float) -> None:
         """A host wants so many seconds between requests."""
@@ -148,6 +168,7 @@ class Throttle:
                 if queue.host.waiting is None:
                     queue.host.waiting = deque()
                 queue.host.waiting.append(queue)
+                lane.parked()
             if lane.ready:
                 self._rota.append(lane)
 
@@ -161,10 +182,16 @@ class Throttle:
         """Take a slot back and let the next queue of that host try."""
         host.active -= 1
         self.active -= 1
-        if self._limit < self._concurrency:
-            self._limit = min(self._concurrency, self._limit + 1 / self._limit)
-        self._next_of(host)
+        self.pass_on(host)
         self.forget(host)
+
+    def pass_on(self, host: Host) -> None:
+        """Let the next queue that waits for a host try."""
+        while host.waiting:
+            queue = host.waiting.popleft()
+            if queue.items:  # else its lane is closed
+                self.make_ready(queue)
+                break
 
     def forget(self, host: Host) -> None:
         """Drop a host that nobody uses: memory must not grow with the number of hosts ever seen."""
@@ -194,12 +221,5 @@ class Throttle:
 
     def _free(self, host: Host) -> None:
         host.timer = None
-        self._next_of(host)
+        self.pass_on(host)
         self.pump()
-
-    def _next_of(self, host: Host) -> None:
-        while host.waiting:
-            queue = host.waiting.popleft()
-            if queue.items:  # else its lane is closed
-                self.make_ready(queue)
-                break

@@ -6,6 +6,7 @@ of its own parser) is not done: what is in the Answer is what happened. Each pha
 
 import asyncio
 import ssl
+from collections import OrderedDict
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -19,7 +20,7 @@ from crawler.models import Answer
 from crawler.options import Options
 from crawler.poller import Poller
 from crawler.pool import Pool
-from crawler.resolver import Resolver, one_of_each_family
+from crawler.resolver import Resolver, in_turns
 from crawler.targets import Url
 from crawler.tls import Contexts, chain_problem, describe
 
@@ -27,6 +28,7 @@ __all__ = ["SocketTransport"]
 
 _STAGGER: Final = 0.25  # seconds until the next address is tried as well (RFC 8305, 5)
 _INTERIM: Final = 100  # interim responses to skip before the final one has to come
+_SESSIONS: Final = 1_000  # TLS sessions to resume
 _REST: Final = 64 * 1024  # bytes of body to read so that the connection can be kept
 _GONE: Final = (ConnectionError, EOFError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
@@ -47,6 +49,7 @@ class SocketTransport:
         self._connect_timeout = options.connect_timeout
         self._contexts = Contexts(options)
         self._poller = Poller()
+        self._sessions: OrderedDict[tuple[str, str, int], ssl.SSLSession] = OrderedDict()
         self._pool = Pool(options.concurrency)
         self._resolver = resolver
         self._guard = guard
@@ -77,6 +80,8 @@ class SocketTransport:
         if (kept := self._pool.take(ask.url.origin)) is not None:
             try:
                 return await self._converse(kept, ask, clock, deadline)
+            except HeadError:
+                pass  # some servers send a body after HEAD, and it may come late: then this was it
             except _GONE:
                 # The server may close an idle connection just as we use it. Only then, a second one is tried.
                 if clock.has_bytes:
@@ -92,11 +97,12 @@ class SocketTransport:
             addresses = await self._resolver.resolve(url.host, url.port, deadline)
         self._guard.check(addresses)
         clock.start("connect")
-        connection = await self._connect(one_of_each_family(addresses), url.port, clock, self._soon(deadline))
+        connection = await self._connect(in_turns(addresses), url.port, clock, self._soon(deadline))
         if url.scheme == "https":
             clock.start("ssl")
             try:
-                secured = await connection.secure(self._contexts.strict, url.host, self._soon(deadline))
+                session = self._sessions.get(url.origin)
+                secured = await connection.secure(self._contexts.strict, url.host, self._soon(deadline), session)
                 connection.tls = describe(secured)
             except ssl.SSLCertVerificationError as error:
                 connection.close()
@@ -115,16 +121,18 @@ class SocketTransport:
         failures: list[BaseException] = []
         running: set[asyncio.Task[Connection]] = set()
         try:
-            for address in addresses:
+            for place, address in enumerate(addresses):
                 running.add(asyncio.ensure_future(Connection.open(address, port, self._poller, deadline)))
-                patience = None if address is addresses[-1] else _STAGGER
+                # Families race; an address more of one family is for when the others have failed.
+                patience = _STAGGER if place == 0 and (":" in address) != (":" in addresses[1]) else None
                 while running:
                     done, running = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-                    for attempt in done:
-                        if (failure := attempt.exception()) is None:
-                            clock.ip = attempt.result().ip
-                            return attempt.result()
-                        failures.append(failure)
+                    connected = [attempt for attempt in done if attempt.exception() is None]
+                    if connected:
+                        running.update(connected[1:])
+                        clock.ip = connected[0].result().ip
+                        return connected[0].result()
+                    failures += [failure for attempt in done if (failure := attempt.exception()) is not None]
                     if patience is not None:
                         break
             raise failures[0]
@@ -158,6 +166,8 @@ class SocketTransport:
             await connection.send(ask.request, deadline)
             clock.start("wait")
             head, rest = await _read_head(connection, clock, deadline)
+            if connection.tls is not None:
+                self._keep_session(ask.url, connection)
             if ask.body and 200 <= head.status < 300:
                 text = await _read_body(connection, head, rest, ask.body, deadline)
             else:
@@ -169,6 +179,14 @@ class SocketTransport:
             else:
                 connection.close()
         return head, text
+
+    def _keep_session(self, url: Url, connection: Connection) -> None:
+        """Keep what spares the next handshake with an origin most of its work (TLS 1.3: it comes with the answer)."""
+        if (session := connection.session) is not None and session.has_ticket:
+            self._sessions[url.origin] = session
+            self._sessions.move_to_end(url.origin)
+            if len(self._sessions) > _SESSIONS:
+                self._sessions.popitem(last=False)
 
     def _soon(self, deadline: float) -> float:
         return min(deadline, self._loop.time() + self._connect_timeout)

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import msgspec
+
 from crawler.bodies import title_of
 from crawler.models import (
     REPORTED_HEADERS,
@@ -31,6 +33,7 @@ _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _COME_BACK: Final = frozenset({429, 503})  # may say when (RFC 9110, 10.2.3; RFC 6585, 4)
 LONGEST_WAIT: Final = 60.0  # seconds; a server may ask for a week
 _COOKIES: Final = 50
+_COOKIE = re.compile(r"[\x20-\x7e]{1,4096}")  # others could not be sent back whole (RFC 6265, 4.1.1 and 6.1)
 _NONE: Final[Mapping[tuple[str, str], str]] = {}  # most probes meet no cookie: one for all saves memory
 _OWN_FAULTS: Final = 8  # times that a fault of this machine's is waited out before it is reported
 _NEVER_ASKED: Final = frozenset({"dns", "connect", "tls"})  # phases that end before the method is sent
@@ -153,6 +156,8 @@ class Probe:
         url = join(self.url, location)
         if isinstance(url, ProbeError):
             return url
+        if url.authorization is None and url.origin == self.url.origin:
+            url = msgspec.structs.replace(url, authorization=self.url.authorization)
         self._visited |= {(self.url.href, self.cookie_for(self.url))}
         self._keep_cookies(answer)
         if (url.href, self.cookie_for(url)) in self._visited:
@@ -168,7 +173,7 @@ class Probe:
     def _keep_cookies(self, answer: Answer) -> None:
         """Take the cookies of a redirect, for its own host; what else RFC 6265 says of them is for longer journeys."""
         for name, value in answer.headers:
-            if name == "set-cookie" and len(self._cookies) < _COOKIES:
+            if name == "set-cookie" and len(self._cookies) < _COOKIES and _COOKIE.fullmatch(value):
                 key, _, rest = value.partition("=")
                 self._cookies = {**self._cookies, (self.host, key.strip()): rest.partition(";")[0].strip()}
 
