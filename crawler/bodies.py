@@ -97,7 +97,7 @@ def body_text(head: Head, body: bytes | bytearray, cap: int) -> str:
     It can always be encoded again.
     """
     codings = (head.get("content-encoding") or "").lower().replace(" ", "").split(",")
-    for coding in reversed(codings[:_CODINGS]):
+    for coding in reversed(codings[-_CODINGS:]):
         if (unpack := _UNPACK.get(coding)) is not None:
             body = unpack(bytes(body), cap)
     named = _CHARSET.search(head.get("content-type") or "") or _CHARSET.search(body[:1024].decode("latin-1"))

@@ -119,7 +119,7 @@ def probe(
         raise typer.BadParameter("name URLs, or a file of them with --file", param_hint="URL")
     urls, counts = urls or [], Counts()
     try:
-        total = _total(urls, file)
+        total = _total(urls, file) if sys.stderr is not None and sys.stderr.isatty() else None
         with _opened(output) as stream:
             shape = format_ or ("table" if stream.isatty() else "ndjson")
             write = open_writer(shape, stream).write

@@ -1,8 +1,9 @@
 """The object graph, put together in one place, and `probe`, the shortest way through it."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -18,11 +19,14 @@ from crawler.transport import SocketTransport
 
 __all__ = ["open_prober", "probe"]
 
+_HELD: Final = 50_000  # lines that wait for the result of an equal one
+_SLICE: Final = 1_000
+
 
 @asynccontextmanager
 async def open_prober(options: Options) -> AsyncIterator[Prober]:
     """A prober that works until the context is left."""
-    options = options.guarded("any")
+    options = options.checked().guarded("any")
     guard = Guard(options.guard, options.allow)
     options = msgspec.structs.replace(options, concurrency=within_descriptors(options.concurrency))
     throttle = Throttle(options.concurrency, options.per_host, options.interval)
@@ -79,6 +83,8 @@ class _Twins:
         self._found: dict[tuple[str, str | None], ProbeResult] = {}
         self._waiting: dict[tuple[str, str | None], list[Target]] = {}
         self._wanted: dict[int, tuple[str, str | None]] = {}
+        self._held = 0
+        self._freed = asyncio.Event()
 
     async def firsts(self, urls: Iterable[str | bytes] | AsyncIterable[str | bytes]) -> AsyncIterator[Target]:
         """The targets to probe, and those of which the result is known by now."""
@@ -91,6 +97,8 @@ class _Twins:
                 target.found = result
             elif wanted in self._waiting:
                 self._waiting[wanted].append(target)
+                self._held += 1
+                await self._room()
                 continue
             else:
                 self._waiting[wanted] = []
@@ -103,4 +111,15 @@ class _Twins:
         if wanted is None:
             return []
         self._found[wanted] = result
-        return self._waiting.pop(wanted)
+        waiting = self._waiting.pop(wanted)
+        self._held -= len(waiting)
+        self._freed.set()
+        return waiting
+
+    async def _room(self) -> None:
+        """Hold no more lines than that, however many ask for the same; and let others work in between."""
+        if self._held % _SLICE == 0:
+            await asyncio.sleep(0)
+        while self._held >= _HELD:
+            self._freed.clear()
+            await self._freed.wait()

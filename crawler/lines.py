@@ -25,8 +25,13 @@ def count_lines(path: str) -> int | None:
     """
     if path == "-" or not Path(path).is_file():
         return None
+    count, rest = 0, b""
     with Path(path).open("rb") as file:
-        return sum(1 for line in file if line.strip())
+        while chunk := file.read(_CHUNK):
+            *lines, rest = (rest + chunk).split(b"\n")
+            count += sum(1 for line in lines if line.strip())
+            rest = rest[:_LONGEST]
+    return count + bool(rest.strip())
 
 
 async def read_lines(path: str) -> AsyncIterator[bytes]:
@@ -62,12 +67,15 @@ async def _chunks(path: str) -> AsyncIterator[bytes]:
         else:  # it must not hold up the probes while it has nothing
             reader = asyncio.StreamReader()
             loop = asyncio.get_running_loop()
+            descriptor = os.dup(file.fileno())
             transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), file)
             try:
                 while chunk := await reader.read(_CHUNK):
                     yield chunk
             finally:
                 transport.close()
+                os.set_blocking(descriptor, True)  # a terminal is shared with whoever comes after us
+                os.close(descriptor)
 
 
 def _may_wait(file: IO[bytes]) -> bool:

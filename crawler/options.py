@@ -38,7 +38,15 @@ _NETWORK: Final = {"panel": "Network"}
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A record whose values are checked wherever it comes from, once."""
+    """A record whose values are checked where it is made from outside (`of`) and where it is used (`checked`)."""
+
+    def checked(self) -> Self:
+        """The same record, once its values are found to be within their bounds.
+
+        Raises:
+            OptionError: One is not; `place` is its name.
+        """
+        return self.of(msgspec.structs.asdict(self))
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:

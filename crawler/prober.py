@@ -15,7 +15,7 @@ from crawler.robots import SIZE as ROBOTS_SIZE
 from crawler.robots import Robots
 from crawler.targets import Target, Url, each, join
 from crawler.throttle import Throttle
-from crawler.verdict import LONGEST_WAIT, Probe
+from crawler.verdict import LONGEST_WAIT, REDIRECTS, Probe
 
 __all__ = ["HttpProber", "Prober", "Transport"]
 
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _FREE_RETRIES: Final = 100  # before a batch's retry budget counts
 _ROBOTS_WAIT: Final = 0.1  # seconds until it is looked again whether a robots.txt has come
+_ROBOTS_REDIRECTS: Final = 5
 _ENOUGH: Final = 3  # HEADs that failed where GET passed
 _REMEMBERED: Final = 10_000  # hosts of which habits are known
 
@@ -124,6 +125,8 @@ class _Batch:
             return
         if probe.is_tentative and prober.habits.refuses_head(host):
             probe.method = "GET"
+        last = probe.hops[-1] if probe.hops else None
+        confirms = last is not None and last.method == "HEAD" and last.url == probe.url.href
         method, started = probe.method, self._now()
         answer = await prober.transport.hop(method, probe.url, self._headers(probe), probe.patience, self._body)
         seconds = self._now() - started
@@ -133,8 +136,8 @@ class _Batch:
             prober.throttle.answered(host, seconds)
         elif answer.error.group == "LOCAL_ERROR":
             prober.throttle.shrink()
-        if prober.options.method == "auto":
-            prober.habits.learn(host, method, answer.is_good)
+        if answer.is_good and (confirms or method == "HEAD"):
+            prober.habits.learn(host, method)
         self._take(probe, answer, seconds)
 
     async def _is_welcome(self, probe: Probe, robots: Robots) -> bool:
@@ -145,24 +148,36 @@ class _Batch:
                 probe.not_before = self._now() + _ROBOTS_WAIT
                 return False
             answer, started = None, self._now()
+            self._prober.throttle.hold(url.host, probe.patience)  # the others of this host wait without a slot
             try:
-                where = join(url, ROBOTS_PATH)
-                assert isinstance(where, Url)
-                answer = await self._prober.transport.hop("GET", where, self._abroad, probe.patience / 2, ROBOTS_SIZE)
+                answer = await self._fetch_robots(url, probe.patience / 2)
             finally:
                 robots.learn(url.origin, answer)
+                self._prober.throttle.keep_apart(url.host, robots.delay(url.origin))
+                self._prober.throttle.let_go(url.host)
             probe.spend(self._now() - started)
             if probe.patience <= 0:
                 probe.fail(answer.error or ProbeError.of("http.timed_out", f"{ROBOTS_PATH} took all of the time"))
                 return False
             if delay := robots.delay(url.origin):
-                self._prober.throttle.keep_apart(url.host, delay)
                 probe.not_before = self._now() + min(delay, LONGEST_WAIT)
                 return False
         if not robots.allows(url.origin, url.href):
             probe.fail(ProbeError.of("robots.disallowed", f"{ROBOTS_PATH} does not allow it"))
             return False
         return True
+
+    async def _fetch_robots(self, url: Url, patience: float) -> Answer:
+        """Ask for an origin's robots.txt, through five redirects at most (RFC 9309, 2.3.1.2)."""
+        where, until = join(url, ROBOTS_PATH), self._now() + patience
+        for _ in range(1 + _ROBOTS_REDIRECTS):
+            assert isinstance(where, Url)
+            left = until - self._now()
+            answer = await self._prober.transport.hop("GET", where, self._abroad, left, ROBOTS_SIZE)
+            location = answer.header("location") if answer.status in REDIRECTS else None
+            if location is None or isinstance(where := join(where, location), ProbeError):
+                break
+        return answer
 
     def _take(self, probe: Probe, answer: Answer, seconds: float) -> None:
         """Let the probe decide, within what the batch may spend on retries."""
@@ -192,12 +207,11 @@ class _Habits:
         """Whether HEAD has failed there so often, and GET has not, that HEAD is not worth a request."""
         return self._refusals.get(host, 0) >= _ENOUGH
 
-    def learn(self, host: str, method: str, is_good: bool) -> None:
-        """Count a GET that followed a failed HEAD; a HEAD that passes proves the contrary."""
+    def learn(self, host: str, method: str) -> None:
+        """Count a GET that passed where HEAD had failed; a HEAD that passes proves the contrary."""
         if method == "HEAD":
-            if is_good:
-                self._refusals.pop(host, None)
-        elif is_good:
+            self._refusals.pop(host, None)
+        else:
             self._refusals[host] = self._refusals.get(host, 0) + 1
             self._refusals.move_to_end(host)
             if len(self._refusals) > _REMEMBERED:

@@ -5,11 +5,13 @@ record, counters equal the records, equal URLs are probed once. A store fills in
 One suite of tests runs against every store.
 """
 
+import asyncio
 import uuid
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import Final
 
 from crawler.errors import TaskNotFound
 from crawler.models import ProbeResult, Status, Task
@@ -17,6 +19,8 @@ from crawler.options import Options
 from crawler.targets import Target, Url, targets
 
 __all__ = ["MemoryRegistry", "Registry"]
+
+_SLICE: Final = 1_000  # lines that are taken in at once
 
 
 class Registry(ABC):
@@ -123,7 +127,11 @@ class MemoryRegistry(Registry):
         return MappingProxyType(self._tasks)
 
     async def _insert(self, task: Task, lines: Iterable[Target]) -> None:
-        batch = _Batch(lines)
+        batch = _Batch()
+        for target in lines:
+            batch.take(target)
+            if batch.total % _SLICE == 0:
+                await asyncio.sleep(0)  # others have work too
         task.total = batch.total
         self._tasks[task.id], self._batches[task.id] = task, batch
 
@@ -144,13 +152,8 @@ class MemoryRegistry(Registry):
             if target.seq not in batch.recorded:
                 yield target
 
-    async def _results(self, task: Task) -> AsyncIterator[ProbeResult]:
-        # By position, for the list grows while this waits for its reader.
-        records = self._batches[task.id].records
-        position = 0
-        while position < len(records):
-            yield records[position]
-            position += 1
+    def _results(self, task: Task) -> AsyncIterator[ProbeResult]:
+        return self._batches[task.id].follow()
 
     def _found(self, task: Task) -> Sequence[ProbeResult]:
         return tuple(self._batches[task.id].records)
@@ -159,7 +162,7 @@ class MemoryRegistry(Registry):
 class _Batch:
     """The lines of a Task and what is recorded of them."""
 
-    def __init__(self, lines: Iterable[Target]) -> None:
+    def __init__(self) -> None:
         self.total = 0
         self.records: list[ProbeResult] = []
         self.recorded: set[int] = set()
@@ -167,13 +170,21 @@ class _Batch:
             tuple[str, str | None], list[Target]
         ] = {}  # by what they ask for; the first of each is the one probed
         self._firsts: dict[int, tuple[str, str | None]] = {}
-        for target in lines:
-            self.total += 1
-            wanted = target.wanted
-            same = self._lines.setdefault(wanted, [])
-            if not same:
-                self._firsts[target.seq] = wanted
-            same.append(target)
+
+    def take(self, target: Target) -> None:
+        """Take one more line in."""
+        self.total += 1
+        same = self._lines.setdefault(target.wanted, [])
+        if not same:
+            self._firsts[target.seq] = target.wanted
+        same.append(target)
+
+    async def follow(self) -> AsyncIterator[ProbeResult]:
+        """The records, by position, for their list grows while this waits for its reader."""
+        position = 0
+        while position < len(self.records):
+            yield self.records[position]
+            position += 1
 
     def add(self, result: ProbeResult) -> Iterator[ProbeResult]:
         """Record a result for every line that asks for its target and has none; gives those records."""

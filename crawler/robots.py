@@ -1,6 +1,7 @@
 """robots.txt, for those who choose to obey it (RFC 9309)."""
 
 import re
+import time
 from collections import OrderedDict
 from typing import Final
 
@@ -13,6 +14,8 @@ __all__ = ["PATH", "SIZE", "Robots"]
 PATH: Final = "/robots.txt"
 SIZE: Final = 500 * 1024  # bytes that have to be read (RFC 9309, 2.5)
 
+_HOLDS: Final = 24 * 3600.0  # seconds that rules are kept (RFC 9309, 2.4)
+_FAILURE_HOLDS: Final = 60.0  # seconds until a server in trouble is asked again
 _REMEMBERED: Final = 10_000  # origins
 _LONGEST_DELAY: Final = 60.0  # seconds; a file may ask for a year
 _AGENT = re.compile(r"user[- ]?agent\s*[:\s]\s*(.*)", re.IGNORECASE)
@@ -26,12 +29,12 @@ class Robots:
 
     def __init__(self, user_agent: str) -> None:
         self._agent = user_agent.lower()
-        self._rules: OrderedDict[Origin, Protego | None] = OrderedDict()
+        self._rules: OrderedDict[Origin, tuple[float, Protego | None]] = OrderedDict()  # with when to ask again
         self._fetching: set[Origin] = set()
 
     def knows(self, origin: Origin) -> bool:
         """Whether the rules of an origin are known."""
-        return origin in self._rules
+        return self._rules.get(origin, (0.0, None))[0] > time.monotonic()
 
     def begin(self, origin: Origin) -> bool:
         """Whether it falls to the caller to fetch the rules; false if somebody already does."""
@@ -50,18 +53,20 @@ class Robots:
         if answer is None:
             return
         text = "User-agent: *\nDisallow: /" if (answer.status or 0) >= 500 else answer.body
-        self._rules[origin] = Protego.parse(_rules_for(self._agent, text)) if text is not None else None
+        holds = _HOLDS if answer.error is None and (answer.status or 0) < 500 else _FAILURE_HOLDS
+        rules = Protego.parse(_rules_for(self._agent, text)) if text is not None else None
+        self._rules[origin] = (time.monotonic() + holds, rules)
         if len(self._rules) > _REMEMBERED:
             self._rules.popitem(last=False)
 
     def allows(self, origin: Origin, href: str) -> bool:
         """Whether a URL may be asked for."""
-        rules = self._rules.get(origin)
+        _, rules = self._rules.get(origin, (0.0, None))
         return rules is None or bool(rules.can_fetch(href, "*"))
 
     def delay(self, origin: Origin) -> float:
         """Seconds that the origin wants between requests."""
-        rules = self._rules.get(origin)
+        _, rules = self._rules.get(origin, (0.0, None))
         return min(float(rules.crawl_delay("*") or 0.0), _LONGEST_DELAY) if rules is not None else 0.0
 
 

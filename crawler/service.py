@@ -5,6 +5,7 @@
 
 import asyncio
 import ipaddress
+import logging
 import signal
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -16,18 +17,22 @@ from aiohttp import web
 
 from crawler.compose import open_prober
 from crawler.engine import LocalEngine
-from crawler.models import FirstRecord, Task
+from crawler.errors import TaskNotFound
+from crawler.models import FirstRecord, ProbeResult, Task
 from crawler.options import Options, ServiceOptions
 from crawler.problems import answer_problems, read_json
 from crawler.registry import MemoryRegistry, Registry
 
 __all__ = ["TASKS", "create_app", "run_service"]
 
+log = logging.getLogger(__name__)
+
 Tasks = Mapping[str, Mapping[str, Any]]
 
 TASKS: Final[web.AppKey[Tasks]] = web.AppKey("TASKS", Mapping)
 _STATE: Final = web.AppKey["_State"]("STATE")
 
+_SHUTDOWN: Final = 5.0  # seconds for answers under way when the service is stopped
 _CHUNK: Final = 64 * 1024  # bytes of a streamed answer that are worth a system call
 
 
@@ -51,7 +56,7 @@ def create_app(
         The application. `app[TASKS]`, and `app["TASKS"]` as ever, is a live read-only mapping of Tasks by id.
     """
     # A stranger may submit: unless told otherwise, what only this machine can reach is not probed for him.
-    options = (options or Options()).guarded("public")
+    options = (options or Options()).checked().guarded("public")
     state = _State(options, registry or MemoryRegistry(), service or ServiceOptions())
     app = web.Application(middlewares=[answer_problems])
     app[_STATE] = state
@@ -112,8 +117,12 @@ async def tasks(request: web.Request) -> web.StreamResponse:
     async def parts() -> AsyncIterator[bytes]:
         opening = b"{"
         for task in list(state.registry.tasks.values()):
+            try:
+                shown = state.shown(task)
+            except TaskNotFound:  # deleted while the ones before it were sent
+                continue
             yield opening + msgspec.json.encode(task.id) + b":"
-            async for part in state.shown(task):
+            async for part in shown:
                 yield part
             opening = b","
         yield b"{}" if opening == b"{" else b"}"
@@ -153,11 +162,14 @@ class _State:
             yield
             await self.engine.close()
 
-    async def shown(self, task: Task) -> AsyncIterator[bytes]:
-        """A Task as the first contract shows it, in pieces of JSON."""
-        yield b'{"status":' + msgspec.json.encode(task.status) + b',"result":{'
+    def shown(self, task: Task) -> AsyncIterator[bytes]:
+        """A Task as the first contract shows it, in pieces of JSON; once begun, it goes on to its end."""
+        return self._pieces(task.status, self.registry.results(task.id))
+
+    async def _pieces(self, status: str, results: AsyncIterator[ProbeResult]) -> AsyncIterator[bytes]:
+        yield b'{"status":' + msgspec.json.encode(status) + b',"result":{'
         shown: set[str] = set()  # a URL submitted twice is one key
-        async for result in self.registry.results(task.id):
+        async for result in results:
             if result.url not in shown:
                 comma = b"," if shown else b""
                 shown.add(result.url)
@@ -195,13 +207,18 @@ async def _stream(request: web.Request, parts: AsyncIterator[bytes]) -> web.Stre
     if request.method == "HEAD":  # aiohttp would send what is written, and the client take it for the next answer
         return response
     chunk = bytearray()
-    async for part in parts:
-        chunk += part
-        if len(chunk) > _CHUNK:
-            await response.write(bytes(chunk))
-            chunk.clear()
-    await response.write(bytes(chunk))
-    await response.write_eof()
+    try:
+        async for part in parts:
+            chunk += part
+            if len(chunk) > _CHUNK:
+                await response.write(bytes(chunk))
+                chunk.clear()
+        await response.write(bytes(chunk))
+        await response.write_eof()
+    except Exception:  # half an answer is sent: an error in JSON would stand in the middle of it, so it is cut off
+        log.exception("an answer could not be sent to its end")
+        if request.transport is not None:
+            request.transport.abort()
     return response
 
 
@@ -216,12 +233,14 @@ async def _serve(app: web.Application, host: str, port: int, announce: Callable[
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
         await site.start()
         announce(f"http://{f'[{host}]' if ':' in host else host}:{runner.addresses[0][1]}")
         await stop.wait()
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one ends it at once
+            asyncio.get_running_loop().remove_signal_handler(number)
     finally:
         await runner.cleanup()

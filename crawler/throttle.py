@@ -123,6 +123,7 @@ class Throttle:
         """End a `hold`."""
         if (host := self._hosts.get(name)) is not None:
             host.pace.free_at = 0.0
+            host.pace.start(self._loop.time())  # what it was held for was a request too
             if host.timer is not None:
                 host.timer.cancel()
                 host.timer = None

@@ -5,6 +5,7 @@ of its own parser) is not done: what is in the Answer is what happened. Each pha
 """
 
 import asyncio
+import errno
 import ssl
 from collections import OrderedDict
 from contextlib import suppress
@@ -29,6 +30,7 @@ __all__ = ["SocketTransport"]
 _STAGGER: Final = 0.25  # seconds until the next address is tried as well (RFC 8305, 5)
 _INTERIM: Final = 100  # interim responses to skip before the final one has to come
 _SESSIONS: Final = 1_000  # TLS sessions to resume
+_NEXT: Final = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})  # then ask its next address
 _REST: Final = 64 * 1024  # bytes of body to read so that the connection can be kept
 _GONE: Final = (ConnectionError, EOFError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
@@ -121,8 +123,14 @@ class SocketTransport:
         failures: list[BaseException] = []
         running: set[asyncio.Task[Connection]] = set()
         try:
+            dialled: dict[asyncio.Task[Connection], str] = {}
+            given_up: set[bool] = set()  # families of which one address failed otherwise than by refusing
             for place, address in enumerate(addresses):
-                running.add(asyncio.ensure_future(Connection.open(address, port, self._poller, deadline)))
+                if (":" in address) in given_up:
+                    continue
+                attempt = asyncio.ensure_future(Connection.open(address, port, self._poller, deadline))
+                dialled[attempt] = address
+                running.add(attempt)
                 # Families race; an address more of one family is for when the others have failed.
                 patience = _STAGGER if place == 0 and (":" in address) != (":" in addresses[1]) else None
                 while running:
@@ -132,7 +140,12 @@ class SocketTransport:
                         running.update(connected[1:])
                         clock.ip = connected[0].result().ip
                         return connected[0].result()
-                    failures += [failure for attempt in done if (failure := attempt.exception()) is not None]
+                    for attempt in done:
+                        failure = attempt.exception()
+                        assert failure is not None
+                        failures.append(failure)
+                        if getattr(failure, "errno", None) not in _NEXT:
+                            given_up.add(":" in dialled[attempt])
                     if patience is not None:
                         break
             raise failures[0]

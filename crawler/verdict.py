@@ -26,9 +26,9 @@ from crawler.models import (
 from crawler.options import Options
 from crawler.targets import Target, Url, join
 
-__all__ = ["LONGEST_WAIT", "Probe"]
+__all__ = ["LONGEST_WAIT", "REDIRECTS", "Probe"]
 
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _COME_BACK: Final = frozenset({429, 503})  # may say when (RFC 9110, 10.2.3; RFC 6585, 4)
 LONGEST_WAIT: Final = 60.0  # seconds; a server may ask for a week
@@ -108,7 +108,7 @@ class Probe:
         self.hops.append(
             Hop(self.url.href, self.method, answer.status, answer.ip, answer.timings, problem.type if problem else None)
         )
-        if problem is None and answer.status in _REDIRECTS and (location := answer.header("location")):
+        if problem is None and answer.status in REDIRECTS and (location := answer.header("location")):
             problem = self._follow(location, answer)
             if problem is None:
                 return

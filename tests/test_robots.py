@@ -282,6 +282,11 @@ def test_the_rules_for_us_are_those_that_the_parser_finds_among_all(lines: list[
     assert robots.delay(ORIGIN) == (whole.crawl_delay("crawler/0.1") or 0.0), text
 
 
+def test_groups_of_one_name_add_up() -> None:
+    robots = learned("User-agent: *\nDisallow: /a\n\nUser-agent: x\nDisallow: /b\n\nUser-agent: *\nDisallow: /c\n")
+    assert [robots.allows(ORIGIN, f"http://a.test/{path}") for path in "abc"] == [False, True, False]
+
+
 @given(st.text(max_size=300), st.text(max_size=20))
 def test_any_text_is_endured(text: str, agent: str) -> None:
     robots = learned(text, agent)
