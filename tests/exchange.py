@@ -46,6 +46,11 @@ class Connection:
                 await self._flush()
             self._in.write(await self._receive())
 
+    @property
+    def resumed(self) -> bool:
+        """Whether the handshake went on from an earlier one."""
+        return self._tls is not None and bool(self._tls.session_reused)
+
     async def listen(self) -> NoReturn:
         """Fill the reader; raise when the client leaves, be it by FIN: no client under test half-closes."""
         data = b""

@@ -4,13 +4,15 @@ import asyncio
 import gzip
 import io
 import json
+import signal
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
 
 import crawler
@@ -347,3 +349,33 @@ async def test_stopping_the_application_stops_its_work(site: Site) -> None:
         await submit(client, [site.url(f"/hang/{number}") for number in range(20)])
         await site.until(lambda: site.active == 8)
     await site.until(lambda: site.active == 0)
+
+
+async def test_a_task_deleted_while_all_are_sent_is_left_out_or_sent_whole(client: Client) -> None:
+    big = await submit(client, [f"no url {number:060}" for number in range(60_000)])
+    await finished(client, big)
+    small = await submit(client, ["x"])
+    await finished(client, small)
+    async with client.get("/tasks") as response:  # more than fits into the buffers between us
+        async with client.delete(f"/tasks/{small}") as deleted:
+            assert deleted.status == 204
+        tasks = await response.json()
+    assert len(tasks[big]["result"]) == 60_000
+    assert tasks.get(small, {"result": {"x": None}})["result"].keys() == {"x"}
+
+
+async def test_the_service_stops_in_time_though_a_client_is_half_way_through_its_request() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "crawler", "--port", "0", stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    port = int((await process.stdout.readline()).split(b":")[2].split(b".")[0])
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b'POST /submit HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"urls"')
+    await writer.drain()
+    async with ClientSession() as session, session.get(f"http://127.0.0.1:{port}/tasks") as response:
+        assert response.status == 200  # so the half request has been taken up too
+    process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(25):
+        assert await process.wait() == 0
+    writer.close()

@@ -4,7 +4,9 @@ import time
 
 import pytest
 
+import crawler
 from tests.certs import Authority
+from tests.exchange import Exchange
 from tests.names import Names
 from tests.probing import asking, probe_all, probe_one, verdict
 from tests.site import OnAccept, Site
@@ -198,3 +200,29 @@ async def test_a_handshake_that_never_comes() -> None:
         result = await probe_one(site.url("/"), connect_timeout=0.4, retries=0)
     assert verdict(result) == "tls.timed_out"
     assert (result.error and result.error.phase) == "tls"
+
+
+async def test_after_a_refusal_the_next_address_is_asked(names: Names) -> None:
+    names.a("two.test", "127.0.0.7", "127.0.0.9")
+    names.a("dead.test", "127.0.0.7", "127.0.0.8")
+    async with Site(host="127.0.0.9") as site:
+        result = await probe_one(site.url("/ok", host="two.test"), **asking(names))
+        assert (verdict(result), result.ip, result.attempts) == (200, "127.0.0.9", 1)
+        assert verdict(await probe_one(site.url("/ok", host="dead.test"), retries=0, **asking(names))) == "tcp.refused"
+
+
+async def test_a_tls_session_is_resumed(authority: Authority) -> None:
+    async with Site(tls=authority.good()) as site:
+        urls = [site.url(f"/close-after?{number}", host="localhost") for number in range(2)]
+        reused: list[bool] = []
+
+        async def ending(x: Exchange) -> None:
+            reused.append(x.connection.resumed)
+            x.keep = False
+            await x.reply(200, [("Connection", "close")])
+
+        site.on("/close-after", ending)
+        async with crawler.open_prober(crawler.Options(cafile=str(authority.cafile))) as prober:
+            for seq, url in enumerate(urls):
+                assert (await prober.probe(crawler.Target.of(seq, url))).status == 200
+    assert reused == [False, True]
