@@ -61,7 +61,7 @@ class Pace:
 
     def keep_apart(self, interval: float) -> None:
         """Leave at least so many seconds between requests from now on."""
-        self._told = True
+        self._told = self._told or interval > 0
         self._interval = max(self._interval, interval)
 
     def _slow_down(self, now: float) -> None:

@@ -226,19 +226,20 @@ async def test_a_lane_reads_no_further_than_it_needs() -> None:
 async def test_a_lane_that_closes_passes_on_the_turn_it_was_given() -> None:
     """Woken for a host's free slot, but the last slot goes elsewhere; then it closes: the next in line has to go."""
     works, throttle = Works(), Throttle(concurrency=2, per_host=1)
-    async with Lane(throttle, works.turn) as third, Lane(throttle, works.turn) as second:
-        async with Lane(throttle, works.turn) as first:
-            one, elsewhere = fill(first, [Piece("host"), Piece("elsewhere")])
-            [waiting] = fill(third, [Piece("host")])
-            async with Lane(throttle, works.turn) as closing:
-                fill(second, [Piece("other")])
-                fill(closing, [Piece("host")])
-                one.gate.set()
-                elsewhere.gate.set()
-                await settle()
-        waiting.gate.set()
-        third.seal()
-        assert [piece async for piece in third] == [waiting]
+    async with Lane(throttle, works.turn) as other, Lane(throttle, works.turn) as waiting:
+        [first] = fill(other, [Piece("host")])
+        async with Lane(throttle, works.turn) as closing:
+            fill(closing, [Piece("host")])
+            [last] = fill(waiting, [Piece("host")])
+            waiting.seal()
+            rest = fill(other, [Piece(name) for name in ("one", "two", "three")])
+            await settle()
+            first.gate.set()
+            await settle()
+        for piece in [*rest, last]:
+            piece.gate.set()
+        async with asyncio.timeout(5):
+            assert [piece async for piece in waiting] == [last]
 
 
 async def test_a_lane_reads_on_when_what_it_has_ready_has_to_wait_for_its_host() -> None:

@@ -207,7 +207,7 @@ def test_a_fault_that_stays_is_reported_after_longer_and_longer_waits() -> None:
         clock.time = probe.not_before
         probe.take(fault(), 0.0)
     assert len(waits) == 8
-    assert all(0.25 * 2**n <= wait <= 0.5 * 2**n for n, wait in enumerate(waits))
+    assert all(min(0.25 * 2**n, 30) <= wait <= 0.5 * 2**n for n, wait in enumerate(waits))
     assert (probe.result.outcome, probe.result.attempts) == ("failed", 1)
     assert probe.result.errors == {"http": "LOCAL_ERROR"}
     assert probe.result.error is not None
@@ -233,9 +233,10 @@ class Piece:
 
 
 async def let_pass(throttle: Throttle, count: int) -> None:
-    """As many turns without trouble, one after the other."""
+    """As many good answers, one after the other."""
 
-    async def turn(_: Piece) -> bool:
+    async def turn(piece: Piece) -> bool:
+        throttle.answered(piece.host, 0.001)
         return True
 
     async with Lane(throttle, turn) as lane:
@@ -284,8 +285,7 @@ async def test_slots_shrink_by_half_of_those_in_use_and_grow_back_one_by_one() -
         lane.seal()
         async for _ in lane:
             pass
-    # From 32 on, one more for as many turns as there are slots: 64 turns are less than two of them.
-    assert 32 <= throttle._limit <= 34
+    assert throttle._limit == 32, "no turn that brings no answer is a reason to grow"
     await let_pass(throttle, 32 * 32)
     assert 48 <= throttle._limit < 64
     await let_pass(throttle, 64 * 32)

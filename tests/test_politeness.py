@@ -123,6 +123,12 @@ def test_an_interval_that_the_host_asked_for_is_not_forgotten_with_its_last_requ
     assert pace.is_hurt(now=100.0)
 
 
+def test_a_host_that_asked_for_no_interval_is_forgotten() -> None:
+    pace = Pace(8)
+    pace.keep_apart(0.0)
+    assert not pace.is_hurt(now=100.0)
+
+
 @pytest.mark.parametrize("path", ["/retry-after/1?status=429", "/retry-after-date/1?status=503"])
 async def test_retry_after_holds_back_all_of_its_host_and_nothing_of_another(path: str, site: Site) -> None:
     page, started = Page(site), now()
