@@ -247,5 +247,5 @@ def test_whatever_happens_the_slots_stay_within_bounds_and_come_back(
         assert pace.limit == slots or pace.is_hurt(now)
     answer(pace, 100 + slots * slots, quickest, now)  # a hundred to forget what was, the others to grow
     assert pace.limit == slots
-    told = any(what == "keep_apart" and seconds > 0 for what, seconds, *_ in happening)
+    told = any(what == "keep_apart" and how_long[0] > 0 for what, *how_long in happening)
     assert pace.is_hurt(max(now, pace.free_at)) is told
