@@ -18,8 +18,9 @@ _HOLDS: Final = 24 * 3600.0  # seconds that rules are kept (RFC 9309, 2.4)
 _FAILURE_HOLDS: Final = 60.0  # seconds until a server in trouble is asked again
 _REMEMBERED: Final = 10_000  # origins
 _LONGEST_DELAY: Final = 60.0  # seconds; a file may ask for a year
-_AGENT = re.compile(r"user[- ]?agent\s*[:\s]\s*(.*)", re.IGNORECASE)
-_NO_RULE = re.compile(r"(?:site[- ]?maps?|host)\s*[:\s]", re.IGNORECASE)
+_AGENT = re.compile(r"user[- ]?agent(?:\s*:|\s|$)\s*(.*)", re.IGNORECASE)
+_OF_THE_SITE = re.compile(r"(?:site-?maps?|host)(?:\s*:|\s|$)", re.IGNORECASE)
+_RULE = re.compile(r".*:|(?:dis\w*|allow|crawl[- ]delay|request[- ]rate|visit[- ]time)(?:\s|$)", re.IGNORECASE)
 
 Origin = tuple[str, str, int]
 
@@ -80,14 +81,12 @@ def _rules_for(agent: str, text: str) -> str:
     in_head = False  # among the names that a group begins with
     for line in text.removeprefix("\ufeff").splitlines():
         line = line.partition("#")[0].strip()
-        if not line or _NO_RULE.match(line):
-            continue
         if (named := _AGENT.match(line)) is not None:
             fit = max(fit if in_head else 0, _fit(named[1].lower(), agent))
             in_head = True
             if fit > best:
                 best, rules = fit, []
-        else:
+        elif _RULE.match(line) and not _OF_THE_SITE.match(line):
             in_head = False
             if fit and fit == best:
                 rules.append(line)

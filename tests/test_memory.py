@@ -265,8 +265,13 @@ async def test_http_where_tls_should_be_and_the_reverse(site: Site, authority: A
 async def test_memory_that_is_used_is_seen(site: Site) -> None:
     """Fifty bodies of 4 MiB, asked for: were this below the bound, the bound would show nothing."""
 
+    all_have_it = asyncio.Barrier(COUNT)
+
     async def large(x: Exchange) -> None:
-        await x.reply(body=b"a" * (4 * MIB))
+        await x.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (4 * MIB))
+        await x.send(b"a" * (4 * MIB - 1))
+        await all_have_it.wait()  # but for its last byte
+        await x.send(b"a")
 
     site.on("/large", large)
     options = {"title": True, "max_read": 4 * MIB, "timeout": 20}

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from protego import Protego
 
@@ -271,15 +271,22 @@ LINES = st.one_of(
     st.sampled_from(["/", "/a", "/ab", ""]).map(lambda path: f"allow:{path}"),
     st.sampled_from(["1", "2", "x", ""]).map(lambda delay: f"Crawl-delay: {delay}"),
     st.sampled_from(["", "   ", "# remark", "Sitemap: http://a.test/map", "Host: a.test", "nonsense", "x: y"]),
+    st.sampled_from(["Disallow /a", "Crawl-delay 1", "allow /", "Sitemap x", "dissallow: /", "disallow", "a: b"]),
 )
 
 
+@settings(max_examples=1000)
 @given(st.lists(LINES, max_size=12), st.sampled_from(["/", "/a", "/ab", "/axb", "/b", "/bc"]))
 def test_the_rules_for_us_are_those_that_the_parser_finds_among_all(lines: list[str], path: str) -> None:
     text, href = "\n".join(lines), f"http://a.test{path}"
     robots, whole = learned(text), Protego.parse(text)
     assert robots.allows(ORIGIN, href) == whole.can_fetch(href, "crawler/0.1"), text
     assert robots.delay(ORIGIN) == (whole.crawl_delay("crawler/0.1") or 0.0), text
+
+
+def test_what_is_no_line_of_such_a_file_parts_no_names() -> None:
+    robots = learned("User-agent: crawler\nSitemap: http://a.test/map\nnonsense\nUser-agent: x\nDisallow /a\n")
+    assert [robots.allows(ORIGIN, f"http://a.test/{path}") for path in "ab"] == [False, True]
 
 
 def test_groups_of_one_name_add_up() -> None:
