@@ -36,19 +36,16 @@ class CertificateError(ValueError):
 
 
 class Certificate(msgspec.Struct, frozen=True, gc=False):
-    """Names are the common name, or failing that the organisation; times are unix seconds.
+    """Names are the common name, or failing that the organisation; `not_after` is in unix seconds.
 
     Attributes:
         names_its_issuer: Whether it says where its issuer's certificate can be had (RFC 5280, 4.2.2.1), as those of
             public authorities do: with it, a missing issuer is one that the server forgot to send.
-        self_issued: Whether subject and issuer are the same.
     """
 
     issuer: str | None
     subject: str | None
-    not_before: int
     not_after: int
-    self_issued: bool
     names_its_issuer: bool
 
 
@@ -64,14 +61,11 @@ def read_certificate(der: bytes) -> Certificate:
         fields = list(_children(der, signed[1], signed[2], 6))
         has_version = fields[0][0] == _EXPLICIT_0  # only the first version leaves it out
         _, _, issuer, validity, subject = fields[has_version : 5 + has_version]
-        begins, ends = _children(der, validity[1], validity[2])
-        issuer_der, subject_der = der[issuer[1] : issuer[2]], der[subject[1] : subject[2]]
+        _, ends = _children(der, validity[1], validity[2])
         return Certificate(
-            issuer=_name(issuer_der),
-            subject=_name(subject_der),
-            not_before=_time(der, begins),
+            issuer=_name(der[issuer[1] : issuer[2]]),
+            subject=_name(der[subject[1] : subject[2]]),
             not_after=_time(der, ends),
-            self_issued=issuer_der == subject_der,
             names_its_issuer=_AUTHORITY_INFO in der and _CA_ISSUERS in der,
         )
     except (ValueError, IndexError, StopIteration, OverflowError) as error:

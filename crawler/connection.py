@@ -48,6 +48,8 @@ class Connection:
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
             number = sock.connect_ex((ip, port))
+            if number == errno.ENETUNREACH and family == socket.AF_INET:
+                number = errno.ENETDOWN  # said at once, it is by our own routes: none leads to the internet
             if number not in _UNDER_WAY:
                 raise OSError(number, os.strerror(number))
             connection = cls(sock, ip, poller)

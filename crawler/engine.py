@@ -27,10 +27,11 @@ class LocalEngine:
 
     async def stop(self, task_id: str) -> None:
         """Stop the work on a Task, requests in flight included; returns when nothing of it runs."""
-        workers = self._workers.pop(task_id, [])
+        workers = self._workers.get(task_id, [])
         for future in workers:
             future.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
+        self._workers.pop(task_id, None)
 
     async def close(self) -> None:
         """Stop all work."""

@@ -78,7 +78,8 @@ class ErrorType(NamedTuple):
 # `robots.` and `local.` are ours, for what a browser's report does not tell apart.
 ERROR_TYPES: Final[dict[str, ErrorType]] = {
     "dns.name_not_resolved": ErrorType("DNS_ERROR", "dns", False, "the name does not exist, or has no address"),
-    "dns.unreachable": ErrorType("DNS_ERROR", "dns", True, "no DNS server could be reached"),
+    # Ours, unlike the other failures of DNS: it says nothing of the name.
+    "dns.unreachable": ErrorType("LOCAL_ERROR", "dns", True, "no DNS server could be reached"),
     "dns.failed": ErrorType(
         "DNS_ERROR", "dns", True, "the DNS server failed or refused (SERVFAIL, REFUSED, bad answer)"
     ),
@@ -113,7 +114,8 @@ ERROR_TYPES: Final[dict[str, ErrorType]] = {
     "robots.disallowed": ErrorType("BLOCKED", "url", False, "robots.txt does not allow it, and was to be obeyed"),
     "local.descriptors": ErrorType("LOCAL_ERROR", "connect", True, "this process ran out of file descriptors"),
     "local.ports": ErrorType("LOCAL_ERROR", "connect", True, "this machine ran out of ports towards the address"),
-    "local.network": ErrorType("LOCAL_ERROR", "connect", True, "this machine's network or memory failed"),
+    "local.memory": ErrorType("LOCAL_ERROR", "connect", True, "this machine ran out of memory for connections"),
+    "local.network": ErrorType("LOCAL_ERROR", "connect", True, "this machine's network is down, or leads nowhere"),
     "abandoned": ErrorType("ABANDONED", "http", True, "the probe was stopped before it had a verdict"),
     "unknown": ErrorType("UNKNOWN", "http", False, "a fault in this program; please report it"),
 }

@@ -45,8 +45,8 @@ _ERRNO: Final = {
     errno.EMFILE: "local.descriptors",
     errno.ENFILE: "local.descriptors",
     errno.ENETDOWN: "local.network",
-    errno.ENOBUFS: "local.network",
-    errno.ENOMEM: "local.network",
+    errno.ENOBUFS: "local.memory",
+    errno.ENOMEM: "local.memory",
     errno.EACCES: "tcp.failed",
     errno.EPERM: "tcp.failed",
     errno.EINVAL: "tcp.failed",
@@ -72,7 +72,7 @@ _CARES: Final = {
     cares.ARES_EBADHINTS: "dns.failed",
     cares.ARES_EOF: "dns.failed",
     cares.ARES_ESERVICE: "dns.failed",
-    cares.ARES_ENOMEM: "local.network",
+    cares.ARES_ENOMEM: "local.memory",
     cares.ARES_EFILE: "local.network",
     cares.ARES_ENOTINITIALIZED: "local.network",
     cares.ARES_ELOADIPHLPAPI: "local.network",
@@ -85,7 +85,7 @@ _GETADDRINFO: Final = {
     socket.EAI_NONAME: "dns.name_not_resolved",
     socket.EAI_NODATA: "dns.name_not_resolved",
     socket.EAI_AGAIN: "dns.unreachable",
-    socket.EAI_MEMORY: "local.network",
+    socket.EAI_MEMORY: "local.memory",
     socket.EAI_SYSTEM: "local.network",
 }
 
@@ -153,7 +153,7 @@ _CLASSES: Final[dict[str, str]] = {
     "asyncio.exceptions.LimitOverrunError": "http.response.invalid",
     "concurrent.futures._base.CancelledError": "abandoned",
     "asyncio.exceptions.CancelledError": "abandoned",
-    "MemoryError": "local.network",
+    "MemoryError": "local.memory",
     "socket.gaierror": "dns.failed",
     "socket.herror": "dns.failed",
     # ssl

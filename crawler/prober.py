@@ -25,6 +25,7 @@ _FREE_RETRIES: Final = 100  # before a batch's retry budget counts
 _ROBOTS_WAIT: Final = 0.1  # seconds until it is looked again whether a robots.txt has come
 _ROBOTS_REDIRECTS: Final = 5
 _ENOUGH: Final = 3  # HEADs that failed where GET passed
+_SHORTAGES: Final = frozenset({"local.descriptors", "local.ports", "local.memory"})  # fewer requests at once help
 _REMEMBERED: Final = 10_000  # hosts of which habits are known
 
 
@@ -134,7 +135,7 @@ class _Batch:
             prober.throttle.refused(host, min(answer.retry_after or 0.0, LONGEST_WAIT))
         elif answer.error is None:
             prober.throttle.answered(host, seconds)
-        elif answer.error.group == "LOCAL_ERROR":
+        elif answer.error.type in _SHORTAGES:
             prober.throttle.shrink()
         if answer.is_good and (confirms or method == "HEAD"):
             prober.habits.learn(host, method)

@@ -166,9 +166,8 @@ class _Batch:
         self.total = 0
         self.records: list[ProbeResult] = []
         self.recorded: set[int] = set()
-        self._lines: dict[
-            tuple[str, str | None], list[Target]
-        ] = {}  # by what they ask for; the first of each is the one probed
+        # By what they ask for; the first of each is the one probed.
+        self._lines: dict[tuple[str, str | None], list[Target]] = {}
         self._firsts: dict[int, tuple[str, str | None]] = {}
 
     def take(self, target: Target) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import aiodns
 import pycares
-from aiodns.error import ARES_ENODATA
+from aiodns.error import ARES_ECONNREFUSED, ARES_ENODATA
 
 from crawler.options import Options, parse_resolve, parse_server
 
@@ -21,9 +21,7 @@ _SOCKET_BUFFER: Final = 2**21  # bytes: thousands of answers may arrive while th
 _TRIED: Final = 4  # addresses of one host, each after the one before has refused
 _CACHED: Final = 20_000  # names
 _LONGEST_TTL: Final = 300.0  # seconds, whatever the zone says
-_FAILURE_TTL: Final = (
-    5.0  # seconds: long enough for the other URLs of a dead name, short enough for a retry to ask anew
-)
+_FAILURE_TTL: Final = 5.0  # seconds: long enough for a dead name's other URLs, short enough for a retry to ask anew
 _RESOLUTION_DELAY: Final = 0.05  # seconds that an IPv4 answer waits for the IPv6 one (RFC 8305, 3)
 
 Addresses = list[str]
@@ -103,7 +101,8 @@ class Resolver:
         try:
             addresses, ttl = await (self._ask_for_both(host) if self._dual else self._ask_in_turn(host))
         except Exception as error:
-            self._remember(host, _FAILURE_TTL, type(error)(*error.args))
+            if error.args[:1] != (ARES_ECONNREFUSED,):  # no server could be reached: that says nothing of the name
+                self._remember(host, _FAILURE_TTL, type(error)(*error.args))
             raise
         else:
             self._remember(host, ttl, addresses)

@@ -16,7 +16,7 @@ from crawler.pace import Pace
 __all__ = ["Item", "Throttle", "Turn"]
 
 _REMEMBERED: Final = 10_000  # hosts that were told to slow down and have no work now
-_BREATH: Final = 0.5  # seconds in which faults of this machine count as one
+_GROWTH: Final = 0.02  # slots that an answer gives back after faults of this machine took them
 
 
 class Item(Protocol):
@@ -52,15 +52,21 @@ class Taker(Protocol):
 class Host:
     """The slots of one host, and the queues that wait for one."""
 
-    __slots__ = ("active", "name", "pace", "queues", "timer", "waiting")
+    __slots__ = ("active", "held_until", "name", "pace", "queues", "timer", "waiting")
 
     def __init__(self, name: str, pace: Pace) -> None:
         self.name = name
         self.pace = pace
+        self.held_until = 0.0  # by us, while its robots.txt is fetched
         self.active = 0
         self.queues = 0
         self.waiting: deque[Queue[Any]] | None = None  # most hosts never have one
         self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    def free_at(self) -> float:
+        """Loop time before which no request may start."""
+        return max(self.pace.free_at, self.held_until)
 
 
 class Queue(Generic[T]):
@@ -89,7 +95,6 @@ class Throttle:
         self._limit = float(concurrency)
         self._per_host = per_host
         self._interval = interval
-        self._shrunk_at = 0.0
         self._hosts: dict[str, Host] = {}
         self._hurt: OrderedDict[str, Pace] = OrderedDict()
         self._rota: deque[Taker] = deque()  # lanes with a ready queue, in the order of their turns
@@ -100,7 +105,7 @@ class Throttle:
     def answered(self, name: str, seconds: float) -> None:
         """A host answered."""
         if self._limit < self._concurrency:
-            self._limit = min(self._concurrency, self._limit + 1 / self._limit)
+            self._limit = min(self._concurrency, self._limit + _GROWTH)
         if (host := self._hosts.get(name)) is not None:
             host.pace.answered(seconds, self._loop.time())
 
@@ -112,17 +117,17 @@ class Throttle:
     def is_held(self, name: str) -> bool:
         """Whether a host wants no request just now."""
         host = self._hosts.get(name)
-        return host is not None and host.pace.free_at > self._loop.time()
+        return host is not None and host.free_at > self._loop.time()
 
     def hold(self, name: str, seconds: float) -> None:
         """Start no request to a host for so long, or until `let_go`."""
         if (host := self._hosts.get(name)) is not None:
-            host.pace.free_at = max(host.pace.free_at, self._loop.time() + seconds)
+            host.held_until = self._loop.time() + seconds
 
     def let_go(self, name: str) -> None:
         """End a `hold`."""
         if (host := self._hosts.get(name)) is not None:
-            host.pace.free_at = 0.0
+            host.held_until = 0.0
             host.pace.start(self._loop.time())  # what it was held for was a request too
             if host.timer is not None:
                 host.timer.cancel()
@@ -136,11 +141,11 @@ class Throttle:
             host.pace.keep_apart(interval)
 
     def shrink(self) -> None:
-        """This machine is at its limits (descriptors, ports, memory): use fewer slots for a while."""
-        now = self._loop.time()
-        if now - self._shrunk_at > _BREATH:
-            self._shrunk_at = now
-            self._limit = max(1.0, min(self._limit, self.active) / 2)
+        """A turn failed because this machine is at its limits (descriptors, ports, memory): do with a slot less.
+
+        Of turns that fail together each takes its own away, so that those are left which this machine can bear.
+        """
+        self._limit = max(1.0, min(self._limit, float(self.active)) - 1.0)
 
     # What lanes do.
 
@@ -211,9 +216,9 @@ class Throttle:
         if host.active >= host.pace.limit:
             return False
         now = self._loop.time()
-        if host.pace.free_at > now:
+        if host.free_at > now:
             if host.timer is None:
-                host.timer = self._loop.call_at(host.pace.free_at, self._free, host)
+                host.timer = self._loop.call_at(host.free_at, self._free, host)
             return False
         host.pace.start(now)
         host.active += 1

@@ -35,7 +35,7 @@ LONGEST_WAIT: Final = 60.0  # seconds; a server may ask for a week
 _COOKIES: Final = 50
 _COOKIE = re.compile(r"[\x20-\x7e]{1,4096}")  # others could not be sent back whole (RFC 6265, 4.1.1 and 6.1)
 _NONE: Final[Mapping[tuple[str, str], str]] = {}  # most probes meet no cookie: one for all saves memory
-_OWN_FAULTS: Final = 8  # times that a fault of this machine's is waited out before it is reported
+_OWN_FAULTS: Final = 6  # times that a fault of this machine's is waited out, half a minute in all, before it is told
 _NEVER_ASKED: Final = frozenset({"dns", "connect", "tls"})  # phases that end before the method is sent
 
 

@@ -46,9 +46,10 @@ class Names:
     A rule's name is a name, or "*.zone" for all names below a zone that have no rule of their own.
     """
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.host = host
-        self.port = 0
+        self.port = port
+        self._wanted = port
         self.queries: list[tuple[str, str]] = []
         """(name, type) as asked, in order, names in lower case without the last dot."""
         self._rules: dict[str, Rule] = {}
@@ -126,7 +127,7 @@ class Names:
         loop = asyncio.get_running_loop()
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         while True:
-            self._listener = socket.create_server((self.host, 0), family=family)
+            self._listener = socket.create_server((self.host, self._wanted), family=family)
             self.port = self._listener.getsockname()[1]
             try:
                 self._datagrams, _ = await loop.create_datagram_endpoint(
@@ -134,6 +135,8 @@ class Names:
                 )
             except OSError:  # someone has this port for UDP: try another
                 self._listener.close()
+                if self._wanted:
+                    raise
             else:
                 self._listener.setblocking(False)
                 loop.add_reader(self._listener, self._accept)

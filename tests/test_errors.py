@@ -18,7 +18,7 @@ from crawler.errors import (
 
 # The table of the contract: the words that clients of `/tasks` know, and the types that `error.type` may have.
 GROUPS = {
-    "DNS_ERROR": ["dns.name_not_resolved", "dns.unreachable", "dns.failed"],
+    "DNS_ERROR": ["dns.name_not_resolved", "dns.failed"],
     "TIMEOUT": ["dns.timed_out", "tcp.timed_out", "tls.timed_out", "http.timed_out"],
     "CONNECTION_ERROR": [
         "tcp.refused",
@@ -41,7 +41,7 @@ GROUPS = {
     "HTTP_ERROR": ["http.protocol.error", "http.response.invalid", "http.failed"],
     "INVALID_URL": ["url.invalid", "url.scheme"],
     "BLOCKED": ["address.blocked", "robots.disallowed"],
-    "LOCAL_ERROR": ["local.descriptors", "local.ports", "local.network"],
+    "LOCAL_ERROR": ["dns.unreachable", "local.descriptors", "local.ports", "local.memory", "local.network"],
     "ABANDONED": ["abandoned"],
     "UNKNOWN": ["unknown"],
 }

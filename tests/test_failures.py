@@ -197,7 +197,7 @@ def test_too_late_is_what_the_phase_says(error: Exception, phase: str, expected:
         (errno.EMFILE, "local.descriptors"),
         (errno.ENFILE, "local.descriptors"),
         (errno.ENETDOWN, "local.network"),
-        (errno.ENOBUFS, "local.network"),
+        (errno.ENOBUFS, "local.memory"),
         (errno.EDOM, "tcp.failed"),
     ],
     ids=lambda value: errno.errorcode[value] if isinstance(value, int) else value,

@@ -19,6 +19,8 @@ from crawler.prober import HttpProber
 from crawler.targets import Target
 from crawler.throttle import Throttle
 from crawler.verdict import Probe
+from tests.names import Names
+from tests.probing import probe_one, verdict
 from tests.site import Site
 
 OWN_FAULTS = [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM, errno.ENETDOWN]
@@ -130,6 +132,12 @@ def can_unshare() -> bool:
         return False
 
 
+async def in_a_network_of_its_own(program: str) -> tuple[int, list[Any], str]:
+    """Run a Python program where there is only loopback."""
+    script = 'ip link set lo up && exec "$@"'
+    return await run(["unshare", "-rn", "sh", "-c", script, "sh", sys.executable, "-c", program], [])
+
+
 FEW_PORTS = """
 import asyncio, collections, sys, uvloop
 from tests.probing import probe_all, verdict
@@ -153,9 +161,58 @@ uvloop.run(main())
 
 @pytest.mark.skipif(not can_unshare(), reason="needs `unshare --net`")
 async def test_with_ten_ports_fifty_at_once_are_all_right() -> None:
-    script = 'ip link set lo up && exec "$@"'
-    code, out, err = await run(["unshare", "-rn", "sh", "-c", script, "sh", sys.executable, "-c", FEW_PORTS], [])
-    assert (code, out) == (0, ["as it should be"]), err
+    assert await in_a_network_of_its_own(FEW_PORTS) == (0, ["as it should be"], "")
+
+
+# --- The network ---
+
+
+async def test_a_dns_server_that_cannot_be_reached_is_waited_for(site: Site) -> None:
+    async with Names() as names:
+        port = names.port
+    probing = asyncio.ensure_future(probe_one(site.url("/ok", host="a.test"), retries=0, dns=[f"127.0.0.1:{port}"]))
+    await asyncio.sleep(0.5)  # as long as the first wait is: it has tried and failed
+    async with Names(port=port) as names:
+        names.a("a.test", "127.0.0.1")
+        result = await probing
+    assert (verdict(result), result.attempts) == (200, 1)
+    assert {hop.error for hop in result.hops[:-1]} == {"dns.unreachable"}
+
+
+async def test_a_dns_server_that_is_not_there_is_no_fault_of_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crawler.verdict._backoff", lambda _: 0.01)
+    result = await probe_one("http://any.test/", dns=["127.0.0.1:9"])
+    assert (verdict(result), result.errors) == ("dns.unreachable", {"http": "LOCAL_ERROR"})
+    assert (result.attempts, len(result.hops)) == (1, 7)
+
+
+# A network of its own, that leads nowhere until somebody gives it the address.
+NO_NETWORK = """
+import asyncio, subprocess, sys, uvloop, crawler.verdict
+from tests.probing import probe_all, verdict
+from tests.site import Site
+
+async def main():
+    async with Site(host="0.0.0.0") as site:
+        urls = [site.url(f"/ok?{number}", host="192.0.2.1") for number in range(20)]
+        probing = asyncio.ensure_future(probe_all(urls, retries=0))
+        await asyncio.sleep(0.5)
+        subprocess.run(["ip", "address", "add", "192.0.2.1/32", "dev", "lo"], check=True)
+        results = await probing
+    assert {(verdict(result), result.attempts) for result in results} == {(200, 1)}, results
+    assert all(result.hops[0].error == "local.network" for result in results), results
+    crawler.verdict._backoff = lambda _: 0.01
+    [result] = await probe_all(["http://192.0.2.2/"])
+    assert (verdict(result), result.errors) == ("local.network", {"http": "LOCAL_ERROR"}), result
+    print('"as it should be"')
+
+uvloop.run(main())
+"""
+
+
+@pytest.mark.skipif(not can_unshare(), reason="needs `unshare --net`")
+async def test_a_network_that_is_down_is_waited_for() -> None:
+    assert await in_a_network_of_its_own(NO_NETWORK) == (0, ["as it should be"], "")
 
 
 # --- Any of them, told by the kernel to a probe ---
@@ -206,7 +263,7 @@ def test_a_fault_that_stays_is_reported_after_longer_and_longer_waits() -> None:
         waits.append(probe.not_before - clock.time)
         clock.time = probe.not_before
         probe.take(fault(), 0.0)
-    assert len(waits) == 8
+    assert len(waits) == 6
     assert all(min(0.25 * 2**n, 30) <= wait <= 0.5 * 2**n for n, wait in enumerate(waits))
     assert (probe.result.outcome, probe.result.attempts) == ("failed", 1)
     assert probe.result.errors == {"http": "LOCAL_ERROR"}
@@ -218,7 +275,7 @@ def test_a_fault_that_stays_costs_no_attempt_whatever_retries_there_are() -> Non
     probe = a_probe(Hands(), retries=5)
     while not probe.done:
         probe.take(fault(), 0.0)
-    assert (probe.result.attempts, len(probe.result.hops)) == (1, 9)
+    assert (probe.result.attempts, len(probe.result.hops)) == (1, 7)
 
 
 # --- Slots ---
@@ -268,41 +325,42 @@ async def peak(throttle: Throttle, count: int = 200) -> int:
     return most
 
 
-async def test_slots_shrink_by_half_of_those_in_use_and_grow_back_one_by_one() -> None:
-    throttle = Throttle(concurrency=64, per_host=1000)
-    assert await peak(throttle) == 64
-    shrunk = asyncio.Event()
+async def shortage(throttle: Throttle, count: int, fails: int) -> None:
+    """So many pieces of work at once, of which the first few fail for want of something."""
 
-    async def shrink(_: Piece) -> bool:
-        if not shrunk.is_set():
+    async def turn(_: Piece) -> bool:
+        nonlocal fails
+        await asyncio.sleep(0)
+        if fails:
+            fails -= 1
             throttle.shrink()
-            shrunk.set()
         return True
 
-    async with Lane(throttle, shrink) as lane:
-        for _ in range(64):
+    async with Lane(throttle, turn) as lane:
+        for _ in range(count):
             lane.put(Piece())
         lane.seal()
-        async for _ in lane:
-            pass
-    assert throttle._limit == 32, "no turn that brings no answer is a reason to grow"
-    await let_pass(throttle, 32 * 32)
-    assert 48 <= throttle._limit < 64
-    await let_pass(throttle, 64 * 32)
+        assert len([piece async for piece in lane]) == count
+
+
+async def test_slots_shrink_to_what_this_machine_can_bear_and_grow_back_with_answers() -> None:
+    throttle = Throttle(concurrency=64, per_host=1000)
+    assert await peak(throttle) == 64
+    await shortage(throttle, 64, fails=24)
+    assert throttle._limit == 40, "no turn that brings no answer is a reason to grow"
+    assert await peak(throttle) == 40
+    await let_pass(throttle, 50)
+    assert 40.9 < throttle._limit < 41.1
+    await let_pass(throttle, 50 * 64)
     assert throttle._limit == 64
     assert await peak(throttle) == 64
 
 
-async def test_faults_that_come_together_shrink_once_and_never_below_one_slot() -> None:
+async def test_there_is_always_one_slot_left() -> None:
     throttle = Throttle(concurrency=8, per_host=8)
-    throttle.active = 8  # as if all were taken
-    for _ in range(8):
-        throttle.shrink()
-    assert throttle._limit == 4
-    for _ in range(10):
-        throttle._shrunk_at = 0.0  # as if a while had passed
-        throttle.shrink()
+    await shortage(throttle, 50, fails=50)
     assert throttle._limit == 1
+    assert await peak(throttle) == 1
 
 
 async def test_a_prober_in_trouble_goes_on_until_all_is_done() -> None:
@@ -310,9 +368,9 @@ async def test_a_prober_in_trouble_goes_on_until_all_is_done() -> None:
     transport = FourAtOnce()
     throttle = Throttle(concurrency=32, per_host=32)
     prober = HttpProber(Options(retries=0), transport, throttle)
-    results = [r async for r in prober.probe_many(Target.of(n, f"http://h{n}.test/") for n in range(60))]
+    results = [r async for r in prober.probe_many(Target.of(n, f"http://h{n}.test/") for n in range(400))]
     assert {(result.outcome, result.attempts) for result in results} == {("ok", 1)}
-    assert transport.refused > 0
+    assert 28 <= transport.refused < 200, "it does not run against the wall again and again"
 
 
 class FourAtOnce:

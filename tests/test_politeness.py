@@ -11,6 +11,7 @@ import pytest
 import crawler
 from crawler import ProbeResult
 from crawler.pace import Pace
+from crawler.throttle import Throttle
 from tests.exchange import Exchange
 from tests.names import Names
 from tests.probing import asking, probe_all, probe_one, verdict
@@ -173,6 +174,20 @@ async def test_retry_after_holds_back_what_is_under_way_at_its_host(site: Site) 
     started = now()
     await probe_all([site.url("/refuse"), site.url("/no-head")], retries=0)
     assert min(gets) >= started + 1
+
+
+async def test_a_retry_after_stands_when_a_hold_for_another_reason_ends() -> None:
+    throttle = Throttle(concurrency=8, per_host=8)
+    throttle.host("host")
+    throttle.hold("host", 60)
+    throttle.refused("host", 30)
+    throttle.let_go("host")
+    assert throttle.is_held("host")
+    throttle.host("other")
+    throttle.hold("other", 60)
+    assert throttle.is_held("other")
+    throttle.let_go("other")
+    assert not throttle.is_held("other")
 
 
 # --- How often, and how many ---

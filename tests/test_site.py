@@ -32,17 +32,6 @@ async def site() -> AsyncIterator[Site]:
         yield site
 
 
-@pytest.fixture
-async def names() -> AsyncIterator[Names]:
-    async with Names() as names:
-        yield names
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("certs"))
-
-
 @contextlib.asynccontextmanager
 async def connected(
     site: Site, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"

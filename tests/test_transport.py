@@ -74,10 +74,6 @@ async def test_a_name_that_does_not_resolve(rule: str, expected: str, names: Nam
     assert result.errors == {"http": "TIMEOUT" if rule == "silent" else "DNS_ERROR"}
 
 
-async def test_a_dns_server_that_is_not_there() -> None:
-    assert verdict(await probe_one("http://any.test/", dns=["127.0.0.1:9"])) == "dns.unreachable"
-
-
 async def test_no_search_domain_makes_a_name_of_another_host(names: Names) -> None:
     await probe_one("http://bad.test/", retries=0, **asking(names))
     assert {name for name, _ in names.queries} == {"bad.test"}
