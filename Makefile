@@ -9,7 +9,7 @@ BIN = $(VENV)/bin
 INSTALL = $(BIN)/pip --disable-pip-version-check --quiet install -c constraints.txt
 DEBIAN = scripts/system-packages
 
-.PHONY: help run test check format coverage bench documents matrix lock system clean
+.PHONY: help run test check format coverage bench chaos documents matrix lock system clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ coverage: $(VENV)/.dev system ## show the lines that no test reaches
 
 bench: $(VENV)/.dev /usr/sbin/nginx ## measure against other tools; ARGS='...' goes to bench.run
 	$(BIN)/python -m bench.run $(ARGS)
+
+chaos: $(VENV)/.dev ## kill the service 200 times while it works, and look what is lost; ARGS='--rounds 1000'
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 documents: $(VENV)/.dev ## rewrite the tables and outputs in README and docs from the code
 	$(BIN)/python -m tests.documents

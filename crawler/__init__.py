@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 from crawler.compose import open_prober, probe
-from crawler.errors import ERROR_TYPES, CrawlerError, InputError, OptionError, TaskNotFound, TransitionError
+from crawler.errors import ERROR_TYPES, CrawlerError, InputError, OptionError, StoreError, TaskNotFound, TransitionError
 from crawler.models import Counts, Hop, ProbeError, ProbeResult, Task, Timings, TLSInfo
 from crawler.options import VERSION, Options, ServiceOptions
 from crawler.registry import MemoryRegistry, Registry
@@ -31,6 +31,7 @@ __all__ = [
     "ProbeResult",
     "Registry",
     "ServiceOptions",
+    "StoreError",
     "TLSInfo",
     "Target",
     "Task",

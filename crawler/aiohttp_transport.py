@@ -57,24 +57,40 @@ class AiohttpTransport:
             max_field_size=LIMIT,
             max_line_size=LIMIT,
             max_headers=_FIELDS,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-            timeout=aiohttp.ClientTimeout(sock_connect=options.connect_timeout),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             trace_configs=[_send_trace()],
         )
         # A reset on a fresh connection would be retried in silence: two requests for one attempt.
         self._session._retry_connection = False
 
-    async def hop(self, method: str, url: Url, headers: list[tuple[str, str]], timeout: float, body: int = 0) -> Answer:
-        """Send one request and read the response head, within `timeout` seconds. Failures are in the Answer.
+    async def hop(
+        self,
+        method: str,
+        url: Url,
+        headers: list[tuple[str, str]],
+        timeout: float,
+        *,
+        connect_timeout: float,
+        body: int = 0,
+        content: bytes = b"",
+    ) -> Answer:
+        """Send one request, with `content`, and read the response head. Failures are in the Answer.
 
-        Of the body of a good answer, `body` bytes are read.
+        It all takes `timeout` seconds at most, and connecting and its TLS handshake `connect_timeout` each. Of the body
+        of a good answer, `body` bytes are read.
         """
         clock = Clock()
         _clock.set(clock)
         try:
             async with asyncio.timeout(timeout) as limit:
                 response = await self._session.request(
-                    method, URL(url.href, encoded=True), headers=headers, allow_redirects=False, proxy=self._proxy
+                    method,
+                    URL(url.href, encoded=True),
+                    headers=headers,
+                    data=content or None,
+                    allow_redirects=False,
+                    proxy=self._proxy,
+                    timeout=aiohttp.ClientTimeout(sock_connect=connect_timeout),
                 )
             try:
                 head = Head.of(response.status, (1, 1), [(_text(n).lower(), _text(v)) for n, v in response.raw_headers])
@@ -108,20 +124,24 @@ class _Connector(aiohttp.TCPConnector):
             ssl=client_context(options),
             use_dns_cache=False,
         )
-        self._connect_timeout = options.connect_timeout
         self._guard = guard
         self._is_proxied = options.proxy is not None
 
     async def _wrap_create_connection(
-        self, *args: Any, addr_infos: list[Any], ssl: ssl.SSLContext | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        addr_infos: list[Any],
+        timeout: aiohttp.ClientTimeout,
+        ssl: ssl.SSLContext | None = None,
+        **kwargs: Any,
     ) -> tuple[asyncio.Transport, ResponseHandler]:
         clock = _clock.get()
         clock.start("connect")
         dialled = None
         try:
-            dialled = await self._dial(addr_infos, clock)
+            dialled = await self._dial(addr_infos, clock, timeout.sock_connect)
             clock.start("ssl" if ssl else "send")
-            async with asyncio.timeout(self._connect_timeout):
+            async with asyncio.timeout(timeout.sock_connect):
                 transport, handler = await self._loop.create_connection(
                     *args, sock=dialled, ssl=ssl, server_hostname=kwargs["server_hostname"]
                 )
@@ -140,13 +160,13 @@ class _Connector(aiohttp.TCPConnector):
         """TLS through the proxy, to the target."""
         clock = _clock.get()
         clock.start("ssl")
-        async with asyncio.timeout(self._connect_timeout):
+        async with asyncio.timeout(kwargs["timeout"].sock_connect):
             transport, handler = await super()._start_tls_connection(*args, **kwargs)
         clock.tls = describe(transport.get_extra_info("ssl_object"))
         clock.start("send")
         return transport, handler
 
-    async def _dial(self, addr_infos: list[Any], clock: Clock) -> socket.socket:
+    async def _dial(self, addr_infos: list[Any], clock: Clock, patience: float | None) -> socket.socket:
         """The first address that takes a connection."""
         for family, kind, protocol, _, address in addr_infos:
             if not self._is_proxied:
@@ -155,7 +175,7 @@ class _Connector(aiohttp.TCPConnector):
             dialled = socket.socket(family, kind, protocol)
             try:
                 dialled.setblocking(False)
-                async with asyncio.timeout(self._connect_timeout):
+                async with asyncio.timeout(patience):
                     await self._loop.sock_connect(dialled, address)
             except BaseException as error:
                 dialled.close()

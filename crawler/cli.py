@@ -1,34 +1,45 @@
 """The command line: parse, compose, print, exit code."""
 
-import asyncio
-import errno
 import gc
 import os
-import signal
-import stat
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext, suppress
-from pathlib import Path
-from typing import Annotated, Any, TextIO
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, nullcontext
+from typing import Annotated, Any
 
 import msgspec
 import typer
-import uvloop
 from typer.core import TyperGroup
 
+from crawler import remote
 from crawler.compose import probe as probe_urls
+from crawler.console import (
+    OK,
+    SOME_NOT_OK,
+    USAGE,
+    Column,
+    File,
+    Input,
+    Output,
+    Shape,
+    Urls,
+    check_given,
+    ended_well,
+    lines_of,
+    opened,
+    progress,
+    run,
+    tell,
+)
 from crawler.errors import InputError
 from crawler.flags import takes
-from crawler.lines import count_lines, read_lines
+from crawler.inputs import Line
+from crawler.lines import Choice, count_lines
 from crawler.models import Counts, ProbeResult
 from crawler.options import VERSION, Options, ServiceOptions
-from crawler.outputs import Format, open_writer
+from crawler.outputs import open_writer
 
 __all__ = ["main"]
-
-OK, SOME_NOT_OK, USAGE, TERMINATED = 0, 1, 2, 143  # and 130 on Ctrl-C, which typer sees to
-
 
 _COLLECT_AFTER = 50_000
 
@@ -59,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else OK
     except InputError as error:
-        print(f"crawler: {error}", file=sys.stderr)
+        tell(f"crawler: {error}")
         return USAGE
     return OK
 
@@ -99,89 +110,55 @@ def serve(service: ServiceOptions, options: Options) -> None:
 @takes(options=Options)
 def probe(
     options: Options,
-    urls: Annotated[list[str] | None, typer.Argument(metavar="URL...", help="URLs to probe.")] = None,
-    file: Annotated[
-        str | None, typer.Option("--file", "-f", metavar="FILE", help="Read URLs from a file, a line each; - is stdin.")
-    ] = None,
-    format_: Annotated[
-        Format | None,
-        typer.Option("--format", envvar="CRAWLER_FORMAT", help="Default: table on a terminal, else ndjson."),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write results to a file, not to stdout.")
-    ] = None,
+    urls: Urls = None,
+    file: File = None,
+    input_: Input = "auto",
+    column: Column = None,
+    format_: Shape = None,
+    output: Output = None,
 ) -> None:
     """Probe URLs now and print a result for each.
 
     Exit code: 0 if all are ok, 1 if some are not, 2 for usage, 130 on Ctrl-C, 143 on SIGTERM.
     """
-    if not urls and file is None:
-        raise typer.BadParameter("name URLs, or a file of them with --file", param_hint="URL")
+    check_given(urls, file)
     urls, counts = urls or [], Counts()
-    try:
-        total = _total(urls, file) if sys.stderr is not None and sys.stderr.isatty() else None
-        with _opened(output) as stream:
+    lines = lines_of(urls, file, input_, column)
+    with ended_well(output):
+        total = _total(urls, file, input_) if sys.stderr is not None and sys.stderr.isatty() else None
+        with opened(output) as stream:
             shape = format_ or ("table" if stream.isatty() else "ndjson")
             write = open_writer(shape, stream).write
-            with _progress(counts, total, apart=shape == "table" or not stream.isatty()):
+            # NDJSON and CSV on a terminal are for copying, and no bar may cut through them.
+            apart = shape == "table" or not stream.isatty()
+            with progress(counts, total) if apart else nullcontext():
                 # Results live until they are written; the collector's default looks at them again every 700 objects.
                 gc.set_threshold(_COLLECT_AFTER, 20, 100)
-                uvloop.run(_probe(_lines(urls, file), options, counts, write))
-    except asyncio.CancelledError:
-        raise typer.Exit(TERMINATED) from None
-    except BrokenPipeError:  # the reader has had enough, as `head` has
-        raise typer.Exit(SOME_NOT_OK) from None
-    except OSError as error:
-        where = error.filename or output or "standard output"
-        raise InputError(f"{where}: {error.strerror}") from None
+                run(_probe(lines, options, counts, write))
     raise typer.Exit(OK if counts.ok == counts.done else SOME_NOT_OK)
 
 
+for command in remote.COMMANDS:
+    app.command()(command)
+
+
 async def _probe(
-    lines: AsyncIterator[bytes],
+    lines: AsyncIterator[Line],
     options: Options,
     counts: Counts,
     write: Callable[[ProbeResult], None],
 ) -> None:
-    # SIGTERM ends it as Ctrl-C does: what is found is written out whole.
-    task = asyncio.current_task()
-    assert task is not None
-    with suppress(ValueError):  # signals are the main thread's, and somebody may run this in another
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with aclosing(probe_urls(lines, **msgspec.structs.asdict(options))) as results:
         async for result in results:
             write(result)
             counts.add(result.outcome)
 
 
-async def _lines(urls: list[str], file: str | None) -> AsyncIterator[bytes]:
-    for url in urls:
-        yield os.fsencode(url)  # as the shell gave it, which may not be UTF-8
-    if file is not None:
-        async for line in read_lines(file):
-            yield line
-
-
-def _total(urls: list[str], file: str | None) -> int | None:
+def _total(urls: list[str], file: str | None, choice: Choice) -> int | None:
     if file is None:
         return len(urls)
-    in_file = count_lines(file)
+    in_file = count_lines(file, choice)
     return None if in_file is None else len(urls) + in_file
-
-
-@contextmanager
-def _opened(output: Path | None) -> Iterator[TextIO]:
-    """Where results go. On a terminal rich has to see what is printed above its bar; elsewhere it is UTF-8 always."""
-    if output is None and sys.stdout is None:  # started with it closed
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-    if output is None and sys.stdout.isatty():
-        yield sys.stdout
-        return
-    target = sys.stdout.fileno() if output is None else output
-    with open(target, "w", encoding="utf-8", newline="", closefd=output is not None) as stream:
-        # To a file in blocks; to a pipe each line at once, for somebody may be waiting at its end.
-        stream.reconfigure(line_buffering=not stat.S_ISREG(os.fstat(stream.fileno()).st_mode))
-        yield stream
 
 
 def _fill_standard_descriptors() -> None:
@@ -189,12 +166,3 @@ def _fill_standard_descriptors() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
-
-
-def _progress(counts: Counts, total: int | None, *, apart: bool) -> AbstractContextManager[None]:
-    """A bar on a terminal. NDJSON and CSV on the same one are for copying, and no bar may cut through them."""
-    if not (apart and sys.stderr is not None and sys.stderr.isatty()):
-        return nullcontext()
-    from crawler.progress import show_progress  # with rich, which nobody needs in a pipe
-
-    return show_progress(counts, total)

@@ -1,26 +1,27 @@
 """The object graph, put together in one place, and `probe`, the shortest way through it."""
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import Any, Final
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import msgspec
+from platformdirs import user_state_path
 
 from crawler.guard import Guard
 from crawler.limits import within_descriptors
 from crawler.models import ProbeResult
 from crawler.options import Options
+from crawler.pool import Pool
 from crawler.prober import HttpProber, Prober, Transport
+from crawler.registry import MemoryRegistry, Registry
 from crawler.resolver import Resolver
-from crawler.targets import Target, each
 from crawler.throttle import Throttle
 from crawler.transport import SocketTransport
+from crawler.twins import Twins
 
-__all__ = ["open_prober", "probe"]
-
-_HELD: Final = 50_000  # lines that wait for the result of an equal one
-_SLICE: Final = 1_000
+__all__ = ["open_prober", "open_registry", "probe"]
 
 
 @asynccontextmanager
@@ -30,17 +31,42 @@ async def open_prober(options: Options) -> AsyncIterator[Prober]:
     guard = Guard(options.guard, options.allow)
     options = msgspec.structs.replace(options, concurrency=within_descriptors(options.concurrency))
     throttle = Throttle(options.concurrency, options.per_host, options.interval)
+    make = _transport(options)
+    transports: dict[tuple[bool, ...], Transport] = {}
     async with AsyncExitStack() as stack:
-        resolver = Resolver(options)
-        stack.push_async_callback(resolver.close)
-        transport = _transport(options)(options, resolver, guard)
-        stack.push_async_callback(transport.close)
-        yield HttpProber(options, transport, throttle)
+
+        def transport_for(wanted: Options) -> Transport:
+            """The one whose connections, TLS sessions and addresses were all made as these options want them."""
+            insecure, ipv4, ipv6 = kind = wanted.insecure, wanted.ipv4, wanted.ipv6
+            if kind not in transports:
+                of_kind = msgspec.structs.replace(options, insecure=insecure, ipv4=ipv4, ipv6=ipv6)
+                resolver = Resolver(of_kind)
+                stack.push_async_callback(resolver.close)
+                transports[kind] = make(of_kind, resolver, guard)
+                stack.push_async_callback(transports[kind].close)
+            return transports[kind]
+
+        transport_for(options)  # at once, for it may find an option wrong
+        yield HttpProber(options, transport_for, throttle)
+
+
+def open_registry(where: str) -> Registry:
+    """The registry that `--registry` names; it is opened by its context.
+
+    Args:
+        where: `memory`, `sqlite` or `sqlite:///PATH`.
+    """
+    if where == "memory":
+        return MemoryRegistry()
+    from crawler.stores.sqlite import SqliteRegistry
+
+    path = where.removeprefix("sqlite").removeprefix(":///")
+    return SqliteRegistry(Path(path) if path else user_state_path("crawler") / "tasks.db")
 
 
 def _transport(options: Options) -> Callable[[Options, Resolver, Guard], Transport]:
     if options.transport == "socket" and options.proxy is None:
-        return SocketTransport
+        return partial(SocketTransport, pool=Pool(options.concurrency))
     from crawler.aiohttp_transport import AiohttpTransport  # aiohttp's client takes a third of a second to import
 
     return AiohttpTransport
@@ -68,58 +94,9 @@ async def probe(
         ...     print(result.url, result.status or result.error.type)
     """
     async with open_prober(Options.of(options)) as prober:
-        twins = _Twins()
-        async with aclosing(prober.probe_many(twins.firsts(urls))) as results:
-            async for result in results:
-                yield result
-                for twin in twins.of(result):
-                    yield result.restamp(twin.seq, twin.text)
-
-
-class _Twins:
-    """Lines that ask for the same: the first is probed, all get its result."""
-
-    def __init__(self) -> None:
-        self._found: dict[tuple[str, str | None], ProbeResult] = {}
-        self._waiting: dict[tuple[str, str | None], list[Target]] = {}
-        self._wanted: dict[int, tuple[str, str | None]] = {}
-        self._held = 0
-        self._freed = asyncio.Event()
-
-    async def firsts(self, urls: Iterable[str | bytes] | AsyncIterable[str | bytes]) -> AsyncIterator[Target]:
-        """The targets to probe, and those of which the result is known by now."""
-        seq = 0
-        async for line in each(urls):
-            target = Target.of(seq, line)
-            wanted = target.wanted
-            seq += 1
-            if (result := self._found.get(wanted)) is not None:
-                target.found = result
-            elif wanted in self._waiting:
-                self._waiting[wanted].append(target)
-                self._held += 1
-                await self._room()
-                continue
-            else:
-                self._waiting[wanted] = []
-                self._wanted[target.seq] = wanted
-            yield target
-
-    def of(self, result: ProbeResult) -> list[Target]:
-        """The lines that have waited for this result."""
-        wanted = self._wanted.pop(result.seq, None)
-        if wanted is None:
-            return []
-        self._found[wanted] = result
-        waiting = self._waiting.pop(wanted)
-        self._held -= len(waiting)
-        self._freed.set()
-        return waiting
-
-    async def _room(self) -> None:
-        """Hold no more lines than that, however many ask for the same; and let others work in between."""
-        if self._held % _SLICE == 0:
-            await asyncio.sleep(0)
-        while self._held >= _HELD:
-            self._freed.clear()
-            await self._freed.wait()
+        with closing(Twins()) as twins:
+            async with aclosing(prober.probe_many(twins.firsts(urls))) as results:
+                async for result in results:
+                    yield result
+                    for twin in twins.of(result):
+                        yield result.restamp(twin.seq, twin.text)

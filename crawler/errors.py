@@ -6,6 +6,8 @@ in which that can happen. What is raised is ours or the caller's doing:
     CrawlerError
     ├── InputError          somebody handed us something we cannot use; carries the place
     │   └── OptionError     ... in the options
+    ├── StoreError          the store of Tasks cannot do what is asked of it now: a damaged file
+    │   └── StoreFull       ... for want of space
     ├── TaskNotFound        no Task has that id
     └── TransitionError     a Task cannot go from its status to that one
 """
@@ -18,6 +20,8 @@ __all__ = [
     "ErrorType",
     "InputError",
     "OptionError",
+    "StoreError",
+    "StoreFull",
     "TaskNotFound",
     "TransitionError",
 ]
@@ -43,6 +47,14 @@ class InputError(CrawlerError):
 
 class OptionError(InputError):
     """An option with a value outside of what it may be."""
+
+
+class StoreError(CrawlerError):
+    """The store of Tasks cannot do what is asked of it now; nothing of it is half done."""
+
+
+class StoreFull(StoreError):
+    """There is no space left for it."""
 
 
 class TaskNotFound(CrawlerError):

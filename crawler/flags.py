@@ -1,13 +1,14 @@
 """Records of options as flags of a command: what stands in `options.py` is spelled nowhere again.
 
 `@takes(options=Options)` gives a command a flag and a `CRAWLER_*` environment variable for every field of the record,
-and hands it the validated record as its argument `options`.
+and hands it the validated record as its argument `options`. `@takes(choices=Some(Options, names))` does so for the
+fields of these names, and hands it those that were given, by name.
 """
 
 import functools
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Final, NamedTuple
 
 import typer
@@ -27,8 +28,9 @@ from msgspec.inspect import (
 
 from crawler.errors import OptionError
 from crawler.options import Checked
+from crawler.values import parse_headers
 
-__all__ = ["Flag", "flags_of", "takes"]
+__all__ = ["Flag", "Some", "flags_of", "takes"]
 
 
 class Flag(NamedTuple):
@@ -45,22 +47,30 @@ class Flag(NamedTuple):
     panel: str
 
 
+class Some(NamedTuple):
+    """Some of a record's fields, of which a command wants to know which were given."""
+
+    record: type[Checked]
+    fields: Collection[str]
+
+
 def flags_of(record: type[Checked]) -> list[Flag]:
     """The flags of a record's fields, in their order."""
     return [_flag(field) for field in type_info(record).fields]  # type: ignore[attr-defined]
 
 
-def takes(**records: type[Checked]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def takes(**records: type[Checked] | Some) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Replace each named parameter of a command by flags for the fields of the record that it wants."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(command, eval_str=True)
-        flags = {name: flags_of(record) for name, record in records.items()}
+        flags = {name: _wanted(record) for name, record in records.items()}
 
         @functools.wraps(command)
         def run(**given: Any) -> Any:
             for name, record in records.items():
-                given[name] = _record(record, flags[name], given)
+                values = {flag.field: given.pop(flag.field) for flag in flags[name]}
+                given[name] = _taken(record, flags[name], values)
             return command(**given)
 
         own = [parameter for name, parameter in signature.parameters.items() if name not in records]
@@ -99,7 +109,7 @@ def _metavar(type_: Any) -> str:
 
 
 def _parameter(flag: Flag) -> inspect.Parameter:
-    hint = _HINTS[type(flag.type)]
+    hint = _HINTS[type(flag.type)] | None if flag.default is None else _HINTS[type(flag.type)]
     if flag.repeats:
         # A line a value: typer would split at every blank, and headers have blanks.
         option = typer.Option(
@@ -137,10 +147,22 @@ _HINTS: Final[dict[type, Any]] = {
 }
 
 
-def _record(record: type[Checked], flags: list[Flag], given: dict[str, Any]) -> Checked:
-    """Take a record's values out of those given to the command, and check them."""
+def _wanted(record: type[Checked] | Some) -> list[Flag]:
+    if not isinstance(record, Some):
+        return flags_of(record)
+    # None stands for what is not given.
+    return [flag._replace(default=None) for flag in flags_of(record.record) if flag.field in record.fields]
+
+
+def _taken(record: type[Checked] | Some, flags: list[Flag], given: Mapping[str, Any]) -> Any:
+    """What the command gets of the values given to it, checked."""
     try:
-        return record.of({flag.field: _value(flag, given.pop(flag.field)) for flag in flags})
+        values = {flag.field: _value(flag, given[flag.field]) for flag in flags}
+        if not isinstance(record, Some):
+            return record.of(values)
+        chosen = {name: value for name, value in values.items() if value not in (None, [], {})}
+        record.record.of(chosen)
+        return chosen
     except OptionError as error:
         flag = next((flag for flag in flags if error.place.split("[")[0].split(".")[0] == flag.field), None)
         raise typer.BadParameter(error.message, param_hint=flag.names[0] if flag else None) from None
@@ -149,8 +171,4 @@ def _record(record: type[Checked], flags: list[Flag], given: dict[str, Any]) -> 
 def _value(flag: Flag, given: Any) -> Any:
     if not isinstance(flag.type, DictType):
         return given
-    pairs = [line.partition(":") for line in given]
-    for name, colon, _ in pairs:
-        if not colon:
-            raise OptionError(f"{name!r} is not of the form 'Name: value'", flag.field)
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return parse_headers(given)

@@ -1,8 +1,8 @@
 """One caller's items on their way through the slots."""
 
 import asyncio
-from collections import deque
-from typing import Final, Generic, Self
+from collections import OrderedDict, deque
+from typing import Any, Final, Generic, Self
 
 from crawler.throttle import Host, Queue, T, Throttle, Turn
 
@@ -17,6 +17,20 @@ _WINDOW: Final = 50_000
 _LATER: Final = 10_000
 _LATER_SECONDS: Final = 30.0
 
+_REMEMBERED: Final = 10_000  # hosts without work now, of which it is known from when on they may be asked again
+
+
+class _Share:
+    """What a lane with limits of its own has of one host."""
+
+    __slots__ = ("active", "aside", "free_at", "timer")
+
+    def __init__(self, free_at: float) -> None:
+        self.active = 0
+        self.free_at = free_at  # loop time
+        self.aside: Queue[Any] | None = None  # waits for a turn to end, or for `free_at`
+        self.timer: asyncio.TimerHandle | None = None
+
 
 class Lane(Generic[T]):
     """`put` items while there is `room`, `seal` after the last, and iterate for those that are finished.
@@ -27,13 +41,20 @@ class Lane(Generic[T]):
         throttle: Whose slots to use.
         turn: Works on an item while it holds a slot; true when the item is finished. It must not raise: what goes wrong
             is the item's business.
+        per_host: Turns of this lane with one host at once, if fewer than the throttle allows.
+        interval: Seconds from one of them to the next, if more than the throttle wants.
     """
 
-    def __init__(self, throttle: Throttle, turn: Turn[T]) -> None:
+    def __init__(self, throttle: Throttle, turn: Turn[T], per_host: int | None = None, interval: float = 0.0) -> None:
         self.ready: deque[Queue[T]] = deque()
         self._throttle = throttle
         self._turn = turn
         self._loop = asyncio.get_running_loop()
+        self._per_host = throttle.per_host if per_host is None else per_host
+        self._interval = interval
+        self._is_limited = self._per_host < throttle.per_host or interval > throttle.interval
+        self._shares: dict[str, _Share] = {}  # of hosts with work, if the lane has limits of its own
+        self._resting: OrderedDict[str, float] = OrderedDict()  # of the others, from when on they are free
         self._queues: dict[str, Queue[T]] = {}
         self._later: dict[T, None] = {}
         self._running: set[asyncio.Task[bool]] = set()
@@ -55,6 +76,9 @@ class Lane(Generic[T]):
             queue.host.queues -= 1
             self._throttle.pass_on(queue.host)  # a turn that was ours is now another's
             self._throttle.forget(queue.host)
+        for share in self._shares.values():
+            if share.timer is not None:
+                share.timer.cancel()
         self._throttle.pump()
         running = list(self._running)
         for task in running:
@@ -103,11 +127,15 @@ class Lane(Generic[T]):
     def start(self, queue: Queue[T]) -> None:
         """Begin the turn of a queue's first item; the throttle has taken its slot."""
         host, item = queue.host, queue.items.popleft()
-        if queue.items:
+        if self._is_limited:
+            self._count(host.name)
+        if queue.items and self._may_try(queue):
             self.ready.append(queue)
         else:
-            del self._queues[host.name]
-            host.queues -= 1
+            if not queue.items:
+                del self._queues[host.name]
+                host.queues -= 1
+            self._throttle.pass_on(host)
         task = self._loop.create_task(self._turn(item))
         self._running.add(task)
         # A callback and not a `finally` in the turn: a task cancelled before its first step never enters its `try`.
@@ -117,6 +145,8 @@ class Lane(Generic[T]):
         self._running.discard(task)
         self._throttle.release(host)
         if not self._closed:
+            if self._is_limited:
+                self._uncount(host.name)
             if task.cancelled() or task.result():
                 self._unfinished -= 1
                 self.finish(item)
@@ -141,13 +171,63 @@ class Lane(Generic[T]):
             host = self._throttle.host(item.host)
             host.queues += 1
             queue = self._queues[item.host] = Queue(self, host)
-            self._throttle.make_ready(queue)
+            if self._may_try(queue):
+                self._throttle.make_ready(queue)
         queue.items.append(item)
 
     def _due(self, item: T) -> None:
         if not self._closed:
             self._queue(item)
             self._throttle.pump()
+
+    # The lane's own limits
+
+    def _may_try(self, queue: Queue[T]) -> bool:
+        """Whether a queue may try for a slot; if not, it is put aside until it may."""
+        if not self._is_limited:
+            return True
+        share = self._share(queue.host.name)
+        is_full = share.active >= self._per_host
+        if not is_full and share.free_at <= self._loop.time():
+            return True
+        share.aside = queue
+        if not is_full and share.timer is None:
+            share.timer = self._loop.call_at(share.free_at, self._interval_over, share)
+        self._has_room.set()
+        return False
+
+    def _share(self, name: str) -> _Share:
+        if (share := self._shares.get(name)) is None:
+            share = self._shares[name] = _Share(self._resting.pop(name, 0.0))
+        return share
+
+    def _count(self, name: str) -> None:
+        """A turn with a host begins."""
+        share = self._share(name)
+        share.active += 1
+        share.free_at = self._loop.time() + self._interval
+
+    def _uncount(self, name: str) -> None:
+        """A turn with a host has ended."""
+        share = self._shares[name]
+        share.active -= 1
+        self._try_again(share)
+        if not share.active and name not in self._queues:
+            del self._shares[name]
+            if share.free_at > self._loop.time():
+                self._resting[name] = share.free_at
+                if len(self._resting) > _REMEMBERED:
+                    self._resting.popitem(last=False)
+
+    def _try_again(self, share: _Share) -> None:
+        queue, share.aside = share.aside, None
+        if queue is not None and self._may_try(queue):
+            self._throttle.make_ready(queue)
+
+    def _interval_over(self, share: _Share) -> None:
+        share.timer = None
+        self._try_again(share)
+        self._throttle.pump()
 
     # Last looks
 

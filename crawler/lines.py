@@ -1,4 +1,4 @@
-"""Lines of a file or of standard input, as they come."""
+"""URLs of a file or of standard input, as they come."""
 
 import asyncio
 import errno
@@ -6,49 +6,82 @@ import os
 import stat
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import IO, Final
+from pathlib import Path, PurePath
+from typing import IO, Final, Literal, TypeAlias, get_args
 
-from crawler.targets import LONGEST
+from crawler.errors import InputError
+from crawler.inputs import Gunzip, InputFormat, Line, open_reader
 
-__all__ = ["count_lines", "read_lines"]
+__all__ = ["CHOICES", "Choice", "count_lines", "format_of", "read_lines"]
 
-_LONGEST: Final = 2 * LONGEST
+Choice: TypeAlias = Literal["auto", InputFormat]
+CHOICES: Final[tuple[Choice, ...]] = get_args(Choice)
+
+_BY_SUFFIX: Final[dict[str, InputFormat]] = {
+    ".txt": "text",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".csv": "csv",
+    ".json": "json",
+}
+_GZIP: Final = b"\x1f\x8b"
 _CHUNK: Final = 64 * 1024
 
 
-def count_lines(path: str) -> int | None:
-    """How many lines `read_lines` will give; None for what can be read only once.
+def count_lines(path: str, choice: Choice = "auto") -> int | None:
+    """How many lines `read_lines` will give; None for what can be read only once, or is no plain text.
 
     Raises:
         OSError: The file cannot be read.
     """
-    if path == "-" or not Path(path).is_file():
+    if path == "-" or not Path(path).is_file() or format_of(path, choice) != "text":
         return None
-    count, rest = 0, b""
+    reader, count = open_reader("text"), 0
     with Path(path).open("rb") as file:
+        if file.peek(len(_GZIP)).startswith(_GZIP):
+            return None
         while chunk := file.read(_CHUNK):
-            *lines, rest = (rest + chunk).split(b"\n")
-            count += sum(1 for line in lines if line.strip())
-            rest = rest[:_LONGEST]
-    return count + bool(rest.strip())
+            count += len(reader.feed(chunk))
+    return count + len(reader.close())
 
 
-async def read_lines(path: str) -> AsyncIterator[bytes]:
-    """The lines of a file (`-`: of standard input) without their ends; blank lines are left out.
+async def read_lines(path: str, choice: Choice = "auto", column: str | None = None) -> AsyncIterator[Line]:
+    """The URLs of a file (`-`: of standard input), which may be packed with gzip.
+
+    Args:
+        path: The file.
+        choice: Its format; `auto` goes by the name, and takes everything else for text.
+        column: Where the URL stands in CSV and NDJSON.
 
     Raises:
         OSError: The file cannot be read.
+        InputError: It is not of its format; the place is the file, the message has the place in it.
     """
-    rest = b""
-    async for chunk in _chunks(path):
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if line.strip():
-                yield line.strip()
-        rest = rest[:_LONGEST]  # input without an end of line must not fill the memory; as a URL it is none anyway
-    if rest.strip():
-        yield rest.strip()
+    try:
+        reader = open_reader(format_of(path, choice), column)
+        gunzip: Gunzip | None = None
+        begun = False
+        async for chunk in _chunks(path):
+            if not begun:
+                begun = True
+                gunzip = Gunzip() if _GZIP.startswith(chunk[: len(_GZIP)]) else None
+            for plain in gunzip.feed(chunk) if gunzip else (chunk,):
+                for line in reader.feed(plain):
+                    yield line
+        if gunzip:
+            gunzip.close()
+        for line in reader.close():
+            yield line
+    except InputError as error:
+        raise InputError(str(error), "standard input" if path == "-" else path) from None
+
+
+def format_of(path: str, choice: Choice) -> InputFormat:
+    """What a file is to be read as."""
+    if choice != "auto":
+        return choice
+    name = PurePath(path.lower())
+    return _BY_SUFFIX.get((PurePath(name.stem) if name.suffix == ".gz" else name).suffix, "text")
 
 
 def _open(path: str) -> IO[bytes]:

@@ -5,6 +5,7 @@ The public ones are `msgspec` structs: their JSON is what `msgspec.json.encode` 
 
 import email.utils
 import time
+from collections.abc import Sequence
 from typing import Final, Literal, Self, get_args
 
 import msgspec
@@ -13,19 +14,24 @@ from crawler.errors import ERROR_TYPES, TransitionError
 from crawler.options import Options
 
 __all__ = [
+    "ANY",
     "REPORTED_HEADERS",
     "TRANSITIONS",
     "Answer",
     "Counts",
     "FirstRecord",
     "Hop",
+    "Idempotency",
     "Outcome",
+    "Page",
     "ProbeError",
     "ProbeResult",
     "Status",
     "TLSInfo",
     "Task",
     "Timings",
+    "Webhook",
+    "Where",
     "first_contract_errors",
 ]
 
@@ -204,9 +210,59 @@ class Counts(msgspec.Struct, gc=False):
         """The counts, in the order of `Outcome`."""
         return [(outcome, getattr(self, outcome)) for outcome in get_args(Outcome)]
 
-    def add(self, outcome: Outcome) -> None:
-        """Count one more record."""
-        setattr(self, outcome, getattr(self, outcome) + 1)
+    def add(self, outcome: Outcome, count: int = 1) -> None:
+        """Count more records."""
+        setattr(self, outcome, getattr(self, outcome) + count)
+
+
+class Where(msgspec.Struct, frozen=True, kw_only=True):
+    """Which records are wanted; None for any."""
+
+    outcome: Outcome | None = None
+    status: int | None = None
+    error: str | None = None
+    host: str | None = None
+
+
+ANY: Final = Where()
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Some records of a Task, in the order in which they were made; `next` is where the page after it starts."""
+
+    results: Sequence[ProbeResult]
+    next: int
+
+
+class Idempotency(msgspec.Struct, frozen=True):
+    """What makes a repeated submit the same one: the client's key, and a digest of what came with it."""
+
+    key: str
+    digest: str
+
+
+class Webhook(msgspec.Struct, frozen=True):
+    """Who is to be told when a Task has ended, and what has come of it.
+
+    Attributes:
+        url: Where to.
+        secret: What signs it; None for the service's.
+        attempts: How many were begun.
+        due: When the next one is, in unix seconds; None for at once, or never.
+        status: `waiting` for the Task's end, or for the first attempt.
+        last: What the latest attempt came to: a status, or an error type.
+    """
+
+    url: str
+    secret: str | None = None
+    attempts: int = 0
+    due: float | None = None
+    status: Literal["waiting", "pending", "delivered", "failed"] = "waiting"
+    last: str | None = None
+
+    def __repr__(self) -> str:
+        """Neither the secret nor the URL, which may have one in it."""
+        return f"Webhook(status={self.status!r}, attempts={self.attempts}, last={self.last!r})"
 
 
 class Task(msgspec.Struct, kw_only=True):
@@ -220,6 +276,9 @@ class Task(msgspec.Struct, kw_only=True):
     created: float = msgspec.field(default_factory=time.time)
     finished: float | None = None
     detail: str | None = None
+    label: str | None = None
+    idempotency: Idempotency | None = None
+    webhook: Webhook | None = None
 
     def become(self, status: Status, detail: str | None = None) -> None:
         """Go to another status, as the table allows.

@@ -5,8 +5,6 @@ made from these two records. A field's `Meta` carries its help, and in `extra` w
 flags where they differ from the field's name, and its metavar.
 """
 
-import ipaddress
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -14,20 +12,27 @@ import msgspec
 from msgspec import Meta
 
 from crawler.errors import OptionError
+from crawler.patterns import compile_pattern
+from crawler.values import (
+    check_headers,
+    check_proxy,
+    parse_headers,
+    parse_resolve,
+    parse_secret,
+    parse_server,
+    parse_statuses,
+)
 
-__all__ = ["VERSION", "Checked", "Options", "ServiceOptions", "parse_server"]
+__all__ = ["TASK_FIELDS", "VERSION", "Checked", "Options", "ServiceOptions", "task_choices"]
 
 VERSION: Final = "0.1.0"
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
-_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5; one byte a character
-_SERVER = re.compile(r"(?:\[(?P<v6>.*:.*)\]|(?P<v4>[^:]*))(?::(?P<port>[0-9]{1,5}))?|(?P<bare>.*)")
-_RESOLVE = re.compile(r"(?P<host>[!-9;-~]+):(?P<port>[0-9]{1,5}):(?:\[(?P<v6>.*:.*)\]|(?P<bare>.*))")
-# Framing and hop-by-hop fields are the transport's: a user who sets them breaks the message, not the target.
-_RESERVED = frozenset(
+# What a Task may choose of the options: what is asked of its own targets, and how gently. The others are of the whole
+# process, or decide whom it may reach and by whose word.
+TASK_FIELDS: Final = frozenset(
     {
-        "connection", "content-length", "expect", "host", "keep-alive", "proxy-authenticate", "proxy-authorization",
-        "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+        "accept", "connect_timeout", "headers", "insecure", "interval", "ipv4", "ipv6", "match", "max_read",
+        "max_redirects", "method", "per_host", "retries", "robots", "timeout", "title", "user_agent",
     }
 )  # fmt: skip
 
@@ -49,14 +54,14 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return self.of(msgspec.structs.asdict(self))
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
-        """Validate plain values (keyword arguments, JSON, flags) into the record.
+    def of(cls, values: Mapping[str, Any], *, strict: bool = True) -> Self:
+        """Validate plain values (keyword arguments, JSON, flags) into the record; numbers may be texts if not `strict`.
 
         Raises:
             OptionError: A name or value is wrong; `place` is the option's name.
         """
         try:
-            return msgspec.convert(values, cls)
+            return msgspec.convert(values, cls, strict=strict)
         except msgspec.ValidationError as error:
             message, _, place = str(error).partition(" - at ")
             raise OptionError(message, place.strip("`").removeprefix("$.") or "options") from None
@@ -109,10 +114,18 @@ class Options(Checked, frozen=True, kw_only=True):
         ),
     ] = {}
     max_redirects: Annotated[int, Meta(ge=0, le=50, description="Redirects to follow.", extra=_REQUEST)] = 10
+    accept: Annotated[
+        tuple[str, ...],
+        Meta(
+            max_length=100,
+            description="Statuses that count as ok, as 200 or 200-299; repeatable; else all below 400.",
+            extra={**_REQUEST, "metavar": "STATUS[-STATUS]"},
+        ),
+    ] = ()
     match: Annotated[
         str | None,
         Meta(
-            description="Say whether the body matches this regular expression.",
+            description="Say whether the body matches this regular expression, of RE2's syntax.",
             extra={**_REQUEST, "metavar": "REGEX"},
         ),
     ] = None
@@ -172,6 +185,51 @@ class Options(Checked, frozen=True, kw_only=True):
         """Whether anything of the response's body is asked for."""
         return self.title or self.match is not None
 
+    def accepts(self, status: int) -> bool:
+        """Whether a status counts as ok."""
+        return status in parse_statuses(self.accept) if self.accept else status < 400
+
+    def chosen(self, values: Mapping[str, Any], *, strict: bool = True) -> Self:
+        """These options with what a Task chooses.
+
+        Args:
+            values: The choices by name, as JSON has them.
+            strict: Whether numbers have to be numbers. If not they may be texts, as in a query, and so may what has
+                several values: one a line, headers as `Name: value`.
+
+        Raises:
+            OptionError: A Task cannot choose that; `place` is its name.
+        """
+        for name in values:
+            if name not in self.__struct_fields__:
+                raise OptionError("there is no such option", name)
+            if name not in TASK_FIELDS:
+                raise OptionError("is the service's to choose", name)
+        if not strict:
+            values = {name: _from_text(name, value) for name, value in values.items()}
+        choices = self.of(values, strict=strict)
+        names = set(values)
+        if choices.ipv4 or choices.ipv6:
+            names |= {"ipv4", "ipv6"}  # one family in place of the other
+        chosen = msgspec.structs.replace(self, **{name: getattr(choices, name) for name in names})
+        for name, bound in self._bounds(chosen).items():
+            if bound != getattr(chosen, name):
+                side = "at least" if name == "interval" else "at most"
+                raise OptionError(f"{side} {bound}, the service's", name)
+        return chosen
+
+    def resumed(self, stored: "Options") -> Self:
+        """These options with what a Task chose once, as far as they still allow it."""
+        return msgspec.structs.replace(self, **{**task_choices(stored), **self._bounds(stored)})
+
+    def _bounds(self, chosen: "Options") -> dict[str, Any]:
+        """What a Task has instead where it goes further than the service."""
+        return {
+            "per_host": min(chosen.per_host, self.per_host),
+            "interval": max(chosen.interval, self.interval),
+            "max_read": min(chosen.max_read, self.max_read),
+        }
+
     def guarded(self, policy: Literal["public", "any"]) -> Self:
         """These options with an `auto` guard decided."""
         return msgspec.structs.replace(self, guard=policy) if self.guard == "auto" else self
@@ -181,16 +239,16 @@ class Options(Checked, frozen=True, kw_only=True):
         if self.ipv4 and self.ipv6:
             raise OptionError("excludes ipv6", "ipv4")
         if self.proxy is not None:
-            _check_proxy(self.proxy, self.guard)
+            check_proxy(self.proxy, self.guard)
         if self.match is not None:
-            _check_regex(self.match)
+            compile_pattern(self.match)
         for server in self.dns:
             parse_server(server)
         for entry in self.resolve:
             parse_resolve(entry)
-        for name, value in self.headers.items():
-            _check_header(name, value, "headers")
-        _check_header("User-Agent", self.user_agent, "user_agent")
+        parse_statuses(self.accept)
+        check_headers(self.headers, "headers")
+        check_headers({"User-Agent": self.user_agent}, "user_agent")
 
 
 class ServiceOptions(Checked, frozen=True, kw_only=True):
@@ -198,59 +256,44 @@ class ServiceOptions(Checked, frozen=True, kw_only=True):
 
     host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 picks a free one.")] = 7777
-    max_body: Annotated[int, Meta(ge=1, description="Bytes a request's body may have.")] = 32 * 2**20
+    registry: Annotated[
+        str,
+        Meta(
+            pattern="^(memory|sqlite|sqlite:///.+)$",
+            description="Where Tasks live: in memory, or in a SQLite file, by default one in the user's state directory.",
+            extra={"metavar": "memory|sqlite[:///PATH]"},
+        ),
+    ] = "sqlite"
+    keep_days: Annotated[
+        float, Meta(ge=0, le=100_000, description="Days for which a Task is kept once it has ended.", extra={"metavar": "DAYS"})
+    ] = 30.0
+    keep_tasks: Annotated[int, Meta(ge=0, description="Tasks that are kept once they have ended.")] = 10_000
+    keep_bytes: Annotated[
+        int, Meta(ge=0, description="Bytes beyond which the Tasks that ended first are deleted.")
+    ] = 20 * 2**30
+    max_body: Annotated[int, Meta(ge=1, description="Bytes a request's body may have, also once unpacked.")] = 2**28
+    webhook_secret: Annotated[
+        str | None,
+        Meta(
+            description="What signs webhooks that have no secret of their own: whsec_ and 24 to 64 bytes in base64.",
+            extra={"metavar": "SECRET"},
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Check what a pattern cannot say."""
+        if self.webhook_secret is not None:
+            parse_secret(self.webhook_secret, "webhook_secret")
 
 
-def parse_server(text: str) -> tuple[str, int]:
-    """Split `HOST[:PORT]` of a DNS server; an IPv6 address with a port stands in brackets.
-
-    Raises:
-        OptionError: Not an address, or not a port.
-    """
-    try:
-        spelt = _SERVER.fullmatch(text)
-        if spelt is None or not 0 < (port := int(spelt["port"] or 53)) < 65536:
-            raise ValueError
-        return str(ipaddress.ip_address(spelt["v6"] or spelt["v4"] or spelt["bare"])), port
-    except ValueError:
-        raise OptionError(f"{text!r} is not an IP address with an optional port", "dns") from None
+def task_choices(options: Options) -> dict[str, Any]:
+    """What a Task chose, or left as the service has it, in the order of the fields."""
+    return {name: getattr(options, name) for name in Options.__struct_fields__ if name in TASK_FIELDS}
 
 
-def parse_resolve(text: str) -> tuple[tuple[str, int], str]:
-    """Split `HOST:PORT:ADDRESS` into what is asked for and the answer.
-
-    Raises:
-        OptionError: It has another form.
-    """
-    try:
-        spelt = _RESOLVE.fullmatch(text)
-        if spelt is None or not 0 < (port := int(spelt["port"])) < 65536:
-            raise ValueError
-        host = spelt["host"].lower().removesuffix(".")  # as targets have it
-        return (host, port), str(ipaddress.ip_address(spelt["v6"] or spelt["bare"]))
-    except ValueError:
-        raise OptionError(f"{text!r} is not of the form HOST:PORT:ADDRESS", "resolve") from None
-
-
-def _check_proxy(url: str, guard: str) -> None:
-    if not url.startswith(("http://", "socks5://", "socks5h://", "socks4://")):
-        raise OptionError(f"{url!r} does not begin with http:// or socks5://", "proxy")
-    if guard == "public":
-        raise OptionError("excludes a public guard, which cannot see whom a proxy dials", "proxy")
-
-
-def _check_regex(pattern: str) -> None:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise OptionError(f"not a regular expression: {error}", "match") from None
-
-
-def _check_header(name: str, value: str, place: str) -> None:
-    """Refuse what could split the request or change its framing (RFC 9110, RFC 9112)."""
-    if not _TOKEN.fullmatch(name):
-        raise OptionError(f"{name!r} is not a header name", place)
-    if name.lower() in _RESERVED:
-        raise OptionError(f"{name} is set by the transport and cannot be given", place)
-    if not _FIELD_VALUE.fullmatch(value):
-        raise OptionError(f"the value of {name} has a control character or one outside Latin-1", place)
+def _from_text(name: str, value: Any) -> Any:
+    """What a text says that stands for several values, one a line."""
+    default = getattr(Options(), name)
+    if not isinstance(value, str) or not isinstance(default, tuple | dict):
+        return value
+    return parse_headers(value.splitlines()) if isinstance(default, dict) else value.splitlines()

@@ -15,7 +15,7 @@ _EVENTS: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.E
 _READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _WRITABLE: Final = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 _TICK: Final = 0.02  # seconds that a deadline may be late
-_AT_ONCE: Final = 1024  # events that one look takes; the rest are there at the next
+_AT_ONCE: Final = 16  # events that one look takes: between two looks the loop serves others, such as the API's clients
 
 
 class Poller:

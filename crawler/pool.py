@@ -1,7 +1,8 @@
-"""Idle connections, kept a while for the next request to their origin."""
+"""Idle connections, kept a while for the next request that may use them."""
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Hashable
 from typing import Final
 
 from crawler.connection import Connection
@@ -10,22 +11,23 @@ __all__ = ["Pool"]
 
 _IDLE: Final = 10.0  # seconds; many servers close after 15
 
-Origin = tuple[str, str, int]
-
 
 class Pool:
-    """At most `limit` idle connections; the one that is idle longest makes room."""
+    """At most `limit` idle connections; the one that is idle longest makes room.
+
+    Those of a kind can stand for each other: they lead to one origin and were made in one way.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._idle: OrderedDict[Connection, Origin] = OrderedDict()  # the longest idle first
-        self._by_origin: dict[Origin, list[Connection]] = {}
+        self._idle: OrderedDict[Connection, Hashable] = OrderedDict()  # the longest idle first
+        self._by_kind: dict[Hashable, list[Connection]] = {}
         self._loop = asyncio.get_running_loop()
         self._sweep: asyncio.TimerHandle | None = None
 
-    def take(self, origin: Origin) -> Connection | None:
-        """A connection to this origin that is still good, the last used first."""
-        while connections := self._by_origin.get(origin):
+    def take(self, kind: Hashable) -> Connection | None:
+        """A connection of this kind that is still good, the last used first."""
+        while connections := self._by_kind.get(kind):
             connection = connections[-1]
             self._remove(connection)
             if connection.is_quiet:
@@ -33,11 +35,11 @@ class Pool:
             connection.close()
         return None
 
-    def put(self, origin: Origin, connection: Connection) -> None:
+    def put(self, kind: Hashable, connection: Connection) -> None:
         """Keep a connection over which nothing is under way."""
         connection.idle_since = self._loop.time()
-        self._idle[connection] = origin
-        self._by_origin.setdefault(origin, []).append(connection)
+        self._idle[connection] = kind
+        self._by_kind.setdefault(kind, []).append(connection)
         if len(self._idle) > self._limit:
             self._drop(next(iter(self._idle)))
         if self._sweep is None:
@@ -63,8 +65,8 @@ class Pool:
         connection.close()
 
     def _remove(self, connection: Connection) -> None:
-        origin = self._idle.pop(connection)
-        connections = self._by_origin[origin]
+        kind = self._idle.pop(connection)
+        connections = self._by_kind[kind]
         connections.remove(connection)
         if not connections:
-            del self._by_origin[origin]
+            del self._by_kind[kind]

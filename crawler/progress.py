@@ -10,7 +10,7 @@ from rich.text import Text
 from crawler.models import Counts
 from crawler.table import STYLES
 
-__all__ = ["show_progress"]
+__all__ = ["show_progress", "tally"]
 
 
 @contextmanager
@@ -47,12 +47,16 @@ class _Rate(ProgressColumn):
 
 
 class _Tally(ProgressColumn):
-    """How many came out how; what did not happen is not shown."""
+    """How many came out how."""
 
     def render(self, task: Task) -> Text:
-        counts: Counts = task.fields["counts"]
-        return Text("  ").join(
-            Text(f"{number} {outcome.replace('_', ' ')}", style=STYLES[outcome])
-            for outcome, number in counts.by_outcome()
-            if number
-        )
+        return tally(task.fields["counts"])
+
+
+def tally(counts: Counts) -> Text:
+    """Counts as words; what did not happen is not shown."""
+    return Text("  ").join(
+        Text(f"{number} {outcome.replace('_', ' ')}", style=STYLES[outcome])
+        for outcome, number in counts.by_outcome()
+        if number
+    )

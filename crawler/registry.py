@@ -9,35 +9,67 @@ import asyncio
 import uuid
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import Final
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, Self
+
+import msgspec
 
 from crawler.errors import TaskNotFound
-from crawler.models import ProbeResult, Status, Task
+from crawler.models import ANY, Page, ProbeResult, Status, Task, Where
 from crawler.options import Options
-from crawler.targets import Target, Url, targets
+from crawler.targets import Target, each
 
-__all__ = ["MemoryRegistry", "Registry"]
+__all__ = ["Lines", "MemoryRegistry", "Registry", "is_wanted"]
 
-_SLICE: Final = 1_000  # lines that are taken in at once
+Lines = Iterable[str | bytes] | AsyncIterable[str | bytes]
+Reader = Callable[[int, int, Where], Awaitable[Page]]
+
+_SCANNED: Final = 20_000  # records that are looked through at once for some that are wanted
+_SLICE: Final = 1_000  # lines that are taken in, and records that are read, at once
 
 
 class Registry(ABC):
-    """Keeps Tasks, their lines and their records.
+    """Keeps Tasks, their lines and their records; open while its context lasts.
 
-    All methods but `results` and `pending`, which stream, are atomic. An unknown id raises `TaskNotFound` everywhere.
+    All methods but `results` and `pending`, which stream, are atomic. An unknown id raises `TaskNotFound` everywhere;
+    `StoreError` is raised by a store that cannot do what is asked of it now.
     """
+
+    def __init__(self) -> None:
+        self._changes: dict[str, asyncio.Event] = {}
+        self._saving = asyncio.Lock()  # a Task is kept as a whole: two changes at once would undo each other
+
+    async def __aenter__(self) -> Self:
+        """Open the store, with the Tasks that it has."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the store; what is kept stays. Nobody waits for a change any more."""
+        self.wake()
 
     @property
     @abstractmethod
     def tasks(self) -> Mapping[str, Task]:
         """All Tasks by id, oldest first: a live, read-only view."""
 
-    async def submit(self, lines: Iterable[str], options: Options) -> Task:
-        """Take a batch in. When this returns, the Task is kept as safely as the store can."""
-        task = Task(id=str(uuid.uuid4()), options=options)
-        await self._insert(task, targets(lines))
+    async def submit(
+        self, lines: Lines, options: Options, *, settle: Callable[[Task], None] | None = None, **fields: Any
+    ) -> Task:
+        """Take a batch in. When this returns, the Task is kept as safely as the store can.
+
+        Args:
+            lines: The URLs as submitted. What their source raises is raised here, and then nothing is kept.
+            options: How they are probed.
+            settle: Called once the lines have ended, to set those of the Task's fields that are known only then. What
+                it raises is as if the lines had raised it.
+            **fields: More of the Task's fields, such as `label`.
+        """
+        task = Task(id=str(uuid.uuid4()), options=options, **fields)
+        await self._insert(task, lines if settle is None else _settled(lines, task, settle))
         return task
 
     async def record(self, task_id: str, results: Sequence[ProbeResult]) -> None:
@@ -49,6 +81,7 @@ class Registry(ABC):
         task = self.task(task_id)
         if task.status == "running":
             await self._record(task, results)
+            self._tell(task_id)
 
     async def finish(self, task_id: str, status: Status, detail: str | None = None) -> None:
         """End a Task; `ready` needs a record for every line.
@@ -56,21 +89,55 @@ class Registry(ABC):
         Raises:
             TransitionError: The table of states has no such step.
         """
-        task = self.task(task_id)
-        task.become(status, detail)
-        await self._save(task)
+        async with self._saving:
+            task = self.task(task_id)
+            ended = msgspec.structs.replace(task)
+            ended.become(status, detail)
+            await self._save(ended)  # first what is kept, then what is seen
+            task.status, task.detail, task.finished = ended.status, ended.detail, ended.finished
+        self._tell(task_id)
+
+    async def update(self, task_id: str, **fields: Any) -> None:
+        """Change fields of a Task, such as `webhook`; not its status, which `finish` changes."""
+        async with self._saving:
+            task = self.task(task_id)
+            await self._save(msgspec.structs.replace(task, **fields))
+            for name, value in fields.items():
+                setattr(task, name, value)
+        self._tell(task_id)
 
     async def delete(self, task_id: str) -> None:
         """Forget a Task, its lines and its records."""
         await self._delete(self.task(task_id))
+        self._tell(task_id)
 
     def pending(self, task_id: str) -> AsyncIterator[Target]:
         """The targets that have no record yet: each once, hosts taking turns."""
         return self._pending(self.task(task_id))
 
-    def results(self, task_id: str) -> AsyncIterator[ProbeResult]:
-        """The records so far, in the order in which they were made."""
-        return self._results(self.task(task_id))
+    async def page(self, task_id: str, start: int = 0, limit: int = _SLICE, where: Where = ANY) -> Page:
+        """Some of the records so far, in the order in which they were made.
+
+        Args:
+            task_id: Whose.
+            start: Place in that order: 0, or the `next` of the page before.
+            limit: How many at most, from 1; there may be fewer, even none, and still some after them.
+            where: Which ones.
+
+        Returns:
+            The records. Those of now are all read once `next` is as many as the Task's counts say are done.
+        """
+        with self._reader(self.task(task_id)) as read:
+            return await read(start, limit, where)
+
+    def results(self, task_id: str, where: Where = ANY) -> AsyncIterator[ProbeResult]:
+        """The records, in the order in which they were made, also those made meanwhile; a deletion waits for it."""
+        task = self.task(task_id)
+        return _follow(task, self._reader(task), where)
+
+    async def size(self) -> int:
+        """Bytes that all of it takes on a disk."""
+        return 0
 
     def found(self, task_id: str) -> Sequence[ProbeResult]:
         """The records so far, all at once: for a Task known to be small."""
@@ -83,11 +150,25 @@ class Registry(ABC):
         except KeyError:
             raise TaskNotFound(task_id) from None
 
+    async def change(self, task_id: str) -> None:
+        """Wait until a Task has more records or another status, or is gone."""
+        self.task(task_id)
+        await self._changes.setdefault(task_id, asyncio.Event()).wait()
+
+    def wake(self) -> None:
+        """Let all go on that wait for a change."""
+        for task_id in list(self._changes):
+            self._tell(task_id)
+
+    def _tell(self, task_id: str) -> None:
+        if (change := self._changes.pop(task_id, None)) is not None:
+            change.set()
+
     # What a store fills in. Each gets a Task that exists.
 
     @abstractmethod
-    async def _insert(self, task: Task, lines: Iterable[Target]) -> None:
-        """Keep a new Task and its lines, and set `task.total`."""
+    async def _insert(self, task: Task, lines: Lines) -> None:
+        """Keep a Task, as it is once its lines have ended, and them, and set its total; nothing, if `lines` raise."""
 
     @abstractmethod
     async def _record(self, task: Task, results: Sequence[ProbeResult]) -> None:
@@ -106,8 +187,8 @@ class Registry(ABC):
         """Stream the targets without record, one for equal URLs, by rank within the host and then position."""
 
     @abstractmethod
-    def _results(self, task: Task) -> AsyncIterator[ProbeResult]:
-        """Stream the records in the order in which they were made."""
+    def _reader(self, task: Task) -> AbstractContextManager[Reader]:
+        """What reads the Task's records, and goes on to while the context lasts, whoever deletes the Task."""
 
     @abstractmethod
     def _found(self, task: Task) -> Sequence[ProbeResult]:
@@ -118,6 +199,7 @@ class MemoryRegistry(Registry):
     """The reference: all in this process, gone with it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._tasks: dict[str, Task] = {}
         self._batches: dict[str, _Batch] = {}
 
@@ -126,10 +208,10 @@ class MemoryRegistry(Registry):
         """All Tasks by id, oldest first."""
         return MappingProxyType(self._tasks)
 
-    async def _insert(self, task: Task, lines: Iterable[Target]) -> None:
+    async def _insert(self, task: Task, lines: Lines) -> None:
         batch = _Batch()
-        for target in lines:
-            batch.take(target)
+        async for line in each(lines):
+            batch.take(Target.of(batch.total, line))
             if batch.total % _SLICE == 0:
                 await asyncio.sleep(0)  # others have work too
         task.total = batch.total
@@ -141,7 +223,7 @@ class MemoryRegistry(Registry):
                 task.counts.add(record.outcome)
 
     async def _save(self, task: Task) -> None:
-        pass  # the Task in the dict is the one that was changed
+        pass  # the Task in the dict is all there is
 
     async def _delete(self, task: Task) -> None:
         del self._tasks[task.id], self._batches[task.id]
@@ -152,8 +234,8 @@ class MemoryRegistry(Registry):
             if target.seq not in batch.recorded:
                 yield target
 
-    def _results(self, task: Task) -> AsyncIterator[ProbeResult]:
-        return self._batches[task.id].follow()
+    def _reader(self, task: Task) -> AbstractContextManager[Reader]:
+        return nullcontext(self._batches[task.id].read)
 
     def _found(self, task: Task) -> Sequence[ProbeResult]:
         return tuple(self._batches[task.id].records)
@@ -178,12 +260,15 @@ class _Batch:
             self._firsts[target.seq] = target.wanted
         same.append(target)
 
-    async def follow(self) -> AsyncIterator[ProbeResult]:
-        """The records, by position, for their list grows while this waits for its reader."""
-        position = 0
-        while position < len(self.records):
-            yield self.records[position]
-            position += 1
+    async def read(self, start: int, limit: int, where: Where) -> Page:
+        """Some of the records."""
+        found: list[ProbeResult] = []
+        place = start
+        while place < len(self.records) and place < start + _SCANNED and len(found) < limit:
+            if is_wanted(self.records[place], where):
+                found.append(self.records[place])
+            place += 1
+        return Page(found, place)
 
     def add(self, result: ProbeResult) -> Iterator[ProbeResult]:
         """Record a result for every line that asks for its target and has none; gives those records."""
@@ -200,7 +285,32 @@ class _Batch:
         ranked = []
         for same in self._lines.values():
             target = same[0]
-            host = target.url.host if isinstance(target.url, Url) else ""
-            ranked.append((seen[host], target.seq, target))
-            seen[host] += 1
+            ranked.append((seen[target.host], target.seq, target))
+            seen[target.host] += 1
         return [target for *_, target in sorted(ranked, key=lambda entry: entry[:2])]
+
+
+def is_wanted(result: ProbeResult, where: Where) -> bool:
+    """Whether a record is one of these."""
+    return (
+        where.outcome in (None, result.outcome)
+        and where.status in (None, result.status)
+        and where.error in (None, result.error and result.error.type)
+        and (where.host is None or where.host == Target.of(result.seq, result.url).host)
+    )
+
+
+async def _settled(lines: Lines, task: Task, settle: Callable[[Task], None]) -> AsyncIterator[str | bytes]:
+    async for line in each(lines):
+        yield line
+    settle(task)
+
+
+async def _follow(task: Task, reader: AbstractContextManager[Reader], where: Where) -> AsyncIterator[ProbeResult]:
+    place = 0
+    with reader as read:
+        while place < task.counts.done:
+            page = await read(place, _SLICE, where)
+            for result in page.results:
+                yield result
+            place = page.next

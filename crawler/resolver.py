@@ -10,7 +10,8 @@ import aiodns
 import pycares
 from aiodns.error import ARES_ECONNREFUSED, ARES_ENODATA
 
-from crawler.options import Options, parse_resolve, parse_server
+from crawler.options import Options
+from crawler.values import parse_resolve, parse_server
 
 __all__ = ["Resolver", "in_turns"]
 

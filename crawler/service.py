@@ -5,41 +5,38 @@
 
 import asyncio
 import ipaddress
-import logging
 import signal
+import sys
 import warnings
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 import uvloop
 from aiohttp import web
 
-from crawler.compose import open_prober
-from crawler.engine import LocalEngine
+from crawler import api
+from crawler.answers import gathered, json_answer, stream
+from crawler.compose import open_registry
 from crawler.errors import TaskNotFound
+from crawler.inputs import open_reader
 from crawler.models import FirstRecord, ProbeResult, Task
 from crawler.options import Options, ServiceOptions
-from crawler.problems import answer_problems, read_json
+from crawler.problems import answer_problems
 from crawler.registry import MemoryRegistry, Registry
+from crawler.state import STATE, State
+from crawler.uploads import HANDLER_ARGS, chunks, lines
 
 __all__ = ["TASKS", "create_app", "run_service"]
-
-log = logging.getLogger(__name__)
 
 Tasks = Mapping[str, Mapping[str, Any]]
 
 TASKS: Final[web.AppKey[Tasks]] = web.AppKey("TASKS", Mapping)
-_STATE: Final = web.AppKey["_State"]("STATE")
 
+_SWITCH: Final = 0.0005  # seconds until the loop's thread lets that of the store in, which needs it for an instant
 _SHUTDOWN: Final = 5.0  # seconds for answers under way when the service is stopped
-_CHUNK: Final = 64 * 1024  # bytes of a streamed answer that are worth a system call
-
-
-class Batch(msgspec.Struct):
-    """The body of `POST /submit`."""
-
-    urls: Annotated[list[str], msgspec.Meta(min_length=1)]
+_CLOSE: Final = 50_000  # records among which those of one URL stand
 
 
 def create_app(
@@ -57,20 +54,22 @@ def create_app(
     """
     # A stranger may submit: unless told otherwise, what only this machine can reach is not probed for him.
     options = (options or Options()).checked().guarded("public")
-    state = _State(options, registry or MemoryRegistry(), service or ServiceOptions())
-    app = web.Application(middlewares=[answer_problems])
-    app[_STATE] = state
+    state = State(options, registry or MemoryRegistry(), service or ServiceOptions())
+    app = web.Application(middlewares=[answer_problems], handler_args=HANDLER_ARGS)
+    app[STATE] = state
     app[TASKS] = _LiveTasks(state)
     with warnings.catch_warnings():  # aiohttp wants typed keys; the first contract has this one
         warnings.simplefilter("ignore", web.NotAppKeyWarning)
         app["TASKS"] = app[TASKS]
     app.cleanup_ctx.append(state.run)
+    app.on_shutdown.append(state.let_go)
     app.add_routes(
         [
             web.post("/submit", submit),
             web.get("/tasks", tasks),
             web.get("/tasks/{task_id}", task_status),
             web.delete("/tasks/{task_id}", task_delete),
+            *api.ROUTES,
         ]
     )
     return app
@@ -95,30 +94,32 @@ def run_service(
 
     Raises:
         OSError: The address cannot be listened on.
+        InputError: The registry cannot be opened.
     """
     # On loopback, who submits is on this machine already.
     options = (options or Options()).guarded("any" if _is_loopback(host) else "public")
-    uvloop.run(_serve(create_app(options, service=service), host, port, announce))
+    service = service or ServiceOptions()
+    app = create_app(options, registry=open_registry(service.registry), service=service)
+    sys.setswitchinterval(_SWITCH)
+    uvloop.run(_serve(app, host, port, announce))
 
 
 async def submit(request: web.Request) -> web.Response:
     """Take a batch in and start work on it."""
-    state = request.app[_STATE]
-    batch = await read_json(request, Batch, state.service.max_body)
-    task = await state.registry.submit(batch.urls, state.options)
-    state.engine.start(task.id)
-    return _json({"task_id": task.id})
+    state = request.app[STATE]
+    task = await state.submit(lines(chunks(request, state.service.max_body), open_reader("json")))
+    return json_answer({"task_id": task.id})
 
 
 async def tasks(request: web.Request) -> web.StreamResponse:
     """All Tasks with their results."""
-    state = request.app[_STATE]
+    state = request.app[STATE]
 
     async def parts() -> AsyncIterator[bytes]:
         opening = b"{"
         for task in list(state.registry.tasks.values()):
             try:
-                shown = state.shown(task)
+                shown = _shown(state, task)
             except TaskNotFound:  # deleted while the ones before it were sent
                 continue
             yield opening + msgspec.json.encode(task.id) + b":"
@@ -127,60 +128,26 @@ async def tasks(request: web.Request) -> web.StreamResponse:
             opening = b","
         yield b"{}" if opening == b"{" else b"}"
 
-    return await _stream(request, parts())
+    return await stream(request, gathered(parts()))
 
 
 async def task_status(request: web.Request) -> web.StreamResponse:
     """One Task with its results."""
-    state = request.app[_STATE]
-    return await _stream(request, state.shown(state.registry.task(request.match_info["task_id"])))
+    state = request.app[STATE]
+    return await stream(request, gathered(_shown(state, state.registry.task(request.match_info["task_id"]))))
 
 
 async def task_delete(request: web.Request) -> web.Response:
     """Stop a Task's work and forget it."""
-    state = request.app[_STATE]
-    task = state.registry.task(request.match_info["task_id"])
-    await state.engine.stop(task.id)
-    await state.registry.delete(task.id)
+    state = request.app[STATE]
+    await state.delete(state.registry.task(request.match_info["task_id"]))
     return web.Response(status=204)
-
-
-class _State:
-    """What the handlers share. The engine stands while the application runs."""
-
-    engine: LocalEngine
-
-    def __init__(self, options: Options, registry: Registry, service: ServiceOptions) -> None:
-        self.options = options
-        self.registry = registry
-        self.service = service
-
-    async def run(self, app: web.Application) -> AsyncIterator[None]:
-        """The life of the application, as aiohttp's `cleanup_ctx` wants it."""
-        async with open_prober(self.options) as prober:
-            self.engine = LocalEngine(self.registry, prober)
-            yield
-            await self.engine.close()
-
-    def shown(self, task: Task) -> AsyncIterator[bytes]:
-        """A Task as the first contract shows it, in pieces of JSON; once begun, it goes on to its end."""
-        return self._pieces(task.status, self.registry.results(task.id))
-
-    async def _pieces(self, status: str, results: AsyncIterator[ProbeResult]) -> AsyncIterator[bytes]:
-        yield b'{"status":' + msgspec.json.encode(status) + b',"result":{'
-        shown: set[str] = set()  # a URL submitted twice is one key
-        async for result in results:
-            if result.url not in shown:
-                comma = b"," if shown else b""
-                shown.add(result.url)
-                yield comma + msgspec.json.encode(result.url) + b":" + msgspec.json.encode(FirstRecord.of(result))
-        yield b"}}"
 
 
 class _LiveTasks(Mapping[str, Mapping[str, Any]]):
     """`app["TASKS"]`: each Task as it is at the moment of looking, with `status`, `workers` and `result`."""
 
-    def __init__(self, state: _State) -> None:
+    def __init__(self, state: State) -> None:
         self._state = state
 
     def __getitem__(self, task_id: str) -> Mapping[str, Any]:
@@ -196,30 +163,23 @@ class _LiveTasks(Mapping[str, Mapping[str, Any]]):
         return len(self._state.registry.tasks)
 
 
-def _json(content: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(content), content_type="application/json")
+def _shown(state: State, task: Task) -> AsyncIterator[bytes]:
+    """A Task as the first contract shows it, in pieces of JSON; once begun, it goes on to its end."""
+    return _pieces(task.status, state.registry.results(task.id))
 
 
-async def _stream(request: web.Request, parts: AsyncIterator[bytes]) -> web.StreamResponse:
-    """Answer with JSON as it is made: a Task of a million URLs is never in memory as one text."""
-    response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    await response.prepare(request)
-    if request.method == "HEAD":  # aiohttp would send what is written, and the client take it for the next answer
-        return response
-    chunk = bytearray()
-    try:
-        async for part in parts:
-            chunk += part
-            if len(chunk) > _CHUNK:
-                await response.write(bytes(chunk))
-                chunk.clear()
-        await response.write(bytes(chunk))
-        await response.write_eof()
-    except Exception:  # half an answer is sent: an error in JSON would stand in the middle of it, so it is cut off
-        log.exception("an answer could not be sent to its end")
-        if request.transport is not None:
-            request.transport.abort()
-    return response
+async def _pieces(status: str, results: AsyncIterator[ProbeResult]) -> AsyncIterator[bytes]:
+    yield b'{"status":' + msgspec.json.encode(status) + b',"result":{'
+    shown: OrderedDict[str, None] = OrderedDict()  # a URL submitted twice is one key; its records stand close together
+    comma = b""
+    async for result in results:
+        if result.url not in shown:
+            shown[result.url] = None
+            if len(shown) > _CLOSE:
+                shown.popitem(last=False)
+            yield comma + msgspec.json.encode(result.url) + b":" + msgspec.json.encode(FirstRecord.of(result))
+            comma = b","
+    yield b"}}"
 
 
 def _is_loopback(host: str) -> bool:

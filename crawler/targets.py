@@ -16,7 +16,7 @@ import msgspec
 
 from crawler.models import ProbeError, ProbeResult
 
-__all__ = ["LONGEST", "SCHEMES", "Target", "Url", "each", "join", "parse", "targets"]
+__all__ = ["LONGEST", "SCHEMES", "Target", "Url", "each", "join", "parse", "plain_host", "targets"]
 
 T = TypeVar("T")
 
@@ -25,6 +25,12 @@ SCHEMES: Final = {"http": 80, "https": 443}
 LONGEST: Final = 64 * 1024  # characters; no server takes a URL of this length
 
 _DOUBTFUL = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
+# What Ada would give back as it is: most URLs of most lists, told without it in half of the time.
+_PLAIN = re.compile(
+    r"(?P<scheme>https?)://(?P<host>(?:(?!xn--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.){1,3}[a-z]{2,24})"
+    r"(?::(?P<port>[1-9][0-9]{3}|[1-5][0-9]{4}))?"
+    r"(?P<path>/(?:[A-Za-z0-9_~-][A-Za-z0-9_~.-]*(?:/[A-Za-z0-9_~-][A-Za-z0-9_~.-]*)*/?)?(?:\?[A-Za-z0-9_~.=&/-]*)?)"
+)
 _MARGIN = " \t\r\n\f\v\ufeff"  # the last is the mark that some editors begin a file with
 
 
@@ -75,6 +81,11 @@ class Target(msgspec.Struct, gc=False):
         """Equal for lines of which one probe serves all: the same URL, asked for with the same credentials."""
         return (self.url.href, self.url.authorization) if isinstance(self.url, Url) else (self.text, None)
 
+    @property
+    def host(self) -> str:
+        """The host to ask; empty if the line is no URL."""
+        return self.url.host if isinstance(self.url, Url) else ""
+
     @classmethod
     def of(cls, seq: int, text: str | bytes) -> "Target":
         """Read one line; bytes have to be UTF-8."""
@@ -109,12 +120,20 @@ def parse(text: str) -> Url | ProbeError:
     text = text.strip(_MARGIN)
     if len(text) > LONGEST:
         return ProbeError.of("url.invalid", f"longer than {LONGEST} characters")
+    if plain := _PLAIN.fullmatch(text):
+        scheme, port = plain["scheme"], plain["port"]
+        return Url(text, scheme, plain["host"], int(port) if port else SCHEMES[scheme], plain["path"])
     if doubt := _DOUBTFUL.search(text):
         return ProbeError.of("url.invalid", f"{_describe(doubt[0])} at character {doubt.start() + 1}")
     try:
         return _normal(can_ada.parse(text))
     except ValueError:
         return ProbeError.of("url.invalid", _guess(text))
+
+
+def plain_host(text: str) -> str | None:
+    """The host of a URL that is in its normal form already, if that can be told at a glance."""
+    return plain["host"] if len(text) <= LONGEST and (plain := _PLAIN.fullmatch(text)) else None
 
 
 def join(base: Url, location: str) -> Url | ProbeError:

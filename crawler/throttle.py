@@ -43,7 +43,10 @@ class Taker(Protocol):
     ready: "deque[Queue[Any]]"
 
     def start(self, queue: "Queue[Any]") -> None:
-        """Begin the turn of the queue's first item; its slot is taken."""
+        """Begin the turn of the queue's first item; its slot is taken.
+
+        If the queue does not get ready at once for its next, the turn to try at this host has to be passed on.
+        """
 
     def parked(self) -> None:
         """Hear that a ready queue has to wait for its host."""
@@ -70,7 +73,10 @@ class Host:
 
 
 class Queue(Generic[T]):
-    """The items of one lane for one host. It stands in the lane's `ready` or in the host's `waiting`."""
+    """The items of one lane for one host.
+
+    It stands in the lane's `ready`, in the host's `waiting`, or is put aside by its lane.
+    """
 
     __slots__ = ("host", "items", "lane")
 
@@ -93,8 +99,8 @@ class Throttle:
         self.active = 0
         self._concurrency = concurrency
         self._limit = float(concurrency)
-        self._per_host = per_host
-        self._interval = interval
+        self.per_host = per_host
+        self.interval = interval
         self._hosts: dict[str, Host] = {}
         self._hurt: OrderedDict[str, Pace] = OrderedDict()
         self._rota: deque[Taker] = deque()  # lanes with a ready queue, in the order of their turns
@@ -152,7 +158,7 @@ class Throttle:
     def host(self, name: str) -> Host:
         """The slots of a host."""
         if (host := self._hosts.get(name)) is None:
-            pace = self._hurt.pop(name, None) or Pace(self._per_host, self._interval)
+            pace = self._hurt.pop(name, None) or Pace(self.per_host, self.interval)
             host = self._hosts[name] = Host(name, pace)
         return host
 
@@ -192,8 +198,8 @@ class Throttle:
         self.forget(host)
 
     def pass_on(self, host: Host) -> None:
-        """Let the next queue that waits for a host try."""
-        while host.waiting:
+        """Let the next queue that waits for a host try, if there is a slot to try for."""
+        while host.waiting and host.active < host.pace.limit:
             queue = host.waiting.popleft()
             if queue.items:  # else its lane is closed
                 self.make_ready(queue)

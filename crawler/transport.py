@@ -31,40 +31,62 @@ _STAGGER: Final = 0.25  # seconds until the next address is tried as well (RFC 8
 _INTERIM: Final = 100  # interim responses to skip before the final one has to come
 _SESSIONS: Final = 1_000  # TLS sessions to resume
 _NEXT: Final = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})  # then ask its next address
+_REPEATABLE: Final = frozenset({"HEAD", "GET"})
 _REST: Final = 64 * 1024  # bytes of body to read so that the connection can be kept
 _GONE: Final = (ConnectionError, EOFError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 class _Ask(NamedTuple):
-    """One request: what to send, and how many bytes of body are wanted."""
+    """One request: what to send, how long connecting may take, and how many bytes of body are wanted."""
 
     method: str
     url: Url
     request: bytes
+    connect_timeout: float
     body: int
 
 
 class SocketTransport:
-    """Keeps connections for the next request to their origin. `close` it in the end."""
+    """Makes connections as its options want them, and keeps them for the next request to their origin.
 
-    def __init__(self, options: Options, resolver: Resolver, guard: Guard) -> None:
-        self._connect_timeout = options.connect_timeout
+    `close` it in the end.
+
+    Args:
+        options: Which certificates and address families will do.
+        resolver: Knows the addresses.
+        guard: Knows which of them may be dialled.
+        pool: Where connections are kept; others may keep theirs there too.
+    """
+
+    def __init__(self, options: Options, resolver: Resolver, guard: Guard, pool: Pool) -> None:
         self._contexts = Contexts(options)
+        self._kind = (options.insecure, options.ipv4, options.ipv6)
         self._poller = Poller()
         self._sessions: OrderedDict[tuple[str, str, int], ssl.SSLSession] = OrderedDict()
-        self._pool = Pool(options.concurrency)
+        self._pool = pool
         self._resolver = resolver
         self._guard = guard
         self._loop = asyncio.get_running_loop()
 
-    async def hop(self, method: str, url: Url, headers: list[tuple[str, str]], timeout: float, body: int = 0) -> Answer:
-        """Send one request and read the response head, within `timeout` seconds. Failures are in the Answer.
+    async def hop(
+        self,
+        method: str,
+        url: Url,
+        headers: list[tuple[str, str]],
+        timeout: float,
+        *,
+        connect_timeout: float,
+        body: int = 0,
+        content: bytes = b"",
+    ) -> Answer:
+        """Send one request, with `content`, and read the response head. Failures are in the Answer.
 
-        Of the body of a good answer, `body` bytes are read.
+        It all takes `timeout` seconds at most, and connecting and its TLS handshake `connect_timeout` each. Of the body
+        of a good answer, `body` bytes are read.
         """
         clock = Clock()
         deadline = self._loop.time() + timeout
-        ask = _Ask(method, url, _request(method, url, headers), body)
+        ask = _Ask(method, url, _request(method, url, headers, content), connect_timeout, body)
         try:
             head, text = await self._exchange(ask, clock, deadline)
         except Exception as error:
@@ -74,12 +96,14 @@ class SocketTransport:
         return Answer(clock.timings(), head.status, clock.ip, head.fields, clock.tls, body=text)
 
     async def close(self) -> None:
-        """Close the idle connections; the resolver is not ours."""
+        """Close all connections that are kept, also those of others; the resolver is not ours."""
         self._pool.close()
         self._poller.close()
 
-    async def _exchange(self, ask: "_Ask", clock: Clock, deadline: float) -> tuple[Head, str | None]:
-        if (kept := self._pool.take(ask.url.origin)) is not None:
+    async def _exchange(self, ask: _Ask, clock: Clock, deadline: float) -> tuple[Head, str | None]:
+        # What is not to be done twice gets a connection on which it cannot come to that (RFC 9110, 9.2.2).
+        kept = self._pool.take((self._kind, ask.url.origin)) if ask.method in _REPEATABLE else None
+        if kept is not None:
             try:
                 return await self._converse(kept, ask, clock, deadline)
             except HeadError:
@@ -88,27 +112,28 @@ class SocketTransport:
                 # The server may close an idle connection just as we use it. Only then, a second one is tried.
                 if clock.has_bytes:
                     raise
-        connection = await self._dial(ask.url, clock, deadline)
+        connection = await self._dial(ask, clock, deadline)
         return await self._converse(connection, ask, clock, deadline)
 
-    async def _dial(self, url: Url, clock: Clock, deadline: float) -> Connection:
+    async def _dial(self, ask: _Ask, clock: Clock, deadline: float) -> Connection:
         """Connect to an address of the URL's host, and over TLS if its scheme says so."""
+        url = ask.url
         addresses = self._resolver.known(url.host, url.port)
         if addresses is None:
             clock.start("dns")
             addresses = await self._resolver.resolve(url.host, url.port, deadline)
         self._guard.check(addresses)
         clock.start("connect")
-        connection = await self._connect(in_turns(addresses), url.port, clock, self._soon(deadline))
+        connection = await self._connect(in_turns(addresses), url.port, clock, self._soon(ask, deadline))
         if url.scheme == "https":
             clock.start("ssl")
             try:
                 session = self._sessions.get(url.origin)
-                secured = await connection.secure(self._contexts.strict, url.host, self._soon(deadline), session)
+                secured = await connection.secure(self._contexts.strict, url.host, self._soon(ask, deadline), session)
                 connection.tls = describe(secured)
             except ssl.SSLCertVerificationError as error:
                 connection.close()
-                await self._look_again(error, url, clock, deadline)
+                await self._look_again(error, ask, clock, deadline)
                 raise
             except BaseException:
                 connection.close()
@@ -154,13 +179,13 @@ class SocketTransport:
                 attempt.add_done_callback(_close_late)
                 attempt.cancel()
 
-    async def _look_again(self, error: ssl.SSLCertVerificationError, url: Url, clock: Clock, deadline: float) -> None:
+    async def _look_again(self, error: ssl.SSLCertVerificationError, ask: _Ask, clock: Clock, deadline: float) -> None:
         """Fetch a refused certificate for the report, and say more of why; the verdict stays."""
         assert clock.ip is not None
         try:
-            connection = await Connection.open(clock.ip, url.port, self._poller, self._soon(deadline))
+            connection = await Connection.open(clock.ip, ask.url.port, self._poller, self._soon(ask, deadline))
             try:
-                secured = await connection.secure(self._contexts.blind, url.host, self._soon(deadline))
+                secured = await connection.secure(self._contexts.blind, ask.url.host, self._soon(ask, deadline))
                 clock.tls = describe(secured)
                 error.verify_message = chain_problem(error, secured) or error.verify_message
             finally:
@@ -169,7 +194,7 @@ class SocketTransport:
             pass  # then there is less to report
 
     async def _converse(
-        self, connection: Connection, ask: "_Ask", clock: Clock, deadline: float
+        self, connection: Connection, ask: _Ask, clock: Clock, deadline: float
     ) -> tuple[Head, str | None]:
         """Ask, and read what is wanted; then keep the connection or close it."""
         clock.ip, clock.tls = connection.ip, connection.tls
@@ -188,7 +213,7 @@ class SocketTransport:
                 reusable = head.keeps_alive and _is_over(connection, length, len(rest))
         finally:
             if reusable:
-                self._pool.put(ask.url.origin, connection)
+                self._pool.put((self._kind, ask.url.origin), connection)
             else:
                 connection.close()
         return head, text
@@ -201,8 +226,8 @@ class SocketTransport:
             if len(self._sessions) > _SESSIONS:
                 self._sessions.popitem(last=False)
 
-    def _soon(self, deadline: float) -> float:
-        return min(deadline, self._loop.time() + self._connect_timeout)
+    def _soon(self, ask: _Ask, deadline: float) -> float:
+        return min(deadline, self._loop.time() + ask.connect_timeout)
 
 
 def _close_late(attempt: "asyncio.Task[Connection]") -> None:
@@ -210,10 +235,12 @@ def _close_late(attempt: "asyncio.Task[Connection]") -> None:
         attempt.result().close()
 
 
-def _request(method: str, url: Url, headers: list[tuple[str, str]]) -> bytes:
+def _request(method: str, url: Url, headers: list[tuple[str, str]], content: bytes) -> bytes:
     lines = [f"{method} {url.path} HTTP/1.1\r\nHost: {url.authority}\r\n"]
     lines += [f"{name}: {value}\r\n" for name, value in headers]
-    return "".join([*lines, "\r\n"]).encode("latin-1")
+    if content or method not in _REPEATABLE:
+        lines.append(f"Content-Length: {len(content)}\r\n")
+    return "".join([*lines, "\r\n"]).encode("latin-1") + content
 
 
 async def _read_head(connection: Connection, clock: Clock, deadline: float) -> tuple[Head, bytes]:

@@ -43,7 +43,7 @@ class Probe:
     """The state of one probe. Times are those of `clock`, the loop's."""
 
     __slots__ = (
-        "_clock", "_cookies", "_options", "_own_faults", "_redirects", "_result", "_spent", "_visited",
+        "_clock", "_cookies", "_matched", "_options", "_own_faults", "_redirects", "_result", "_spent", "_visited",
         "at_home", "attempts", "hops", "last_look", "method", "not_before", "target", "url",
     )  # fmt: skip
 
@@ -56,6 +56,7 @@ class Probe:
         self.at_home = True  # still with the origin that the user named
         self.method = _first_method(options)
         self._options = options
+        self._matched: bool | None = None
         self._clock = clock
         self._spent = 0.0
         self._redirects = 0
@@ -101,18 +102,22 @@ class Probe:
         """Whether a bad answer to the next request would be asked for again with GET."""
         return self.method == "HEAD" and self._options.method == "auto"
 
-    def take(self, answer: Answer, seconds: float, *, may_retry: bool = True) -> None:
-        """Decide what an answer, which took `seconds`, means; without `may_retry` a failure is final."""
+    def take(self, answer: Answer, seconds: float, *, may_retry: bool = True, matched: bool | None = None) -> None:
+        """Decide what an answer, which took `seconds`, means; without `may_retry` a failure is final.
+
+        `matched` is what a search of its body for `match` has found.
+        """
         self._spent += seconds
+        self._matched = matched
         problem = answer.error or _unusable(answer)
         self.hops.append(
             Hop(self.url.href, self.method, answer.status, answer.ip, answer.timings, problem.type if problem else None)
         )
-        if problem is None and answer.status in REDIRECTS and (location := answer.header("location")):
+        if problem is None and answer.status in REDIRECTS and (location := self._leads_to(answer)):
             problem = self._follow(location, answer)
             if problem is None:
                 return
-        if problem is None and answer.status is not None and answer.status < 400:
+        if problem is None and self._is_ok(answer.status):
             self._finish(answer, None)
         elif problem is not None and problem.group == "LOCAL_ERROR":
             # Not the target's failure: it costs the target no attempt, and the probe none of its time.
@@ -151,6 +156,16 @@ class Probe:
             return None
         return "; ".join(f"{name}={value}" for (host, name), value in self._cookies.items() if host == url.host) or None
 
+    def _is_ok(self, status: int | None) -> bool:
+        return status is not None and self._options.accepts(status)
+
+    def _leads_to(self, answer: Answer) -> str | None:
+        """Where a redirect leads. Who follows none may accept it for an answer."""
+        options = self._options
+        if options.accept and not options.max_redirects and self._is_ok(answer.status):
+            return None
+        return answer.header("location")
+
     def _follow(self, location: str, answer: Answer) -> ProbeError | None:
         """Go where a redirect leads, or say why not."""
         url = join(self.url, location)
@@ -182,32 +197,38 @@ class Probe:
         asked = answer.retry_after if answer.status in _COME_BACK else None
         return min(_backoff(self.attempts) if asked is None else asked, LONGEST_WAIT)
 
-    def _matches(self, body: str | None) -> bool | None:
-        if self._options.match is None or body is None:
-            return None
-        return re.search(self._options.match, body) is not None
-
     def _finish(self, answer: Answer, problem: ProbeError | None) -> None:
         hops = self.hops
+        outcome = self._outcome(answer.status, problem)
+        errors = first_contract_errors(answer.status, problem)
+        if self._options.accept and problem is None and answer.status is not None:
+            errors = {} if outcome == "ok" else {"http": answer.status}
         self._result = ProbeResult(
             seq=self.target.seq,
             url=self.target.text,
             timestamp=int(time.time()),
-            outcome=_outcome(answer.status, problem),
+            outcome=outcome,
             status=answer.status,
             method=hops[-1].method if hops else None,
             attempts=self.attempts,
             error=problem,
-            errors=first_contract_errors(answer.status, problem),
+            errors=errors,
             final_url=hops[-1].url if hops else None,
             hops=hops,
             timings=hops[0].timings if len(hops) == 1 else _sum([hop.timings for hop in hops]),
             ip=answer.ip,
             tls=answer.tls,
             title=title_of(answer.body) if self._options.title and answer.body is not None else None,
-            matched=self._matches(answer.body),
+            matched=self._matched,
             headers={name: value for name, value in reversed(answer.headers) if name in REPORTED_HEADERS},
         )
+
+    def _outcome(self, status: int | None, problem: ProbeError | None) -> Outcome:
+        if problem is None:
+            return "ok" if self._is_ok(status) else "http_error"
+        if problem.group == "BLOCKED":
+            return "blocked"
+        return "invalid" if problem.phase == "url" and status is None else "failed"
 
 
 def _first_method(options: Options) -> str:
@@ -225,14 +246,6 @@ def _unusable(answer: Answer) -> ProbeError | None:
 
 def _may_pass(answer: Answer, problem: ProbeError | None) -> bool:
     return problem.transient if problem else answer.status in _TRANSIENT
-
-
-def _outcome(status: int | None, problem: ProbeError | None) -> Outcome:
-    if problem is None:
-        return "ok" if status is not None and status < 400 else "http_error"
-    if problem.group == "BLOCKED":
-        return "blocked"
-    return "invalid" if problem.phase == "url" and status is None else "failed"
 
 
 def _backoff(times: int) -> float:

@@ -1,9 +1,13 @@
 """A Task's pending targets, probed, recorded: what every engine runs."""
 
+import asyncio
 import logging
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing, suppress
+from typing import Any, Final
 
-from crawler.errors import TaskNotFound
+from crawler.errors import StoreError, TaskNotFound, TransitionError
+from crawler.models import ProbeResult
 from crawler.prober import Prober
 from crawler.registry import Registry
 
@@ -11,16 +15,66 @@ __all__ = ["worker"]
 
 log = logging.getLogger(__name__)
 
+_BREATH: Final = 0.05  # seconds that results wait for others, to be recorded with them
+_WAITING: Final = 5_000  # results that may wait for the store; then probing waits too
+_PATIENCE: Final = 30.0  # seconds between two tries to record, at most
+
 
 async def worker(task_id: str, registry: Registry, prober: Prober) -> None:
     """Bring a Task to its end. Cancelled, it leaves the Task as far as it is, for another worker to go on."""
     try:
-        async with aclosing(prober.probe_many(registry.pending(task_id))) as results:
-            async for result in results:
-                await registry.record(task_id, [result])
-        await registry.finish(task_id, "ready")
+        options = registry.task(task_id).options
+        results = prober.probe_many(registry.pending(task_id), options)
+        async with aclosing(results), aclosing(_batches(results)) as batches:
+            async for batch in batches:
+                await _insist(registry.record, task_id, batch)
+        await _insist(registry.finish, task_id, "ready")
     except TaskNotFound:
         log.info("task %s was deleted while it ran", task_id)
     except Exception as error:
         log.exception("task %s cannot go on", task_id)
-        await registry.finish(task_id, "error", f"{type(error).__name__}: {error}")
+        with suppress(TaskNotFound, TransitionError):
+            await _insist(registry.finish, task_id, "error", f"{type(error).__name__}: {error}")
+
+
+async def _batches(results: AsyncGenerator[ProbeResult, None]) -> AsyncGenerator[list[ProbeResult], None]:
+    """Results as they come, those together that come within a breath: a store writes many as fast as one."""
+    found: list[ProbeResult] = []
+    news, room = asyncio.Event(), asyncio.Event()
+
+    async def collect() -> None:
+        async for result in results:
+            found.append(result)
+            news.set()
+            if len(found) >= _WAITING:
+                room.clear()
+                await room.wait()
+
+    collector = asyncio.ensure_future(collect())
+    collector.add_done_callback(lambda _: news.set())
+    try:
+        while not collector.done() or found:
+            await news.wait()
+            await asyncio.wait({collector}, timeout=_BREATH)
+            batch = found[:]
+            found.clear()
+            news.clear()
+            room.set()
+            if batch:
+                yield batch
+        collector.result()
+    finally:
+        collector.cancel()
+        await asyncio.gather(collector, return_exceptions=True)
+
+
+async def _insist(write: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
+    """Do what a store may be unable to do for a while: what is found is not thrown away because a disk is full."""
+    patience = 1.0
+    while True:
+        try:
+            return await write(*arguments)
+        except StoreError as error:
+            log.error("the store cannot be written to, which is tried again: %s", error)
+            await asyncio.sleep(patience)
+            patience = min(2 * patience, _PATIENCE)

@@ -84,7 +84,8 @@ def _of_command(kind: Any, option: OptionInfo) -> list[str]:
         [str(option.default), *(option.param_decls or ())]
     )  # in `Annotated`, typer's first argument is a name
     environment = f"`{option.envvar}`" if option.envvar else ""
-    return [f"`{names} {option.metavar or '|'.join(choices)}`", environment, "", option.help or ""]
+    shown = f"{names} {option.metavar or '|'.join(choices)}".rstrip()
+    return [f"`{shown}`", environment, "", option.help or ""]
 
 
 def errors() -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import errno
+import gzip
 import io
 import json
 import os
@@ -218,7 +219,7 @@ async def test_urls_come_from_arguments_and_a_file_and_each_line_has_its_record(
     by_place = {record["seq"]: record["url"] for record in ended.records}
     assert by_place == {
         0: site.url("/ok?3"),
-        1: "\ufeff" + site.url("/ok?1"),
+        1: site.url("/ok?1"),
         2: site.url("/ok?2"),
         3: site.url("/ok?1"),
         4: site.url("/ok?3") + "#x",
@@ -226,6 +227,33 @@ async def test_urls_come_from_arguments_and_a_file_and_each_line_has_its_record(
     }
     assert ended.outcomes == ["ok"] * 5 + ["invalid"]
     assert sorted(request.path for request in site.requests) == ["/ok?1", "/ok?2", "/ok?3"]
+
+
+async def test_a_packed_table_is_a_list_too(site: Site, tmp_path: Path) -> None:
+    file = tmp_path / "links.csv.gz"
+    rows = f'name,Link\r\n"a, b",{site.url("/ok")}\r\nc,\r\nd,{site.url("/status/404")}\r\n'
+    await asyncio.to_thread(file.write_bytes, gzip.compress(rows.encode()))
+    ended = await probing("-f", str(file), "--column", "link")
+    assert (ended.code, ended.err) == (1, "")
+    assert ended.outcomes == ["ok", "invalid", "http_error"]
+
+
+async def test_standard_input_is_what_it_is_said_to_be(site: Site) -> None:
+    body = json.dumps({"urls": [site.url("/ok"), "bad"]}).encode()
+    told, from_environment = await asyncio.gather(
+        probing("-f", "-", "--input=json", stdin=body),
+        probing("-f", "-", stdin=b'{"x": "bad"}', env={"CRAWLER_INPUT": "ndjson", "CRAWLER_COLUMN": "x"}),
+    )
+    assert told.outcomes == ["ok", "invalid"]
+    assert from_environment.outcomes == ["invalid"]
+
+
+async def test_a_list_that_is_broken_is_told_in_one_line(site: Site, tmp_path: Path) -> None:
+    file = tmp_path / "urls.ndjson"
+    await asyncio.to_thread(file.write_text, f'"{site.url("/ok")}"\n\nhttp://a/\n')
+    ended = await probing("-f", str(file))
+    message = "is not JSON: invalid character (byte 0)"
+    assert (ended.code, ended.err) == (2, f"crawler: {file}: line 3: {message}\n")
 
 
 async def test_results_come_before_the_input_ends(site: Site) -> None:
@@ -396,7 +424,7 @@ def test_help_mentions_every_option_and_its_variable(
         for name in (*flag.names, flag.env):
             assert re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", ended.out), name
         assert flag.help.partition(" ")[0] in ended.out
-    for name in {"probe": ["--file", "-f", "--format", "--output", "-o"], "serve": []}[command]:
+    for name in {"probe": ["--file", "-f", "--input", "--column", "--format", "--output", "-o"], "serve": []}[command]:
         assert name in ended.out
 
 
@@ -424,6 +452,7 @@ USAGE = {
     "too large, without the command": (["--port=65536"], "--port"),
     "no method": (["probe", "--method=PUT", "x"], "--method"),
     "no format": (["probe", "--format=xml", "x"], "--format"),
+    "no format of input": (["probe", "--input=xml", "x"], "--input"),
     "no header": (["probe", "--header=nocolon", "x"], "--header"),
     "a reserved header": (["probe", "-H", "Host: a", "x"], "--header"),
     "a header of two lines": (["probe", "-H", "A: b\nC: d", "x"], "--header"),

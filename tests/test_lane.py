@@ -1,12 +1,18 @@
 """Slots: bounded, fair, never held by somebody who waits, never lost."""
 
 import asyncio
+import gc
+import weakref
+from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crawler.lane import Lane
-from crawler.throttle import Throttle
+from crawler.throttle import Throttle, Turn
 
 
 class Piece:
@@ -255,3 +261,235 @@ async def test_a_lane_reads_on_when_what_it_has_ready_has_to_wait_for_its_host()
         assert not feeder.done()
         busy.gate.set()
         await asyncio.wait_for(feeder, 5)
+
+
+# --- Lanes with limits of their own ---
+
+
+async def test_two_lanes_have_each_their_own_limit_at_one_host() -> None:
+    throttle = Throttle(concurrency=20, per_host=6)
+    active = {"gentle": 0, "eager": 0}
+    most = {"gentle": 0, "eager": 0, "both": 0}
+
+    def turn_of(name: str) -> Turn[Piece]:
+        async def turn(_: Piece) -> bool:
+            active[name] += 1
+            most[name] = max(most[name], active[name])
+            most["both"] = max(most["both"], sum(active.values()))
+            await asyncio.sleep(0)
+            active[name] -= 1
+            return True
+
+        return turn
+
+    async with Lane(throttle, turn_of("gentle"), per_host=2) as gentle, Lane(throttle, turn_of("eager")) as eager:
+        for lane in (gentle, eager):
+            fill(lane, [Piece("host") for _ in range(30)])
+            lane.seal()
+        for lane in (gentle, eager):
+            assert len([piece async for piece in lane]) == 30
+    assert (most["gentle"], most["both"]) == (2, 6)
+    assert most["eager"] >= 4
+    assert not throttle._hosts
+
+
+async def test_a_lane_at_its_limit_leaves_the_rest_of_a_host_to_others() -> None:
+    gentle_works, works, throttle = Works(), Works(), Throttle(concurrency=20, per_host=4)
+    async with Lane(throttle, gentle_works.turn, per_host=1) as gentle, Lane(throttle, works.turn) as eager:
+        fill(gentle, [Piece("host") for _ in range(10)])
+        fill(eager, [Piece("host") for _ in range(10)])
+        await settle()
+        assert (len(gentle_works.running), len(works.running)) == (1, 3)
+
+
+async def test_lanes_of_one_slot_a_host_take_turns_at_it() -> None:
+    throttle = Throttle(concurrency=10, per_host=2)
+    order: list[int] = []
+
+    def turn_of(number: int) -> Turn[Piece]:
+        async def turn(_: Piece) -> bool:
+            order.append(number)
+            for _step in range(1 + len(order) % 3):
+                await asyncio.sleep(0)
+            return True
+
+        return turn
+
+    async def run(number: int) -> None:
+        async with Lane(throttle, turn_of(number), per_host=1) as lane:
+            fill(lane, [Piece("host") for _ in range(100)])
+            lane.seal()
+            assert len([piece async for piece in lane]) == 100
+
+    await asyncio.gather(*(run(number) for number in range(4)))
+    for number in range(4):
+        turns = [place for place, who in enumerate(order) if who == number]
+        assert turns[9] < 80, "a quarter of the turns are its"
+
+
+async def test_what_a_lane_at_its_limit_leaves_is_taken_at_once() -> None:
+    """Two slots of a host are free at once, and only one queue is woken: its lane cannot use the second."""
+    gentle_works, works, throttle = Works(), Works(), Throttle(concurrency=20, per_host=4)
+    async with Lane(throttle, gentle_works.turn, per_host=1) as gentle, Lane(throttle, works.turn) as eager:
+        throttle.host("host")
+        throttle.hold("host", 3600)
+        fill(gentle, [Piece("host") for _ in range(10)])
+        fill(eager, [Piece("host") for _ in range(10)])
+        await settle()
+        throttle.let_go("host")
+        await settle()
+        assert (len(gentle_works.running), len(works.running)) == (1, 3)
+
+
+async def test_a_lane_may_not_have_more_than_the_throttle_gives() -> None:
+    works, throttle = Works(), Throttle(concurrency=10, per_host=2)
+    async with Lane(throttle, works.turn, per_host=5) as lane:
+        fill(lane, [Piece("host") for _ in range(10)])
+        await settle()
+        assert len(works.running) == 2
+
+
+async def test_a_lane_parts_its_turns_with_a_host_and_not_those_of_others() -> None:
+    loop = asyncio.get_running_loop()
+    throttle = Throttle(concurrency=10, per_host=10)
+    times: dict[str, list[float]] = {"host": [], "other": [], "quick": []}
+
+    async def turn(piece: Piece) -> bool:
+        times[piece.host].append(loop.time())
+        return True
+
+    async def turn_of_others(_: Piece) -> bool:
+        times["quick"].append(loop.time())
+        return True
+
+    async with Lane(throttle, turn, interval=0.05) as slow, Lane(throttle, turn_of_others) as quick:
+        fill(slow, [Piece(host) for host in ["host", "other"] * 4])
+        fill(quick, [Piece("host") for _ in range(100)])
+        slow.seal()
+        quick.seal()
+        assert len([piece async for piece in quick]) == 100
+        assert len([piece async for piece in slow]) == 8
+    for host in ("host", "other"):
+        assert min(later - earlier for earlier, later in pairwise(times[host])) >= 0.045
+    assert times["other"][0] < times["host"][1]
+    assert times["quick"][-1] < times["host"][1]
+
+
+async def test_a_lanes_interval_outlasts_its_work_with_a_host() -> None:
+    loop = asyncio.get_running_loop()
+    works, throttle = Works(), Throttle(concurrency=10, per_host=10)
+    async with Lane(throttle, works.turn, interval=0.05) as lane:
+        [first] = fill(lane, [Piece("host")])
+        first.gate.set()
+        started = loop.time()
+        assert await anext(lane) is first
+        [second] = fill(lane, [Piece("host")])
+        second.gate.set()
+        assert await anext(lane) is second
+        assert loop.time() - started >= 0.045
+
+
+async def test_a_lane_with_work_put_aside_reads_on() -> None:
+    works, throttle = Works(), Throttle(concurrency=300, per_host=300)
+    async with Lane(throttle, works.turn) as other, Lane(throttle, works.turn, per_host=1) as lane:
+        busy = fill(other, [Piece("busy") for _ in range(300)])
+        fill(lane, [Piece(f"host{number % 300}") for number in range(600)])
+        feeder = asyncio.ensure_future(lane.room())
+        await settle()
+        assert not feeder.done()
+        for piece in busy:
+            piece.gate.set()
+        await asyncio.wait_for(feeder, 5)
+
+
+async def test_a_lane_that_was_left_is_not_kept_for_its_interval() -> None:
+    works, throttle = Works(), Throttle(concurrency=10, per_host=2)
+    lane = Lane(throttle, works.turn, interval=3600)
+    async with lane:
+        fill(lane, [Piece("host") for _ in range(10)])
+        await settle()
+    left = weakref.ref(lane)
+    del lane
+    await settle()
+    gc.collect()
+    assert left() is None
+
+
+@pytest.mark.parametrize(("per_host", "interval"), [(1, 0.0), (8, 3600.0), (1, 3600.0)])
+async def test_leaving_a_lane_with_work_put_aside_lets_the_others_go_on(per_host: int, interval: float) -> None:
+    works, throttle = Works(), Throttle(concurrency=10, per_host=2)
+    async with Lane(throttle, works.turn) as staying:
+        async with Lane(throttle, works.turn, per_host, interval) as leaving:
+            fill(leaving, [Piece("host") for _ in range(10)])
+            pieces = fill(staying, [Piece("host") for _ in range(10)])
+            staying.seal()
+            await settle()
+        for piece in pieces:
+            piece.gate.set()
+        async with asyncio.timeout(5):
+            assert len([piece async for piece in staying]) == 10
+    assert throttle.active == 0
+    assert not throttle._hosts
+
+
+class Step:
+    """An item that goes from host to host, a turn with each."""
+
+    def __init__(self, hosts: list[str]) -> None:
+        self.hosts = hosts
+        self.not_before = 0.0
+        self.last_look = False
+
+    @property
+    def host(self) -> str:
+        return self.hosts[0]
+
+
+LIMITS = st.tuples(st.integers(1, 5), st.sampled_from([0.0, 0.0, 0.001, 0.003]))
+JOURNEYS = st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=3), max_size=12)
+
+
+@given(
+    slots=st.integers(1, 6),
+    own=LIMITS,
+    lanes=st.lists(st.tuples(LIMITS, JOURNEYS), min_size=1, max_size=4),
+    trouble=st.sets(st.integers(0, 40)),
+)
+async def test_whatever_the_limits_everything_ends(
+    slots: int,
+    own: tuple[int, float],
+    lanes: list[tuple[tuple[int, float], list[list[str]]]],
+    trouble: set[int],
+) -> None:
+    throttle = Throttle(slots, *own)
+    active: Counter[tuple[int, str]] = Counter()
+    turns = 0
+
+    async def run(number: int, per_host: int, interval: float, journeys: list[list[str]]) -> None:
+        async def turn(step: Step) -> bool:
+            nonlocal turns
+            turns += 1
+            at = (number, step.host)
+            active[at] += 1
+            assert active[at] <= min(per_host, own[0])
+            assert throttle.active <= slots
+            for _ in range(turns % 3):
+                await asyncio.sleep(0)
+            if turns in trouble:
+                throttle.refused(step.host, 0.001)
+            active[at] -= 1
+            step.hosts = step.hosts[1:]
+            return not step.hosts
+
+        async with Lane(throttle, turn, per_host, interval) as lane:
+            for journey in journeys:
+                lane.put(Step(list(journey)))
+            lane.seal()
+            assert len([step async for step in lane]) == len(journeys)
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(run(number, *limits, journeys) for number, (limits, journeys) in enumerate(lanes)))
+    assert turns == sum(len(journey) for _, journeys in lanes for journey in journeys)
+    assert throttle.active == 0
+    assert not throttle._hosts
+    assert not throttle._rota

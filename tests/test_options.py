@@ -27,7 +27,8 @@ from msgspec.inspect import (
 
 import crawler
 from crawler.errors import CrawlerError, InputError, OptionError
-from crawler.options import Checked, Options, ServiceOptions, parse_resolve, parse_server
+from crawler.options import Checked, Options, ServiceOptions
+from crawler.values import parse_resolve, parse_server, parse_statuses
 
 RECORDS: list[type[Checked]] = [Options, ServiceOptions]
 
@@ -263,6 +264,74 @@ def test_any_headers_are_safe_on_the_wire_or_refused(headers: dict[str, str]) ->
             assert not set(line) & {0, 10, 13}
             assert name
             assert ":" not in name
+
+
+def test_headers_are_no_larger_than_servers_take() -> None:
+    assert Options.of({"headers": {"A": "x" * 30_000}})
+    assert refusal(headers={"A": "x" * 20_000, "B": "x" * 20_000}).message == "more than 32768 bytes in all"
+
+
+# --- Statuses ---
+
+
+@pytest.mark.parametrize(
+    ("texts", "some", "count"),
+    [
+        (("200",), {200}, 1),
+        (("200-299",), {200, 204, 299}, 100),
+        (("200-299", "404", "404-404"), {200, 404}, 101),
+        (("100-999",), {100, 999}, 900),
+    ],
+)
+def test_statuses_that_count_as_ok(texts: tuple[str, ...], some: set[int], count: int) -> None:
+    statuses = parse_statuses(texts)
+    assert some <= statuses
+    assert len(statuses) == count
+    options = Options.of({"accept": texts})
+    assert all(options.accepts(status) is (status in statuses) for status in range(100, 1000))
+
+
+def test_without_them_all_below_400_do() -> None:
+    assert [status for status in range(100, 1000) if Options().accepts(status)] == list(range(100, 400))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "2xx",
+        "99",
+        "1000",
+        "099",
+        "200-",
+        "-299",
+        "299-200",
+        "200-2999",
+        " 200",
+        "200\n",
+        "200,404",
+        "\u0662\u0660\u0660",
+    ],
+)
+def test_anything_else_is_no_status(text: str) -> None:
+    error = refusal(accept=["200", text])
+    assert error.place == "accept"
+    assert error.message.startswith(repr(text))
+
+
+def test_there_are_not_thousands_of_them() -> None:
+    assert refusal(accept=["100-999"] * 101).place == "accept"
+
+
+@given(st.lists(st.text(max_size=8) | st.from_regex(r"[0-9]{2,4}(-[0-9]{2,4})?", fullmatch=True), max_size=3))
+def test_any_texts_are_statuses_or_refused(texts: list[str]) -> None:
+    try:
+        statuses = parse_statuses(tuple(texts))
+    except OptionError as error:
+        assert error.place == "accept"
+    else:
+        assert statuses <= set(range(100, 1000))
+        assert bool(statuses) is bool(texts)
 
 
 # --- DNS servers ---

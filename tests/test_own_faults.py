@@ -367,7 +367,7 @@ async def test_a_prober_in_trouble_goes_on_until_all_is_done() -> None:
     """Its transport has four connections and not one more."""
     transport = FourAtOnce()
     throttle = Throttle(concurrency=32, per_host=32)
-    prober = HttpProber(Options(retries=0), transport, throttle)
+    prober = HttpProber(Options(retries=0), lambda _: transport, throttle)
     results = [r async for r in prober.probe_many(Target.of(n, f"http://h{n}.test/") for n in range(400))]
     assert {(result.outcome, result.attempts) for result in results} == {("ok", 1)}
     assert 28 <= transport.refused < 200, "it does not run against the wall again and again"

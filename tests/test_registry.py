@@ -1,6 +1,8 @@
 """One suite for every registry: what is kept, what is counted, and the rules that no store may bend."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -9,13 +11,18 @@ from hypothesis import strategies as st
 
 from crawler import MemoryRegistry, Options, ProbeResult, Registry, TaskNotFound, TransitionError
 from crawler.models import Outcome, Status
+from crawler.stores.sqlite import SqliteRegistry
 
-REGISTRIES = {"memory": MemoryRegistry}
+REGISTRIES: dict[str, Callable[[Path], Registry]] = {
+    "memory": lambda _: MemoryRegistry(),
+    "sqlite": lambda folder: SqliteRegistry(folder / "tasks.db"),
+}
 
 
 @pytest.fixture(params=REGISTRIES)
-async def registry(request: pytest.FixtureRequest) -> AsyncIterator[Registry]:
-    yield REGISTRIES[request.param]()
+async def registry(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Registry]:
+    async with REGISTRIES[request.param](tmp_path) as registry:
+        yield registry
 
 
 def found(seq: int, url: str = "", outcome: Outcome = "ok") -> ProbeResult:
@@ -100,6 +107,17 @@ async def test_a_finished_task_stays_as_it_is(registry: Registry) -> None:
     for status in get_args(Status):
         with pytest.raises(TransitionError):
             await registry.finish(task.id, status)
+
+
+async def test_fields_of_a_task_can_be_changed_one_by_one(registry: Registry) -> None:
+    task = await registry.submit(["http://a/"], Options(), label="old")
+    waiting = asyncio.ensure_future(registry.change(task.id))
+    await asyncio.sleep(0)
+    await registry.update(task.id, label="new")
+    await asyncio.wait_for(waiting, 5)
+    assert registry.task(task.id).label == "new"
+    with pytest.raises(TaskNotFound):
+        await registry.update("nobody", label="new")
 
 
 async def test_a_deleted_task_is_unknown_everywhere(registry: Registry) -> None:

@@ -14,6 +14,7 @@ import crawler.resolver
 from crawler import ProbeResult
 from crawler.guard import Guard
 from crawler.options import Options
+from crawler.pool import Pool
 from crawler.prober import HttpProber
 from crawler.resolver import Resolver
 from crawler.targets import Target
@@ -42,9 +43,9 @@ async def dual_probe(url: str, names: Names, **options: Any) -> ProbeResult:
     """The probe of a machine that can reach both families."""
     checked = Options.of({"method": "GET", "retries": 0, "timeout": 10, **asking(names), **options})
     async with resolving(names, dual=True, **options) as resolver:
-        transport = SocketTransport(checked, resolver, Guard("any"))
+        transport = SocketTransport(checked, resolver, Guard("any"), Pool(8))
         try:
-            return await HttpProber(checked, transport, Throttle(8, 8)).probe(Target.of(0, url))
+            return await HttpProber(checked, lambda _: transport, Throttle(8, 8)).probe(Target.of(0, url))
         finally:
             await transport.close()
 

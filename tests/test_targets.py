@@ -4,13 +4,14 @@ import base64
 import ipaddress
 import string
 
+import can_ada
 import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crawler.models import ProbeError, ProbeResult
-from crawler.targets import SCHEMES, Target, Url, each, join, parse, targets
+from crawler.targets import _PLAIN, SCHEMES, Target, Url, _normal, each, join, parse, targets
 
 
 def read(text: str) -> Url:
@@ -491,3 +492,22 @@ def test_the_record_of_any_line_is_json(line: str | bytes) -> None:
     final_url = target.url.href if isinstance(target.url, Url) else None
     result = ProbeResult(seq=3, url=target.text, timestamp=0, outcome="ok", error=problem, final_url=final_url)
     assert msgspec.json.decode(msgspec.json.encode(result), type=ProbeResult) == result
+
+
+@given(st.from_regex(_PLAIN, fullmatch=True))
+@example("http://a.bc/")
+@example("https://a-b.0.1.co/x.y/~z/?q=/../a&b=..")
+def test_a_url_that_is_told_without_ada_is_what_ada_makes_of_it(text: str) -> None:
+    assert parse(text) == _normal(can_ada.parse(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://xn--a.com/", "http://A.com/", "http://1.2.3.4/", "http://a.com", "http://a.com:80/", "http://a.com/./b",
+        "http://a.com/a/..", "http://a.com/%7e", "http://a.com//b", "http://a.com/#b", "http://u@a.com/", "http://a.0x1/",
+        f"http://{'a' * 64}.com/",
+    ],
+)  # fmt: skip
+def test_what_ada_would_change_or_refuse_is_not_told_without_it(text: str) -> None:
+    assert _PLAIN.fullmatch(text) is None

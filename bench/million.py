@@ -1,0 +1,282 @@
+"""A Task of a million URLs: what taking it in costs, what memory, what it costs others.
+
+    python -m bench.million
+
+The service runs on one core, on SQLite, and nginx on the other; hosts have names and are of all sizes: a third of the
+URLs is of five hosts, the rest of a long tail.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import statistics
+import sys
+import time
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import uvloop
+
+from bench.world import World, build, running_world
+
+CONCURRENCY: Final = ["--concurrency", "256", "--per-host", "64", "--ipv4"]
+CHUNK: Final = 2**16
+EVERY: Final = 0.25  # seconds between two looks at memory, or two requests of a client
+
+
+def urls(world: World, count: int) -> Iterator[str]:
+    """The list, the same each time."""
+    chance = random.Random(1)
+    for number in range(count):
+        huge = chance.random() < 0.3
+        host = chance.randrange(5) if huge else int(chance.paretovariate(0.6)) % (count // 5)
+        yield f"http://h{host}.bench.internal:{world.plain}/some/page/{number}"
+
+
+@dataclass
+class Figures:
+    """Seconds, MiB, and milliseconds where a name says so."""
+
+    lines: int = 0
+    text_cpu: float = 0.0
+    json_cpu: float = 0.0
+    rss_at_start: float = 0.0
+    rss_at_most: float = 0.0
+    rate_with_store: float = 0.0
+    rate_without: float = 0.0
+    cpu_us_with_store: float = 0.0
+    cpu_us_without: float = 0.0
+    stream_seconds: float = 0.0
+    look_ms: list[float] = field(default_factory=list)
+    submit_ms: list[float] = field(default_factory=list)
+    small_task_ms: list[float] = field(default_factory=list)
+
+    def lines_of_report(self) -> list[str]:
+        """What is printed."""
+        growth = self.rss_at_most - self.rss_at_start
+        return [
+            f"{self.lines:,} URLs",
+            f"taken in, as text with gzip       {self.text_cpu:8.1f} s of CPU",
+            f"taken in, as JSON                 {self.json_cpu:8.1f} s of CPU",
+            f"resident at start, at most        {self.rss_at_start:8.0f} {self.rss_at_most:.0f} MiB, {growth:.0f} more",
+            f"probes/s with the store, without  {self.rate_with_store:8.0f} {self.rate_without:.0f}, "
+            f"{self.rate_with_store / self.rate_without:.2f}",
+            f"CPU us a probe with it, without   {self.cpu_us_with_store:8.0f} {self.cpu_us_without:.0f}",
+            f"all results streamed in           {self.stream_seconds:8.1f} s",
+            *(
+                f"{name:<33} {statistics.median(values):8.1f} p50, {quantile(values, 0.99):.1f} p99, of {len(values)}"
+                for name, values in (
+                    ("GET of the Task, ms", self.look_ms),
+                    ("submit of 10 URLs, ms", self.submit_ms),
+                    ("... until all 10 are ready, ms", self.small_task_ms),
+                )
+                if values
+            ),
+        ]
+
+
+def quantile(values: list[float], part: float) -> float:
+    """The value below which that part of all lies."""
+    return sorted(values)[min(len(values) - 1, int(part * len(values)))]
+
+
+class Service:
+    """`python -m crawler serve` on SQLite, on the first core."""
+
+    def __init__(self, world: World, folder: Path) -> None:
+        self._command = [
+            "taskset", "-c", "0", sys.executable, "-m", "crawler", "serve", "--port", "0", "--registry",
+            f"sqlite:///{folder}/tasks.db", "--dns", f"127.0.0.1:{world.dns}", *CONCURRENCY,
+        ]  # fmt: skip
+
+    async def start(self) -> None:
+        """Start it."""
+        self._process = await asyncio.create_subprocess_exec(*self._command, stdout=asyncio.subprocess.PIPE)
+        assert self._process.stdout is not None
+        self.url = (await self._process.stdout.readline()).decode().split()[3].rstrip(".")
+
+    async def stop(self) -> None:
+        """Stop it."""
+        self._process.terminate()
+        await self._process.wait()
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of CPU so far."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def rss(self) -> float:
+        """MiB resident now."""
+        return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+async def measure(world: World, count: int) -> Figures:
+    """Everything, in turn."""
+    figures = Figures(lines=count)
+    service = Service(world, world.directory)
+    await service.start()
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(service.url, timeout=timeout) as session:
+        for _ in range(20):  # imports, caches, the first table
+            await small_task(session, world, Figures())
+        figures.rss_at_start = figures.rss_at_most = service.rss
+        async with watched(service, figures):
+            before = service.cpu
+            task_id = await submit(session, as_json(world, count), "application/json")
+            figures.json_cpu = service.cpu - before
+            async with session.delete(f"/api/v1/tasks/{task_id}") as response:
+                assert response.status == 204
+            before = service.cpu
+            task_id = await submit(session, as_gzip(world, count), "text/plain", {"Content-Encoding": "gzip"})
+            figures.text_cpu = service.cpu - before
+            before, started = service.cpu, time.monotonic()
+            client = asyncio.ensure_future(use(session, world, task_id, figures))
+            while (task := await look(session, task_id, wait=60))["status"] == "running":
+                pass
+            assert (task["status"], task["counts"]["ok"]) == ("ready", count), task
+            figures.rate_with_store = count / (time.monotonic() - started)
+            figures.cpu_us_with_store = (service.cpu - before) / count * 1e6
+            client.cancel()
+            await asyncio.gather(client, return_exceptions=True)
+            started = time.monotonic()
+            assert await stream(session, task_id) == count
+            figures.stream_seconds = time.monotonic() - started
+    await service.stop()
+    figures.rate_without, figures.cpu_us_without = await without_store(world, count)
+    return figures
+
+
+@asynccontextmanager
+async def watched(service: Service, figures: Figures) -> AsyncIterator[None]:
+    """Keep the most memory that was seen."""
+
+    async def look() -> None:
+        while True:
+            figures.rss_at_most = max(figures.rss_at_most, service.rss)
+            await asyncio.sleep(EVERY)
+
+    watcher = asyncio.ensure_future(look())
+    try:
+        yield
+    finally:
+        watcher.cancel()
+
+
+async def submit(
+    session: aiohttp.ClientSession, body: AsyncIterator[bytes], kind: str, more: dict[str, str] | None = None
+) -> str:
+    """Submit a body; the Task's id."""
+    async with session.post("/api/v1/tasks", data=body, headers={"Content-Type": kind, **(more or {})}) as response:
+        assert response.status == 201, await response.text()
+        return str((await response.json())["id"])
+
+
+async def as_json(world: World, count: int) -> AsyncIterator[bytes]:
+    """The list as one JSON text."""
+    opening = '{"urls": ['
+    for some in slices(world, count):
+        yield (opening + json.dumps(some)[1:-1]).encode()
+        opening = ", "
+    yield b"]}"
+
+
+async def as_gzip(world: World, count: int) -> AsyncIterator[bytes]:
+    """The list as text, packed."""
+    packer = zlib.compressobj(wbits=31)
+    for some in slices(world, count):
+        yield packer.compress("".join(f"{url}\n" for url in some).encode())
+    yield packer.flush()
+
+
+def slices(world: World, count: int) -> Iterator[list[str]]:
+    """The list in pieces."""
+    some: list[str] = []
+    for url in urls(world, count):
+        some.append(url)
+        if len(some) == 10_000:
+            yield some
+            some = []
+    if some:
+        yield some
+
+
+async def look(session: aiohttp.ClientSession, task_id: str, wait: int = 0) -> dict[str, Any]:
+    """A Task's summary."""
+    async with session.get(f"/api/v1/tasks/{task_id}?wait={wait}") as response:
+        found: dict[str, Any] = await response.json()
+        return found
+
+
+async def use(session: aiohttp.ClientSession, world: World, task_id: str, figures: Figures) -> None:
+    """Be another client, for as long as it lasts."""
+    while True:
+        started = time.perf_counter()
+        await look(session, task_id)
+        figures.look_ms.append((time.perf_counter() - started) * 1000)
+        await small_task(session, world, figures)
+        await asyncio.sleep(EVERY)
+
+
+async def small_task(session: aiohttp.ClientSession, world: World, figures: Figures) -> None:
+    """Ten URLs, from submit to ready."""
+    body = {"urls": [f"http://127.250.0.{1 + n}:{world.plain}/small?{time.time_ns()}" for n in range(10)]}
+    started = time.perf_counter()
+    async with session.post("/api/v1/tasks", json=body) as response:
+        task_id = (await response.json())["id"]
+    figures.submit_ms.append((time.perf_counter() - started) * 1000)
+    async with session.get(f"/api/v1/tasks/{task_id}?wait=60") as response:
+        assert (await response.json())["status"] == "ready"
+    figures.small_task_ms.append((time.perf_counter() - started) * 1000)
+
+
+async def stream(session: aiohttp.ClientSession, task_id: str) -> int:
+    """Read every result; how many there were."""
+    lines = 0
+    url = f"/api/v1/tasks/{task_id}/results"
+    async with session.get(url, headers={"Accept": "application/x-ndjson"}) as response:
+        async for chunk in response.content.iter_chunked(CHUNK):
+            lines += chunk.count(b"\n")
+    return lines
+
+
+async def without_store(world: World, count: int) -> tuple[float, float]:
+    """Probes a second, and CPU us a probe, of `crawler probe` on the same list."""
+    file = world.directory / "urls.txt"
+    file.write_text("".join(f"{url}\n" for url in urls(world, count)))
+    command = ["taskset", "-c", "0", sys.executable, "-m", "crawler", "probe", "--file", str(file)]
+    command += ["--output", str(world.directory / "out.ndjson"), "--dns", f"127.0.0.1:{world.dns}", *CONCURRENCY]
+    before, started = os.times(), time.monotonic()
+    process = await asyncio.create_subprocess_exec(*command)
+    assert await process.wait() == 0
+    after, seconds = os.times(), time.monotonic() - started
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return count / seconds, cpu / count * 1e6
+
+
+def main() -> int:
+    """Measure, print, and keep the figures."""
+    parser = argparse.ArgumentParser(prog="python -m bench.million", description=__doc__.splitlines()[0])
+    parser.add_argument("--lines", type=int, default=1_000_000)
+    parser.add_argument("--save", type=Path, help="a file for the figures, as JSON")
+    given = parser.parse_args()
+    build()
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # the servers' core
+    with running_world() as world:
+        figures = uvloop.run(measure(world, given.lines))
+    print("\n".join(figures.lines_of_report()))
+    if given.save:
+        given.save.write_text(json.dumps(asdict(figures), indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,24 @@
+"""The versioned API: everything under `/api/v1`."""
+
+from typing import Final
+
+from aiohttp import web
+
+from crawler.api import events, probe, results, submit, summaries, tasks
+
+__all__ = ["ROUTES"]
+
+_TASKS: Final = "/api/v1/tasks"
+_TASK: Final = _TASKS + "/{task_id}"
+
+ROUTES: Final = [
+    web.post(_TASKS, submit.submit),
+    web.get(_TASKS, tasks.tasks, name=summaries.ROOT),
+    web.get(_TASK, tasks.task),
+    web.delete(_TASK, tasks.delete),
+    web.get(_TASK + "/results", results.results),
+    web.get(_TASK + "/events", events.events),
+    web.post(_TASK + "/cancel", tasks.cancel),
+    web.post(_TASK + "/recheck", submit.recheck),
+    web.get("/api/v1/probe", probe.probe),
+]

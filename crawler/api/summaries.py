@@ -1,0 +1,60 @@
+"""Tasks as the API shows them."""
+
+from typing import Final
+
+from aiohttp import web
+
+from crawler.api.shapes import Links, Progress, Summary, WebhookState
+from crawler.models import Task, Webhook
+from crawler.options import task_choices
+from crawler.state import STATE, State
+
+__all__ = ["ROOT", "location", "progress_of", "summary_of", "task_of"]
+
+ROOT: Final = "tasks"  # the name of the route of all Tasks
+
+
+def task_of(request: web.Request) -> Task:
+    """The Task that the path names."""
+    return request.app[STATE].registry.task(request.match_info["task_id"])
+
+
+def location(request: web.Request, task: Task) -> str:
+    """Where the Task is, also if this application is mounted under another."""
+    return f"{request.app.router[ROOT].url_for()}/{task.id}"
+
+
+def progress_of(state: State, task: Task) -> Progress:
+    """How far the Task is now."""
+    done, rate = task.counts.done, state.rate(task)
+    eta = (task.total - done) / rate if rate and task.status == "running" else None
+    return Progress(status=task.status, total=task.total, done=done, counts=task.counts, rate=rate, eta=eta)
+
+
+def summary_of(request: web.Request, task: Task) -> Summary:
+    """The Task as it is now."""
+    progress = progress_of(request.app[STATE], task)
+    here = location(request, task)
+    return Summary(
+        id=task.id,
+        label=task.label,
+        status=task.status,
+        detail=task.detail,
+        created=task.created,
+        finished=task.finished,
+        total=progress.total,
+        counts=progress.counts,
+        done=progress.done,
+        rate=progress.rate,
+        eta=progress.eta,
+        options=task_choices(task.options),
+        webhook=_webhook_state(task.webhook),
+        links=Links(here, f"{here}/results", f"{here}/events", f"{here}/cancel", f"{here}/recheck"),
+    )
+
+
+def _webhook_state(webhook: Webhook | None) -> WebhookState | None:
+    """How it is, without its secret."""
+    if webhook is None:
+        return None
+    return WebhookState(webhook.status, webhook.attempts, webhook.due, webhook.last)

@@ -1,0 +1,112 @@
+"""What all handlers share: the Tasks, who works on them, and how they are begun and ended."""
+
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from aiohttp import web
+
+from crawler.compose import open_prober
+from crawler.engine import LocalEngine
+from crawler.models import ProbeResult, Task
+from crawler.options import Options, ServiceOptions
+from crawler.prober import Prober
+from crawler.registry import Lines, Registry
+from crawler.retention import Retention
+from crawler.targets import Target
+from crawler.webhooks import Webhooks
+
+__all__ = ["STATE", "State"]
+
+_REMEMBERED: Final = 10_000  # Tasks of which it is known since when they are worked on
+
+
+class State:
+    """Lives as long as the application; `engine` stands while that runs.
+
+    Attributes:
+        coming: Idempotency keys of the batches that are being taken in.
+        asked: How many single URLs are being probed.
+        is_stopping: Whether the service wants to end, so that nobody should wait for a Task any more.
+    """
+
+    engine: LocalEngine
+    _prober: Prober
+    _webhooks: Webhooks
+
+    def __init__(self, options: Options, registry: Registry, service: ServiceOptions) -> None:
+        self.options = options
+        self.registry = registry
+        self.service = service
+        self.coming: set[str] = set()
+        self.asked = 0
+        self.is_stopping = False
+        self._begun: OrderedDict[str, tuple[float, int]] = OrderedDict()  # unix time, and lines done by then
+
+    async def run(self, app: web.Application) -> AsyncIterator[None]:
+        """The life of the application, as aiohttp's `cleanup_ctx` wants it: what was running goes on."""
+        async with (
+            self.registry,
+            open_prober(self.options) as self._prober,
+            Webhooks(
+                self.registry, self._prober.transport_for(self.options), self.options.user_agent, self.service
+            ) as self._webhooks,
+            Retention(self.registry, self.service),
+        ):
+            self.engine = LocalEngine(self.registry, self._prober)
+            for task in self.registry.tasks.values():
+                if task.status == "running":
+                    task.options = self.options.resumed(task.options)
+                    self._start(task)
+            yield
+            await self.engine.close()
+
+    async def let_go(self, app: web.Application) -> None:
+        """Answer who waits for a Task: the service is to end, as aiohttp's `on_shutdown` says."""
+        self.is_stopping = True
+        self.registry.wake()
+
+    async def submit(self, lines: Lines, options: Options | None = None, **fields: Any) -> Task:
+        """Take a batch in and start work on it; `fields` are as in `Registry.submit`."""
+        task = await self.registry.submit(lines, options or self.options, **fields)
+        self._webhooks.watch(task)
+        self._start(task)
+        return task
+
+    async def cancel(self, task: Task) -> None:
+        """Stop a Task's work for good; what is found stays. One that has ended stays as it is."""
+        await self.engine.stop(task.id)
+        if self.registry.task(task.id).status == "running":
+            await self.registry.finish(task.id, "error", CANCELLED)
+
+    async def delete(self, task: Task) -> None:
+        """Stop a Task's work and forget it."""
+        await self.engine.stop(task.id)
+        await self.registry.delete(task.id)
+
+    async def probe(self, url: str, options: Options) -> ProbeResult:
+        """Probe one URL, which takes its turn among those of all Tasks."""
+        self.asked += 1
+        try:
+            return await self._prober.probe(Target.of(0, url), options)
+        finally:
+            self.asked -= 1
+
+    def rate(self, task: Task) -> float | None:
+        """Lines a second since work on a Task began here; None if it did not, or just now."""
+        if task.id not in self._begun:
+            return None
+        begun, done = self._begun[task.id]
+        seconds = (task.finished or time.time()) - begun
+        return (task.counts.done - done) / seconds if seconds > 0 else None
+
+    def _start(self, task: Task) -> None:
+        self._begun[task.id] = (time.time(), task.counts.done)
+        if len(self._begun) > _REMEMBERED:
+            self._begun.popitem(last=False)
+        self.engine.start(task.id)
+
+
+STATE: Final = web.AppKey("STATE", State)
+CANCELLED: Final = "cancelled"

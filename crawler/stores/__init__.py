@@ -1,0 +1,1 @@
+"""Registries that outlive the process, each imported only when it is chosen."""

@@ -1,0 +1,172 @@
+"""SQLite on threads of its own, so that the event loop never waits for a disk.
+
+Each step of a statement gives the interpreter's lock up and has to get it back, and a busy event loop hands it over
+only every few milliseconds. So whatever concerns many rows is *one* step: rows go in as one list of values (`insert`)
+and come out as one JSON text (`json_group_array`).
+"""
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, TypeVar
+
+from crawler.errors import InputError, StoreError, StoreFull
+from crawler.stores.schema import MIGRATIONS
+
+__all__ = ["Database", "FileLock", "connect", "insert", "migrate", "transaction"]
+
+T = TypeVar("T")
+
+_PATIENCE: Final = 60.0  # seconds to wait for another connection's transaction; each is short
+_ROWS: Final = 1_000  # of one step; a statement has a bound on its values
+_LOG: Final = 4_000  # pages of write-ahead log that are carried over into the file at once
+_CACHE: Final = 16 * 1024  # KiB of pages that a connection keeps
+
+
+class Database:
+    """A connection, made with the first call, and its thread. Calls run there one after the other.
+
+    Args:
+        path: The file.
+        writing: Held by whoever writes to the file: the others of this process wait in a line for it, as they do not
+            for SQLite's own lock.
+    """
+
+    def __init__(self, path: Path, writing: asyncio.Lock) -> None:
+        self._path = path
+        self._writing = writing
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
+        self._connection: sqlite3.Connection | None = None
+
+    async def call(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Have `work` done with the connection; it goes on even if nobody waits for it any more.
+
+        Raises:
+            StoreError: The database refused.
+        """
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, self._run, work))
+
+    async def write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
+        """Have `work` done whole or not at all; if `durable`, it has survived even a power failure on return.
+
+        Raises:
+            StoreError: The database refused, and nothing is changed.
+        """
+
+        def whole(connection: sqlite3.Connection) -> T:
+            with transaction(connection, durable=durable):
+                return work(connection)
+
+        async with self._writing:
+            return await self.call(whole)
+
+    async def aclose(self) -> None:
+        """Close the connection, once all calls are done."""
+        if self._connection is not None:
+            with suppress(StoreError):
+                await self.call(sqlite3.Connection.close)
+        self._thread.shutdown(wait=False)
+
+    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            if self._connection is None:
+                self._connection = connect(self._path)
+            return work(self._connection)
+        except sqlite3.Error as error:
+            is_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+            raise (StoreFull if is_full else StoreError)(f"{self._path}: {error}") from error
+
+
+class FileLock:
+    """Keeps a second process from a file. The kernel lets go of it when the process ends, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        """Take it.
+
+        Raises:
+            InputError: Another process has it, or it cannot be made.
+        """
+        self._path = path.with_name(path.name + ".lock")
+        try:
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise InputError(f"cannot be used: {error.strerror}", str(path)) from None
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.read(self._descriptor, 32).decode().strip() or "unknown"
+            os.close(self._descriptor)
+            raise InputError(f"is in use by another crawler, process {owner}", str(path)) from None
+        os.ftruncate(self._descriptor, 0)
+        os.write(self._descriptor, f"{os.getpid()}\n".encode())
+
+    def release(self) -> None:
+        """Let others have it."""
+        os.close(self._descriptor)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection as all here are: write-ahead log, safe against a crash of the process at every commit."""
+    connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts for a new file only, before anything else
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA cache_size = -{_CACHE}")
+    connection.execute("PRAGMA temp_store = FILE")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG}")
+    return connection
+
+
+def migrate(path: Path) -> None:
+    """Make a file what this version needs, from whatever earlier version.
+
+    Raises:
+        InputError: It is no database of ours, of a later version, damaged or not to be written to.
+    """
+    try:
+        connection = connect(path)
+        try:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version > len(MIGRATIONS):
+                raise InputError("was written by a later version of crawler", str(path))
+            for number, script in enumerate(MIGRATIONS[version:], version + 1):
+                with transaction(connection):
+                    for statement in script:
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version = {number}")
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise InputError(f"cannot be used: {error}", str(path)) from None
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, *, durable: bool = False) -> Iterator[None]:
+    """All of it or nothing; a `durable` one has also survived a power failure when it returns."""
+    if durable:
+        connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):  # some errors have rolled it back already
+            connection.execute("ROLLBACK")
+        raise
+    finally:
+        if durable:
+            connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def insert(connection: sqlite3.Connection, table: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Insert rows, each whole, in few steps."""
+    for start in range(0, len(rows), _ROWS):
+        some = rows[start : start + _ROWS]
+        places = "(" + ",".join("?" * len(some[0])) + ")"
+        values = [value for row in some for value in row]
+        connection.execute(f"INSERT INTO {table} VALUES " + ",".join([places] * len(some)), values)

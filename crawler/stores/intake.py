@@ -1,0 +1,117 @@
+"""A batch on its way in: lines to disk as they come, then put into the order in which they are to be probed.
+
+Finding equal lines and giving hosts their turns needs all of them at once, so SQLite sorts, on disk. It happens on a
+connection of the batch's own, in transactions of some milliseconds: nobody else waits for a batch of any size.
+"""
+
+import hashlib
+import sqlite3
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from crawler.models import ProbeError, Task
+from crawler.registry import Lines
+from crawler.stores.database import Database, insert
+from crawler.stores.queries import admit, reserve
+from crawler.stores.schema import SPAN
+from crawler.targets import Target, each, plain_host
+
+__all__ = ["take_in"]
+
+_SLICE: Final = 2_000  # lines, or turns, of one transaction
+
+_FIND_EQUAL: Final = """
+    CREATE TEMP TABLE placed AS
+    SELECT id, host, first_value(id) OVER (PARTITION BY key ORDER BY id) AS first
+    FROM lines WHERE id BETWEEN :base AND :base + :total"""
+
+_GIVE_TURNS: Final = """
+    CREATE TEMP TABLE ranked AS
+    SELECT id FROM (
+        SELECT id, row_number() OVER (PARTITION BY host ORDER BY id) AS rank FROM placed WHERE id = first
+    ) ORDER BY rank, id"""
+
+_MOVE_TURNS: Final = """
+    INSERT INTO turns (id, seq) SELECT :base + rowid, id - :base FROM ranked WHERE rowid > :start AND rowid <= :end"""
+
+_MOVE_TWINS: Final = """
+    INSERT INTO twins (first, seq)
+    SELECT first, id FROM placed WHERE id <> first AND rowid > :start AND rowid <= :end"""
+
+
+Row = tuple[bytes, str, str | None, str]  # key, host, why it is no URL, text
+
+
+async def take_in(database: Database, own: Database, number: int, task: Task, lines: Lines) -> None:
+    """Keep a Task, its lines, their turns and their twins; sets its total.
+
+    Args:
+        database: Takes a small batch in, in one transaction.
+        own: The same file, for a big batch to be taken in beside all else, in many.
+        number: The Task's.
+        task: The Task; it is one for others only when all is kept.
+        lines: The batch.
+    """
+    base = number * SPAN
+    waiting: list[Row] = []
+    async for line in each(lines):
+        if len(waiting) == _SLICE:
+            if task.total == 0:
+                await own.write(partial(reserve, number=number, id_=task.id))
+            await own.write(partial(_insert, first=base + task.total, lines=waiting))
+            task.total += len(waiting)
+            waiting = []
+        waiting.append(_row(line))
+    first, task.total = base + task.total, task.total + len(waiting)
+    if first == base:
+        await database.write(partial(_take_in_at_once, number=number, task=task, lines=waiting), durable=True)
+        return
+    await own.write(partial(_insert, first=first, lines=waiting))
+    await own.call(partial(_sort, base=base, total=task.total))
+    for start in range(0, task.total, _SLICE):
+        await own.write(partial(_move, base=base, start=start))
+    await own.write(partial(admit, number=number, task=task), durable=True)
+
+
+def _row(line: str | bytes) -> Row:
+    if isinstance(line, str) and (host := plain_host(line)) is not None:
+        return _key(line), host, None, line
+    target = Target.of(0, line)
+    url, credentials = target.wanted
+    key = _key(f"{url}\n{credentials}" if credentials else url)
+    if isinstance(target.url, ProbeError):
+        return key, "", msgspec.json.encode(target.url).decode(), target.text
+    return key, target.url.host, None, target.text
+
+
+def _key(wanted: str) -> bytes:
+    """So many bits that no two of a billion targets have the same."""
+    return hashlib.blake2b(wanted.encode(), digest_size=16).digest()
+
+
+def _take_in_at_once(connection: sqlite3.Connection, *, number: int, task: Task, lines: list[Row]) -> None:
+    base = number * SPAN
+    reserve(connection, number=number, id_=task.id)
+    _insert(connection, first=base, lines=lines)
+    _sort(connection, base=base, total=len(lines))
+    _move(connection, base=base, start=0)
+    admit(connection, number=number, task=task)
+
+
+def _insert(connection: sqlite3.Connection, *, first: int, lines: list[Row]) -> None:
+    insert(connection, "lines", [(first + place, *line) for place, line in enumerate(lines)])
+
+
+def _sort(connection: sqlite3.Connection, *, base: int, total: int) -> None:
+    connection.execute("DROP TABLE IF EXISTS temp.placed")
+    connection.execute("DROP TABLE IF EXISTS temp.ranked")
+    connection.execute(_FIND_EQUAL, {"base": base, "total": total})
+    connection.execute(_GIVE_TURNS)
+
+
+def _move(connection: sqlite3.Connection, *, base: int, start: int) -> None:
+    part = {"base": base, "start": start, "end": start + _SLICE}
+    connection.execute(_MOVE_TURNS, part)
+    connection.execute(_MOVE_TWINS, part)

@@ -1,0 +1,107 @@
+"""Short words for the tests of the versioned API."""
+
+import io
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from aiohttp import ClientResponse, web
+from multidict import CIMultiDictProxy
+
+import crawler
+from crawler import MemoryRegistry, Options, Registry, ServiceOptions
+from crawler.state import STATE, State
+from crawler.stores.sqlite import SqliteRegistry
+from tests.test_service import Client, serving
+
+REGISTRIES: dict[str, Callable[[Path], Registry]] = {
+    "memory": lambda _: MemoryRegistry(),
+    "sqlite": lambda folder: SqliteRegistry(folder / "tasks.db"),
+}
+ROOT = "/api/v1"
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Api:
+    """A client of one application."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    @property
+    def app(self) -> web.Application:
+        assert self.client.app is not None
+        return self.client.app
+
+    @property
+    def state(self) -> State:
+        return self.app[STATE]
+
+    async def ask(self, method: str, path: str, status: int = 200, **arguments: Any) -> Answer:
+        """Request something, which has to be answered with this status."""
+        async with self.client.request(method, ROOT + path, **arguments) as response:
+            answer = Answer(response.status, response.headers, await response.read())
+        assert answer.status == status, answer.body
+        return answer
+
+    async def get(self, path: str, **query: str | int) -> Any:
+        """The JSON there."""
+        return (await self.ask("GET", path, params=query)).json
+
+    async def submit(self, urls: list[str], **members: Any) -> Any:
+        """The summary of a new Task."""
+        body = io.BytesIO(json.dumps({"urls": urls, **members}).encode())
+        headers = {"Content-Type": "application/json"}
+        return (await self.ask("POST", "/tasks", 201, data=body, headers=headers)).json
+
+    async def ended(self, urls: list[str], **members: Any) -> Any:
+        """The summary of a new Task that has come to its end."""
+        task = await self.submit(urls, **members)
+        return await self.get(f"/tasks/{task['id']}", wait=60)
+
+    async def refuses(self, method: str, path: str, status: int, *words: str, **arguments: Any) -> Answer:
+        """Request something that cannot be; the problem has to have these words."""
+        answer = await self.ask(method, path, status, **arguments)
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.json["status"] == status
+        for word in words:
+            assert word in answer.json["detail"]
+        return answer
+
+
+@asynccontextmanager
+async def serving_api(registry: Registry, service: ServiceOptions | None = None, **options: Any) -> AsyncIterator[Api]:
+    """An application that may probe the site of the tests, which is on loopback."""
+    app = crawler.create_app(Options(guard="any", **options), registry=registry, service=service)
+    async with serving(app) as client:
+        yield Api(client)
+
+
+class Event(NamedTuple):
+    name: str
+    id: int | None
+    data: Any
+
+
+async def read_events(response: ClientResponse) -> AsyncGenerator[Event, None]:
+    """The events of a stream."""
+    fields: dict[str, str] = {}
+    async for line in response.content:
+        text = line.decode().removesuffix("\n")
+        if text:
+            name, _, value = text.partition(": ")
+            fields[name] = value
+        elif "event" in fields:
+            yield Event(fields["event"], int(fields["id"]) if "id" in fields else None, json.loads(fields["data"]))
+            fields = {}

@@ -1,0 +1,47 @@
+"""What is found is found again, whether it is in memory still or in the file."""
+
+import hashlib
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from crawler import Hop, ProbeResult, Timings
+from crawler.stores.findings import Findings
+from tests.probing import probe_all
+from tests.site import Site
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crawler.stores.findings._IN_MEMORY", 20)
+    monkeypatch.setattr("crawler.stores.findings._LOT", 7)
+
+
+def found(number: int) -> ProbeResult:
+    hop = Hop("http://a/\ud7ff", "HEAD", 200, "127.0.0.1", Timings(dns=1.5, total=2.5))
+    return ProbeResult(seq=number, url=f"http://a/{number}", timestamp=1, outcome="ok", status=200, hops=[hop])
+
+
+def key(number: int) -> bytes:
+    return hashlib.blake2b(str(number).encode(), digest_size=16).digest()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers(0, 100), unique=True), st.lists(st.integers(0, 100)))
+def test_all_that_was_added_is_there_and_nothing_else(added: list[int], wanted: list[int]) -> None:
+    findings = Findings()
+    for number in added:
+        findings.add(key(number), found(number))
+    for number in wanted:
+        assert findings.get(key(number)) == (found(number) if number in added else None)
+    findings.close()
+
+
+async def test_a_line_far_behind_its_equal_gets_the_same_result_and_no_request(site: Site) -> None:
+    urls = [site.url(f"/count?{number}") for number in range(200)]
+    results = await probe_all([*urls, *(f"{url}#again" for url in urls)])
+    assert [result.url for result in results] == [*urls, *(f"{url}#again" for url in urls)]
+    assert {result.status for result in results} == {200}
+    assert [result.final_url for result in results[200:]] == urls
+    assert len(site.requests) == 200
