@@ -3,6 +3,7 @@
 `probe` is the library, `create_app` and `run_service` are the service, `python -m crawler` is the command.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from crawler.compose import open_prober, probe
@@ -14,6 +15,7 @@ from crawler.targets import Target
 
 if TYPE_CHECKING:
     from crawler.service import TASKS, create_app, run_service
+    from crawler.stores.sqlite import SqliteRegistry
 
 __version__ = VERSION
 
@@ -31,6 +33,7 @@ __all__ = [
     "ProbeResult",
     "Registry",
     "ServiceOptions",
+    "SqliteRegistry",
     "StoreError",
     "TLSInfo",
     "Target",
@@ -45,13 +48,16 @@ __all__ = [
     "run_service",
 ]
 
-_OF_THE_SERVICE = ("TASKS", "create_app", "run_service")
+_LATER = {
+    "SqliteRegistry": "crawler.stores.sqlite",
+    "TASKS": "crawler.service",
+    "create_app": "crawler.service",
+    "run_service": "crawler.service",
+}
 
 
 def __getattr__(name: str) -> Any:
     # aiohttp's server takes a third of a second to import, which who only probes need not spend.
-    if name not in _OF_THE_SERVICE:
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from crawler import service
-
-    return getattr(service, name)
+    return getattr(import_module(_LATER[name]), name)

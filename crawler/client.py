@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-import re
 import uuid
+import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -14,11 +14,12 @@ import msgspec
 from yarl import URL
 
 from crawler.errors import InputError
-from crawler.models import Counts, ProbeResult, Status, Where
+from crawler.models import ProbeResult, Status, Where
 from crawler.sse import EventReader
+from crawler.summary import Progress, Summary, is_id
 from crawler.table import printable
 
-__all__ = ["Client", "Progress", "Summary", "Upload"]
+__all__ = ["Client", "Upload"]
 
 T = TypeVar("T")
 
@@ -29,39 +30,12 @@ _SUBMITS: Final = 4
 _RECONNECTS: Final = 20  # in a row; with these delays, a minute and a half
 _DELAY: Final = 0.25  # seconds until the first one; it doubles
 _LONGEST_DELAY: Final = 5.0
+_GZIP: Final = 31  # as zlib spells it
 _PAGE: Final = 1000  # Tasks
 _LONGEST: Final = 16 * 2**20  # bytes of a record
 _PROBLEM: Final = 64 * 1024  # bytes of an error that are read
 
 _NOT_OURS: Final = "what answers there is not crawler, or of another version"
-_ID: Final = re.compile(r"[\w-]+", re.ASCII)
-
-
-class Progress(msgspec.Struct, kw_only=True):
-    """How far a Task is."""
-
-    total: int
-    counts: Counts
-
-
-class Summary(Progress, kw_only=True):
-    """A Task without its results, as far as clients care."""
-
-    id: str
-    status: Status
-    created: float
-    label: str | None = None
-    detail: str | None = None
-
-    def __post_init__(self) -> None:
-        """Check what is printed as it is."""
-        if not _ID.fullmatch(self.id):
-            raise ValueError("the id of a task is none")
-
-    @property
-    def is_all_ok(self) -> bool:
-        """Whether it has ended, and every line of it is ok."""
-        return self.status == "ready" and self.counts.ok == self.total
 
 
 _EVENTS: Final[dict[str, type[ProbeResult | Progress]]] = {"result": ProbeResult, "progress": Progress, "end": Summary}
@@ -89,14 +63,17 @@ class Upload:
         return self._repeats or not self._begun
 
     async def read(self) -> AsyncIterator[bytes]:
-        """The pieces. What goes wrong with them is kept, for aiohttp tells of it as of a lost connection."""
+        """The batch, packed with gzip. What goes wrong is kept, for aiohttp tells of it as of a lost connection."""
         self._begun = True
+        pack = zlib.compressobj(wbits=_GZIP)
         try:
             async for piece in self._pieces():
-                yield piece
+                if packed := pack.compress(piece):
+                    yield packed
         except Exception as error:
             self.fault = error
             raise
+        yield pack.flush()
 
 
 class _Passing(InputError):
@@ -127,6 +104,7 @@ class Client:
 
     async def __aenter__(self) -> Self:
         """Open it; nothing is sent yet."""
+        asyncio.get_running_loop().set_exception_handler(_pass_over)
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT)
         return self
 
@@ -138,7 +116,11 @@ class Client:
 
     async def submit(self, upload: Upload, query: Mapping[str, str]) -> Summary:
         """Make a batch a Task, sent as it is read. However often that takes, it is one Task."""
-        headers = {"Content-Type": upload.content_type, "Idempotency-Key": str(uuid.uuid4())}
+        headers = {
+            "Content-Type": upload.content_type,
+            "Content-Encoding": "gzip",
+            "Idempotency-Key": str(uuid.uuid4()),
+        }
         for attempt in range(1, _SUBMITS + 1):
             try:
                 async with self._answer(
@@ -148,7 +130,6 @@ class Client:
                     params=query,
                     headers=headers,
                     data=upload.read(),
-                    compress="gzip",
                 ) as response:
                     return self._decoded(await response.read(), Summary)
             except _Passing:
@@ -239,7 +220,7 @@ class Client:
             await _delay(failures)
 
     def _task(self, task_id: str) -> URL:
-        if not _ID.fullmatch(task_id):  # in a path it could be something else
+        if not is_id(task_id):  # in a path it could be something else
             raise InputError(f"no task {task_id!r}", self._where)
         return self._tasks / task_id
 
@@ -281,6 +262,12 @@ async def _delay(attempt: int) -> None:
     await asyncio.sleep(min(_DELAY * 2 ** (attempt - 1), _LONGEST_DELAY))
 
 
+def _pass_over(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What aiohttp's task that writes a body had to say of a lost connection: the one that asked was told already."""
+    if not isinstance(context.get("exception"), aiohttp.ClientConnectionError):
+        loop.default_exception_handler(context)
+
+
 def _reason(error: Exception) -> str:
     """What happened, in the system's words where it has some."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
@@ -290,4 +277,6 @@ def _reason(error: Exception) -> str:
         return "the answer was cut off"
     if isinstance(cause, OSError) and cause.errno and cause.errno > 0:
         return os.strerror(cause.errno)
+    if type(cause) is aiohttp.ClientOSError:
+        return "the connection was lost"
     return printable(getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)

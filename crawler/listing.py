@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from crawler.client import Summary
 from crawler.progress import tally
+from crawler.summary import Summary
 from crawler.table import printable
 
 __all__ = ["print_tasks"]

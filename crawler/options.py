@@ -260,17 +260,20 @@ class ServiceOptions(Checked, frozen=True, kw_only=True):
         str,
         Meta(
             pattern="^(memory|sqlite|sqlite:///.+)$",
-            description="Where Tasks live: in memory, or in a SQLite file, by default one in the user's state directory.",
+            description="Where Tasks live: in memory, or in a SQLite file, which is one of the user's if not named.",
             extra={"metavar": "memory|sqlite[:///PATH]"},
         ),
     ] = "sqlite"
     keep_days: Annotated[
-        float, Meta(ge=0, le=100_000, description="Days for which a Task is kept once it has ended.", extra={"metavar": "DAYS"})
+        float,
+        Meta(
+            ge=0, le=100_000, description="Days for which a Task is kept once it has ended.", extra={"metavar": "DAYS"}
+        ),
     ] = 30.0
     keep_tasks: Annotated[int, Meta(ge=0, description="Tasks that are kept once they have ended.")] = 10_000
-    keep_bytes: Annotated[
-        int, Meta(ge=0, description="Bytes beyond which the Tasks that ended first are deleted.")
-    ] = 20 * 2**30
+    keep_bytes: Annotated[int, Meta(ge=0, description="Bytes beyond which the Tasks that ended first are deleted.")] = (
+        20 * 2**30
+    )
     max_body: Annotated[int, Meta(ge=1, description="Bytes a request's body may have, also once unpacked.")] = 2**28
     webhook_secret: Annotated[
         str | None,

@@ -39,7 +39,8 @@ from crawler.registry import is_wanted
 from crawler.targets import Url, parse
 
 if TYPE_CHECKING:
-    from crawler.client import Client, Summary, Upload
+    from crawler.client import Client, Upload
+    from crawler.summary import Summary
 
 __all__ = ["COMMANDS"]
 
@@ -152,7 +153,7 @@ def cancel(
     with ended_well():
         task = run(stop())
     if task is not None:
-        tell(_line(task))
+        tell(str(task))
 
 
 def tasks(
@@ -167,8 +168,8 @@ def tasks(
             found = client.tasks(status, limit)
             with opened(None) as stream:
                 if stream.isatty():
-                    from crawler.client import Summary
                     from crawler.listing import print_tasks
+                    from crawler.summary import Summary
 
                     print_tasks([msgspec.convert(task, Summary) async for task in found], stream)
                 else:
@@ -242,7 +243,7 @@ def _watch(url: str, task_id: str) -> NoReturn:
     """Follow a Task to its end, and end the command."""
 
     async def follow() -> "Summary":
-        from crawler.client import Progress, Summary
+        from crawler.summary import Progress, Summary
 
         async with _client(url) as client:
             task = await client.task(task_id)
@@ -263,7 +264,7 @@ def _watch(url: str, task_id: str) -> NoReturn:
     except KeyboardInterrupt:
         tell(f"crawler: task {task_id} goes on, unwatched")
         raise typer.Exit(INTERRUPTED) from None
-    tell(_line(task))
+    tell(str(task))
     raise typer.Exit(OK if task.is_all_ok else SOME_NOT_OK)
 
 
@@ -285,13 +286,3 @@ def _host(text: str) -> str:
     if not isinstance(url, Url) or url.href != f"http://{url.authority}/":
         raise typer.BadParameter("is no host", param_hint="--host")
     return url.host
-
-
-def _line(task: "Summary") -> str:
-    """A Task in a line."""
-    from crawler.table import printable
-
-    numbers = [f"{number} {outcome.replace('_', ' ')}" for outcome, number in task.counts.by_outcome() if number]
-    counts = f" ({', '.join(numbers)})" if numbers else ""
-    detail = f" ({printable(task.detail)})" if task.detail else ""
-    return f"task {task.id}: {task.status}{detail}, {task.counts.done} of {task.total} done{counts}"

@@ -262,6 +262,26 @@ async def test_who_leaves_in_the_middle_of_a_stream_is_no_fault(api: Api, caplog
     assert not caplog.records
 
 
+async def test_who_reads_nothing_for_too_long_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crawler.answers._PATIENCE", 0.01)
+    let_go = asyncio.Event()
+
+    class Watched(MemoryRegistry):
+        async def results(self, *arguments: Any) -> AsyncIterator[ProbeResult]:
+            try:
+                async for result in super().results(*arguments):
+                    yield result
+            finally:
+                let_go.set()
+
+    async with serving_api(Watched()) as api:
+        task_id = await many(api)
+        _, writer = await asyncio.open_connection(api.client.host, api.client.port, limit=1024)
+        writer.write(f"GET /api/v1/tasks/{task_id}/results HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await let_go.wait()
+        writer.close()
+
+
 async def test_results_made_while_they_are_sent_are_sent_too(api: Api, site: Site) -> None:
     task_id = await recorded(api, RESULTS, more=1)
     results = api.state.registry.results(task_id)

@@ -264,7 +264,9 @@ async def test_a_submit_whose_answer_is_lost_makes_one_task(service: Service, re
 async def test_a_submit_that_never_gets_through_is_told(service: Service, relay: Relay) -> None:
     relay.resets = list(range(1, 10))
     ended = await service.run("submit", "x", env={"CRAWLER_URL": relay.url})
-    assert ended == Ended(2, "", f"crawler: {relay.url}: Connection reset by peer\n")
+    lost = "(Connection reset by peer|Broken pipe|the connection was lost)"  # by where it was noticed
+    assert (ended.code, ended.out) == (2, "")
+    assert re.fullmatch(f"crawler: {relay.url}: {lost}\n", ended.err)
     assert relay.connections == 4
 
 

@@ -1,12 +1,12 @@
 """Tasks as the API shows them."""
 
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
 from crawler.api.shapes import Links, Progress, Summary, WebhookState
 from crawler.models import Task, Webhook
-from crawler.options import task_choices
+from crawler.options import Options, task_choices
 from crawler.state import STATE, State
 
 __all__ = ["ROOT", "location", "progress_of", "summary_of", "task_of"]
@@ -28,7 +28,14 @@ def progress_of(state: State, task: Task) -> Progress:
     """How far the Task is now."""
     done, rate = task.counts.done, state.rate(task)
     eta = (task.total - done) / rate if rate and task.status == "running" else None
-    return Progress(status=task.status, total=task.total, done=done, counts=task.counts, rate=rate, eta=eta)
+    return Progress(
+        status=task.status,
+        total=task.total,
+        done=done,
+        counts=task.counts,
+        rate=rate and round(rate, 1),
+        eta=eta and round(eta, 1),
+    )
 
 
 def summary_of(request: web.Request, task: Task) -> Summary:
@@ -47,7 +54,7 @@ def summary_of(request: web.Request, task: Task) -> Summary:
         done=progress.done,
         rate=progress.rate,
         eta=progress.eta,
-        options=task_choices(task.options),
+        options=_shown(task.options),
         webhook=_webhook_state(task.webhook),
         links=Links(here, f"{here}/results", f"{here}/events", f"{here}/cancel", f"{here}/recheck"),
     )
@@ -58,3 +65,8 @@ def _webhook_state(webhook: Webhook | None) -> WebhookState | None:
     if webhook is None:
         return None
     return WebhookState(webhook.status, webhook.attempts, webhook.due, webhook.last)
+
+
+def _shown(options: Options) -> dict[str, Any]:
+    """What a Task chose. The values of its headers may be passwords, so they stay with it."""
+    return task_choices(options) | {"headers": dict.fromkeys(options.headers, "...")}
