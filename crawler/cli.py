@@ -1,6 +1,5 @@
 """The command line: parse, compose, print, exit code."""
 
-import gc
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -34,14 +33,13 @@ from crawler.console import (
 from crawler.errors import InputError
 from crawler.flags import takes
 from crawler.inputs import Line
+from crawler.limits import collect_rarely
 from crawler.lines import Choice, count_lines
 from crawler.models import Counts, ProbeResult
 from crawler.options import VERSION, Options, ServiceOptions
 from crawler.outputs import open_writer
 
 __all__ = ["main"]
-
-_COLLECT_AFTER = 50_000
 
 
 class _ServesByDefault(TyperGroup):
@@ -132,8 +130,7 @@ def probe(
             # NDJSON and CSV on a terminal are for copying, and no bar may cut through them.
             apart = shape == "table" or not stream.isatty()
             with progress(counts, total) if apart else nullcontext():
-                # Results live until they are written; the collector's default looks at them again every 700 objects.
-                gc.set_threshold(_COLLECT_AFTER, 20, 100)
+                collect_rarely()
                 run(_probe(lines, options, counts, write))
     raise typer.Exit(OK if counts.ok == counts.done else SOME_NOT_OK)
 

@@ -11,7 +11,7 @@ __all__ = ["Lane"]
 # How far a lane reads ahead. It stops once `_READY` hosts have something that could run, and reads on past hosts that
 # are full until it holds `_WINDOW` items: what one stuck host may cost in memory before it holds up its own lane.
 _READY: Final = 256
-_WINDOW: Final = 50_000
+_WINDOW: Final = 20_000
 
 # Last looks wait for all other items, but neither without end nor in any number.
 _LATER: Final = 10_000

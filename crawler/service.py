@@ -21,6 +21,7 @@ from crawler.answers import gathered, json_answer, stream
 from crawler.compose import open_registry
 from crawler.errors import TaskNotFound
 from crawler.inputs import open_reader
+from crawler.limits import collect_rarely
 from crawler.models import FirstRecord, ProbeResult, Task
 from crawler.options import Options, ServiceOptions
 from crawler.problems import answer_problems
@@ -101,6 +102,7 @@ def run_service(
     service = service or ServiceOptions()
     app = create_app(options, registry=open_registry(service.registry), service=service)
     sys.setswitchinterval(_SWITCH)
+    collect_rarely()
     uvloop.run(_serve(app, host, port, announce))
 
 

@@ -163,10 +163,13 @@ def transaction(connection: sqlite3.Connection, *, durable: bool = False) -> Ite
             connection.execute("PRAGMA synchronous = NORMAL")
 
 
-def insert(connection: sqlite3.Connection, table: str, rows: Sequence[tuple[object, ...]]) -> None:
+def insert(
+    connection: sqlite3.Connection, table: str, rows: Sequence[tuple[object, ...]], *, or_replace: bool = False
+) -> None:
     """Insert rows, each whole, in few steps."""
+    verb = "INSERT OR REPLACE" if or_replace else "INSERT"
     for start in range(0, len(rows), _ROWS):
         some = rows[start : start + _ROWS]
         places = "(" + ",".join("?" * len(some[0])) + ")"
         values = [value for row in some for value in row]
-        connection.execute(f"INSERT INTO {table} VALUES " + ",".join([places] * len(some)), values)
+        connection.execute(f"{verb} INTO {table} VALUES " + ",".join([places] * len(some)), values)

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import msgspec
 
-from crawler.models import Counts, Outcome, Page, ProbeResult, Task, Where
+from crawler.models import Counts, Outcome, Page, ProbeError, ProbeResult, Task, Where
 from crawler.stores.database import insert
 from crawler.stores.schema import SPAN
+from crawler.targets import Target
 
 __all__ = [
     "admit",
@@ -42,7 +43,7 @@ _READ_TURNS: Final = """
     ) AS turns JOIN lines ON lines.id = :base + turns.seq"""
 
 _FIND_TURNS: Final = """
-    SELECT json_group_array(json_array(turns.id - :base, turns.seq, lines.host)) FROM turns
+    SELECT json_group_array(json_array(turns.id - :base, turns.seq, lines.text, lines.problem)) FROM turns
     JOIN lines ON lines.id = :base + turns.seq
     WHERE turns.id >= :base AND turns.id < :base + :span AND turns.seq IN (SELECT value FROM json_each(:seqs))"""
 
@@ -72,6 +73,8 @@ _READ_RECORDS: Final = """
             AND (:error IS NULL OR error = :error) AND (:host IS NULL OR host = :host)
         ORDER BY id LIMIT :limit)"""
 
+_turns: Final = msgspec.json.Decoder(list[tuple[int, int, str, str | None]])  # turn, position, text, why it is no URL
+_problem: Final = msgspec.json.Decoder(ProbeError)
 _results: Final = msgspec.json.Decoder(list[ProbeResult])
 
 
@@ -115,17 +118,15 @@ def disown(connection: sqlite3.Connection, *, number: int) -> None:
     connection.execute("UPDATE tasks SET body = NULL WHERE number = ?", (number,))
 
 
-def read_turns(connection: sqlite3.Connection, *, number: int, start: int) -> list[tuple[int, int, str, str | None]]:
-    """The next targets: turn, position, text, and in JSON why that is no URL, if it is not."""
-    values = {"base": number * SPAN, "span": SPAN, "start": start, "limit": _WINDOW}
-    text = connection.execute(_READ_TURNS, values).fetchone()[0]
-    return sorted(msgspec.json.decode(text, type=list[tuple[int, int, str, str | None]]))
+def read_turns(connection: sqlite3.Connection, *, number: int, start: int) -> list[tuple[int, Target]]:
+    """The next targets, with their turns."""
+    return _targets(connection, _READ_TURNS, {"base": number * SPAN, "span": SPAN, "start": start, "limit": _WINDOW})
 
 
-def find_turns(connection: sqlite3.Connection, *, number: int, seqs: list[int]) -> list[tuple[int, int, str]]:
-    """The turns of some positions, with their hosts; it looks through all turns."""
-    values = {"base": number * SPAN, "span": SPAN, "seqs": msgspec.json.encode(seqs).decode()}
-    return msgspec.json.decode(connection.execute(_FIND_TURNS, values).fetchone()[0], type=list[tuple[int, int, str]])
+def find_turns(connection: sqlite3.Connection, *, number: int, seqs: list[int]) -> list[tuple[int, Target]]:
+    """The targets of some positions, with their turns; it looks through all turns."""
+    seqs_as_json = msgspec.json.encode(seqs).decode()
+    return _targets(connection, _FIND_TURNS, {"base": number * SPAN, "span": SPAN, "seqs": seqs_as_json})
 
 
 def record(
@@ -193,6 +194,14 @@ def size(connection: sqlite3.Connection) -> int:
     """Bytes in use; what deleted rows have left free is not."""
     pages, free, each = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _SIZES)
     return int((pages - free) * each)
+
+
+def _targets(connection: sqlite3.Connection, statement: str, values: dict[str, Any]) -> list[tuple[int, Target]]:
+    found = _turns.decode(connection.execute(statement, values).fetchone()[0])
+    return [
+        (turn, Target.of(seq, text) if problem is None else Target(seq, text, _problem.decode(problem)))
+        for turn, seq, text, problem in sorted(found)
+    ]
 
 
 def _set_body(connection: sqlite3.Connection, number: int, task: Task) -> None:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Self
 import msgspec
 
 from crawler.errors import InputError, StoreError, TaskNotFound
-from crawler.models import ANY, Page, ProbeError, ProbeResult, Task, Where
+from crawler.models import ANY, Page, ProbeResult, Task, Where
 from crawler.registry import Lines, Reader, Registry
 from crawler.stores import queries
 from crawler.stores.database import Database, FileLock, connect, migrate
@@ -25,9 +25,6 @@ __all__ = ["SqliteRegistry"]
 log = logging.getLogger(__name__)
 
 _SCANNED: Final = 20_000  # records that are looked through in one call for some that are wanted
-
-
-_problem: Final = msgspec.json.Decoder(ProbeError)
 
 
 class _Handed(NamedTuple):
@@ -126,8 +123,8 @@ class SqliteRegistry(Registry):
         number = self._numbers[task.id]
         handed = self._handed.setdefault(number, {})
         if lost := [result.seq for result in results if result.seq not in handed]:
-            for turn, seq, host in await self._database.call(partial(queries.find_turns, number=number, seqs=lost)):
-                handed[seq] = _Handed(turn, host)
+            for turn, target in await self._database.call(partial(queries.find_turns, number=number, seqs=lost)):
+                handed[target.seq] = _Handed(turn, target.host)
         found: dict[int, ProbeResult] = {}
         for result in results:
             if result.seq in handed:
@@ -163,9 +160,8 @@ class SqliteRegistry(Registry):
             if not window:
                 return
             handed = self._handed.setdefault(number, {})
-            for turn, seq, text, problem in window:
-                target = Target.of(seq, text) if problem is None else Target(seq, text, _problem.decode(problem))
-                handed[seq] = _Handed(turn, target.host)
+            for turn, target in window:
+                handed[target.seq] = _Handed(turn, target.host)
                 yield target
             turn += 1
 
