@@ -25,11 +25,11 @@ SCHEMES: Final = {"http": 80, "https": 443}
 LONGEST: Final = 64 * 1024  # characters; no server takes a URL of this length
 
 _DOUBTFUL = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
-# What Ada would give back as it is: most URLs of most lists, told without it in half of the time.
+# What Ada would give back as it is: most URLs of most lists, told without it in a third of the time.
 _PLAIN = re.compile(
-    r"(?P<scheme>https?)://(?P<host>(?:(?!xn--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.){1,3}[a-z]{2,24})"
+    r"(?P<scheme>https?)://(?P<host>(?:(?!xn--)[a-z0-9](?:[a-z0-9-]{0,61}+(?<!-))?\.){1,3}+[a-z]{2,24}+)"
     r"(?::(?P<port>[1-9][0-9]{3}|[1-5][0-9]{4}))?"
-    r"(?P<path>/(?:[A-Za-z0-9_~-][A-Za-z0-9_~.-]*(?:/[A-Za-z0-9_~-][A-Za-z0-9_~.-]*)*/?)?(?:\?[A-Za-z0-9_~.=&/-]*)?)"
+    r"(?P<path>/(?:[A-Za-z0-9_~-][A-Za-z0-9_~.-]*+/?+)*+(?:\?[A-Za-z0-9_~.=&/-]*+)?+)"
 )
 _MARGIN = " \t\r\n\f\v\ufeff"  # the last is the mark that some editors begin a file with
 

@@ -193,6 +193,46 @@ async def test_records_made_at_once_are_each_kept_once(path: Path) -> None:
         assert registry.task(task.id).counts.done == 500
 
 
+# --- Memory ---
+
+LONG = """
+import asyncio, resource, sys
+from pathlib import Path
+from crawler import Options, ProbeResult
+from crawler.stores.sqlite import SqliteRegistry
+
+COUNT = 200_000
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+async def main():
+    async with SqliteRegistry(Path(sys.argv[1])) as registry:
+        before = peak()
+        lines = (f"http://host-{number % 1000}.test/a/page/of/it/{number % 190_000}" for number in range(COUNT))
+        task = await registry.submit(lines, Options())
+        results = []
+        async for target in registry.pending(task.id):
+            results.append(ProbeResult(seq=target.seq, url=target.text, timestamp=1, outcome="ok", status=200))
+            if len(results) == 1000:
+                await registry.record(task.id, results)
+                results = []
+        await registry.record(task.id, results)
+        await registry.finish(task.id, "ready")
+        assert len({result.seq async for result in registry.results(task.id)}) == COUNT
+        print(peak() - before)
+
+asyncio.run(main())
+"""
+
+
+async def test_memory_does_not_grow_with_the_list(path: Path) -> None:
+    """Its lines alone would be 20 MB as texts, its targets and results 400. The set that counts them is 18."""
+    code, out, err = await run([sys.executable, "-c", LONG, str(path)], [])
+    assert (code, err) == (0, "")
+    assert out[0] < 80, "MiB"
+
+
 # --- What is deleted ---
 
 
