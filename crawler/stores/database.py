@@ -24,7 +24,6 @@ T = TypeVar("T")
 
 _PATIENCE: Final = 60.0  # seconds to wait for another connection's transaction; each is short
 _ROWS: Final = 1_000  # of one step; a statement has a bound on its values
-_LOG: Final = 1_000  # pages of write-ahead log that are carried over into the file at once
 _CACHE: Final = 16 * 1024  # KiB of pages that a connection keeps
 
 
@@ -118,7 +117,6 @@ def connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA cache_size = -{_CACHE}")
     connection.execute("PRAGMA temp_store = FILE")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG}")
     return connection
 
 
