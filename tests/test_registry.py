@@ -16,11 +16,16 @@ from crawler.stores.sqlite import SqliteRegistry
 REGISTRIES: dict[str, Callable[[Path], Registry]] = {
     "memory": lambda _: MemoryRegistry(),
     "sqlite": lambda folder: SqliteRegistry(folder / "tasks.db"),
+    "sqlite-in-slices": lambda folder: SqliteRegistry(folder / "tasks.db"),
 }
 
 
 @pytest.fixture(params=REGISTRIES)
-async def registry(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Registry]:
+async def registry(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Registry]:
+    if request.param == "sqlite-in-slices":
+        monkeypatch.setattr("crawler.stores.intake._SLICE", 2)  # so that every batch is a big one
     async with REGISTRIES[request.param](tmp_path) as registry:
         yield registry
 

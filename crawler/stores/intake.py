@@ -1,10 +1,12 @@
 """A batch on its way in: lines to disk as they come, then put into the order in which they are to be probed.
 
-Finding equal lines and giving hosts their turns needs all of them at once, so SQLite sorts, on disk. It happens on a
-connection of the batch's own, in transactions of some milliseconds: nobody else waits for a batch of any size.
+Finding equal lines and giving hosts their turns needs all of them at once. A small batch is sorted here and taken in as
+one transaction. A big one SQLite sorts, on disk, on a connection of the batch's own and in transactions of some
+milliseconds: nobody else waits for a batch of any size.
 """
 
 import sqlite3
+from collections import Counter
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -100,8 +102,18 @@ def _take_in_at_once(connection: sqlite3.Connection, *, number: int, task: Task,
     base = number * SPAN
     reserve(connection, number=number, id_=task.id)
     _insert(connection, first=base, lines=lines)
-    _sort(connection, base=base, total=len(lines))
-    _move(connection, base=base, start=0)
+    firsts: dict[tuple[int, int], int] = {}
+    ranks: Counter[int] = Counter()
+    ranked, twins = [], []
+    for place, (key, key2, host, *_) in enumerate(lines):
+        first = firsts.setdefault((key, key2), place)
+        if first == place:
+            ranked.append((ranks[host], place))
+            ranks[host] += 1
+        else:
+            twins.append((base + first, base + place))
+    insert(connection, "turns", [(base + turn, place) for turn, (_, place) in enumerate(sorted(ranked), 1)])
+    insert(connection, "twins", twins)
     admit(connection, number=number, task=task)
 
 
@@ -110,8 +122,6 @@ def _insert(connection: sqlite3.Connection, *, first: int, lines: list[Row]) -> 
 
 
 def _sort(connection: sqlite3.Connection, *, base: int, total: int) -> None:
-    connection.execute("DROP TABLE IF EXISTS temp.placed")
-    connection.execute("DROP TABLE IF EXISTS temp.ranked")
     connection.execute(_FIND_EQUAL, {"base": base, "total": total})
     connection.execute(_GIVE_TURNS)
 
