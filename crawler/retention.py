@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
@@ -18,14 +19,24 @@ log = logging.getLogger(__name__)
 
 _EVERY: Final = 60.0  # seconds between two looks
 _DAY: Final = 86_400.0
+_JUMP: Final = 3_600.0  # seconds; less is no matter
 
 
 class Retention:
-    """Deletes, while its context lasts, what the service's options say is too old or too much."""
+    """Deletes, while its context lasts, what the service's options say is too old or too much.
 
-    def __init__(self, registry: Registry, service: ServiceOptions) -> None:
+    Args:
+        registry: Where the Tasks are.
+        service: Says how long they are kept.
+        delete: Ends a Task and forgets it.
+    """
+
+    def __init__(self, registry: Registry, service: ServiceOptions, delete: Callable[[Task], Awaitable[None]]) -> None:
         self._registry = registry
         self._service = service
+        self._delete_task = delete
+        self._looked = (time.time(), time.monotonic())
+        self._jumped = 0.0  # seconds that the clock was set forward
 
     async def __aenter__(self) -> Self:
         self._work = asyncio.ensure_future(self._keep())
@@ -47,7 +58,7 @@ class Retention:
 
     async def once(self) -> None:
         """Delete what is to be deleted now."""
-        for task in outlived(list(self._registry.tasks.values()), self._service, time.time()):
+        for task in outlived(list(self._registry.tasks.values()), self._service, self._now()):
             await self._delete(task)
         while (size := await self._registry.size()) > self._service.keep_bytes:
             ended = oldest_first(list(self._registry.tasks.values()))
@@ -56,10 +67,20 @@ class Retention:
                 return
             await self._delete(ended[0])
 
+    def _now(self) -> float:
+        """The time as it would be without jumps of the clock: a Task does not age because that is set right."""
+        now, steady = time.time(), time.monotonic()
+        jump = now - self._looked[0] - (steady - self._looked[1])
+        self._looked = (now, steady)
+        if jump > _JUMP:
+            log.warning("the clock went %.0f seconds forward at once: tasks are kept for as much longer", jump)
+            self._jumped += jump
+        return now - self._jumped
+
     async def _delete(self, task: Task) -> None:
         log.info("task %s is deleted: kept for long enough", task.id)
         with suppress(TaskNotFound):  # somebody else may have deleted it meanwhile
-            await self._registry.delete(task.id)
+            await self._delete_task(task)
 
 
 def oldest_first(tasks: list[Task]) -> list[Task]:

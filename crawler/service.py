@@ -122,9 +122,10 @@ async def tasks(request: web.Request) -> web.StreamResponse:
         for task in list(state.registry.tasks.values()):
             try:
                 shown = _shown(state, task)
+                begun = await anext(shown)
             except TaskNotFound:  # deleted while the ones before it were sent
                 continue
-            yield opening + msgspec.json.encode(task.id) + b":"
+            yield opening + msgspec.json.encode(task.id) + b":" + begun
             async for part in shown:
                 yield part
             opening = b","
@@ -171,16 +172,18 @@ def _shown(state: State, task: Task) -> AsyncIterator[bytes]:
 
 
 async def _pieces(status: str, results: AsyncIterator[ProbeResult]) -> AsyncIterator[bytes]:
+    result = await anext(results, None)  # once one is read, a deletion waits until all are
     yield b'{"status":' + msgspec.json.encode(status) + b',"result":{'
     shown: OrderedDict[str, None] = OrderedDict()  # a URL submitted twice is one key; its records stand close together
     comma = b""
-    async for result in results:
+    while result is not None:
         if result.url not in shown:
             shown[result.url] = None
             if len(shown) > _CLOSE:
                 shown.popitem(last=False)
             yield comma + msgspec.json.encode(result.url) + b":" + msgspec.json.encode(FirstRecord.of(result))
             comma = b","
+        result = await anext(results, None)
     yield b"}}"
 
 

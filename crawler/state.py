@@ -3,12 +3,14 @@
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any, Final
 
 from aiohttp import web
 
 from crawler.compose import open_prober
 from crawler.engine import LocalEngine
+from crawler.errors import TransitionError
 from crawler.models import ProbeResult, Task
 from crawler.options import Options, ServiceOptions
 from crawler.prober import Prober
@@ -52,7 +54,7 @@ class State:
             Webhooks(
                 self.registry, self._prober.transport_for(self.options), self.options.user_agent, self.service
             ) as self._webhooks,
-            Retention(self.registry, self.service),
+            Retention(self.registry, self.service, self.delete),
         ):
             self.engine = LocalEngine(self.registry, self._prober)
             for task in self.registry.tasks.values():
@@ -78,7 +80,8 @@ class State:
         """Stop a Task's work for good; what is found stays. One that has ended stays as it is."""
         await self.engine.stop(task.id)
         if self.registry.task(task.id).status == "running":
-            await self.registry.finish(task.id, "error", CANCELLED)
+            with suppress(TransitionError):  # somebody else may cancel it too
+                await self.registry.finish(task.id, "error", CANCELLED)
 
     async def delete(self, task: Task) -> None:
         """Stop a Task's work and forget it."""

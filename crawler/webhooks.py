@@ -221,7 +221,8 @@ class _Delivery:
         self.url = parse(webhook.url)
         self.host = self.url.host if isinstance(self.url, Url) else ""
         self.came_to: Webhook | None = None
-        self.put_off((webhook.due or 0.0) - time.time())
+        # A clock that was wrong when this was kept must not put it off for years.
+        self.put_off(min((webhook.due or 0.0) - time.time(), (1.0 + _JITTER) * _LONGEST))
 
     def put_off(self, seconds: float) -> None:
         """Have its next turn after so long, at the earliest."""

@@ -526,6 +526,17 @@ async def test_cancel_leaves_a_task_that_has_ended_as_it_is(api: Api) -> None:
     assert (await api.ask("POST", f"/tasks/{task['id']}/cancel")).json == task
 
 
+async def test_a_task_is_cancelled_by_many_at_once(api: Api, site: Site) -> None:
+    task = await hanging(site, api)
+    path = f"{ROOT}/tasks/{task['id']}/cancel"
+
+    async def status() -> int:
+        async with api.client.request("POST", path) as response:
+            return response.status
+
+    assert await asyncio.gather(*(status() for _ in range(10))) == [200] * 10
+
+
 async def test_a_task_is_ended_by_many_at_once(api: Api, site: Site) -> None:
     task = await hanging(site, api)
     path = f"/tasks/{task['id']}"

@@ -1,6 +1,7 @@
 """What a file adds to a registry: it outlives the process, and it can be full, damaged, old or somebody else's."""
 
 import asyncio
+import json
 import os
 import signal
 import sqlite3
@@ -9,9 +10,10 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from crawler import InputError, Options, ProbeError, ProbeResult
+from crawler import InputError, Options, ProbeError, ProbeResult, Task
 from crawler.models import Idempotency, Webhook, Where
 from crawler.registry import Registry
 from crawler.stores.database import connect, migrate
@@ -331,6 +333,38 @@ async def test_a_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     with pytest.raises(InputError, match="was written by a later version of crawler"):
         await SqliteRegistry(path).__aenter__()
+
+
+async def test_a_task_that_cannot_be_read_stops_no_other(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with SqliteRegistry(path) as registry:
+        tasks = [await registry.submit(["http://a/"], Options()) for _ in range(4)]
+    with sqlite3.connect(path) as connection:
+        for task, body in zip(tasks, ["no JSON", '{"id": 1}', json_with(tasks[2], timeout=-1.0)], strict=False):
+            connection.execute("UPDATE tasks SET body = ? WHERE id = ?", (body, task.id))
+    async with SqliteRegistry(path) as registry:
+        assert list(registry.tasks) == [tasks[3].id]
+        assert all(task.id in caplog.text for task in tasks[:3])
+        await registry.size()
+    assert rows(path)["tasks"] == 4, "they are kept for a version that can"
+
+
+def json_with(task: Task, **options: object) -> str:
+    shown = msgspec.to_builtins(task)
+    shown["options"] |= options
+    return json.dumps(shown)
+
+
+async def test_readers_do_not_wait_for_a_long_write(path: Path) -> None:
+    async with SqliteRegistry(path) as registry:
+        other = await registry.submit(["http://b/"], Options())
+        await registry.record(other.id, [found(0, "http://b/")])
+        task = await registry.submit(["http://a/"] * 100_000, Options())
+        writing = asyncio.ensure_future(registry.record(task.id, [found(0, "http://a/")]))
+        await asyncio.sleep(0)
+        assert len((await registry.page(other.id)).results) == 1
+        assert not writing.done()
+        await writing
+        assert task.counts.done == 100_000
 
 
 @pytest.mark.parametrize("version", range(len(MIGRATIONS) + 1))

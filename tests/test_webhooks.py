@@ -413,6 +413,20 @@ async def test_a_task_whose_end_was_its_process_s_last_act_is_told_of(site: Site
     assert verified(hooks(site, "/ok")[0])["data"]["counts"]["invalid"] == 1
 
 
+async def test_a_clock_that_was_wrong_puts_it_off_for_a_day_at_most(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tasks.db"
+    monkeypatch.setattr(module, "_LONGEST", 0.0)  # what is a day
+    async with SqliteRegistry(path) as registry:
+        webhook = Webhook(site.url("/ok"), SECRET, status="pending", attempts=1, due=time.time() + 1e9)
+        task = await registry.submit(NO_URL, Options(), webhook=webhook)
+        await registry.record(task.id, [ProbeResult(seq=0, url="nonsense", timestamp=1, outcome="invalid")])
+        await registry.finish(task.id, "ready")
+    async with serving_api(SqliteRegistry(path)) as api:
+        await until(api.state, task.id, "delivered")
+
+
 async def test_a_service_that_has_lost_its_secret_keeps_what_it_cannot_sign(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
     async with SqliteRegistry(path) as registry:

@@ -3,12 +3,14 @@
 Those that write are each one transaction's work, or part of one: `Database.write` makes it whole.
 """
 
+import logging
 import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from crawler.errors import InputError
 from crawler.models import Counts, Outcome, Page, ProbeError, ProbeResult, Task, Where
 from crawler.stores.database import insert
 from crawler.stores.schema import SPAN
@@ -30,6 +32,8 @@ __all__ = [
     "shrink",
     "size",
 ]
+
+log = logging.getLogger(__name__)
 
 _WINDOW: Final = 1_000  # targets that are read ahead
 _SWEPT: Final = 5_000  # places whose rows are dropped in one transaction
@@ -81,12 +85,16 @@ _results: Final = msgspec.json.Decoder(list[ProbeResult])
 def all_tasks(connection: sqlite3.Connection) -> list[tuple[int, Task]]:
     """Every Task and its number, oldest first."""
     rows = connection.execute(
-        """SELECT number, body, ok, http_error, failed, blocked, invalid FROM tasks
+        """SELECT number, id, body, ok, http_error, failed, blocked, invalid FROM tasks
         WHERE body IS NOT NULL ORDER BY number"""
     )
     found = []
-    for number, body, *counts in rows:
-        task = msgspec.json.decode(body, type=Task)
+    for number, id_, body, *counts in rows:
+        try:
+            task = msgspec.json.decode(body, type=Task)
+        except (msgspec.MsgspecError, InputError) as error:  # it stays where it is, for a version that can
+            log.error("task %s cannot be read and is left out: %s", id_, error)
+            continue
         task.counts = Counts(*counts)
         found.append((number, task))
     return found
@@ -148,7 +156,8 @@ def record(
     connection.execute(_DELETE_TURNS, values)
     counts = msgspec.json.decode(connection.execute(_COUNT, values).fetchone()[0], type=dict[Outcome, int])
     more = ", ".join(f"{outcome} = {outcome} + {count}" for outcome, count in counts.items())
-    connection.execute(f"UPDATE tasks SET {more} WHERE number = ?", (number,))
+    if not connection.execute(f"UPDATE tasks SET {more} WHERE number = ?", (number,)).rowcount:
+        raise sqlite3.DatabaseError(f"there is no task {number} any more")
     return counts
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
@@ -9,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Final, NamedTuple, Self
-
-import msgspec
 
 from crawler.errors import InputError, StoreError, TaskNotFound
 from crawler.models import ANY, Page, ProbeResult, Task, Where
@@ -25,6 +24,7 @@ __all__ = ["SqliteRegistry"]
 log = logging.getLogger(__name__)
 
 _SCANNED: Final = 20_000  # records that are looked through in one call for some that are wanted
+_PATIENCE: Final = 5.0  # seconds until what could not be dropped is tried again
 
 
 class _Handed(NamedTuple):
@@ -72,12 +72,14 @@ class SqliteRegistry(Registry):
             self._last = queries.last_number(self._here)
             for number, task in queries.all_tasks(self._here):
                 self._know(number, task)
-        except BaseException as error:
+        except sqlite3.Error as error:
             self._lock.release()
-            if isinstance(error, msgspec.ValidationError):
-                raise InputError(f"has a task that cannot be read: {error}", str(self._path)) from None
+            raise InputError(f"cannot be used: {error}", str(self._path)) from None
+        except BaseException:
+            self._lock.release()
             raise
         self._database = Database(self._path, self._writing)
+        self._reading = Database(self._path, self._writing)  # so that no reader waits for a long write
         self._sweeper = asyncio.ensure_future(self._sweep())
         self._leave_over()
         return self
@@ -90,6 +92,7 @@ class SqliteRegistry(Registry):
         self._sweeper.cancel()
         await asyncio.gather(self._sweeper, return_exceptions=True)
         await self._database.aclose()
+        await self._reading.aclose()
         self._here.close()
         self._lock.release()
 
@@ -117,7 +120,8 @@ class SqliteRegistry(Registry):
 
     async def _write(self, task: Task, results: Sequence[ProbeResult]) -> None:
         async with self._recording:  # one after the other, for each begins where the last one ended
-            await self._write_next(task, results)
+            if task.id in self._tasks:  # it may be deleted while this waits
+                await self._write_next(task, results)
 
     async def _write_next(self, task: Task, results: Sequence[ProbeResult]) -> None:
         number = self._numbers[task.id]
@@ -174,7 +178,7 @@ class SqliteRegistry(Registry):
 
         async def read(start: int, limit: int, where: Where) -> Page:
             end = min(start + _SCANNED, task.counts.done)
-            return await self._database.call(
+            return await self._reading.call(
                 partial(queries.read_records, number=number, start=start, end=end, limit=limit, where=where)
             )
 
@@ -184,7 +188,8 @@ class SqliteRegistry(Registry):
             self._readers[number] -= 1
             if not self._readers[number]:
                 del self._readers[number]
-                self._leave_over()
+                if task.id not in self._tasks:
+                    self._leave_over()
 
     async def size(self) -> int:
         """Bytes of the file that are in use, once what is deleted has left it."""
@@ -217,5 +222,7 @@ class SqliteRegistry(Registry):
                     pass
             except StoreError as error:
                 log.error("what is left of deleted tasks could not be dropped, which is tried again later: %s", error)
-            if not self._leftovers.is_set():
-                self._swept.set()
+                self._leftovers.set()
+                await asyncio.sleep(_PATIENCE)
+            if not self._leftovers.is_set() and self._readers.keys() <= set(self._numbers.values()):
+                self._swept.set()  # else what is left may have all the room, and whoever wants some must not go on
