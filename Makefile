@@ -9,7 +9,7 @@ BIN = $(VENV)/bin
 INSTALL = $(BIN)/pip --disable-pip-version-check --quiet install -c constraints.txt
 DEBIAN = scripts/system-packages
 
-.PHONY: help run test check format coverage bench chaos documents matrix lock system clean
+.PHONY: help run test check format coverage bench chaos harden documents matrix lock system clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ bench: $(VENV)/.dev /usr/sbin/nginx ## measure against other tools; ARGS='...' g
 chaos: $(VENV)/.dev ## kill the service 200 times while it works, and look what is lost; ARGS='--rounds 1000'
 	$(BIN)/python -m tests.chaos $(ARGS)
 
+harden: $(VENV)/.dev /usr/bin/chromium ## run the tests that need a browser
+	$(BIN)/pytest tests/harden/docs_page.py $(ARGS)
+
 documents: $(VENV)/.dev ## rewrite the tables and outputs in README and docs from the code
 	$(BIN)/python -m tests.documents
 
@@ -58,7 +61,7 @@ lock: ## write constraints.txt: the newest packages that setup.cfg allows
 	.venv-lock/bin/pip --disable-pip-version-check --quiet install -e '.[socks,test,check]'
 	.venv-lock/bin/pip freeze --exclude crawler >constraints.txt
 
-system: /usr/sbin/nginx /usr/bin/curl .cache/docs ## fetch the web server and the pages that the tests use
+system: /usr/sbin/nginx /usr/bin/curl .cache/docs ## fetch the programs and the pages that the tests use
 
 clean: ## remove all that these targets made
 	rm -rf .venv* .cache .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
@@ -82,6 +85,9 @@ $(VENV)/.dev: $(VENV)/.run
 
 /usr/bin/curl:
 	$(DEBIAN) install curl
+
+/usr/bin/chromium:
+	$(DEBIAN) install chromium
 
 .cache/docs:
 	$(DEBIAN) unpack cppreference-doc-en-html $@

@@ -92,7 +92,7 @@ class _TaskPage(msgspec.Struct):
 class Client:
     """A service at a URL, while its context lasts. What it refuses and what fails on the way is an `InputError`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str | None = None) -> None:
         try:
             parsed = URL(url)
         except ValueError:
@@ -101,11 +101,12 @@ class Client:
             raise InputError(f"{url!r} is not the URL of a service, as http://127.0.0.1:7777", "--url")
         self._where = str(parsed.with_user(None)).rstrip("/")  # who may come in is not for messages
         self._tasks = parsed / "api" / "v1" / "tasks"
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     async def __aenter__(self) -> Self:
         """Open it; nothing is sent yet."""
         asyncio.get_running_loop().set_exception_handler(_pass_over)
-        self._session = aiohttp.ClientSession(timeout=_TIMEOUT)
+        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, headers=self._headers)
         return self
 
     async def __aexit__(

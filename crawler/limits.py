@@ -4,11 +4,12 @@ import gc
 import resource
 from typing import Final
 
-__all__ = ["collect_rarely", "within_descriptors"]
+__all__ = ["clients_within_descriptors", "collect_rarely", "within_descriptors"]
 
 _OTHERS: Final = 32  # descriptors for all that is not a probe: files, DNS, the service's own listeners
 _COLLECT_AFTER: Final = 50_000  # objects more than there were
 
+_FEW: Final = 16  # clients that are served even so
 _SHARE: Final = 2  # descriptors of a probe: its connection, and an idle one or a second look at a certificate
 
 
@@ -17,14 +18,15 @@ def within_descriptors(concurrency: int) -> int:
 
     At least one, for there is no fewer: what the limit refuses even so is waited out and tried again.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = concurrency * _SHARE + _OTHERS
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft == resource.RLIM_INFINITY:
-        return concurrency
-    return max(1, min(concurrency, (soft - _OTHERS) // _SHARE))
+    limit = _raised(concurrency * _SHARE + _OTHERS)
+    return concurrency if limit is None else max(1, min(concurrency, (limit - _OTHERS) // _SHARE))
+
+
+def clients_within_descriptors(clients: int, concurrency: int) -> int:
+    """The same for the connections of so many clients, beside what the probes may take."""
+    others = concurrency * _SHARE + _OTHERS
+    limit = _raised(others + clients)
+    return clients if limit is None else min(clients, max(_FEW, limit - others))
 
 
 def collect_rarely() -> None:
@@ -34,3 +36,12 @@ def collect_rarely() -> None:
     happens; they are in no cycles, and are freed without it.
     """
     gc.set_threshold(_COLLECT_AFTER, 20, 100)
+
+
+def _raised(wanted: int) -> int | None:
+    """The limit of open files, raised as far as is wanted and it may be; None if there is none."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return None if soft == resource.RLIM_INFINITY else soft

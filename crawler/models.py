@@ -266,7 +266,7 @@ class Webhook(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct, kw_only=True):
-    """One submitted batch. Times are unix seconds; `total` counts the lines submitted."""
+    """One submitted batch. Times are unix seconds; `total` counts its lines; `owner` is the name of a token."""
 
     id: str
     options: Options
@@ -279,6 +279,7 @@ class Task(msgspec.Struct, kw_only=True):
     label: str | None = None
     idempotency: Idempotency | None = None
     webhook: Webhook | None = None
+    owner: str | None = None
 
     def become(self, status: Status, detail: str | None = None) -> None:
         """Go to another status, as the table allows.

@@ -1,8 +1,8 @@
 """Every option, its bounds and its default: the only place that has them.
 
-The command line, the environment (`CRAWLER_*`), the library's keyword arguments and the documentation are all
-made from these two records. A field's `Meta` carries its help, and in `extra` what else `--help` shows: its panel, its
-flags where they differ from the field's name, and its metavar.
+The command line, the environment (`CRAWLER_*`), the library's keyword arguments and the documentation are all made from
+two records: `Options` here, and `ServiceOptions`. A field's `Meta` carries its help, and in `extra` what else `--help`
+shows: its panel, its flags where they differ from the field's name, and its metavar.
 """
 
 from collections.abc import Mapping
@@ -11,14 +11,15 @@ from typing import Annotated, Any, Final, Literal, Self
 import msgspec
 from msgspec import Meta
 
+from crawler.checked import Checked
 from crawler.errors import OptionError
 from crawler.patterns import compile_pattern
+from crawler.service_options import ServiceOptions
 from crawler.values import (
     check_headers,
     check_proxy,
     parse_headers,
     parse_resolve,
-    parse_secret,
     parse_server,
     parse_statuses,
 )
@@ -40,31 +41,6 @@ TASK_FIELDS: Final = frozenset(
 _PACE: Final = {"panel": "Pace"}
 _REQUEST: Final = {"panel": "Requests"}
 _NETWORK: Final = {"panel": "Network"}
-
-
-class Checked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A record whose values are checked where it is made from outside (`of`) and where it is used (`checked`)."""
-
-    def checked(self) -> Self:
-        """The same record, once its values are found to be within their bounds.
-
-        Raises:
-            OptionError: One is not; `place` is its name.
-        """
-        return self.of(msgspec.structs.asdict(self))
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any], *, strict: bool = True) -> Self:
-        """Validate plain values (keyword arguments, JSON, flags) into the record; numbers may be texts if not `strict`.
-
-        Raises:
-            OptionError: A name or value is wrong; `place` is the option's name.
-        """
-        try:
-            return msgspec.convert(values, cls, strict=strict)
-        except msgspec.ValidationError as error:
-            message, _, place = str(error).partition(" - at ")
-            raise OptionError(message, place.strip("`").removeprefix("$.") or "options") from None
 
 
 class Options(Checked, frozen=True, kw_only=True):
@@ -112,7 +88,7 @@ class Options(Checked, frozen=True, kw_only=True):
             description="A header to send; repeatable. Dropped when a redirect leaves the origin.",
             extra={**_REQUEST, "flags": ("--header", "-H"), "metavar": "'NAME: VALUE'"},
         ),
-    ] = {}
+    ] = msgspec.field(default_factory=dict)
     max_redirects: Annotated[int, Meta(ge=0, le=50, description="Redirects to follow.", extra=_REQUEST)] = 10
     accept: Annotated[
         tuple[str, ...],
@@ -249,44 +225,6 @@ class Options(Checked, frozen=True, kw_only=True):
         parse_statuses(self.accept)
         check_headers(self.headers, "headers")
         check_headers({"User-Agent": self.user_agent}, "user_agent")
-
-
-class ServiceOptions(Checked, frozen=True, kw_only=True):
-    """How to serve."""
-
-    host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 picks a free one.")] = 7777
-    registry: Annotated[
-        str,
-        Meta(
-            pattern="^(memory|sqlite|sqlite:///.+)$",
-            description="Where Tasks live: in memory, or in a SQLite file, which is one of the user's if not named.",
-            extra={"metavar": "memory|sqlite[:///PATH]"},
-        ),
-    ] = "sqlite"
-    keep_days: Annotated[
-        float,
-        Meta(
-            ge=0, le=100_000, description="Days for which a Task is kept once it has ended.", extra={"metavar": "DAYS"}
-        ),
-    ] = 30.0
-    keep_tasks: Annotated[int, Meta(ge=0, description="Tasks that are kept once they have ended.")] = 10_000
-    keep_bytes: Annotated[int, Meta(ge=0, description="Bytes beyond which the Tasks that ended first are deleted.")] = (
-        20 * 2**30
-    )
-    max_body: Annotated[int, Meta(ge=1, description="Bytes a request's body may have, also once unpacked.")] = 2**28
-    webhook_secret: Annotated[
-        str | None,
-        Meta(
-            description="What signs webhooks that have no secret of their own: whsec_ and 24 to 64 bytes in base64.",
-            extra={"metavar": "SECRET"},
-        ),
-    ] = None
-
-    def __post_init__(self) -> None:
-        """Check what a pattern cannot say."""
-        if self.webhook_secret is not None:
-            parse_secret(self.webhook_secret, "webhook_secret")
 
 
 def task_choices(options: Options) -> dict[str, Any]:

@@ -18,8 +18,7 @@ log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _LATER: Final = {"Retry-After": "30"}  # seconds until a store may do again what it cannot do now
-# What an error has to say besides its text.
-_TELLING: Final = ("Accept-Encoding", "Allow", "Retry-After")
+_OF_TEXT: Final = {"Content-Type", "Content-Length"}  # what an error's own body has, which is not sent
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> web.Response:
@@ -44,7 +43,7 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        telling = {name: error.headers[name] for name in _TELLING if name in error.headers}
+        telling = {name: value for name, value in error.headers.items() if name not in _OF_TEXT}
         return problem(error.status, error.text or error.reason, telling)
     except StoreFull:
         log.exception("there is no space left")

@@ -186,7 +186,10 @@ COMMANDS: Final[tuple[Callable[..., Any], ...]] = (submit, watch, results, cance
 def _client(url: str) -> "Client":
     from crawler.client import Client  # with aiohttp's client, which only these commands need
 
-    return Client(url)
+    tokens = os.environ.get("CRAWLER_TOKEN", "").splitlines()
+    return Client(
+        url, tokens[0].rpartition(":")[2] if tokens else None
+    )  # spelt as for the service, or the secret alone
 
 
 # --- What is submitted ---

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from ssl import SSLContext
 from typing import Any, Final
 
 import msgspec
@@ -17,11 +18,15 @@ import uvloop
 from aiohttp import web
 
 from crawler import api
+from crawler.access import ACCESS, ANCHOR, Access, check_access, owner_of, task_of, tasks_of
 from crawler.answers import gathered, json_answer, stream
+from crawler.api.openapi import DOCUMENT, Document
 from crawler.compose import open_registry
-from crawler.errors import TaskNotFound
+from crawler.errors import InputError, TaskNotFound
+from crawler.forwarded import Forwarded
 from crawler.inputs import open_reader
-from crawler.limits import collect_rarely
+from crawler.limits import clients_within_descriptors, collect_rarely
+from crawler.listener import Listener, Site, server_tls
 from crawler.models import FirstRecord, ProbeResult, Task
 from crawler.options import Options, ServiceOptions
 from crawler.problems import answer_problems
@@ -41,23 +46,33 @@ _CLOSE: Final = 50_000  # records among which those of one URL stand
 
 
 def create_app(
-    options: Options | None = None, *, registry: Registry | None = None, service: ServiceOptions | None = None
+    options: Options | None = None,
+    *,
+    registry: Registry | None = None,
+    service: ServiceOptions | None = None,
+    only_local: bool = False,
 ) -> web.Application:
     """An application with everything in it, to be served, tested or mounted with `add_subapp`.
 
     Args:
         options: How Tasks are probed. A guard that is `auto` is `public` here.
         registry: Where Tasks live; in memory if not given.
-        service: How requests are served; of these, host and port are for who serves.
+        service: How requests are served, and by which tokens; of these, host and port are for who serves.
+        only_local: Serve, unless there are tokens, only programs of this machine: no names of others in `Host`, no
+            pages of others in its browsers. Not for an application that is mounted or behind a proxy.
 
     Returns:
         The application. `app[TASKS]`, and `app["TASKS"]` as ever, is a live read-only mapping of Tasks by id.
     """
     # A stranger may submit: unless told otherwise, what only this machine can reach is not probed for him.
     options = (options or Options()).checked().guarded("public")
-    state = State(options, registry or MemoryRegistry(), service or ServiceOptions())
-    app = web.Application(middlewares=[answer_problems], handler_args=HANDLER_ARGS)
+    service = service or ServiceOptions()
+    state = State(options, registry or MemoryRegistry(), service)
+    middlewares = [answer_problems, Forwarded(service.forwarded_allow).middleware, check_access]
+    app = web.Application(middlewares=middlewares, handler_args=HANDLER_ARGS)
     app[STATE] = state
+    app[ACCESS] = Access(service, only_local=only_local)
+    app[DOCUMENT] = Document(app)
     app[TASKS] = _LiveTasks(state)
     with warnings.catch_warnings():  # aiohttp wants typed keys; the first contract has this one
         warnings.simplefilter("ignore", web.NotAppKeyWarning)
@@ -66,7 +81,7 @@ def create_app(
     app.on_shutdown.append(state.let_go)
     app.add_routes(
         [
-            web.post("/submit", submit),
+            web.post("/submit", submit, name=ANCHOR),
             web.get("/tasks", tasks),
             web.get("/tasks/{task_id}", task_status),
             web.delete("/tasks/{task_id}", task_delete),
@@ -95,21 +110,30 @@ def run_service(
 
     Raises:
         OSError: The address cannot be listened on.
-        InputError: The registry cannot be opened.
+        InputError: The registry, tokens or certificate cannot be read, or strangers could reach it without a token.
     """
-    # On loopback, who submits is on this machine already.
-    options = (options or Options()).guarded("any" if _is_loopback(host) else "public")
     service = service or ServiceOptions()
-    app = create_app(options, registry=open_registry(service.registry), service=service)
+    is_loopback = _is_loopback(host)
+    # On loopback, who submits is on this machine already; unless a proxy is, for others.
+    is_own = is_loopback and not (service.allow_anonymous or service.forwarded_allow)
+    options = (options or Options()).guarded("any" if is_own else "public")
+    only_local = not service.allow_anonymous
+    app = create_app(options, registry=open_registry(service.registry), service=service, only_local=only_local)
+    if only_local and not is_loopback and not app[ACCESS].has_tokens:
+        raise InputError("other machines can reach it, so it needs --token, --token-file or --allow-anonymous", host)
     sys.setswitchinterval(_SWITCH)
     collect_rarely()
-    uvloop.run(_serve(app, host, port, announce))
+    tls = server_tls(service.tls_cert, service.tls_key)
+    uvloop.run(_serve(app, host, port, tls, announce))
 
 
 async def submit(request: web.Request) -> web.Response:
     """Take a batch in and start work on it."""
     state = request.app[STATE]
-    task = await state.submit(lines(chunks(request, state.service.max_body), open_reader("json")))
+    owner = owner_of(request)
+    with state.quotas.room(owner) as take:
+        found = lines(chunks(request, state.service.max_body), open_reader("json"), take)
+        task = await state.submit(found, owner=owner)
     return json_answer({"task_id": task.id})
 
 
@@ -119,7 +143,7 @@ async def tasks(request: web.Request) -> web.StreamResponse:
 
     async def parts() -> AsyncIterator[bytes]:
         opening = b"{"
-        for task in list(state.registry.tasks.values()):
+        for task in tasks_of(request):
             try:
                 shown = _shown(state, task)
                 begun = await anext(shown)
@@ -137,13 +161,13 @@ async def tasks(request: web.Request) -> web.StreamResponse:
 async def task_status(request: web.Request) -> web.StreamResponse:
     """One Task with its results."""
     state = request.app[STATE]
-    return await stream(request, gathered(_shown(state, state.registry.task(request.match_info["task_id"]))))
+    return await stream(request, gathered(_shown(state, task_of(request))))
 
 
 async def task_delete(request: web.Request) -> web.Response:
     """Stop a Task's work and forget it."""
     state = request.app[STATE]
-    await state.delete(state.registry.task(request.match_info["task_id"]))
+    await state.delete(task_of(request))
     return web.Response(status=204)
 
 
@@ -194,17 +218,25 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def _serve(app: web.Application, host: str, port: int, announce: Callable[[str], None]) -> None:
+async def _serve(
+    app: web.Application, host: str, port: int, tls: SSLContext | None, announce: Callable[[str], None]
+) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN)
+    state = app[STATE]
+    service = state.service
+    most = clients_within_descriptors(service.max_connections, state.options.concurrency)
+    listener = Listener(service.receive_timeout, most)
+    app.middlewares.insert(0, listener.middleware)
+    runner = web.AppRunner(app, shutdown_timeout=_SHUTDOWN)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
-        await site.start()
-        announce(f"http://{f'[{host}]' if ':' in host else host}:{runner.addresses[0][1]}")
-        await stop.wait()
+        async with listener:
+            await Site(runner, listener, (host, port), keep_alive=service.keep_alive, ssl_context=tls).start()
+            scheme = "http" if tls is None else "https"
+            announce(f"{scheme}://{f'[{host}]' if ':' in host else host}:{runner.addresses[0][1]}")
+            await stop.wait()
         for number in (signal.SIGINT, signal.SIGTERM):  # a second one ends it at once
             asyncio.get_running_loop().remove_signal_handler(number)
     finally:

@@ -14,6 +14,7 @@ from crawler.errors import TransitionError
 from crawler.models import ProbeResult, Task
 from crawler.options import Options, ServiceOptions
 from crawler.prober import Prober
+from crawler.quotas import Quotas
 from crawler.registry import Lines, Registry
 from crawler.retention import Retention
 from crawler.targets import Target
@@ -28,7 +29,8 @@ class State:
     """Lives as long as the application; `engine` stands while that runs.
 
     Attributes:
-        coming: Idempotency keys of the batches that are being taken in.
+        coming: Whose batches are being taken in, and their idempotency keys.
+        quotas: How much more may be taken in.
         asked: How many single URLs are being probed.
         is_stopping: Whether the service wants to end, so that nobody should wait for a Task any more.
     """
@@ -41,7 +43,8 @@ class State:
         self.options = options
         self.registry = registry
         self.service = service
-        self.coming: set[str] = set()
+        self.coming: set[tuple[str | None, str]] = set()
+        self.quotas = Quotas(registry, service)
         self.asked = 0
         self.is_stopping = False
         self._begun: OrderedDict[str, tuple[float, int]] = OrderedDict()  # unix time, and lines done by then

@@ -1,6 +1,6 @@
 """Bodies of requests, as they arrive: of any length, packed or not, cut off or bad."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final, TypeVar
 
 import msgspec
@@ -49,18 +49,22 @@ async def chunks(request: web.Request, max_body: int) -> AsyncIterator[bytes]:
         raise web.HTTPBadRequest(text=f"the body cannot be read: {error}") from None
 
 
-async def lines(body: AsyncIterator[bytes], reader: Reader) -> AsyncIterator[Line]:
-    """What a reader finds in a body, as it arrives.
+async def lines(body: AsyncIterator[bytes], reader: Reader, take: Callable[[int], None]) -> AsyncIterator[Line]:
+    """What a reader finds in a body, as it arrives; `take` is told how many, and may raise.
 
     Raises:
         InputError: It is not of the reader's format, or has no line; the message names the place.
     """
     is_empty = True
     async for chunk in body:
-        for line in reader.feed(chunk):
+        found = reader.feed(chunk)
+        take(len(found))
+        for line in found:
             is_empty = False
             yield line
-    for line in reader.close():
+    found = reader.close()
+    take(len(found))
+    for line in found:
         is_empty = False
         yield line
     if is_empty:

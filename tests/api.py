@@ -14,6 +14,7 @@ import crawler
 from crawler import MemoryRegistry, Options, Registry, ServiceOptions
 from crawler.state import STATE, State
 from crawler.stores.sqlite import SqliteRegistry
+from tests.described import check_described
 from tests.test_service import Client, serving
 
 REGISTRIES: dict[str, Callable[[Path], Registry]] = {
@@ -49,9 +50,10 @@ class Api:
         return self.app[STATE]
 
     async def ask(self, method: str, path: str, status: int = 200, **arguments: Any) -> Answer:
-        """Request something, which has to be answered with this status."""
+        """Request something, which has to be answered with this status, and as the OpenAPI document says."""
         async with self.client.request(method, ROOT + path, **arguments) as response:
             answer = Answer(response.status, response.headers, await response.read())
+        check_described(self.app, method, response)
         assert answer.status == status, answer.body
         return answer
 

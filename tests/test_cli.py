@@ -470,8 +470,14 @@ USAGE = {
     "a directory": (["probe", "-f", "/"], "/: Is a directory"),
     "no output": (["probe", "x", "-o", "/nonexistent/x"], "/nonexistent/x: No such file or directory"),
     "an output that is a directory": (["probe", "x", "-o", "/"], "/: Is a directory"),
-    "not our address": (["serve", "--port=0", "--host=203.0.113.1"], "cannot listen on 203.0.113.1:0: "),
-    "no host": (["serve", "--port=0", "--host=bogus.invalid"], "cannot listen on bogus.invalid:0: "),
+    "not our address": (
+        ["serve", "--port=0", "--host=203.0.113.1", "--allow-anonymous"],
+        "cannot listen on 203.0.113.1:0: ",
+    ),
+    "no host": (
+        ["serve", "--port=0", "--host=bogus.invalid", "--allow-anonymous"],
+        "cannot listen on bogus.invalid:0: ",
+    ),
 }
 
 

@@ -376,7 +376,7 @@ async def test_the_service_stops_in_time_though_a_client_is_half_way_through_its
     assert process.stdout is not None
     port = int((await process.stdout.readline()).split(b":")[2].split(b".")[0])
     _, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b'POST /submit HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"urls"')
+    writer.write(b'POST /submit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"urls"')
     await writer.drain()
     async with ClientSession() as session, session.get(f"http://127.0.0.1:{port}/tasks") as response:
         assert response.status == 200  # so the half request has been taken up too

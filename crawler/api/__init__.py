@@ -1,10 +1,10 @@
-"""The versioned API: everything under `/api/v1`."""
+"""The versioned API: everything under `/api/v1`, and its documentation."""
 
 from typing import Final
 
 from aiohttp import web
 
-from crawler.api import events, probe, results, submit, summaries, tasks
+from crawler.api import docs, events, openapi, probe, results, submit, summaries, tasks
 
 __all__ = ["ROUTES"]
 
@@ -21,4 +21,7 @@ ROUTES: Final = [
     web.post(_TASK + "/cancel", tasks.cancel),
     web.post(_TASK + "/recheck", submit.recheck),
     web.get("/api/v1/probe", probe.probe),
+    web.get("/openapi.json", openapi.openapi),
+    web.get("/docs", docs.page),
+    web.get("/docs/{name}", docs.file),
 ]

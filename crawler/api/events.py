@@ -7,10 +7,11 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from crawler.access import task_of
 from crawler.answers import stream
 from crawler.api.queries import only_header, read_query
 from crawler.api.shapes import EventsQuery
-from crawler.api.summaries import progress_of, summary_of, task_of
+from crawler.api.summaries import progress_of, summary_of
 from crawler.errors import InputError, TaskNotFound
 from crawler.models import Task
 from crawler.state import STATE

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from crawler.errors import InputError
 from crawler.options import Options
+from crawler.state import STATE
 
 __all__ = ["choose", "next_link", "only_header", "read_query", "split_query"]
 
@@ -39,10 +40,14 @@ def split_query(request: web.Request, type_: type[T]) -> tuple[T, dict[str, str]
         else:
             own[name] = values[0]
     try:
-        return msgspec.convert(own, type_, strict=False), others
+        query = msgspec.convert(own, type_, strict=False)
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at ")
         raise InputError(message, place.strip("`").removeprefix("$.") or "query") from None
+    for name in own:
+        if getattr(query, name) is None:  # msgspec takes the word null for null
+            raise InputError("null is no value", name)
+    return query, others
 
 
 def choose(options: Options, query: Mapping[str, str], given: Mapping[str, Any]) -> Options:
@@ -69,4 +74,6 @@ def only_header(request: web.Request, name: str) -> str | None:
 
 def next_link(request: web.Request, cursor: str | None) -> dict[str, str]:
     """The header that leads to the page at this cursor."""
-    return {} if cursor is None else {"Link": f'<{request.rel_url.update_query(cursor=cursor)}>; rel="next"'}
+    if cursor is None:
+        return {}
+    return {"Link": f'<{request.app[STATE].service.prefix}{request.rel_url.update_query(cursor=cursor)}>; rel="next"'}

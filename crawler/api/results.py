@@ -8,11 +8,11 @@ from typing import Final, Literal
 import msgspec
 from aiohttp import web
 
+from crawler.access import task_of
 from crawler.answers import gathered, json_answer, stream
 from crawler.api.accept import preferred
 from crawler.api.queries import next_link, read_query
 from crawler.api.shapes import ResultPage, ResultsQuery
-from crawler.api.summaries import task_of
 from crawler.errors import ERROR_TYPES, InputError
 from crawler.models import ProbeResult, Task, Where
 from crawler.outputs import open_writer

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from crawler.errors import ERROR_TYPES
 from crawler.models import Counts, Outcome, ProbeResult, Status
 
 __all__ = [
@@ -171,7 +172,10 @@ class ResultsQuery(msgspec.Struct):
     cursor: Cursor | None = None
     outcome: Annotated[Outcome | None, Meta(description="Only results with this outcome.")] = None
     status: Annotated[int, Meta(ge=100, le=999, description="Only results with this HTTP status.")] | None = None
-    error: Annotated[str | None, Meta(description="Only results with this error type.")] = None
+    error: Annotated[
+        str | None,
+        Meta(description="Only results with this error type.", extra_json_schema={"enum": list(ERROR_TYPES)}),
+    ] = None
     host: Annotated[str | None, Meta(description="Only results of URLs with this host.")] = None
     format: Format = None
 

@@ -7,10 +7,11 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
+from crawler.access import owner_of, task_of
 from crawler.answers import json_answer
 from crawler.api.queries import choose, only_header, read_query, split_query
 from crawler.api.shapes import Choices, Nothing, SubmitQuery, WebhookChoice
-from crawler.api.summaries import location, summary_of, task_of
+from crawler.api.summaries import location, summary_of
 from crawler.batch import BatchReader
 from crawler.errors import InputError
 from crawler.inputs import InputFormat, open_reader
@@ -42,15 +43,16 @@ async def submit(request: web.Request) -> web.Response:
     key = _key(request)
     if key is None:
         return _created(request, await upload.into_task())
-    if key in state.coming:
+    coming = (owner_of(request), key)  # a key is known to who chose it, and to nobody else
+    if coming in state.coming:
         raise web.HTTPConflict(text=f"{_KEY}: the request with this key is still under way")
-    if (task := _task_with(key, state.registry)) is not None:
+    if (task := _task_with(coming, state.registry)) is not None:
         return await _replay(request, task, upload)
-    state.coming.add(key)
+    state.coming.add(coming)
     try:
         return _created(request, await upload.into_task(key))
     finally:
-        state.coming.discard(key)
+        state.coming.discard(coming)
 
 
 async def recheck(request: web.Request) -> web.Response:
@@ -60,13 +62,17 @@ async def recheck(request: web.Request) -> web.Response:
     given = await read_json(request, Choices, min(_SMALL, state.service.max_body))
     if task.status == "running":
         raise web.HTTPConflict(text=f"task {task.id} still runs")
-    if not any(getattr(task.counts, outcome) for outcome in _FAILURES):
+    failed = sum(getattr(task.counts, outcome) for outcome in _FAILURES)
+    if not failed:
         raise InputError(f"no line of task {task.id} failed")
     options = state.options.resumed(task.options)  # what was chosen then, as far as it may be now
     options = choose(state.options, {}, task_choices(options) | given.options)
-    lines = _failed(state.registry, task)
     label, webhook = given.label or task.label, _webhook(given.webhook, state)
-    return _created(request, await state.submit(lines, options, label=label, webhook=webhook))
+    owner = owner_of(request)
+    with state.quotas.room(owner) as take:
+        take(failed)
+        lines = _failed(state.registry, task)
+        return _created(request, await state.submit(lines, options, label=label, webhook=webhook, owner=owner))
 
 
 class _Upload:
@@ -94,10 +100,12 @@ class _Upload:
             if key is not None:
                 task.idempotency = Idempotency(key, self._digest.hexdigest())
 
-        found = lines(self._chunks(), self._reader)
-        return await self._state.submit(
-            found, self._options, settle=settle, label=self._query.label, webhook=self._webhook
-        )
+        owner = owner_of(self._request)
+        with self._state.quotas.room(owner) as take:
+            found = lines(self._chunks(), self._reader, take)
+            return await self._state.submit(
+                found, self._options, settle=settle, label=self._query.label, webhook=self._webhook, owner=owner
+            )
 
     async def digest(self) -> str:
         """What it would be known by, had it been taken in."""
@@ -139,8 +147,9 @@ def _key(request: web.Request) -> str | None:
     return key
 
 
-def _task_with(key: str, registry: Registry) -> Task | None:
-    return next((task for task in registry.tasks.values() if task.idempotency and task.idempotency.key == key), None)
+def _task_with(coming: tuple[str | None, str], registry: Registry) -> Task | None:
+    tasks = registry.tasks.values()
+    return next((task for task in tasks if task.idempotency and (task.owner, task.idempotency.key) == coming), None)
 
 
 async def _replay(request: web.Request, task: Task, upload: _Upload) -> web.Response:

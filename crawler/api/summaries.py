@@ -9,19 +9,14 @@ from crawler.models import Task, Webhook
 from crawler.options import Options, task_choices
 from crawler.state import STATE, State
 
-__all__ = ["ROOT", "location", "progress_of", "summary_of", "task_of"]
+__all__ = ["ROOT", "location", "progress_of", "summary_of"]
 
 ROOT: Final = "tasks"  # the name of the route of all Tasks
 
 
-def task_of(request: web.Request) -> Task:
-    """The Task that the path names."""
-    return request.app[STATE].registry.task(request.match_info["task_id"])
-
-
 def location(request: web.Request, task: Task) -> str:
-    """Where the Task is, also if this application is mounted under another."""
-    return f"{request.app.router[ROOT].url_for()}/{task.id}"
+    """Where the Task is, also if this application is mounted under another, or shown by a proxy."""
+    return f"{request.app[STATE].service.prefix}{request.app.router[ROOT].url_for()}/{task.id}"
 
 
 def progress_of(state: State, task: Task) -> Progress:

@@ -10,10 +10,11 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from crawler.access import task_of, tasks_of
 from crawler.answers import json_answer
 from crawler.api.queries import next_link, read_query
 from crawler.api.shapes import Nothing, TaskPage, TaskQuery, TasksQuery
-from crawler.api.summaries import summary_of, task_of
+from crawler.api.summaries import summary_of
 from crawler.errors import InputError
 from crawler.models import Task
 from crawler.state import STATE, State
@@ -33,7 +34,7 @@ async def tasks(request: web.Request) -> web.Response:
         query.limit + 1,
         (
             task
-            for task in request.app[STATE].registry.tasks.values()
+            for task in tasks_of(request)
             if query.status in (None, task.status)
             and query.label in (None, task.label)
             and (before is None or _place(task) < before)

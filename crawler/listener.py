@@ -1,0 +1,287 @@
+"""Connections of clients: how many there may be, and how slow.
+
+aiohttp waits for a request, and for its end, as long as a client likes. Each connection therefore goes through a
+protocol that hands everything on and looks how it goes: `Listener` is the factory of these, a watch over them, and a
+middleware that tells when a request is taken up. A client that does not get on is answered 408 and cut off; one that
+comes when there are too many takes the place of the one that has had no request for longest, or takes no answer in, or
+is told 503 if there is none such.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Final, Self, cast
+
+import msgspec
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+
+from crawler.errors import InputError
+from crawler.uploads import HANDLER_ARGS
+
+__all__ = ["Listener", "Site", "server_tls"]
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Factory = Callable[[], asyncio.Protocol]
+
+_LOOKS: Final = 4  # at every connection within the shortest time that may have passed
+_RATE: Final = 500  # bytes a second of a body, at least: what servers usually ask for
+_STUCK: Final = 300.0  # seconds in which a client has to take some of an answer in
+_LATER: Final = 5  # seconds until a client should try again that there was no room for
+
+
+class Listener:
+    """The connections of one service; they are watched while its context lasts.
+
+    Args:
+        patience: Seconds for a request's head, and in which some more of its body has to come.
+        most: How many there may be.
+    """
+
+    def __init__(self, patience: float, most: int) -> None:
+        self.patience = patience
+        self._most = most
+        self._open: dict[asyncio.BaseTransport, _Connection] = {}  # oldest first
+
+    async def __aenter__(self) -> Self:
+        self._watching = asyncio.ensure_future(self._watch())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._watching.cancel()
+        await asyncio.gather(self._watching, return_exceptions=True)
+
+    def wrapped(self, make: Factory) -> Factory:
+        """What makes a watched protocol for each connection, around one of these."""
+        return lambda: _Connection(self, make())
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Tell a connection that it has a request, as long as it has."""
+        connection = self._open.get(request.transport) if request.transport is not None else None
+        if connection is None:  # has been cut off meanwhile
+            return await handler(request)
+        connection.begin(request)
+        try:
+            return await handler(request)
+        finally:
+            connection.end()
+
+    def admit(self, transport: asyncio.Transport, connection: "_Connection") -> bool:
+        """Make room for one more connection, if there is any."""
+        if len(self._open) >= self._most:
+            now = asyncio.get_running_loop().time()
+            idle = [other for other in self._open.values() if other.can_go(now)]
+            if not idle:
+                return False
+            min(idle, key=lambda other: other.since).abort()
+        self._open[transport] = connection
+        return True
+
+    def forget(self, transport: asyncio.BaseTransport) -> None:
+        """Take note that a connection has ended."""
+        self._open.pop(transport, None)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self.patience / _LOOKS)
+            now = asyncio.get_running_loop().time()
+            for connection in list(self._open.values()):
+                connection.look(now)
+
+
+class _Connection(asyncio.Protocol):
+    """Hands everything on to aiohttp's protocol.
+
+    Attributes:
+        since: When it began to wait for what it now waits for, in loop time.
+    """
+
+    def __init__(self, listener: Listener, inner: asyncio.Protocol) -> None:
+        self._listener = listener
+        self._inner = inner
+        self._now = asyncio.get_running_loop().time
+        self._request: web.Request | None = None
+        self._received = 0  # bytes since then
+        self._waits_for_head = True
+        self._stuck: float | None = None  # since when the client takes nothing in
+        self.since = self._now()
+
+    def can_go(self, now: float) -> bool:
+        """Whether others come first: it has no request, or not all of its head, or an answer that nobody takes in."""
+        if self._stuck is not None:
+            return now - self._stuck > self._listener.patience
+        return self._request is None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._is_admitted = self._listener.admit(self._transport, self)
+        if self._is_admitted:
+            self._inner.connection_made(transport)
+        else:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections; try again", _LATER)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_admitted:
+            if self._request is None and not self._waits_for_head:
+                self._waits_for_head, self.since = True, self._now()
+            self._received += len(data)
+            self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received() if self._is_admitted else None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._listener.forget(self._transport)
+        if self._is_admitted:
+            self._inner.connection_lost(error)
+
+    def pause_writing(self) -> None:
+        self._stuck = self._now()
+        if self._is_admitted:
+            self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._stuck = None
+        if self._is_admitted:
+            self._inner.resume_writing()
+
+    def begin(self, request: web.Request) -> None:
+        """Take note that a request's head has come."""
+        self._request, self._received, self.since = request, 0, self._now()
+
+    def end(self) -> None:
+        """Take note that its answer is on its way. When the next request is due is what aiohttp looks after."""
+        self._request, self._waits_for_head, self.since = None, False, self._now()
+
+    def look(self, now: float) -> None:
+        """Cut it off if its client does not get on."""
+        patience = self._listener.patience
+        if self._stuck is not None and now - self._stuck > _STUCK:
+            self.abort()
+        elif self._transport.is_closing():
+            if now - self.since > max(patience, _STUCK):  # what is left to be sent, nobody takes in
+                self.abort()
+        elif self._request is None:
+            if self._waits_for_head and now - self.since > patience:
+                self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"no whole request came within {patience:g} s")
+        elif self._request.content.is_eof() or not self._transport.is_reading():
+            self._received, self.since = 0, now  # it is we who work, or have enough for now
+        elif now - self.since > patience:
+            if self._received < _RATE * patience:
+                self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"the body came with less than {_RATE} bytes a second")
+            self._received, self.since = 0, now
+
+    def abort(self) -> None:
+        """End it at once, and make room before it is gone."""
+        self._listener.forget(self._transport)
+        self._transport.abort()
+
+    def _refuse(self, status: HTTPStatus, detail: str, later: int | None = None) -> None:
+        """Answer without aiohttp, which may not know yet that there is a request."""
+        body = _problem(status, detail)
+        again = "" if later is None else f"Retry-After: {later}\r\n"
+        self._transport.write(
+            f"HTTP/1.1 {status} {status.phrase}\r\nContent-Type: application/problem+json\r\n{again}"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+            + body
+        )
+        self._transport.close()
+
+
+class _Requests(web.RequestHandler):
+    """aiohttp's protocol, but for what is no HTTP: it would write that, with its secrets, into the log."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what cannot be understood, and end the connection."""
+        if not isinstance(exc, HttpProcessingError):
+            return super().handle_error(request, status, exc, message)
+        if request.writer.output_size > 0:  # of an answer that has begun
+            raise ConnectionError
+        is_long = isinstance(exc, LineTooLong)
+        found = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if is_long else HTTPStatus.BAD_REQUEST
+        detail = "a line of the head is too long" if is_long else "the request is not HTTP"
+        response = web.Response(status=found, body=_problem(found, detail), content_type="application/problem+json")
+        response.force_close()
+        return response
+
+
+class Site(web.BaseSite):
+    """Listens on an address, with a watch over the connections."""
+
+    def __init__(
+        self,
+        runner: web.AppRunner,
+        listener: Listener,
+        where: tuple[str, int],
+        *,
+        keep_alive: float,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__(runner, ssl_context=ssl_context)
+        server, loop = runner.server, asyncio.get_running_loop()
+        assert server is not None
+        # aiohttp says that `access_log` is a logger; without one it writes no lines, with their queries.
+        more: dict[str, Any] = {**HANDLER_ARGS, "access_log": None}
+        self._make = listener.wrapped(lambda: _Requests(server, loop=loop, keepalive_timeout=keep_alive, **more))
+        self._where = where
+
+    @property
+    def name(self) -> str:
+        """Where it listens, as aiohttp wants to know."""
+        host, port = self._where
+        return f"{'http' if self._ssl_context is None else 'https'}://{host}:{port}"
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: The address cannot be listened on.
+        """
+        await super().start()
+        loop = asyncio.get_running_loop()
+        host, port = self._where
+        self._server = await loop.create_server(
+            self._make, host, port, ssl=self._ssl_context, backlog=self._backlog, reuse_address=True
+        )
+
+
+def server_tls(cert: str | None, key: str | None) -> ssl.SSLContext | None:
+    """What a service needs to speak TLS; None if it is not to.
+
+    Raises:
+        InputError: The files cannot be read, or are not a certificate and its key.
+    """
+    if cert is None:
+        if key is not None:
+            raise InputError("--tls-key needs --tls-cert too", key)
+        return None
+    for path in (cert, key or cert):
+        try:
+            with open(path, "rb"):  # noqa: PTH123 - it is read by OpenSSL, which does not say which file it cannot find
+                pass
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", path) from None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(cert, key, password="")  # so that nobody is asked for it
+    except ssl.SSLError as error:
+        reason = (error.reason or "not PEM").replace("_", " ").lower()
+        raise InputError(f"is no certificate with its key: {reason}", cert) from None
+    return context
+
+
+def _problem(status: HTTPStatus, detail: str) -> bytes:
+    """What `problems` answers with, for where there is no request yet."""
+    return msgspec.json.encode({"type": "about:blank", "title": status.phrase, "status": status, "detail": detail})

@@ -1,0 +1,498 @@
+"""What a client may do to the service: bodies that are none, too much of everything, too slow, and secrets."""
+
+import asyncio
+import gzip
+import io
+import json
+import logging
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, web
+
+import crawler
+from crawler import Options, ServiceOptions
+from crawler.listener import Listener, Site
+from tests.site import Site as Target
+from tests.test_access import by, status
+from tests.test_service import Client, is_problem, serving
+
+# --- JSON ---
+
+DEEP = 100_000
+NUMBERS = (
+    "1" * 5000,
+    "-" + "9" * 5000,
+    "1e400",
+    "-1e400",
+    "1." + "0" * 5000,
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    "0x1",
+    "01",
+)
+TEXTS = ('"\\ud800"', '"\\udc00\\ud800"', '"\\u0000"', '"\x00"', '"a', "'a'", '"\\x"', '"' + "a" * 2_000_000 + '"')
+OTHERS = ("null", "true", "[]", "{}", "[[]]", '{"a": {}}', "1", "-1", "1.5", '""', '"x"')
+PLACES = (
+    '{"urls": %s}',
+    '{"urls": [%s]}',
+    '{"urls": ["x"], "options": %s}',
+    '{"urls": ["x"], "options": {"timeout": %s}}',
+    '{"urls": ["x"], "options": {"headers": %s}}',
+    '{"urls": ["x"], "options": {"headers": {"A": %s}}}',
+    '{"urls": ["x"], "options": {"accept": [%s]}}',
+    '{"urls": ["x"], "options": {"match": %s}}',
+    '{"urls": ["x"], "label": %s}',
+    '{"urls": ["x"], "webhook": %s}',
+    '{"urls": ["x"], "webhook": {"url": %s}}',
+    '{"urls": ["x"], "webhook": {"url": "http://x", "secret": %s}}',
+    '{"urls": ["x"], "unknown": %s}',
+    '{"options": %s}',
+    '{"options": {"retries": %s}}',
+    '{"label": %s}',
+    "%s",
+)
+
+
+def bodies() -> Iterator[tuple[str, bytes]]:
+    """Everything that is hard to read as JSON, by a short name."""
+    for place in PLACES:
+        for value in (*NUMBERS, *TEXTS, *OTHERS):
+            yield f"{place % value[:8]} {len(value)}", (place % value).encode()
+    batch = '{"urls": ["x"]}'
+    yield "empty", b""
+    yield "white space", b" \n\t"
+    yield "only a NUL", b"\0"
+    yield "trailing bytes", batch.encode() + b"x"
+    yield "trailing NUL", batch.encode() + b"\0"
+    yield "two documents", batch.encode() * 2
+    yield "cut off", batch.encode()[:-1]
+    yield "a mark", b"\xef\xbb\xbf" + batch.encode()
+    yield "UTF-16", batch.encode("utf-16")
+    yield "UTF-32", batch.encode("utf-32-le")
+    yield "no UTF-8", b'{"urls": ["\xff\xfe"], "label": "\xff"}'
+    yield "a key that is no UTF-8", b'{"\xff": 1, "urls": ["x"]}'
+    yield "overlong", b'{"label": "\xc0\xaf"}'
+    yield "an encoded surrogate", b'{"label": "\xed\xa0\x80"}'
+    yield "a comment", b'{/* */"urls": ["x"]}'
+    yield "a comma too many", b'{"urls": ["x",],}'
+    yield "duplicate keys", b'{"urls": ["x"], "urls": ["y"], "label": "a", "label": 1}'
+    yield "many keys", b"{" + b",".join(b'"%d": 1' % number for number in range(20_000)) + b"}"
+    for opening, closing in (("[", "]"), ('{"a":', "}"), ('{"urls":[', "]}"), ('{"options":{"headers":', "}}")):
+        yield f"deep {opening}", (opening * DEEP).encode()
+        yield f"deep {opening} {closing}", (opening * DEEP + "1" + closing * DEEP).encode()
+
+
+@asynccontextmanager
+async def with_a_failure() -> AsyncIterator[tuple[Client, str]]:
+    """A service with a Task that can be checked again."""
+    async with serving(crawler.create_app(Options(guard="public"))) as client:
+        async with client.post("/submit", json={"urls": ["http://127.0.0.1/"]}) as response:
+            task = (await response.json())["task_id"]
+        async with client.get(f"/api/v1/tasks/{task}", params={"wait": 60}) as response:
+            assert (await response.json())["counts"]["blocked"] == 1
+        yield client, task
+
+
+@pytest.mark.parametrize("path", ["/submit", "/api/v1/tasks", "/api/v1/tasks/{}/recheck"])
+async def test_no_json_is_our_fault(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    headers = {"Content-Type": "application/json"}
+    async with with_a_failure() as (client, task):
+        for name, body in bodies():
+            async with client.post(path.format(task), data=io.BytesIO(body), headers=headers) as response:
+                assert response.status in (200, 201, 400, 413, 422), name
+                if response.status >= 400:
+                    await is_problem(response, response.status)
+                    problem = await response.json(content_type=None)
+                    assert len(problem["detail"]) < 1000, name
+        assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("path", ["/submit", "/api/v1/tasks", "/api/v1/tasks/{}/recheck"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "application/json; charset=bogus"},
+        {"Content-Type": "application/json; charset=utf-16"},
+        {"Content-Type": "application/json; charset"},
+        {"Content-Type": "application/json;;;"},
+        {"Content-Type": "\xff"},
+        {"Content-Type": "application/" + "x" * 5000},
+        {"Content-Encoding": "gzip"},
+        {"Content-Encoding": "gzip, gzip"},
+        {"Content-Encoding": "br"},
+        {"Content-Encoding": "\xff"},
+        {"Content-Language": "\xff"},
+        {"Idempotency-Key": "\xff"},
+        {"Accept": "\xff;q=x"},
+        {"Cookie": "a=\xff; =; ;;"},
+        {"Range": "bytes=9-1"},
+        {"If-Modified-Since": "yesterday"},
+        {"Expect": "something"},
+    ],
+    ids=str,
+)
+async def test_no_header_is_our_fault(path: str, headers: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    async with with_a_failure() as (client, task):
+        headers = {"Content-Type": "application/json", **headers}
+        async with client.post(path.format(task), data=b'{"urls": ["x"]}', headers=headers) as response:
+            assert response.status < 500
+            if response.status >= 400 and "Expect" not in headers:  # which aiohttp answers before us
+                await is_problem(response, response.status)
+        assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_bytes_unpacked_count_as_well() -> None:
+    async with serving(crawler.create_app(service=ServiceOptions(max_body=1000))) as client:
+        for path in ("/submit", "/api/v1/tasks"):
+            headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+            async with client.post(path, data=gzip.compress(b" " * 1_000_000), headers=headers) as response:
+                await is_problem(response, 413, "1000 bytes")
+
+
+# --- Quotas ---
+
+
+def hanging(target: Target, count: int) -> bytes:
+    """A batch that does not come to its end."""
+    return json.dumps({"urls": [target.url(f"/hang?{number}") for number in range(count)]}).encode()
+
+
+async def submitted(client: Client, body: bytes, secret: str = "", path: str = "/submit") -> Any:
+    headers = {"Content-Type": "application/json", **(by(secret) if secret else {})}
+    async with client.post(path, data=io.BytesIO(body), headers=headers) as response:
+        answer = await response.json(content_type=None)
+        return response.status, response.headers, answer
+
+
+@pytest.mark.parametrize("path", ["/submit", "/api/v1/tasks"])
+async def test_a_task_has_only_so_many_urls(path: str) -> None:
+    async with serving(crawler.create_app(service=ServiceOptions(max_urls=10))) as client:
+        for count, expected in ((11, 413), (10, 200), (100_000, 413)):
+            found, _, answer = await submitted(client, json.dumps({"urls": ["x"] * count}).encode(), path=path)
+            assert found in ((200, 201) if expected == 200 else (413,)), answer
+        async with client.get("/tasks") as response:
+            assert len(await response.json()) == 1
+
+
+async def test_only_so_many_tasks_run(site: Target) -> None:
+    app = crawler.create_app(Options(guard="any"), service=ServiceOptions(max_tasks=2))
+    async with serving(app) as client:
+        for expected in (200, 200, 429):
+            found, headers, answer = await submitted(client, hanging(site, 1))
+            assert found == expected
+        assert "running-tasks" in answer["detail"]
+        assert headers["RateLimit-Policy"] == '"running-tasks";q=2'
+        assert headers["RateLimit"] == '"running-tasks";r=0;t=30'
+        assert headers["Retry-After"] == "30"
+        async with client.get("/tasks") as response:
+            first, _ = await response.json()
+        assert await status(client, "DELETE", f"/tasks/{first}", "") == 204
+        assert (await submitted(client, hanging(site, 1)))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("quota", "policy", "sizes"),
+    [({"token_tasks": 2}, "token-tasks", (1, 1, 1)), ({"token_urls": 10}, "token-urls", (4, 5, 2))],
+)
+async def test_a_token_has_only_so_much(
+    quota: dict[str, int], policy: str, sizes: tuple[int, int, int], site: Target
+) -> None:
+    service = ServiceOptions(tokens=("ann:anns-secret", "bob:bobs-secret"), **quota)  # type: ignore[arg-type]
+    async with serving(crawler.create_app(Options(guard="any"), service=service)) as client:
+        for size, expected in zip(sizes, (200, 200, 429), strict=True):
+            found, headers, _ = await submitted(client, hanging(site, size), "anns-secret")
+            assert found == expected
+        assert headers["RateLimit-Policy"].startswith(f'"{policy}";q=')
+        assert (await submitted(client, hanging(site, sizes[2]), "bobs-secret"))[0] == 200
+
+
+async def test_more_than_a_token_can_ever_have_is_too_large(site: Target) -> None:
+    service = ServiceOptions(tokens=("ann:anns-secret",), token_urls=3)
+    async with serving(crawler.create_app(Options(guard="any"), service=service)) as client:
+        assert (await submitted(client, hanging(site, 4), "anns-secret"))[0] == 413
+        assert (await submitted(client, hanging(site, 3), "anns-secret"))[0] == 200
+
+
+async def test_what_is_being_taken_in_counts(site: Target) -> None:
+    app = crawler.create_app(Options(guard="any"), service=ServiceOptions(max_tasks=1))
+    async with serving(app) as client:
+        _, writer = await asyncio.open_connection(client.host, client.port)
+        writer.write(b'POST /submit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"urls": [')
+        while (await submitted(client, b'{"urls": 1}'))[0] != 429:  # until it is taken up
+            pass
+        writer.close()
+        while (await submitted(client, hanging(site, 1)))[0] == 429:  # until it is given up
+            pass
+
+
+# --- Slow clients ---
+
+SLOW = ServiceOptions(receive_timeout=0.5, max_connections=100, keep_alive=30)
+
+
+@asynccontextmanager
+async def listening(service: ServiceOptions, app: web.Application | None = None) -> AsyncIterator[int]:
+    """A service behind the listener, as `run_service` puts it there; gives its port."""
+    app = app or crawler.create_app(Options(guard="any"), service=service)
+    listener = Listener(service.receive_timeout, service.max_connections)
+    app.middlewares.insert(0, listener.middleware)
+    runner = web.AppRunner(app, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        async with listener:
+            await Site(runner, listener, ("127.0.0.1", 0), keep_alive=service.keep_alive).start()
+            yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+HEAD = b"POST /submit HTTP/1.1\r\nHost: localhost\r\n"
+GET = b"GET /tasks HTTP/1.1\r\nHost: localhost\r\n"
+
+
+async def opened(port: int, data: bytes) -> Connection:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    return reader, writer
+
+
+async def asked(port: int) -> bytes:
+    """The status line for a client that does as it should."""
+    reader, writer = await opened(port, GET + b"Connection: close\r\n\r\n")
+    try:
+        return (await reader.read()).partition(b"\r\n")[0]
+    finally:
+        writer.close()
+
+
+async def rest(connection: Connection) -> bytes:
+    """All that still comes before the service closes it."""
+    reader, writer = connection
+    try:
+        return await reader.read()
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
+async def gone(connections: Iterable[Connection]) -> None:
+    for _, writer in connections:
+        writer.transport.abort()
+    await asyncio.gather(*(writer.wait_closed() for _, writer in connections), return_exceptions=True)
+
+
+@pytest.mark.parametrize("data", [b"", b"G", GET, HEAD + b"Content-Le"], ids=repr)
+async def test_a_head_that_does_not_end_is_not_waited_for(data: bytes) -> None:
+    async with listening(SLOW) as port:
+        answer = await rest(await opened(port, data))
+        assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == 408
+
+
+async def dripping(writer: asyncio.StreamWriter, data: bytes) -> None:
+    while not writer.is_closing():
+        writer.write(data)
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("start", "drip"),
+    [
+        (GET, b"X: 1\r\n"),
+        (HEAD + b"Content-Length: 100000\r\n\r\n", b" "),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    ],
+    ids=["head", "body", "chunks"],
+)
+async def test_drops_do_not_keep_a_connection(start: bytes, drip: bytes) -> None:
+    async with listening(SLOW) as port:
+        connection = await opened(port, start)
+        drops = asyncio.ensure_future(dripping(connection[1], drip))
+        answer = await rest(connection)
+        assert answer.startswith(b"HTTP/1.1 408 ") or not answer  # who still sends may have the answer reset away
+        drops.cancel()
+        await asyncio.gather(drops, return_exceptions=True)
+
+
+async def test_a_body_that_goes_on_is_waited_for() -> None:
+    async with listening(SLOW) as port:
+        size = 30_000
+        reader, writer = await opened(port, HEAD + b"Content-Length: %d\r\n\r\n" % size)
+        body = (b'{"urls": ["x"' + b" " * size)[: size - 2] + b"]}"
+        for start in range(0, size, 1_000):  # for three times as long as nothing would be waited for
+            writer.write(body[start : start + 1_000])
+            await asyncio.sleep(0.05)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_work_of_ours_is_not_the_clients_delay(site: Target) -> None:
+    async with listening(SLOW) as port:
+        reader, writer = await opened(
+            port,
+            f"GET /api/v1/probe?url={site.url('/delay/1.5')} HTTP/1.1\r\nHost: localhost\r\n"
+            "Connection: close\r\n\r\n".encode(),
+        )
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_a_connection_is_kept_between_requests_for_longer() -> None:
+    async with listening(SLOW) as port:
+        reader, writer = await opened(port, GET + b"\r\n")
+        assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        await asyncio.sleep(1.5)
+        writer.write(GET + b"\r\n")
+        assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.write(GET)  # and half of a third one
+        assert b"408" in await reader.readline()
+        writer.close()
+
+
+async def test_a_connection_without_requests_is_closed_in_the_end() -> None:
+    service = ServiceOptions(receive_timeout=30, keep_alive=0.2)
+    async with listening(service) as port:
+        assert b"\r\n{}\r\n" in await rest(await opened(port, GET + b"\r\n"))
+
+
+async def test_a_thousand_slow_heads_keep_nobody_out() -> None:
+    service = ServiceOptions(receive_timeout=60, max_connections=1000)  # none of them is given up for its slowness
+    async with listening(service) as port:
+        slow = [await opened(port, GET) for _ in range(1_100)]
+        for _ in range(50):
+            assert await asked(port) == b"HTTP/1.1 200 OK"
+        await gone(slow)
+
+
+async def test_a_thousand_slow_bodies_keep_nobody_out_for_long() -> None:
+    service = ServiceOptions(receive_timeout=2, max_connections=1000)
+    async with listening(service) as port:
+        slow = [await opened(port, HEAD + b'Content-Length: 1000\r\n\r\n{"urls"') for _ in range(1_000)]
+        answers = set()
+        async with asyncio.timeout(30):
+            while (answer := await asked(port)) != b"HTTP/1.1 200 OK":
+                answers.add(answer)
+        assert answers <= {b"HTTP/1.1 503 Service Unavailable"}
+        await gone(slow)
+
+
+async def test_one_too_many_is_told_so() -> None:
+    service = ServiceOptions(receive_timeout=60, max_connections=2)
+    async with listening(service) as port:
+        busy = []
+        for _ in range(2):
+            reader, writer = await opened(port, HEAD + b"Expect: 100-continue\r\nContent-Length: 10\r\n\r\n")
+            assert b"100" in await reader.readline()  # so it has been taken up
+            busy.append(writer)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert b"\r\nRetry-After: 5\r\n" in head
+        assert json.loads(body)["status"] == 503
+        for each in (*busy, writer):
+            each.close()
+        while await asked(port) != b"HTTP/1.1 200 OK":  # until it sees that they have left
+            pass
+
+
+async def test_a_client_that_takes_nothing_in_makes_room_for_others() -> None:
+    service = ServiceOptions(receive_timeout=0.5, max_connections=1)
+    app = crawler.create_app(Options(guard="any"), service=service)
+    async with listening(service, app) as port:
+        async with ClientSession(f"http://127.0.0.1:{port}") as session:
+            urls = [f"no url {number:0100}" for number in range(100_000)]  # more than fits into the buffers between us
+            async with session.post("/submit", data=io.BytesIO(json.dumps({"urls": urls}).encode())) as response:
+                task = (await response.json())["task_id"]
+            async with session.get(f"/api/v1/tasks/{task}", params={"wait": 60}) as response:
+                assert (await response.json())["status"] == "ready"
+        reader, writer = await opened(port, f"GET /tasks/{task} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        async with asyncio.timeout(30):
+            while await asked(port) != b"HTTP/1.1 200 OK":
+                pass
+        await gone([(reader, writer)])
+
+
+# --- Secrets ---
+
+SECRET = "pl4nted-s3cret"
+
+
+async def test_a_secret_is_in_no_log_and_no_error(caplog: pytest.LogCaptureFixture, site: Target) -> None:
+    caplog.set_level(logging.DEBUG)
+    service = ServiceOptions(tokens=(f"ann:{SECRET}-token",))
+    urls = [
+        site.url("/ok").replace("//", f"//user:{SECRET}@"),
+        site.url(f"/reset?key={SECRET}"),
+        f"http://user:{SECRET}@no.such.invalid/?key={SECRET}",
+        f"http://user:{SECRET}@[/",
+        f"https://user:{SECRET}@127.0.0.1:1/",
+    ]
+    errors = []
+    async with serving(crawler.create_app(Options(guard="any", retries=0), service=service)) as client:
+        headers = by(f"{SECRET}-token")
+        body = {"urls": urls, "options": {"headers": {"Authorization": SECRET}}}
+        async with client.post("/api/v1/tasks", json=body, headers=headers) as response:
+            task = await response.json()
+        assert SECRET not in json.dumps(task)
+        async with client.get(f"/api/v1/tasks/{task['id']}", params={"wait": 60}, headers=headers) as response:
+            errors.append(await response.text())
+        async with client.get(f"/api/v1/tasks/{task['id']}/results", headers=headers) as response:
+            errors += [json.dumps(result["error"]) for result in (await response.json())["results"]]
+        for wrong in (
+            {"urls": urls, "options": {"headers": {"X": f"{SECRET}\n"}}},
+            {"urls": urls, "webhook": {"url": urls[3]}},
+            {"urls": urls, "webhook": {"url": site.url("/ok"), "secret": SECRET}},
+            {"urls": urls, "options": {"proxy": f"http://user:{SECRET}@127.0.0.1:1"}},
+        ):
+            async with client.post("/api/v1/tasks", json=wrong, headers=headers) as response:
+                assert response.status == 422
+                errors.append(await response.text())
+        async with client.get("/tasks", headers=by(f"{SECRET}-tokem")) as response:
+            assert response.status == 401
+            errors.append(await response.text())
+    for text in (*errors, caplog.text, *(str(record.__dict__) for record in caplog.records)):
+        assert SECRET not in text
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (f"GET /{SECRET} nonsense", 400),
+        (f"{SECRET}", 400),
+        (f"GET / HTTP/1.1\r\nAuthorization: {SECRET}\0", 400),
+        (f"GET / HTTP/1.1\r\n{SECRET}", 400),
+        (f"GET / HTTP/1.1\r\nHost: a\r\nX: {SECRET}{'x' * 20_000}", 431),
+        (f"GET /{SECRET}{'x' * 20_000} HTTP/1.1\r\nHost: a", 431),
+        ("GET / HTTP/1.1\r\nHost: a\r\n" + f"X: {SECRET}\r\n" * 1000, 400),
+        (f"POST /submit HTTP/1.1\r\nHost: a\r\nContent-Length: {SECRET}", 400),
+        (f"POST /submit HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{SECRET}", 400),
+    ],
+    ids=range(9),
+)
+async def test_what_is_no_http_is_answered_and_not_logged(
+    data: str, expected: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with listening(ServiceOptions()) as port:
+        answer = await rest(await opened(port, data.encode() + b"\r\n\r\n"))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert int(head.split()[1]) == expected
+    assert b"application/problem+json" in head
+    assert json.loads(body)["status"] == expected
+    assert SECRET not in answer.decode()
+    assert SECRET not in caplog.text
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("value", [f"{SECRET} {SECRET}", f"ann:admin:{SECRET}"])
+def test_a_wrong_token_is_in_no_error(value: str) -> None:
+    with pytest.raises(crawler.OptionError) as caught:
+        ServiceOptions.of({"tokens": [value]})
+    assert SECRET not in str(caught.value)

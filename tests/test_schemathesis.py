@@ -1,0 +1,34 @@
+"""The service against its own OpenAPI document, as schemathesis reads it (https://schemathesis.readthedocs.io/)."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+import crawler
+from crawler import Options
+from tests.names import Names
+from tests.test_service import serving
+
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
+
+
+@pytest.mark.timeout(300)
+async def test_schemathesis_finds_nothing(names: Names, tmp_path: Path) -> None:
+    # The URLs that it makes up lead nowhere: no name has an address here.
+    options = Options(dns=(names.address,), retries=0, timeout=2)
+    async with serving(crawler.create_app(options)) as client:
+        process = await asyncio.create_subprocess_exec(
+            str(Path(sys.executable).with_name("schemathesis")),
+            *("--config-file", str(CONFIG)),
+            *("run", str(client.make_url("/openapi.json"))),
+            cwd=tmp_path,
+            env=os.environ | {"SCHEMATHESIS_HOOKS": str(HOOKS)},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
