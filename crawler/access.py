@@ -18,7 +18,7 @@ __all__ = ["ACCESS", "ANCHOR", "Access", "check_access", "owner_of", "task_of", 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # Below where this application is mounted: paths that say nothing of Tasks, and who asks for them has no token.
-_OPEN: Final = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
+_OPEN: Final = frozenset({"/openapi.json", "/docs"})
 _READING: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 _WORKING: Final = "/api/v1/probe"  # is a GET, but has the service send requests
 

@@ -1,14 +1,16 @@
 """What is found is found again, whether it is in memory still or in the file."""
 
+import asyncio
 import hashlib
+from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import crawler
 from crawler import Hop, ProbeResult, Timings
 from crawler.stores.findings import Findings
-from tests.probing import probe_all
 from tests.site import Site
 
 
@@ -28,7 +30,7 @@ def key(number: int) -> bytes:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.integers(0, 100), unique=True), st.lists(st.integers(0, 100)))
+@given(st.lists(st.integers(0, 100), unique=True, min_size=40), st.lists(st.integers(0, 100), min_size=40))
 def test_all_that_was_added_is_there_and_nothing_else(added: list[int], wanted: list[int]) -> None:
     findings = Findings()
     for number in added:
@@ -40,7 +42,21 @@ def test_all_that_was_added_is_there_and_nothing_else(added: list[int], wanted: 
 
 async def test_a_line_far_behind_its_equal_gets_the_same_result_and_no_request(site: Site) -> None:
     urls = [site.url(f"/count?{number}") for number in range(200)]
-    results = await probe_all([*urls, *(f"{url}#again" for url in urls)])
+    seen: list[ProbeResult] = []
+    all_seen = asyncio.Event()
+
+    async def lines() -> AsyncIterator[str]:
+        for url in urls:
+            yield url
+        await all_seen.wait()
+        for url in urls:
+            yield f"{url}#again"
+
+    async for result in crawler.probe(lines()):
+        seen.append(result)
+        if len(seen) == len(urls):
+            all_seen.set()
+    results = sorted(seen, key=lambda result: result.seq)
     assert [result.url for result in results] == [*urls, *(f"{url}#again" for url in urls)]
     assert {result.status for result in results} == {200}
     assert [result.final_url for result in results[200:]] == urls
