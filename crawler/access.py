@@ -55,10 +55,9 @@ class Access:
         Raises:
             web.HTTPException: It may not come in; the headers of a 401 or 403 are those of RFC 6750.
         """
-        path = _path(request)
-        is_change = request.method not in _READING or path == _WORKING
+        is_change = request.method not in _READING or _path(request) == _WORKING
         if self._tokens:
-            if path not in _OPEN and not path.startswith("/docs/"):
+            if not _is_open(request):
                 token = self._token(request)
                 if is_change and token.scope == "read":
                     raise web.HTTPForbidden(
@@ -93,9 +92,14 @@ ANCHOR: Final = "submit"  # the name of a route, by which is known where this ap
 
 @web.middleware
 async def check_access(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let in who may come in."""
+    """Let in who may come in, unless he has too much under way."""
     request.app[ACCESS].check(request)
-    return await handler(request)
+    owner = owner_of(request)
+    # Where all are one, bodies that do not come to their end may not keep everybody out.
+    if _is_open(request) or (owner is None and not request.content.is_eof()):
+        return await handler(request)
+    with request.app[STATE].quotas.request(owner):
+        return await handler(request)
 
 
 def owner_of(request: web.Request) -> str | None:
@@ -119,6 +123,11 @@ def tasks_of(request: web.Request) -> list[Task]:
     """The Tasks that are there for this caller, oldest first."""
     access, owner = request.app[ACCESS], owner_of(request)
     return [task for task in request.app[STATE].registry.tasks.values() if access.may_see(owner, task)]
+
+
+def _is_open(request: web.Request) -> bool:
+    path = _path(request)
+    return path in _OPEN or path.startswith("/docs/")
 
 
 def _path(request: web.Request) -> str:

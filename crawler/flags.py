@@ -30,7 +30,7 @@ from crawler.errors import OptionError
 from crawler.options import Checked
 from crawler.values import parse_headers
 
-__all__ = ["Flag", "Some", "flags_of", "takes"]
+__all__ = ["Flag", "Some", "flags_of", "in_environment", "takes"]
 
 
 class Flag(NamedTuple):
@@ -45,6 +45,7 @@ class Flag(NamedTuple):
     repeats: bool
     metavar: str
     panel: str
+    list_env: str  # a second variable, which has several values, if there is one
 
 
 class Some(NamedTuple):
@@ -57,6 +58,16 @@ class Some(NamedTuple):
 def flags_of(record: type[Checked]) -> list[Flag]:
     """The flags of a record's fields, in their order."""
     return [_flag(field) for field in type_info(record).fields]  # type: ignore[attr-defined]
+
+
+def in_environment(flag: Flag) -> list[str]:
+    """The values that the environment has for a flag that repeats, each once.
+
+    They are a line each: typer would split at every blank, and headers have blanks. Of the second variable they stand
+    between blanks or commas.
+    """
+    lines = os.environ.get(flag.env, "").splitlines()
+    return list(dict.fromkeys([*lines, *os.environ.get(flag.list_env, "").replace(",", " ").split()]))
 
 
 def takes(**records: type[Checked] | Some) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -99,6 +110,7 @@ def _flag(field: Field) -> Flag:
         repeats=repeats,
         metavar=shown.get("metavar") or _metavar(meta.type),
         panel=shown.get("panel", "Options"),
+        list_env=shown.get("list", ""),
     )
 
 
@@ -111,13 +123,13 @@ def _metavar(type_: Any) -> str:
 def _parameter(flag: Flag) -> inspect.Parameter:
     hint = _HINTS[type(flag.type)] | None if flag.default is None else _HINTS[type(flag.type)]
     if flag.repeats:
-        # A line a value: typer would split at every blank, and headers have blanks.
+        more = f"; {flag.list_env}, between blanks or commas" if flag.list_env else ""
         option = typer.Option(
             *flag.names,
-            default_factory=lambda: os.environ.get(flag.env, "").splitlines(),
+            default_factory=lambda: in_environment(flag),
             show_default=False,
             metavar=flag.metavar,
-            help=rf"{flag.help} \[env var: {flag.env}, one a line]",
+            help=rf"{flag.help} \[env var: {flag.env}, one a line{more}]",
             rich_help_panel=flag.panel,
         )
         return inspect.Parameter(flag.field, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[list[str], option])

@@ -3,8 +3,8 @@
 aiohttp waits for a request, and for its end, as long as a client likes. Each connection therefore goes through a
 protocol that hands everything on and looks how it goes: `Listener` is the factory of these, a watch over them, and a
 middleware that tells when a request is taken up. A client that does not get on is answered 408 and cut off; one that
-comes when there are too many takes the place of the one that has had no request for longest, or takes no answer in, or
-is told 503 if there is none such.
+comes when there are too many takes the place of the one that has had no request for longest, or else of the one whose
+body or whose taking in of an answer stops for longest, or is told 503 if there is none such.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ Factory = Callable[[], asyncio.Protocol]
 
 _LOOKS: Final = 4  # at every connection within the shortest time that may have passed
 _RATE: Final = 500  # bytes a second of a body, at least: what servers usually ask for
+_GRACE: Final = 1.0  # seconds of such slowness, or of taking nothing in, until others come first
 _STUCK: Final = 300.0  # seconds in which a client has to take some of an answer in
 _LATER: Final = 5  # seconds until a client should try again that there was no room for
 
@@ -75,10 +76,10 @@ class Listener:
         """Make room for one more connection, if there is any."""
         if len(self._open) >= self._most:
             now = asyncio.get_running_loop().time()
-            idle = [other for other in self._open.values() if other.can_go(now)]
-            if not idle:
+            slow = [other for other in self._open.values() if other.can_go(now)]
+            if not slow:
                 return False
-            min(idle, key=lambda other: other.since).abort()
+            min(slow, key=_Connection.rank).abort()
         self._open[transport] = connection
         return True
 
@@ -112,10 +113,17 @@ class _Connection(asyncio.Protocol):
         self.since = self._now()
 
     def can_go(self, now: float) -> bool:
-        """Whether others come first: it has no request, or not all of its head, or an answer that nobody takes in."""
+        """Whether others come first: it has no request, or not all of its head, or does not get on with one."""
         if self._stuck is not None:
-            return now - self._stuck > self._listener.patience
-        return self._request is None
+            return now - self._stuck > _GRACE
+        if self._request is None:
+            return True
+        waited = now - self.since
+        return self._wants_body(self._request) and waited > _GRACE and self._received < _RATE * waited
+
+    def rank(self) -> tuple[bool, float]:
+        """Of those that can go, the lowest goes first: those without a request, and who waits for longest."""
+        return self._request is not None, self._stuck or self.since
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -169,12 +177,16 @@ class _Connection(asyncio.Protocol):
         elif self._request is None:
             if self._waits_for_head and now - self.since > patience:
                 self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"no whole request came within {patience:g} s")
-        elif self._request.content.is_eof() or not self._transport.is_reading():
-            self._received, self.since = 0, now  # it is we who work, or have enough for now
+        elif not self._wants_body(self._request):
+            self._received, self.since = 0, now
         elif now - self.since > patience:
             if self._received < _RATE * patience:
                 self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"the body came with less than {_RATE} bytes a second")
             self._received, self.since = 0, now
+
+    def _wants_body(self, request: web.Request) -> bool:
+        """Whether it is for the client to send more of it; else it is we who work, or have enough for now."""
+        return not request.content.is_eof() and self._transport.is_reading()
 
     def abort(self) -> None:
         """End it at once, and make room before it is gone."""

@@ -1,13 +1,13 @@
-"""How much may be asked for at once: URLs of a Task, Tasks that run, and what one token may have of both.
+"""How much may be asked for at once: URLs of a Task, Tasks that run, what one token may have of both, and requests.
 
-What is too much by itself is answered 413; what is too much for now 429, with the fields of the IETF's draft
-(https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/).
+What is too much by itself is answered 413; what is too much for now 429, with the fields of the IETF's draft, which
+also tell who submits what is left (https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/).
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiohttp import web
 
@@ -20,6 +20,34 @@ __all__ = ["Quotas", "Take"]
 Take = Callable[[int], None]  # told of each lot of lines; raises if they are too many
 
 _LATER: Final = 30  # seconds: when a Task ends, nobody knows
+_SOON: Final = 1  # second: most requests take less
+
+
+class _Quota(NamedTuple):
+    """How much of something there may be, and is."""
+
+    policy: str
+    most: int
+    used: int
+
+    @property
+    def left(self) -> int:
+        return max(0, self.most - self.used)
+
+    def check(self, later: int = _LATER) -> None:
+        """See that one more fits.
+
+        Raises:
+            web.HTTPTooManyRequests: It does not; it may in so many seconds.
+        """
+        if not self.left:
+            headers = {
+                "Retry-After": str(later),
+                "RateLimit-Policy": f'"{self.policy}";q={self.most}',
+                "RateLimit": f'"{self.policy}";r=0;t={later}',
+            }
+            text = f"{self.policy}: there may be {self.most} at once; try again later"
+            raise web.HTTPTooManyRequests(headers=headers, text=text)
 
 
 class Quotas:
@@ -30,6 +58,21 @@ class Quotas:
         self._service = service
         self._tasks: Counter[str | None] = Counter()
         self._urls: Counter[str | None] = Counter()
+        self._requests: Counter[str | None] = Counter()
+
+    @contextmanager
+    def request(self, owner: str | None) -> Iterator[None]:
+        """Count one more request of this owner while it is under way.
+
+        Raises:
+            web.HTTPTooManyRequests: There may be no more now.
+        """
+        self._of_requests(owner).check(_SOON)
+        self._requests[owner] += 1
+        try:
+            yield
+        finally:
+            self._requests[owner] -= 1
 
     @contextmanager
     def room(self, owner: str | None) -> Iterator[Take]:
@@ -38,13 +81,9 @@ class Quotas:
         Raises:
             web.HTTPTooManyRequests: There is none now.
         """
+        for quota in self._of_tasks(owner):
+            quota.check()
         service = self._service
-        running = [task for task in self._registry.tasks.values() if task.status == "running"]
-        _check("running-tasks", service.max_tasks, len(running) + self._tasks.total())
-        if owner is not None:
-            own = sum(task.owner == owner for task in running) + self._tasks[owner]
-            _check("token-tasks", service.token_tasks, own)
-            _check("token-urls", service.token_urls, self._waiting(owner))
         most = service.max_urls if owner is None else min(service.max_urls, service.token_urls)
         taken = 0
 
@@ -55,7 +94,8 @@ class Quotas:
             if taken > most:
                 raise web.HTTPRequestEntityTooLarge(most, text=f"there are more than {most} URLs, the most of a task")
             if owner is not None:
-                _check("token-urls", service.token_urls, self._waiting(owner) - 1)
+                quota = self._of_urls(owner)
+                quota._replace(used=quota.used - 1).check()
 
         self._tasks[owner] += 1
         try:
@@ -64,21 +104,31 @@ class Quotas:
             self._tasks[owner] -= 1
             self._urls[owner] -= taken
 
-    def _waiting(self, owner: str) -> int:
-        """URLs of an owner that are not done."""
-        return self._urls[owner] + sum(map(_left, (t for t in self._registry.tasks.values() if t.owner == owner)))
+    def headers(self, owner: str | None) -> dict[str, str]:
+        """What an owner who has submitted is told of his quotas."""
+        quotas = [*self._of_tasks(owner), self._of_requests(owner)]
+        return {
+            "RateLimit-Policy": ", ".join(f'"{quota.policy}";q={quota.most}' for quota in quotas),
+            "RateLimit": ", ".join(f'"{quota.policy}";r={quota.left}' for quota in quotas),
+        }
+
+    def _of_requests(self, owner: str | None) -> _Quota:
+        return _Quota("token-requests", self._service.token_requests, self._requests[owner])
+
+    def _of_tasks(self, owner: str | None) -> Iterator[_Quota]:
+        service = self._service
+        running = [task for task in self._registry.tasks.values() if task.status == "running"]
+        yield _Quota("running-tasks", service.max_tasks, len(running) + self._tasks.total())
+        if owner is not None:
+            own = sum(task.owner == owner for task in running) + self._tasks[owner]
+            yield _Quota("token-tasks", service.token_tasks, own)
+            yield self._of_urls(owner)
+
+    def _of_urls(self, owner: str) -> _Quota:
+        """Of the URLs of an owner that are not done."""
+        tasks = (task for task in self._registry.tasks.values() if task.owner == owner)
+        return _Quota("token-urls", self._service.token_urls, self._urls[owner] + sum(map(_left, tasks)))
 
 
 def _left(task: Task) -> int:
     return task.total - task.counts.done if task.status == "running" else 0
-
-
-def _check(policy: str, quota: int, used: int) -> None:
-    """See that one more fits."""
-    if used >= quota:
-        headers = {
-            "Retry-After": str(_LATER),
-            "RateLimit-Policy": f'"{policy}";q={quota}',
-            "RateLimit": f'"{policy}";r=0;t={_LATER}',
-        }
-        raise web.HTTPTooManyRequests(headers=headers, text=f"{policy}: there may be {quota} at once; try again later")

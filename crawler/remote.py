@@ -29,7 +29,7 @@ from crawler.console import (
     tell,
 )
 from crawler.errors import ERROR_TYPES, InputError
-from crawler.flags import Some, takes
+from crawler.flags import Some, flags_of, in_environment, takes
 from crawler.inputs import Line
 from crawler.lines import Choice, format_of
 from crawler.models import Counts, Outcome, ProbeResult, Status, Where
@@ -46,6 +46,7 @@ __all__ = ["COMMANDS"]
 
 _URL: Final = f"http://{ServiceOptions().host}:{ServiceOptions().port}"
 _PIECE: Final = 64 * 1024
+_TOKENS: Final = next(flag for flag in flags_of(ServiceOptions) if flag.field == "tokens")
 
 Service: TypeAlias = Annotated[
     str, typer.Option("--url", envvar="CRAWLER_URL", metavar="URL", help="Where the service is.")
@@ -186,7 +187,7 @@ COMMANDS: Final[tuple[Callable[..., Any], ...]] = (submit, watch, results, cance
 def _client(url: str) -> "Client":
     from crawler.client import Client  # with aiohttp's client, which only these commands need
 
-    tokens = os.environ.get("CRAWLER_TOKEN", "").splitlines()
+    tokens = in_environment(_TOKENS)
     return Client(
         url, tokens[0].rpartition(":")[2] if tokens else None
     )  # spelt as for the service, or the secret alone

@@ -134,7 +134,7 @@ async def submit(request: web.Request) -> web.Response:
     with state.quotas.room(owner) as take:
         found = lines(chunks(request, state.service.max_body), open_reader("json"), take)
         task = await state.submit(found, owner=owner)
-    return json_answer({"task_id": task.id})
+    return json_answer({"task_id": task.id}, headers=state.quotas.headers(owner))
 
 
 async def tasks(request: web.Request) -> web.StreamResponse:

@@ -52,7 +52,12 @@ class ServiceOptions(Checked, frozen=True, kw_only=True):
         Meta(
             description="A bearer token that requests have to show, with who has it and whether he may only read; "
             "repeatable.",
-            extra={**_ACCESS, "flags": ("--token",), "metavar": "[NAME:[read|write:]]SECRET"},
+            extra={
+                **_ACCESS,
+                "flags": ("--token",),
+                "list": "CRAWLER_TOKENS",
+                "metavar": "[NAME:[read|write:]]SECRET",
+            },
         ),
     ] = ()
     token_file: Annotated[
@@ -75,6 +80,14 @@ class ServiceOptions(Checked, frozen=True, kw_only=True):
     token_urls: Annotated[
         int, Meta(ge=1, description="URLs that one token may have waiting at once.", extra=_LIMITS)
     ] = 100_000_000
+    token_requests: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Requests that one token, or all who need none, may have under way at once.",
+            extra=_LIMITS,
+        ),
+    ] = 500
     max_connections: Annotated[
         int, Meta(ge=1, le=100_000, description="Connections of clients at once.", extra=_LIMITS)
     ] = 1_000

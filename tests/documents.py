@@ -75,7 +75,8 @@ def _of_record(flag: Flag) -> list[str]:
     shown = f"`{flag.default:g}`" if isinstance(flag.default, float) else f"`{flag.default}`"
     default = "off" if flag.default is False else "none" if flag.default in (None, ()) else shown
     metavar = "" if isinstance(flag.default, bool) else f" {flag.metavar}"
-    return [f"`{', '.join(flag.names)}{metavar}`", f"`{flag.env}`", default, flag.help]
+    variables = ", ".join(f"`{name}`" for name in (flag.env, flag.list_env) if name)
+    return [f"`{', '.join(flag.names)}{metavar}`", variables, default, flag.help]
 
 
 def _of_command(kind: Any, option: OptionInfo) -> list[str]:

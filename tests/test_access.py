@@ -1,6 +1,7 @@
 """Who may use the service: tokens, whose Tasks are whose, and what browsers are kept from."""
 
 import asyncio
+import hmac
 import json
 import os
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, web
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,6 +88,22 @@ def test_a_token_says_who_has_it_and_what_for(line: str, name: str, scope: str) 
     assert known("s3cret", [token]) == token
     assert known("s3cre", [token]) is None
     assert "s3cret" not in repr(token)
+
+
+def test_how_long_a_token_is_looked_for_says_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[bytes] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append(one)
+        return same(one, other)
+
+    same = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    tokens = parse_tokens(["one", "two", "three"], "tokens")
+    for secret, expected in (("one", tokens[0]), ("three", tokens[2]), ("four", None)):
+        assert known(secret, tokens) == expected
+        assert compared == [token.digest for token in tokens]
+        compared.clear()
 
 
 def test_a_token_without_a_name_has_always_the_same() -> None:
@@ -306,10 +323,17 @@ async def test_tasks_are_their_owners_after_a_restart(tmp_path: Path) -> None:
 async def test_the_command_shows_its_token() -> None:
     async with serving(guarded()) as client:
         task = await submit(client, ANN)
-        for token, expected in (("ann:" + ANN, 0), (ANN, 0), (BOB, 2), (NOBODY, 2), ("", 2)):
+        for name, token, expected in (
+            ("CRAWLER_TOKEN", "ann:" + ANN, 0),
+            ("CRAWLER_TOKEN", ANN, 0),
+            ("CRAWLER_TOKEN", BOB, 2),
+            ("CRAWLER_TOKEN", NOBODY, 2),
+            ("CRAWLER_TOKEN", "", 2),
+            ("CRAWLER_TOKENS", f"ann:{ANN}, {BOB}", 0),
+        ):
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "crawler", "results", task, "--url", str(client.make_url("/"))),
-                env={**os.environ, "CRAWLER_TOKEN": token},
+                env={**os.environ, name: token},
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
             )
@@ -359,6 +383,25 @@ def test_tokens_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setitem(os.environ, "CRAWLER_TOKEN", "ann:one\nb@d")
     assert main(["--port", "0"]) == 2
     assert "number 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tokens", [f"ann:{ANN},bob:{BOB}", f" ann:{ANN}\n\tbob:{BOB} ", f"ann:{ANN}, bob:{BOB},"])
+async def test_several_tokens_come_from_one_variable(tokens: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "crawler", "--port", "0", "--registry", "memory"),
+        env={**os.environ, "CRAWLER_TOKENS": tokens, "CRAWLER_TOKEN": f"ann:{ANN}"},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        url = (await process.stdout.readline()).split()[3].decode().rstrip(".")
+        async with ClientSession(url) as session:
+            for secret, expected in ((ANN, 200), (BOB, 200), (NOBODY, 401)):
+                async with session.get("/tasks", headers=by(secret)) as response:
+                    assert response.status == expected
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 # --- Browsers ---

@@ -106,6 +106,15 @@ def test_an_empty_variable_is_none(flag: Flag, monkeypatch: pytest.MonkeyPatch) 
     assert run() == (ServiceOptions(), Options())
 
 
+def test_a_second_variable_has_several_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [flag.field for _, flag in FLAGS if flag.list_env] == ["tokens"]
+    monkeypatch.setenv("CRAWLER_TOKENS", "one, two\tread:three,,\nann:read:four ")
+    assert run()[0].tokens == ("one", "two", "read:three", "ann:read:four")
+    monkeypatch.setenv("CRAWLER_TOKEN", "zero\ntwo")
+    assert run()[0].tokens == ("zero", "two", "one", "read:three", "ann:read:four")
+    assert run("--token", "five")[0].tokens == ("five",)
+
+
 def test_without_flags_the_records_defaults_stand() -> None:
     assert run() == (ServiceOptions(), Options())
 

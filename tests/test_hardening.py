@@ -15,6 +15,7 @@ from aiohttp import ClientSession, web
 import crawler
 from crawler import Options, ServiceOptions
 from crawler.listener import Listener, Site
+from crawler.state import STATE
 from tests.site import Site as Target
 from tests.test_access import by, status
 from tests.test_service import Client, is_problem, serving
@@ -229,6 +230,64 @@ async def test_what_is_being_taken_in_counts(site: Target) -> None:
             pass
 
 
+@pytest.mark.parametrize("tokens", [("ann:anns-secret", "ann:again-ann", "bob:bobs-secret"), ()])
+async def test_only_so_many_requests_are_under_way(tokens: tuple[str, ...], site: Target) -> None:
+    app = crawler.create_app(Options(guard="any"), service=ServiceOptions(tokens=tokens, token_requests=2))
+    ann = by("anns-secret") if tokens else {}
+    again = by("again-ann") if tokens else {}
+    async with serving(app) as client:
+        _, headers, answer = await submitted(client, hanging(site, 1), "anns-secret" if tokens else "")
+        assert '"token-requests";r=1' in headers["RateLimit"]
+        task = f"/api/v1/tasks/{answer['task_id']}"
+        events = await client.get(f"{task}/events", headers=ann)
+        poll = asyncio.ensure_future(status(client, "GET", f"{task}?wait=60", "anns-secret"))
+        while await status(client, "GET", "/tasks", "anns-secret") != 429:  # until both are under way
+            pass
+        for method, path in (("GET", "/tasks"), ("POST", "/submit"), ("GET", "/nowhere")):
+            async with client.request(method, path, headers=again) as response:
+                await is_problem(response, 429, "token-requests")
+                assert response.headers["Retry-After"] == "1"
+                assert response.headers["RateLimit-Policy"] == '"token-requests";q=2'
+                assert response.headers["RateLimit"] == '"token-requests";r=0;t=1'
+        assert await status(client, "GET", "/tasks", "bobs-secret") == (200 if tokens else 429)
+        for path in ("/docs", "/openapi.json"):  # which anybody may read
+            assert await status(client, "GET", path, "") == 200
+        await app[STATE].delete(app[STATE].registry.task(answer["task_id"]))  # which both wait for
+        assert await poll == 404
+        await events.read()
+        assert await status(client, "GET", "/tasks", "anns-secret") == 200
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(("ann:anns-secret",), 429), ((), 200)])
+async def test_bodies_that_do_not_end_keep_only_their_own_token_out(tokens: tuple[str, ...], expected: int) -> None:
+    service = ServiceOptions(tokens=tokens, token_requests=1)
+    async with serving(crawler.create_app(service=service)) as client:
+        reader, writer = await asyncio.open_connection(client.host, client.port)
+        writer.write(HEAD + b"Authorization: Bearer anns-secret\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n")
+        assert b"100" in await reader.readline()  # so it has been taken up
+        assert await status(client, "GET", "/tasks", "anns-secret") == expected
+        writer.close()
+
+
+@pytest.mark.parametrize("path", ["/submit", "/api/v1/tasks"])
+async def test_who_submits_is_told_what_is_left(path: str, site: Target) -> None:
+    service = ServiceOptions(
+        tokens=("ann:anns-secret", "bob:bobs-secret"), max_tasks=9, token_tasks=5, token_urls=20, token_requests=3
+    )
+    async with serving(crawler.create_app(Options(guard="any"), service=service)) as client:
+        for size, left in ((4, (8, 4, 16, 2)), (6, (7, 3, 10, 2))):
+            found, headers, _ = await submitted(client, hanging(site, size), "anns-secret", path)
+            assert found in (200, 201)
+            assert headers["RateLimit-Policy"] == (
+                '"running-tasks";q=9, "token-tasks";q=5, "token-urls";q=20, "token-requests";q=3'
+            )
+            assert headers["RateLimit"] == (
+                '"running-tasks";r={}, "token-tasks";r={}, "token-urls";r={}, "token-requests";r={}'.format(*left)
+            )
+        found, headers, _ = await submitted(client, hanging(site, 1), "bobs-secret", path)
+        assert headers["RateLimit"] == '"running-tasks";r=6, "token-tasks";r=4, "token-urls";r=19, "token-requests";r=2'
+
+
 # --- Slow clients ---
 
 SLOW = ServiceOptions(receive_timeout=0.5, max_connections=100, keep_alive=30)
@@ -268,6 +327,14 @@ async def asked(port: int) -> bytes:
         return (await reader.read()).partition(b"\r\n")[0]
     finally:
         writer.close()
+
+
+async def begun(port: int, size: int) -> Connection:
+    """A request that has been taken up, and of whose body some has come."""
+    reader, writer = await opened(port, HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % size)
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(b'{"urls": [')
+    return reader, writer
 
 
 async def rest(connection: Connection) -> bytes:
@@ -371,23 +438,41 @@ async def test_a_thousand_slow_heads_keep_nobody_out() -> None:
 
 
 async def test_a_thousand_slow_bodies_keep_nobody_out_for_long() -> None:
-    service = ServiceOptions(receive_timeout=2, max_connections=1000)
+    service = ServiceOptions(receive_timeout=60, max_connections=1000)  # none of them is given up for its slowness
     async with listening(service) as port:
-        slow = [await opened(port, HEAD + b'Content-Length: 1000\r\n\r\n{"urls"') for _ in range(1_000)]
+        slow = [await begun(port, 1000) for _ in range(1_000)]
         answers = set()
         async with asyncio.timeout(30):
-            while (answer := await asked(port)) != b"HTTP/1.1 200 OK":
-                answers.add(answer)
+            for _ in range(20):
+                while (answer := await asked(port)) != b"HTTP/1.1 200 OK":
+                    answers.add(answer)
+                slow.append(await begun(port, 1000))  # into the place that was made
         assert answers <= {b"HTTP/1.1 503 Service Unavailable"}
         await gone(slow)
 
 
-async def test_one_too_many_is_told_so() -> None:
-    service = ServiceOptions(receive_timeout=60, max_connections=2)
+async def test_a_body_that_gets_on_gives_no_way_to_others() -> None:
+    service = ServiceOptions(receive_timeout=60, max_connections=1)
     async with listening(service) as port:
+        reader, writer = await begun(port, 5_010)
+        body = b'"x"' + b" " * 4_995 + b"]}"
+        for start in range(0, 5_000, 250):  # for longer than one that stops would be left alone
+            assert b" 503 " in await asked(port)
+            writer.write(body[start : start + 250])
+            await asyncio.sleep(0.08)
+        assert b" 200 " in (await reader.readuntil(b"}"))
+        writer.close()
+
+
+async def test_one_too_many_is_told_so(site: Target) -> None:
+    service = ServiceOptions(receive_timeout=60, max_connections=2)
+    app = crawler.create_app(Options(guard="any"), service=service)
+    async with listening(service, app) as port:
+        task = await app[STATE].submit([site.url("/hang")])
         busy = []
         for _ in range(2):
-            reader, writer = await opened(port, HEAD + b"Expect: 100-continue\r\nContent-Length: 10\r\n\r\n")
+            wait = f"GET /api/v1/tasks/{task.id}?wait=60 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n"
+            reader, writer = await opened(port, wait.encode())
             assert b"100" in await reader.readline()  # so it has been taken up
             busy.append(writer)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

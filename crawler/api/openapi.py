@@ -19,7 +19,7 @@ __all__ = ["DOCUMENT", "Document", "openapi"]
 
 Json = dict[str, Any]
 
-_ANYWHERE: Final = frozenset({400, 401, 403, 421, 500, 503})  # what any request may be answered with
+_ANYWHERE: Final = frozenset({400, 401, 403, 421, 429, 500, 503})  # what any request may be answered with
 _LATER: Final = frozenset({429, 503, 507})
 
 # Of requests.
@@ -45,8 +45,8 @@ _HEADERS: Final[Mapping[str, Json]] = {
         "description": "Seconds after which it may go better.",
         "schema": {"type": "integer", "minimum": 0},
     },
-    "RateLimit-Policy": {"description": "Which quota there is.", "schema": {"type": "string"}},
-    "RateLimit": {"description": "What is left of it.", "schema": {"type": "string"}},
+    "RateLimit-Policy": {"description": "Which quotas there are.", "schema": {"type": "string"}},
+    "RateLimit": {"description": "What is left of them.", "schema": {"type": "string"}},
     "WWW-Authenticate": {"description": "Which token is needed.", "schema": {"type": "string"}},
     "Accept-Encoding": {"description": "How a body may be packed.", "schema": {"type": "string"}},
 }

@@ -115,8 +115,8 @@ _RESULTS: Final = "results"
 _SERVICE: Final = "service"
 
 _STORED: Final = frozenset({507})
-# A body may not come, be too long, packed in another way, or one too many.
-_TAKEN_IN: Final = frozenset({400, 408, 413, 415, 422, 429}) | _STORED
+# A body may not come, be too long, or packed in another way.
+_TAKEN_IN: Final = frozenset({400, 408, 413, 415, 422}) | _STORED
 
 _BATCHES: Final = {
     JSON: Media(samples.BATCH, Batch),
@@ -125,7 +125,8 @@ _BATCHES: Final = {
     "text/csv": Media(samples.CSV),
 }
 _SUMMARY: Final = {JSON: Media(samples.SUMMARY, Summary)}
-_CREATED: Final = Reply("The new task.", _SUMMARY, ("Location",), "/id")
+_QUOTAS: Final = ("RateLimit", "RateLimit-Policy")
+_CREATED: Final = Reply("The new task.", _SUMMARY, ("Location", *_QUOTAS), "/id")
 _PROBED: Final = {JSON: Media(samples.RESULT, ProbeResult)}
 _FOUND: Final = {
     JSON: Media(samples.PAGE, ResultPage),
@@ -150,7 +151,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("POST", "/submit"): Operation(
         "firstSubmit",
         _FIRST,
-        {200: Reply("The id of the new task.", {JSON: Media(samples.SUBMITTED, Submitted)}, of_task="/task_id")},
+        {200: Reply("The id of the new task.", {JSON: Media(samples.SUBMITTED, Submitted)}, _QUOTAS, "/task_id")},
         _TAKEN_IN,
         body={JSON: Media(samples.FIRST_BATCH, FirstBatch)},
         needs_body=True,
@@ -173,7 +174,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             200: Reply(
                 "The task that an earlier request with this Idempotency-Key made.",
                 _SUMMARY,
-                ("Location", "Idempotency-Replayed"),
+                ("Location", "Idempotency-Replayed", *_QUOTAS),
                 "/id",
             ),
         },

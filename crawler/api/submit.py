@@ -72,7 +72,8 @@ async def recheck(request: web.Request) -> web.Response:
     with state.quotas.room(owner) as take:
         take(failed)
         lines = _failed(state.registry, task)
-        return _created(request, await state.submit(lines, options, label=label, webhook=webhook, owner=owner))
+        task = await state.submit(lines, options, label=label, webhook=webhook, owner=owner)
+    return _created(request, task)
 
 
 class _Upload:
@@ -156,7 +157,8 @@ async def _replay(request: web.Request, task: Task, upload: _Upload) -> web.Resp
     """Answer a request that was answered before, or say that it is another one."""
     if task.idempotency is None or await upload.digest() != task.idempotency.digest:
         raise web.HTTPConflict(text=f"{_KEY}: belongs to another request, which made task {task.id}")
-    headers = {"Location": location(request, task), "Idempotency-Replayed": "true"}
+    quotas = request.app[STATE].quotas.headers(task.owner)
+    headers = {"Location": location(request, task), "Idempotency-Replayed": "true", **quotas}
     return json_answer(summary_of(request, task), headers=headers)
 
 
@@ -165,7 +167,8 @@ def _webhook(choice: WebhookChoice | None, state: State) -> Webhook | None:
 
 
 def _created(request: web.Request, task: Task) -> web.Response:
-    return json_answer(summary_of(request, task), 201, {"Location": location(request, task)})
+    headers = {"Location": location(request, task), **request.app[STATE].quotas.headers(task.owner)}
+    return json_answer(summary_of(request, task), 201, headers)
 
 
 async def _failed(registry: Registry, task: Task) -> AsyncIterator[str]:
