@@ -30,7 +30,7 @@ from crawler.console import (
     run,
     tell,
 )
-from crawler.errors import InputError
+from crawler.errors import ChildError, InputError
 from crawler.flags import takes
 from crawler.inputs import Line
 from crawler.limits import collect_rarely
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         app(args=arguments, prog_name="crawler")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else OK
-    except InputError as error:
+    except (InputError, ChildError) as error:
         tell(f"crawler: {error}")
         return USAGE
     return OK

@@ -9,25 +9,42 @@ from typing import Any
 import msgspec
 from platformdirs import user_state_path
 
+from crawler.crew import Crew
 from crawler.guard import Guard
-from crawler.limits import within_descriptors
+from crawler.limits import processes, within_descriptors
 from crawler.models import ProbeResult
 from crawler.options import Options
 from crawler.pool import Pool
 from crawler.prober import HttpProber, Prober, Transport
 from crawler.registry import MemoryRegistry, Registry
 from crawler.resolver import Resolver
+from crawler.spread import SpreadProber
 from crawler.throttle import Throttle
 from crawler.transport import SocketTransport
 from crawler.twins import Twins
 
-__all__ = ["open_prober", "open_registry", "probe"]
+__all__ = ["open_http_prober", "open_prober", "open_registry", "probe"]
 
 
 @asynccontextmanager
 async def open_prober(options: Options) -> AsyncIterator[Prober]:
-    """A prober that works until the context is left."""
+    """A prober that works until the context is left.
+
+    Raises:
+        ChildError: It is to be spread over processes, and they do not start.
+    """
     options = options.checked().guarded("any")
+    async with open_http_prober(options) as here:
+        if (size := processes(options.workers)) == 1:
+            yield here
+        else:
+            async with Crew(options, size) as crew:
+                yield SpreadProber(here, crew)
+
+
+@asynccontextmanager
+async def open_http_prober(options: Options) -> AsyncIterator[HttpProber]:
+    """The prober of one process."""
     guard = Guard(options.guard, options.allow)
     options = msgspec.structs.replace(options, concurrency=within_descriptors(options.concurrency))
     throttle = Throttle(options.concurrency, options.per_host, options.interval)

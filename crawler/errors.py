@@ -4,6 +4,7 @@ A target that fails is an ordinary result of probing, so it is never raised; `ER
 in which that can happen. What is raised is ours or the caller's doing:
 
     CrawlerError
+    ├── ChildError          the processes that probe for this one do not start
     ├── InputError          somebody handed us something we cannot use; carries the place
     │   └── OptionError     ... in the options
     ├── StoreError          the store of Tasks cannot do what is asked of it now: a damaged file
@@ -16,6 +17,7 @@ from typing import Final, NamedTuple
 
 __all__ = [
     "ERROR_TYPES",
+    "ChildError",
     "CrawlerError",
     "ErrorType",
     "InputError",
@@ -29,6 +31,10 @@ __all__ = [
 
 class CrawlerError(Exception):
     """Base of everything that this package raises on purpose."""
+
+
+class ChildError(CrawlerError):
+    """The processes that probe for this one do not start."""
 
 
 class InputError(CrawlerError):

@@ -181,6 +181,7 @@ def _taken(record: type[Checked] | Some, flags: list[Flag], given: Mapping[str, 
 
 
 def _value(flag: Flag, given: Any) -> Any:
-    if not isinstance(flag.type, DictType):
-        return given
-    return parse_headers(given)
+    if isinstance(flag.type, DictType):
+        return parse_headers(given)
+    is_number = isinstance(flag.type, UnionType) and any(isinstance(kind, IntType) for kind in flag.type.types)
+    return int(given) if is_number and given.isdecimal() else given

@@ -61,6 +61,7 @@ class Lane(Generic[T]):
         self._finished: deque[T] = deque()
         self._unfinished = 0
         self._sealed = False
+        self._hurries = False
         self._closed = False
         self._changed = asyncio.Event()  # for the reader of the lane
         self._has_room = asyncio.Event()  # for its feeder
@@ -100,6 +101,11 @@ class Lane(Generic[T]):
         """Say that no more items come."""
         self._sealed = True
         self._changed.set()
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Say that hardly any more come: last looks need not wait for those."""
+        self._hurries = True
         self._look_again_if_alone()
 
     async def room(self) -> None:
@@ -239,7 +245,7 @@ class Lane(Generic[T]):
 
     def _look_again_if_alone(self) -> None:
         """Once only last looks are left, make them."""
-        if self._sealed and self._later and self._unfinished == len(self._later):
+        if self._hurries and self._later and self._unfinished == len(self._later):
             for item in list(self._later):
                 self._look_again(item)
 

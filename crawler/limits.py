@@ -1,10 +1,11 @@
 """What this machine allows one process, and what this process needs of Python."""
 
 import gc
+import os
 import resource
-from typing import Final
+from typing import Final, Literal
 
-__all__ = ["clients_within_descriptors", "collect_rarely", "within_descriptors"]
+__all__ = ["clients_within_descriptors", "collect_rarely", "processes", "within_descriptors"]
 
 _OTHERS: Final = 32  # descriptors for all that is not a probe: files, DNS, the service's own listeners
 _COLLECT_AFTER: Final = 50_000  # objects more than there were
@@ -36,6 +37,11 @@ def collect_rarely() -> None:
     happens; they are in no cycles, and are freed without it.
     """
     gc.set_threshold(_COLLECT_AFTER, 20, 100)
+
+
+def processes(workers: int | Literal["auto"]) -> int:
+    """How many processes are to probe: as many as there are cores for this one, if that is left to the machine."""
+    return len(os.sched_getaffinity(0)) if workers == "auto" else workers
 
 
 def _raised(wanted: int) -> int | None:

@@ -52,6 +52,10 @@ class Options(Checked, frozen=True, kw_only=True):
     per_host: Annotated[
         int, Meta(ge=1, le=20_000, description="Requests under way at once to one host.", extra=_PACE)
     ] = 8
+    workers: Annotated[
+        Annotated[int, Meta(ge=1, le=256)] | Literal["auto"],
+        Meta(description="Processes that probe; auto is one for each core.", extra={**_PACE, "metavar": "N|auto"}),
+    ] = 1
     timeout: Annotated[
         float,
         Meta(gt=0, le=3600, description="Time a probe may work in all: every phase, hop and attempt.", extra=_PACE),

@@ -18,7 +18,7 @@ from crawler.targets import Target, Url, each, join
 from crawler.throttle import Throttle
 from crawler.verdict import LONGEST_WAIT, REDIRECTS, Probe
 
-__all__ = ["HttpProber", "Prober", "Transport"]
+__all__ = ["Batch", "HttpProber", "Prober", "Transport"]
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +101,7 @@ class HttpProber:
     ) -> AsyncGenerator[ProbeResult, None]:
         """Probe targets as they come, reading no further ahead than needed to keep the slots busy."""
         options = self.options if options is None else self.options.resumed(options.checked())
-        batch = _Batch(self, options)
-        async with Lane(self.throttle, batch.turn, options.per_host, options.interval) as lane:
+        async with Lane(self.throttle, self.batch(options).turn, options.per_host, options.interval) as lane:
             feeder = asyncio.ensure_future(self._feed(lane, targets, options))
             try:
                 async for probe in lane:
@@ -111,6 +110,10 @@ class HttpProber:
             finally:
                 feeder.cancel()
                 await asyncio.gather(feeder, return_exceptions=True)
+
+    def batch(self, options: Options) -> "Batch":
+        """What works on the probes of one caller."""
+        return Batch(self, options)
 
     def robots_for(self, options: Options) -> Robots | None:
         """The rules known to those who ask for them in the same way; None if they are not asked for.
@@ -145,7 +148,7 @@ class HttpProber:
             lane.seal()
 
 
-class _Batch:
+class Batch:
     """What the probes of one caller have in common."""
 
     def __init__(self, prober: HttpProber, options: Options) -> None:

@@ -73,6 +73,15 @@ class Probe:
             self.attempts = 0
             self.fail(target.url)
 
+    def __getstate__(self) -> tuple[None, dict[str, object]]:
+        """What another process needs, to go on with it: all but what that has itself."""
+        return None, {name: getattr(self, name) for name in self.__slots__ if name not in ("_clock", "_options")}
+
+    def resumed(self, options: Options, clock: Callable[[], float]) -> "Probe":
+        """The same probe, come from another process; the loops of one machine have one clock."""
+        self._options, self._clock = options, clock
+        return self
+
     @property
     def host(self) -> str:
         """Whose slot the next turn needs."""

@@ -12,7 +12,7 @@ from crawler.options import TASK_FIELDS, Options, task_choices
 
 SERVICE = Options(per_host=4, interval=0.5, max_read=1000, guard="public", timeout=7.0, retries=3)
 ITS_OWN = {
-    "allow", "cafile", "concurrency", "dns", "guard", "proxy", "resolve", "retry_budget", "transport",
+    "allow", "cafile", "concurrency", "dns", "guard", "proxy", "resolve", "retry_budget", "transport", "workers",
 }  # fmt: skip
 """The service's alone."""
 

@@ -118,7 +118,15 @@ def test_everything_raised_on_purpose_has_one_base() -> None:
 
 def test_the_docstring_draws_the_tree() -> None:
     drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
-    assert drawn == ["InputError", "OptionError", "StoreError", "StoreFull", "TaskNotFound", "TransitionError"]
+    assert drawn == [
+        "ChildError",
+        "InputError",
+        "OptionError",
+        "StoreError",
+        "StoreFull",
+        "TaskNotFound",
+        "TransitionError",
+    ]
     defined = {error.__name__ for error in vars(errors).values() if isinstance(error, type) and is_ours(error)}
     assert defined == {"CrawlerError", *drawn}
 

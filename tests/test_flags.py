@@ -60,6 +60,7 @@ EXAMPLES: dict[str, tuple[list[str], Any]] = {
     "match": (["a+ b"], "a+ b"),
     "proxy": (["http://127.0.0.1:8080"], "http://127.0.0.1:8080"),
     "port": (["8080"], 8080),
+    "workers": (["3"], 3),
 }
 BY_TYPE: dict[type, tuple[list[str], Any]] = {
     IntType: (["3"], 3),
@@ -117,6 +118,10 @@ def test_a_second_variable_has_several_values(monkeypatch: pytest.MonkeyPatch) -
 
 def test_without_flags_the_records_defaults_stand() -> None:
     assert run() == (ServiceOptions(), Options())
+
+
+def test_a_number_or_a_word_is_either() -> None:
+    assert value_of(run("--workers", "auto"), "workers") == "auto"
 
 
 def test_a_flag_overrules_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

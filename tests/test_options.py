@@ -140,12 +140,13 @@ WRONG: dict[type, list[Any]] = {
     VarTupleType: ["1.1.1.1", 1, None, {}],
 }
 """Values that no option of a type may have."""
+WRONG_OF: dict[str, list[Any]] = {"workers": [1.5, None, [], True]}
 
 
 def wrong_types() -> Iterator[tuple[type[Checked], str, Any]]:
     for record in RECORDS:
         for name, type_ in fields(record).items():
-            for value in WRONG[type(type_)]:
+            for value in WRONG_OF.get(name, WRONG[type(type_)]):
                 yield record, name, value
 
 

@@ -1,0 +1,179 @@
+"""The processes that probe for this one: started, found again, replaced when they end, and never left behind."""
+
+import asyncio
+import os
+import sys
+import tempfile
+from asyncio import StreamReader, StreamWriter
+from asyncio.subprocess import PIPE, Process
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+from zlib import crc32
+
+import msgspec
+
+from crawler.errors import ChildError
+from crawler.options import Options
+
+__all__ = ["ALONE", "Charge", "Crew", "owner"]
+
+ALONE: Final = -1  # the child that probes whatever host, one target at a time
+_START: Final = 60.0  # seconds in which a child has to listen: it imports, on a machine that may be busy
+_STOP: Final = 5.0  # seconds in which it has to end once it may
+_NOTICED: Final = 0.01  # seconds until it is looked again
+_STARTS: Final = 3  # in a row that may fail
+
+
+class Charge(msgspec.Struct):
+    """What a child is told at its start: where to listen, how to probe, and which of how many children it is."""
+
+    path: str
+    options: Options
+    index: int
+    size: int
+
+
+def owner(host: str, size: int) -> int:
+    """Which of so many children probes a host; the same one always, so that its limits are one count."""
+    return crc32(host.encode()) % size
+
+
+class Crew:
+    """So many children; they live while its context lasts.
+
+    Args:
+        options: How they probe; slots for requests are shared out among them.
+        size: How many there are.
+    """
+
+    def __init__(self, options: Options, size: int) -> None:
+        self.size = size
+        share = -(-options.concurrency // size)
+        self._options = msgspec.structs.replace(options, concurrency=share, workers=1)
+        self.apart = asyncio.Lock()  # held by who asks the child that is alone with its target
+        self._members: dict[int, _Member] = {}
+
+    async def __aenter__(self) -> Self:
+        """Start them.
+
+        Raises:
+            ChildError: They do not start.
+        """
+        self._folder = tempfile.TemporaryDirectory(prefix="crawler-")
+        try:
+            await asyncio.gather(*(self._member(index).address() for index in range(self.size)))
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that run now."""
+        return [member.process.pid for member in self._members.values() if member.process is not None]
+
+    async def connect(self, index: int) -> tuple[StreamReader, StreamWriter]:
+        """A connection for one batch with a child, once there is one.
+
+        Raises:
+            ChildError: It does not start.
+        """
+        while True:
+            path = await self._member(index).address()
+            try:
+                return await asyncio.open_unix_connection(path)
+            except (ConnectionError, FileNotFoundError):  # it has just ended, which is about to be noticed
+                await asyncio.sleep(_NOTICED)
+
+    def _member(self, index: int) -> "_Member":
+        if index not in self._members:
+            path = str(Path(self._folder.name) / f"{index}.sock")
+            self._members[index] = _Member(Charge(path, self._options, index, self.size))
+        return self._members[index]
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(member.close() for member in self._members.values()))
+        self._folder.cleanup()
+
+
+class _Member:
+    """The place of one child: whoever ends is followed by another."""
+
+    def __init__(self, charge: Charge) -> None:
+        self.process: Process | None = None
+        self._charge = charge
+        self._path = Path(charge.path)
+        self._listens = asyncio.Event()
+        self._keeping = asyncio.ensure_future(self._keep())
+
+    async def address(self) -> str:
+        """Where the child listens, once it does."""
+        listens = asyncio.ensure_future(self._listens.wait())
+        try:
+            await asyncio.wait({listens, self._keeping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            listens.cancel()
+        if self._keeping.done():
+            self._keeping.result()
+        return self._charge.path
+
+    async def close(self) -> None:
+        """End the child."""
+        self._keeping.cancel()
+        await asyncio.gather(self._keeping, return_exceptions=True)
+
+    async def _keep(self) -> None:
+        failed = 0
+        while failed < _STARTS:
+            failed += 1
+            process = self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-m", "crawler.child",
+                stdin=PIPE, stdout=PIPE, start_new_session=True, env=_environment(),
+            )  # fmt: skip
+            try:
+                if await self._begin(process):
+                    failed = 0
+                    self._listens.set()
+                await process.wait()
+            finally:
+                self._listens.clear()
+                await _end(process)
+                self.process = None
+        raise ChildError("the processes that probe do not start; see what they wrote")
+
+    async def _begin(self, process: Process) -> bool:
+        """Give a child its charge; true once it listens."""
+        assert process.stdin is not None and process.stdout is not None
+        self._path.unlink(missing_ok=True)
+        charge = msgspec.msgpack.encode(self._charge)
+        process.stdin.write(len(charge).to_bytes(4, "big") + charge)
+        try:
+            async with asyncio.timeout(_START):
+                return bool(await process.stdout.readline())
+        except TimeoutError:
+            return False
+
+
+async def _end(process: Process) -> None:
+    """End a child: gently, by the end of its input, else by force."""
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        async with asyncio.timeout(_STOP):
+            await process.wait()
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Ours, and in it where Python finds what it imports here."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

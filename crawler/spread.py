@@ -1,0 +1,304 @@
+"""A prober whose probes run in other processes, spread by host.
+
+Each host has one child that asks it, so that its slots, its addresses and its connections are known in one place. A
+probe that a redirect leads to another child's host is handed over. What a child had when it ended is probed again; what
+was under way in two that ended is probed apart from all else, for one of those targets may be what ends them.
+"""
+
+import asyncio
+from asyncio import IncompleteReadError, StreamReader, StreamWriter
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+from crawler.crew import ALONE, Crew, owner
+from crawler.frames import Orders, Report, frame, receive
+from crawler.models import ProbeError, ProbeResult
+from crawler.options import Options
+from crawler.prober import HttpProber, Transport
+from crawler.targets import Target, Url, each
+from crawler.verdict import Probe
+
+__all__ = ["SpreadProber"]
+
+_DEATHS: Final = 3  # of children at whose end a target was under way; then it is not probed any more
+_WINDOW: Final = 20_000  # targets that wait for children which are busy, before the others have to wait too
+_FRAME: Final = 200  # targets that are sent at once
+
+_LOST: Final = (ConnectionError, IncompleteReadError)
+"""What a child that ends looks like."""
+
+
+class SpreadProber:
+    """The prober of one process and its children.
+
+    Args:
+        here: Makes the requests that are no probes, in this process.
+        crew: The children.
+    """
+
+    def __init__(self, here: HttpProber, crew: Crew) -> None:
+        self._here = here
+        self._crew = crew
+
+    async def probe(self, target: Target, options: Options | None = None) -> ProbeResult:
+        """Probe one target; it takes its turn among all others."""
+        async for result in self.probe_many([target], options):
+            return result
+        raise AssertionError("a batch ended without its only target")
+
+    async def probe_many(
+        self, targets: Iterable[Target] | AsyncIterable[Target], options: Options | None = None
+    ) -> AsyncGenerator[ProbeResult, None]:
+        """Probe targets as they come, reading no further ahead than needed to keep the children busy.
+
+        Raises:
+            ChildError: The children do not start any more.
+        """
+        ours = self._here.options
+        options = ours if options is None else ours.resumed(options.checked())
+        async with _Batch(self._crew, options) as batch:
+            feeder = asyncio.ensure_future(_feed(batch, targets, options))
+            try:
+                async for result in batch:
+                    yield result
+                await feeder  # raises what the caller's iterable raised
+            finally:
+                feeder.cancel()
+                await asyncio.gather(feeder, return_exceptions=True)
+
+    def transport_for(self, options: Options) -> Transport:
+        """What makes the requests of who probes with such options."""
+        return self._here.transport_for(options)
+
+
+async def _feed(batch: "_Batch", targets: Iterable[Target] | AsyncIterable[Target], options: Options) -> None:
+    now = asyncio.get_running_loop().time
+    try:
+        async for target in each(targets):
+            if target.found is None and isinstance(target.url, Url):
+                batch.put(target.host, _Work(target.seq, target.text))
+                await batch.room()
+            else:
+                batch.finish(Probe(target, options, now).result)
+    finally:
+        batch.seal()
+
+
+class _Work(NamedTuple):
+    """A target, or if `state` is there a probe on its way; and the children at whose end it was under way."""
+
+    seq: int
+    text: str
+    state: bytes | None = None
+    deaths: int = 0
+
+
+class _Batch:
+    """What one caller has the children do."""
+
+    def __init__(self, crew: Crew, options: Options) -> None:
+        self.options = options
+        self.crew = crew
+        self.is_sealed = False
+        self.waiting = 0  # for children that are busy
+        self._links: dict[int, _Link] = {}
+        self._unfinished = 0
+        self._finished: deque[ProbeResult] = deque()
+        self._changed = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._doubtful: asyncio.Queue[_Work] = asyncio.Queue()
+        self._running: list[asyncio.Future[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._run(self._ask_doubtful())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for running in self._running:
+            running.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def put(self, host: str, work: _Work) -> None:
+        """Have a target probed."""
+        self._unfinished += 1
+        self.go_on(host, work)
+
+    def go_on(self, host: str, work: _Work) -> None:
+        """Have whose host it is work on it."""
+        index = owner(host, self.crew.size)
+        if index not in self._links:
+            self._links[index] = _Link(self, index)
+            self._run(self._links[index].run())
+        self._links[index].put(work)
+
+    def doubt(self, work: _Work) -> None:
+        """Have it probed apart."""
+        self._doubtful.put_nowait(work)
+
+    def finish(self, result: ProbeResult) -> None:
+        """Pass on what needed no child."""
+        self._finished.append(result)
+        self._changed.set()
+
+    def take(self, results: list[ProbeResult]) -> None:
+        """Pass on what children have found."""
+        self._unfinished -= len(results)
+        self._finished += results
+        self._changed.set()
+
+    def seal(self) -> None:
+        """Say that no more targets come."""
+        self.is_sealed = True
+        self._changed.set()
+        for link in self._links.values():
+            link.news.set()
+
+    async def room(self) -> None:
+        """Wait until more targets are wanted."""
+        while self.waiting >= _WINDOW or len(self._finished) >= _WINDOW:
+            self._has_room.clear()
+            await self._has_room.wait()
+
+    def has_room(self) -> None:
+        """Some of what waited is on its way."""
+        self._has_room.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ProbeResult:
+        while not self._finished:
+            for running in self._running:
+                if running.done():
+                    running.result()
+            if self.is_sealed and not self._unfinished:
+                raise StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        self._has_room.set()
+        return self._finished.popleft()
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        running = asyncio.ensure_future(coroutine)
+        running.add_done_callback(lambda _: self._changed.set())
+        self._running.append(running)
+
+    async def _ask_doubtful(self) -> None:
+        """Probe what children may have ended of, each alone."""
+        while True:
+            work = await self._doubtful.get()
+            async with self.crew.apart:
+                reader, writer = await self.crew.connect(ALONE)
+                try:
+                    self.take([await self._ask_alone(work, reader, writer)])
+                except _LOST:
+                    self._take_death(work)
+
+    async def _ask_alone(self, work: _Work, reader: StreamReader, writer: StreamWriter) -> ProbeResult:
+        try:
+            writer.write(frame(_orders([work], self.options, is_last=True)))
+            while True:
+                report = await receive(reader, Report)
+                if report.results:
+                    return report.results[0]
+        finally:
+            writer.close()
+
+    def _take_death(self, work: _Work) -> None:
+        work = work._replace(deaths=work.deaths + 1)
+        if work.deaths < _DEATHS:
+            self.doubt(work)
+            return
+        problem = ProbeError.of("unknown", f"{_DEATHS} processes that probed it have ended")
+        probe = Probe(Target.of(work.seq, work.text), self.options, asyncio.get_running_loop().time)
+        probe.fail(problem)
+        self.take([probe.result])
+
+
+class _Link:
+    """What one child has of a batch."""
+
+    def __init__(self, batch: _Batch, index: int) -> None:
+        self.news = asyncio.Event()
+        self._batch = batch
+        self._index = index
+        self._backlog: deque[_Work] = deque()
+        self._sent: dict[int, _Work] = {}
+        self._begun: set[int] = set()
+
+    def put(self, work: _Work) -> None:
+        """Send this next."""
+        self._backlog.append(work)
+        self._batch.waiting += 1
+        self.news.set()
+
+    async def run(self) -> None:
+        """Send and receive, with one child after the other if they end."""
+        while True:
+            reader, writer = await self._batch.crew.connect(self._index)
+            sending = asyncio.ensure_future(self._send(writer))
+            try:
+                while True:
+                    self._take(await receive(reader, Report))
+            except _LOST:
+                pass
+            finally:
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+                writer.close()
+            self._begin_again()
+
+    async def _send(self, writer: StreamWriter) -> None:
+        batch, options, has_said_last = self._batch, self._batch.options, False
+        first = True
+        while True:
+            works = [self._backlog.popleft() for _ in range(min(len(self._backlog), _FRAME))]
+            is_last = batch.is_sealed and not self._backlog and not has_said_last
+            if works or is_last:
+                batch.waiting -= len(works)
+                batch.has_room()
+                self._sent |= {work.seq: work for work in works}
+                writer.write(frame(_orders(works, options if first else None, is_last=is_last)))
+                first, has_said_last = False, has_said_last or is_last
+                await writer.drain()
+            else:
+                self.news.clear()
+                await self.news.wait()
+
+    def _take(self, report: Report) -> None:
+        self._begun.update(report.begun)
+        for seq, host, state in report.moved:
+            work = self._forget(seq)
+            self._batch.go_on(host, work._replace(state=state))
+        for result in report.results:
+            self._forget(result.seq)
+        if report.results:
+            self._batch.take(report.results)
+
+    def _forget(self, seq: int) -> _Work:
+        self._begun.discard(seq)
+        return self._sent.pop(seq)
+
+    def _begin_again(self) -> None:
+        """Take back what the child had: it has ended."""
+        for seq, work in self._sent.items():
+            deaths = work.deaths + (seq in self._begun)
+            if deaths >= _DEATHS - 1:
+                self._batch.doubt(work._replace(deaths=deaths))
+            else:
+                self.put(work._replace(deaths=deaths))
+        self._sent.clear()
+        self._begun.clear()
+
+
+def _orders(works: list[_Work], options: Options | None, *, is_last: bool) -> Orders:
+    return Orders(
+        options,
+        [(work.seq, work.text) for work in works if work.state is None],
+        [work.state for work in works if work.state is not None],
+        is_last,
+    )
