@@ -7,13 +7,14 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from crawler.errors import TaskNotFound
+from crawler.logs import note
 from crawler.models import Task
 from crawler.origins import check_origin
 from crawler.service_options import ServiceOptions
 from crawler.state import STATE
 from crawler.tokens import Token, known, parse_tokens, read_tokens
 
-__all__ = ["ACCESS", "ANCHOR", "Access", "check_access", "owner_of", "task_of", "tasks_of"]
+__all__ = ["ACCESS", "ANCHOR", "Access", "check_access", "owner_of", "route_of", "task_of", "tasks_of"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -55,7 +56,7 @@ class Access:
         Raises:
             web.HTTPException: It may not come in; the headers of a 401 or 403 are those of RFC 6750.
         """
-        is_change = request.method not in _READING or _path(request) == _WORKING
+        is_change = request.method not in _READING or route_of(request) == _WORKING
         if self._tokens:
             if not _is_open(request):
                 token = self._token(request)
@@ -64,6 +65,7 @@ class Access:
                         text="this token may only read", headers=_challenge("insufficient_scope", 'scope="write"')
                     )
                 request[_OWNER] = token.name
+                note(token=token.name)
         elif self._only_local:
             check_origin(request, is_change=is_change)
 
@@ -116,6 +118,7 @@ def task_of(request: web.Request) -> Task:
     task = request.app[STATE].registry.task(request.match_info["task_id"])
     if not request.app[ACCESS].may_see(owner_of(request), task):
         raise TaskNotFound(task.id)
+    note(task=task.id)
     return task
 
 
@@ -126,11 +129,11 @@ def tasks_of(request: web.Request) -> list[Task]:
 
 
 def _is_open(request: web.Request) -> bool:
-    path = _path(request)
+    path = route_of(request)
     return path in _OPEN or path.startswith("/docs/")
 
 
-def _path(request: web.Request) -> str:
+def route_of(request: web.Request) -> str:
     """The path of the route, without that of the mount; empty if there is no such route."""
     resource = request.match_info.route.resource
     mount = request.app.router[ANCHOR].canonical.removesuffix("/submit")

@@ -1,6 +1,7 @@
 """One caller's items on their way through the slots."""
 
 import asyncio
+import contextvars
 from collections import OrderedDict, deque
 from typing import Any, Final, Generic, Self
 
@@ -50,6 +51,7 @@ class Lane(Generic[T]):
         self._throttle = throttle
         self._turn = turn
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()  # of turns, whoever it is whose end gives them their slots
         self._per_host = throttle.per_host if per_host is None else per_host
         self._interval = interval
         self._is_limited = self._per_host < throttle.per_host or interval > throttle.interval
@@ -142,7 +144,7 @@ class Lane(Generic[T]):
                 del self._queues[host.name]
                 host.queues -= 1
             self._throttle.pass_on(host)
-        task = self._loop.create_task(self._turn(item))
+        task = self._loop.create_task(self._turn(item), context=self._context.copy())
         self._running.add(task)
         # A callback and not a `finally` in the turn: a task cancelled before its first step never enters its `try`.
         task.add_done_callback(lambda task: self._ended(task, item, host))

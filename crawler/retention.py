@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from crawler.errors import StoreError, TaskNotFound
+from crawler.logs import about
 from crawler.models import Task
 from crawler.options import ServiceOptions
 from crawler.registry import Registry
@@ -78,8 +79,8 @@ class Retention:
         return now - self._jumped
 
     async def _delete(self, task: Task) -> None:
-        log.info("task %s is deleted: kept for long enough", task.id)
-        with suppress(TaskNotFound):  # somebody else may have deleted it meanwhile
+        with about(task=task.id), suppress(TaskNotFound):  # somebody else may have deleted it meanwhile
+            log.info("task %s is deleted: kept for long enough", task.id)
             await self._delete_task(task)
 
 

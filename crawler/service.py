@@ -19,6 +19,7 @@ from aiohttp import web
 
 from crawler import api
 from crawler.access import ACCESS, ANCHOR, Access, check_access, owner_of, task_of, tasks_of
+from crawler.access_log import log_requests, tell_id
 from crawler.answers import gathered, json_answer, stream
 from crawler.api.openapi import DOCUMENT, Document
 from crawler.compose import open_registry
@@ -27,6 +28,7 @@ from crawler.forwarded import Forwarded
 from crawler.inputs import open_reader
 from crawler.limits import clients_within_descriptors, collect_rarely
 from crawler.listener import Listener, Site, server_tls
+from crawler.logs import write_logs
 from crawler.models import FirstRecord, ProbeResult, Task
 from crawler.options import Options, ServiceOptions
 from crawler.problems import answer_problems
@@ -68,7 +70,7 @@ def create_app(
     options = (options or Options()).checked().guarded("public")
     service = service or ServiceOptions()
     state = State(options, registry or MemoryRegistry(), service)
-    middlewares = [answer_problems, Forwarded(service.forwarded_allow).middleware, check_access]
+    middlewares = [log_requests, answer_problems, Forwarded(service.forwarded_allow).middleware, check_access]
     app = web.Application(middlewares=middlewares, handler_args=HANDLER_ARGS)
     app[STATE] = state
     app[ACCESS] = Access(service, only_local=only_local)
@@ -79,6 +81,7 @@ def create_app(
         app["TASKS"] = app[TASKS]
     app.cleanup_ctx.append(state.run)
     app.on_shutdown.append(state.let_go)
+    app.on_response_prepare.append(tell_id)
     app.add_routes(
         [
             web.post("/submit", submit, name=ANCHOR),
@@ -99,7 +102,7 @@ def run_service(
     service: ServiceOptions | None = None,
     announce: Callable[[str], None] = print,
 ) -> None:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM, and log to standard error, unless this program has logging set up already.
 
     Args:
         host: Address to listen on.
@@ -113,6 +116,7 @@ def run_service(
         InputError: The registry, tokens or certificate cannot be read, or strangers could reach it without a token.
     """
     service = service or ServiceOptions()
+    write_logs(service.log_level, as_json=service.log_json)
     is_loopback = _is_loopback(host)
     # On loopback, who submits is on this machine already; unless a proxy is, for others.
     is_own = is_loopback and not (service.allow_anonymous or service.forwarded_allow)

@@ -1,6 +1,6 @@
 """The options of the service, their bounds and their defaults."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
@@ -14,6 +14,7 @@ __all__ = ["ServiceOptions"]
 _ACCESS: Final = {"panel": "Access"}
 _LIMITS: Final = {"panel": "Limits"}
 _PROXY: Final = {"panel": "TLS and proxies"}
+_LOGS: Final = {"panel": "Logs"}
 
 
 class ServiceOptions(Checked, frozen=True, kw_only=True):
@@ -130,6 +131,14 @@ class ServiceOptions(Checked, frozen=True, kw_only=True):
             extra={**_PROXY, "metavar": "PATH"},
         ),
     ] = "/"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(
+            description="What is logged to standard error: this, and what is worse.",
+            extra={**_LOGS, "metavar": "debug|info|warning|error"},
+        ),
+    ] = "info"
+    log_json: Annotated[bool, Meta(description="Log JSON, an object a line, instead of text.", extra=_LOGS)] = False
 
     @property
     def prefix(self) -> str:

@@ -11,6 +11,7 @@ from aiohttp import web
 from crawler.compose import open_prober
 from crawler.engine import LocalEngine
 from crawler.errors import TransitionError
+from crawler.logs import note
 from crawler.models import ProbeResult, Task
 from crawler.options import Options, ServiceOptions
 from crawler.prober import Prober
@@ -75,6 +76,7 @@ class State:
     async def submit(self, lines: Lines, options: Options | None = None, **fields: Any) -> Task:
         """Take a batch in and start work on it; `fields` are as in `Registry.submit`."""
         task = await self.registry.submit(lines, options or self.options, **fields)
+        note(task=task.id)
         self._webhooks.watch(task)
         self._start(task)
         return task

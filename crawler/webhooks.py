@@ -20,6 +20,7 @@ import msgspec
 
 from crawler.errors import InputError, StoreError, TaskNotFound
 from crawler.lane import Lane
+from crawler.logs import about
 from crawler.models import Answer, Counts, ProbeError, Status, Task, Timings, Webhook
 from crawler.options import ServiceOptions
 from crawler.prober import Transport
@@ -154,7 +155,8 @@ class Webhooks:
 
     def _put(self, task_id: str, webhook: Webhook) -> None:
         if webhook.secret is None and self._service.webhook_secret is None:
-            log.warning("the webhook of task %s waits until this service has a secret again", task_id)
+            with about(task=task_id):
+                log.warning("the webhook of task %s waits until this service has a secret again", task_id)
             return
         self._lane.put(_Delivery(task_id, webhook))
 
@@ -164,6 +166,10 @@ class Webhooks:
 
     async def _turn(self, delivery: "_Delivery") -> bool:
         """Make an attempt; true when there will be no other."""
+        with about(task=delivery.task_id):
+            return await self._try(delivery)
+
+    async def _try(self, delivery: "_Delivery") -> bool:
         try:
             # What an attempt came to is kept here until it is in the store, so that a full disk repeats none.
             if delivery.came_to is None:

@@ -7,6 +7,7 @@ from contextlib import aclosing, suppress
 from typing import Any, Final
 
 from crawler.errors import StoreError, TaskNotFound, TransitionError
+from crawler.logs import about
 from crawler.models import ProbeResult
 from crawler.prober import Prober
 from crawler.registry import Registry
@@ -22,6 +23,11 @@ _PATIENCE: Final = 30.0  # seconds between two tries to record, at most
 
 async def worker(task_id: str, registry: Registry, prober: Prober) -> None:
     """Bring a Task to its end. Cancelled, it leaves the Task as far as it is, for another worker to go on."""
+    with about(task=task_id):
+        await _work(task_id, registry, prober)
+
+
+async def _work(task_id: str, registry: Registry, prober: Prober) -> None:
     try:
         options = registry.task(task_id).options
         results = prober.probe_many(registry.pending(task_id), options)
@@ -29,6 +35,7 @@ async def worker(task_id: str, registry: Registry, prober: Prober) -> None:
             async for batch in batches:
                 await _insist(registry.record, task_id, batch)
         await _insist(registry.finish, task_id, "ready")
+        log.info("task %s is ready", task_id)
     except TaskNotFound:
         log.info("task %s was deleted while it ran", task_id)
     except Exception as error:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from crawler.access import ACCESS, ANCHOR
+from crawler.access_log import REQUEST_ID
 from crawler.answers import json_answer
 from crawler.api.operations import OPERATIONS, PROBLEM, Media, Operation, Problem, Reply
 from crawler.api.schemas import Schemas
@@ -48,6 +49,7 @@ _HEADERS: Final[Mapping[str, Json]] = {
     "RateLimit-Policy": {"description": "Which quotas there are.", "schema": {"type": "string"}},
     "RateLimit": {"description": "What is left of them.", "schema": {"type": "string"}},
     "WWW-Authenticate": {"description": "Which token is needed.", "schema": {"type": "string"}},
+    REQUEST_ID: {"description": "What the log calls this request.", "schema": {"type": "string"}},
     "Accept-Encoding": {"description": "How a body may be packed.", "schema": {"type": "string"}},
 }
 _HEADERS_OF: Final[Mapping[int, tuple[str, ...]]] = {
@@ -148,9 +150,8 @@ def _operation(operation: Operation, path: str, schemas: Schemas) -> Json:
 
 
 def _reply(reply: Reply, schemas: Schemas) -> Json:
-    described: Json = {"description": reply.meaning}
-    if reply.headers:
-        described["headers"] = {name: _ref("headers", name) for name in reply.headers}
+    headers = {name: _ref("headers", name) for name in (*reply.headers, REQUEST_ID)}
+    described: Json = {"description": reply.meaning, "headers": headers}
     if reply.content:
         described["content"] = _content(reply.content, schemas)
     if reply.of_task:
@@ -178,10 +179,9 @@ def _problems() -> list[int]:
 
 def _problem(status: int, schemas: Schemas) -> Json:
     title = HTTPStatus(status).phrase
-    headers = {name: _ref("headers", name) for name in _HEADERS_OF.get(status, ())}
     return {
         "description": f"{title}.",
-        **({"headers": headers} if headers else {}),
+        "headers": {name: _ref("headers", name) for name in (*_HEADERS_OF.get(status, ()), REQUEST_ID)},
         "content": {PROBLEM: {"schema": schemas.of(Problem)}},
     }
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from crawler.errors import InputError
+from crawler.logs import about
 from crawler.models import Counts, Outcome, Page, ProbeError, ProbeResult, Task, Where
 from crawler.stores.database import insert
 from crawler.stores.schema import SPAN
@@ -93,7 +94,8 @@ def all_tasks(connection: sqlite3.Connection) -> list[tuple[int, Task]]:
         try:
             task = msgspec.json.decode(body, type=Task)
         except (msgspec.MsgspecError, InputError) as error:  # it stays where it is, for a version that can
-            log.error("task %s cannot be read and is left out: %s", id_, error)
+            with about(task=id_):
+                log.error("task %s cannot be read and is left out: %s", id_, error)
             continue
         task.counts = Counts(*counts)
         found.append((number, task))
