@@ -109,22 +109,23 @@ def owner_of(request: web.Request) -> str | None:
     return request.get(_OWNER)
 
 
-def task_of(request: web.Request) -> Task:
-    """The Task that the path names.
+async def task_of(request: web.Request) -> Task:
+    """The Task that the path names, as it is now.
 
     Raises:
         TaskNotFound: There is none, or not for this caller.
     """
-    task = request.app[STATE].registry.task(request.match_info["task_id"])
+    task = await request.app[STATE].registry.fresh(request.match_info["task_id"])
     if not request.app[ACCESS].may_see(owner_of(request), task):
         raise TaskNotFound(task.id)
     note(task=task.id)
     return task
 
 
-def tasks_of(request: web.Request) -> list[Task]:
-    """The Tasks that are there for this caller, oldest first."""
+async def tasks_of(request: web.Request) -> list[Task]:
+    """The Tasks that are there for this caller, oldest first, as they are now."""
     access, owner = request.app[ACCESS], owner_of(request)
+    await request.app[STATE].registry.refresh()
     return [task for task in request.app[STATE].registry.tasks.values() if access.may_see(owner, task)]
 
 

@@ -9,7 +9,17 @@ import asyncio
 import uuid
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
@@ -90,10 +100,10 @@ class Registry(ABC):
             TransitionError: The table of states has no such step.
         """
         async with self._saving:
-            task = self.task(task_id)
+            task = await self.fresh(task_id)
             ended = msgspec.structs.replace(task)
             ended.become(status, detail)
-            await self._save(ended)  # first what is kept, then what is seen
+            await self._save(ended, ("status", "detail", "finished"))  # first what is kept, then what is seen
             task.status, task.detail, task.finished = ended.status, ended.detail, ended.finished
         self._tell(task_id)
 
@@ -101,7 +111,7 @@ class Registry(ABC):
         """Change fields of a Task, such as `webhook`; not its status, which `finish` changes."""
         async with self._saving:
             task = self.task(task_id)
-            await self._save(msgspec.structs.replace(task, **fields))
+            await self._save(msgspec.structs.replace(task, **fields), fields)
             for name, value in fields.items():
                 setattr(task, name, value)
         self._tell(task_id)
@@ -150,6 +160,20 @@ class Registry(ABC):
         except KeyError:
             raise TaskNotFound(task_id) from None
 
+    async def fresh(self, task_id: str) -> Task:
+        """The same, also if another process has just made or changed it."""
+        return self.task(task_id)
+
+    async def refresh(self) -> None:  # noqa: B027 - where one process has it all there is nothing to do
+        """Have in `tasks` what other processes have just made or changed."""
+
+    async def with_key(self, owner: str | None, key: str) -> Task | None:
+        """The Task that its owner submitted under an idempotency key."""
+        tasks = self.tasks.values()
+        return next(
+            (task for task in tasks if task.idempotency and (task.owner, task.idempotency.key) == (owner, key)), None
+        )
+
     async def change(self, task_id: str) -> None:
         """Wait until a Task has more records or another status, or is gone."""
         self.task(task_id)
@@ -175,8 +199,12 @@ class Registry(ABC):
         """Keep and count each result once for each line of its target that has no record."""
 
     @abstractmethod
-    async def _save(self, task: Task) -> None:
-        """Keep the Task's own fields."""
+    async def _save(self, task: Task, names: Collection[str]) -> None:
+        """Keep the Task's own fields, of which these have changed.
+
+        Raises:
+            TransitionError: Another process has ended the Task meanwhile.
+        """
 
     @abstractmethod
     async def _delete(self, task: Task) -> None:
@@ -222,7 +250,7 @@ class MemoryRegistry(Registry):
             for record in self._batches[task.id].add(result):
                 task.counts.add(record.outcome)
 
-    async def _save(self, task: Task) -> None:
+    async def _save(self, task: Task, names: Collection[str]) -> None:
         pass  # the Task in the dict is all there is
 
     async def _delete(self, task: Task) -> None:

@@ -147,7 +147,7 @@ async def tasks(request: web.Request) -> web.StreamResponse:
 
     async def parts() -> AsyncIterator[bytes]:
         opening = b"{"
-        for task in tasks_of(request):
+        for task in await tasks_of(request):
             try:
                 shown = _shown(state, task)
                 begun = await anext(shown)
@@ -165,13 +165,13 @@ async def tasks(request: web.Request) -> web.StreamResponse:
 async def task_status(request: web.Request) -> web.StreamResponse:
     """One Task with its results."""
     state = request.app[STATE]
-    return await stream(request, gathered(_shown(state, task_of(request))))
+    return await stream(request, gathered(_shown(state, await task_of(request))))
 
 
 async def task_delete(request: web.Request) -> web.Response:
     """Stop a Task's work and forget it."""
     state = request.app[STATE]
-    await state.delete(task_of(request))
+    await state.delete(await task_of(request))
     return web.Response(status=204)
 
 

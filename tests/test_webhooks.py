@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -448,11 +448,11 @@ class FullAtTimes(MemoryRegistry):
         self.kept: list[str | None] = []
         self.full: set[int] = set()
 
-    async def _save(self, task: Task) -> None:
+    async def _save(self, task: Task, names: Collection[str]) -> None:
         self.kept.append(task.webhook.status if task.webhook else None)
         if len(self.kept) in self.full:
             raise StoreFull("no space left")
-        await super()._save(task)
+        await super()._save(task, names)
 
 
 async def test_a_full_disk_neither_loses_nor_repeats_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

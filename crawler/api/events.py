@@ -27,7 +27,7 @@ _HEADERS: Final = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # th
 
 async def events(request: web.Request) -> web.StreamResponse:
     """A task's results and progress, as they come."""
-    query, task = read_query(request, EventsQuery), task_of(request)
+    query, task = read_query(request, EventsQuery), await task_of(request)
     place = _last(request, query)
     if place > task.counts.done:
         raise InputError("there was no such event", _HEADER)

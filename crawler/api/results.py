@@ -34,7 +34,7 @@ _NO_HOST: Final = re.compile(r"[/\\?#@\s]")  # what would be another part of a U
 async def results(request: web.Request) -> web.StreamResponse:
     """A task's results, in the order in which they were found."""
     query = read_query(request, ResultsQuery)
-    task, format_, where = task_of(request), _format(request, query), _where(query)
+    task, format_, where = await task_of(request), _format(request, query), _where(query)
     registry = request.app[STATE].registry
     if query.limit is None:
         if query.cursor is not None:

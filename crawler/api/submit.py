@@ -46,7 +46,7 @@ async def submit(request: web.Request) -> web.Response:
     coming = (owner_of(request), key)  # a key is known to who chose it, and to nobody else
     if coming in state.coming:
         raise web.HTTPConflict(text=f"{_KEY}: the request with this key is still under way")
-    if (task := _task_with(coming, state.registry)) is not None:
+    if (task := await state.registry.with_key(*coming)) is not None:
         return await _replay(request, task, upload)
     state.coming.add(coming)
     try:
@@ -58,7 +58,7 @@ async def submit(request: web.Request) -> web.Response:
 async def recheck(request: web.Request) -> web.Response:
     """A new task of those lines of a task that failed."""
     read_query(request, Nothing)
-    state, task = request.app[STATE], task_of(request)
+    state, task = request.app[STATE], await task_of(request)
     given = await read_json(request, Choices, min(_SMALL, state.service.max_body))
     if task.status == "running":
         raise web.HTTPConflict(text=f"task {task.id} still runs")
@@ -146,11 +146,6 @@ def _key(request: web.Request) -> str | None:
     if key is not None and not (0 < len(key) <= _LONGEST_KEY and all("!" <= character <= "~" for character in key)):
         raise InputError(f"has to be 1 to {_LONGEST_KEY} visible ASCII characters", _KEY)
     return key
-
-
-def _task_with(coming: tuple[str | None, str], registry: Registry) -> Task | None:
-    tasks = registry.tasks.values()
-    return next((task for task in tasks if task.idempotency and (task.owner, task.idempotency.key) == coming), None)
 
 
 async def _replay(request: web.Request, task: Task, upload: _Upload) -> web.Response:

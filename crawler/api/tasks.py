@@ -34,7 +34,7 @@ async def tasks(request: web.Request) -> web.Response:
         query.limit + 1,
         (
             task
-            for task in tasks_of(request)
+            for task in await tasks_of(request)
             if query.status in (None, task.status)
             and query.label in (None, task.label)
             and (before is None or _place(task) < before)
@@ -49,7 +49,7 @@ async def tasks(request: web.Request) -> web.Response:
 
 async def task(request: web.Request) -> web.Response:
     """A task's summary."""
-    wait, task = read_query(request, TaskQuery).wait, task_of(request)
+    wait, task = read_query(request, TaskQuery).wait, await task_of(request)
     with suppress(TimeoutError):
         async with asyncio.timeout(wait):
             await _end(request.app[STATE], task)
@@ -59,7 +59,7 @@ async def task(request: web.Request) -> web.Response:
 async def cancel(request: web.Request) -> web.Response:
     """Stop a task; the results that it has stay."""
     read_query(request, Nothing)
-    task = task_of(request)
+    task = await task_of(request)
     await request.app[STATE].cancel(task)
     return json_answer(summary_of(request, task))
 
@@ -67,7 +67,7 @@ async def cancel(request: web.Request) -> web.Response:
 async def delete(request: web.Request) -> web.Response:
     """Stop a task and forget it."""
     read_query(request, Nothing)
-    await request.app[STATE].delete(task_of(request))
+    await request.app[STATE].delete(await task_of(request))
     return web.Response(status=204)
 
 

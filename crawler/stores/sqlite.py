@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -142,7 +142,7 @@ class SqliteRegistry(Registry):
         for outcome, count in counts.items():
             task.counts.add(outcome, count)
 
-    async def _save(self, task: Task) -> None:
+    async def _save(self, task: Task, names: Collection[str]) -> None:
         number = self._numbers[task.id]
         await self._database.write(partial(queries.save, number=number, task=task))
         if task.status != "running":
