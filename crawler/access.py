@@ -19,7 +19,8 @@ __all__ = ["ACCESS", "ANCHOR", "Access", "check_access", "owner_of", "route_of",
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # Below where this application is mounted: paths that say nothing of Tasks, and who asks for them has no token.
-_OPEN: Final = frozenset({"/openapi.json", "/docs"})
+_HEALTH: Final = frozenset({"/healthz", "/readyz"})  # asked by load balancers, which name an address as Host
+_OPEN: Final = _HEALTH | {"/openapi.json", "/docs"}
 _READING: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 _WORKING: Final = "/api/v1/probe"  # is a GET, but has the service send requests
 
@@ -56,7 +57,8 @@ class Access:
         Raises:
             web.HTTPException: It may not come in; the headers of a 401 or 403 are those of RFC 6750.
         """
-        is_change = request.method not in _READING or route_of(request) == _WORKING
+        path = route_of(request)
+        is_change = request.method not in _READING or path == _WORKING
         if self._tokens:
             if not _is_open(request):
                 token = self._token(request)
@@ -66,7 +68,7 @@ class Access:
                     )
                 request[_OWNER] = token.name
                 note(token=token.name)
-        elif self._only_local:
+        elif self._only_local and path not in _HEALTH:
             check_origin(request, is_change=is_change)
 
     def may_see(self, owner: str | None, task: Task) -> bool:

@@ -66,6 +66,9 @@ class _Batch:
     async def serve(self, reader: StreamReader) -> None:
         """Work until the other side closes the connection."""
         orders = await receive(reader, Orders)
+        if orders.asks_load:
+            self._writer.write(frame(Report(load=await self._prober.load())))
+            return
         assert orders.options is not None
         options = self._prober.options.resumed(orders.options)
         turn_of = self._prober.batch(options).turn

@@ -7,7 +7,8 @@ in which that can happen. What is raised is ours or the caller's doing:
     ├── ChildError          the processes that probe for this one do not start
     ├── InputError          somebody handed us something we cannot use; carries the place
     │   └── OptionError     ... in the options
-    ├── StoreError          the store of Tasks cannot do what is asked of it now: a damaged file
+    ├── StoreError          the store of Tasks cannot do what is asked of it now
+    │   ├── StoreDamaged    ... nor later, for what it has kept is damaged
     │   └── StoreFull       ... for want of space
     ├── TaskNotFound        no Task has that id
     └── TransitionError     a Task cannot go from its status to that one
@@ -22,6 +23,7 @@ __all__ = [
     "ErrorType",
     "InputError",
     "OptionError",
+    "StoreDamaged",
     "StoreError",
     "StoreFull",
     "TaskNotFound",
@@ -57,6 +59,10 @@ class OptionError(InputError):
 
 class StoreError(CrawlerError):
     """The store of Tasks cannot do what is asked of it now; nothing of it is half done."""
+
+
+class StoreDamaged(StoreError):
+    """What it has kept cannot be read, or not as it was written."""
 
 
 class StoreFull(StoreError):

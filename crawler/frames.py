@@ -11,6 +11,7 @@ import msgspec
 
 from crawler.models import ProbeResult
 from crawler.options import Options
+from crawler.throttle import Load
 
 __all__ = ["Orders", "Report", "frame", "receive"]
 
@@ -27,12 +28,14 @@ class Orders(msgspec.Struct, omit_defaults=True):
         lines: Position and text of targets that have not been asked yet.
         moved: Probes on their way, pickled, whom a redirect has led to a host of this child's.
         is_last: Whether no more lines come; moved probes still may.
+        asks_load: Whether nothing is to be probed, but to be told how busy the child is.
     """
 
     options: Options | None = None
     lines: list[tuple[int, str]] = []
     moved: list[bytes] = []
     is_last: bool = False
+    asks_load: bool = False
 
 
 class Report(msgspec.Struct, omit_defaults=True):
@@ -42,11 +45,13 @@ class Report(msgspec.Struct, omit_defaults=True):
         begun: Positions of targets that are about to be asked.
         results: The verdicts.
         moved: Probes that go on at another host: position, host, and the probe, pickled.
+        load: How busy the child is, if that was asked.
     """
 
     begun: list[int] = []
     results: list[ProbeResult] = []
     moved: list[tuple[int, str, bytes]] = []
+    load: Load | None = None
 
 
 def frame(content: Orders | Report) -> bytes:

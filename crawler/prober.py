@@ -15,7 +15,7 @@ from crawler.robots import PATH as ROBOTS_PATH
 from crawler.robots import SIZE as ROBOTS_SIZE
 from crawler.robots import Robots
 from crawler.targets import Target, Url, each, join
-from crawler.throttle import Throttle
+from crawler.throttle import Load, Throttle
 from crawler.verdict import LONGEST_WAIT, REDIRECTS, Probe
 
 __all__ = ["Batch", "HttpProber", "Prober", "Transport"]
@@ -73,6 +73,9 @@ class Prober(Protocol):
     def transport_for(self, options: Options) -> Transport:
         """What makes the requests of who probes with such options."""
 
+    async def load(self) -> Load:
+        """How busy it is."""
+
 
 class HttpProber:
     """The prober of one process, whose slots are shared by all who probe with it.
@@ -110,6 +113,10 @@ class HttpProber:
             finally:
                 feeder.cancel()
                 await asyncio.gather(feeder, return_exceptions=True)
+
+    async def load(self) -> Load:
+        """How busy it is."""
+        return self.throttle.load()
 
     def batch(self, options: Options) -> "Batch":
         """What works on the probes of one caller."""

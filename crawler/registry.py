@@ -29,6 +29,7 @@ import msgspec
 from crawler.errors import TaskNotFound
 from crawler.models import ANY, Page, ProbeResult, Status, Task, Where
 from crawler.options import Options
+from crawler.tally import Calls
 from crawler.targets import Target, each
 
 __all__ = ["Lines", "MemoryRegistry", "Registry", "is_wanted"]
@@ -45,9 +46,13 @@ class Registry(ABC):
 
     All methods but `results` and `pending`, which stream, are atomic. An unknown id raises `TaskNotFound` everywhere;
     `StoreError` is raised by a store that cannot do what is asked of it now.
+
+    Attributes:
+        calls: What was read and written, if it is not in memory.
     """
 
     def __init__(self) -> None:
+        self.calls = Calls()
         self._changes: dict[str, asyncio.Event] = {}
         self._saving = asyncio.Lock()  # a Task is kept as a whole: two changes at once would undo each other
 
@@ -149,6 +154,10 @@ class Registry(ABC):
         """Bytes that all of it takes on a disk."""
         return 0
 
+    @abstractmethod
+    async def check(self) -> None:
+        """See that something could be kept now; StoreError if not."""
+
     def found(self, task_id: str) -> Sequence[ProbeResult]:
         """The records so far, all at once: for a Task known to be small."""
         return self._found(self.task(task_id))
@@ -235,6 +244,9 @@ class MemoryRegistry(Registry):
     def tasks(self) -> Mapping[str, Task]:
         """All Tasks by id, oldest first."""
         return MappingProxyType(self._tasks)
+
+    async def check(self) -> None:
+        """Nothing: memory takes everything in."""
 
     async def _insert(self, task: Task, lines: Lines) -> None:
         batch = _Batch()

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections import OrderedDict
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any, Final
 
 import aiodns
@@ -13,7 +14,7 @@ from aiodns.error import ARES_ECONNREFUSED, ARES_ENODATA
 from crawler.options import Options
 from crawler.values import parse_resolve, parse_server
 
-__all__ = ["Resolver", "in_turns"]
+__all__ = ["Resolver", "has_servers", "in_turns"]
 
 # c-ares' own 2 s x 3 keeps the probe of a dead name busy for too long; the second try waits twice as long.
 _TRY_SECONDS: Final = 1.5
@@ -166,6 +167,16 @@ def in_turns(addresses: Addresses) -> Addresses:
     six, four = ([a for a in addresses if (":" in a) is wanted] for wanted in (True, False))
     mixed = [address for pair in zip_longest(six, four) for address in pair if address is not None]
     return mixed[:_TRIED]
+
+
+def has_servers(options: Options, system: Path = Path("/etc/resolv.conf")) -> bool:
+    """Whether somebody is named who can be asked for names, by the options or by the system's file."""
+    if options.dns:
+        return True
+    try:
+        return any(line.split()[:1] == ["nameserver"] for line in system.read_text("utf-8", "replace").splitlines())
+    except OSError:
+        return False
 
 
 def _has_ipv6_route() -> bool:

@@ -29,11 +29,13 @@ from crawler.inputs import open_reader
 from crawler.limits import clients_within_descriptors, collect_rarely
 from crawler.listener import Listener, Site, server_tls
 from crawler.logs import write_logs
+from crawler.metrics import METRICS, Metrics
 from crawler.models import FirstRecord, ProbeResult, Task
 from crawler.options import Options, ServiceOptions
 from crawler.problems import answer_problems
 from crawler.registry import MemoryRegistry, Registry
 from crawler.state import STATE, State
+from crawler.traffic import Traffic
 from crawler.uploads import HANDLER_ARGS, chunks, lines
 
 __all__ = ["TASKS", "create_app", "run_service"]
@@ -70,10 +72,18 @@ def create_app(
     options = (options or Options()).checked().guarded("public")
     service = service or ServiceOptions()
     state = State(options, registry or MemoryRegistry(), service)
-    middlewares = [log_requests, answer_problems, Forwarded(service.forwarded_allow).middleware, check_access]
+    traffic = Traffic()
+    middlewares = [
+        log_requests,
+        traffic.middleware,
+        answer_problems,
+        Forwarded(service.forwarded_allow).middleware,
+        check_access,
+    ]
     app = web.Application(middlewares=middlewares, handler_args=HANDLER_ARGS)
     app[STATE] = state
     app[ACCESS] = Access(service, only_local=only_local)
+    app[METRICS] = Metrics(state, traffic)
     app[DOCUMENT] = Document(app)
     app[TASKS] = _LiveTasks(state)
     with warnings.catch_warnings():  # aiohttp wants typed keys; the first contract has this one
@@ -81,7 +91,7 @@ def create_app(
         app["TASKS"] = app[TASKS]
     app.cleanup_ctx.append(state.run)
     app.on_shutdown.append(state.let_go)
-    app.on_response_prepare.append(tell_id)
+    app.on_response_prepare.extend([tell_id, traffic.answered])
     app.add_routes(
         [
             web.post("/submit", submit, name=ANCHOR),

@@ -12,12 +12,14 @@ from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
+from crawler.census import load_of
 from crawler.crew import ALONE, Crew, owner
 from crawler.frames import Orders, Report, frame, receive
 from crawler.models import ProbeError, ProbeResult
 from crawler.options import Options
 from crawler.prober import HttpProber, Transport
 from crawler.targets import Target, Url, each
+from crawler.throttle import Load
 from crawler.verdict import Probe
 
 __all__ = ["SpreadProber"]
@@ -71,6 +73,10 @@ class SpreadProber:
     def transport_for(self, options: Options) -> Transport:
         """What makes the requests of who probes with such options."""
         return self._here.transport_for(options)
+
+    async def load(self) -> Load:
+        """How busy the children are."""
+        return await load_of(self._crew)
 
 
 async def _feed(batch: "_Batch", targets: Iterable[Target] | AsyncIterable[Target], options: Options) -> None:

@@ -4,21 +4,28 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
 
 from crawler.compose import open_prober
+from crawler.counted import Counted
 from crawler.engine import LocalEngine
 from crawler.errors import TransitionError
+from crawler.health import Health
+from crawler.lag import Lag
 from crawler.logs import note
 from crawler.models import ProbeResult, Task
 from crawler.options import Options, ServiceOptions
 from crawler.prober import Prober
 from crawler.quotas import Quotas
 from crawler.registry import Lines, Registry
+from crawler.resolver import has_servers
 from crawler.retention import Retention
+from crawler.tally import Tally
 from crawler.targets import Target
+from crawler.throttle import Load
 from crawler.webhooks import Webhooks
 
 __all__ = ["STATE", "State"]
@@ -33,6 +40,9 @@ class State:
         coming: Whose batches are being taken in, and their idempotency keys.
         quotas: How much more may be taken in.
         asked: How many single URLs are being probed.
+        tally: What was probed.
+        lag: How late the event loop is.
+        health: What stands in the way.
         is_stopping: Whether the service wants to end, so that nobody should wait for a Task any more.
     """
 
@@ -47,6 +57,14 @@ class State:
         self.coming: set[tuple[str | None, str]] = set()
         self.quotas = Quotas(registry, service)
         self.asked = 0
+        self.tally = Tally()
+        self.lag = Lag()
+        self.health = Health(
+            registry,
+            has_resolver=partial(has_servers, options),
+            lag=lambda: self.lag.worst,
+            is_stopping=lambda: self.is_stopping,
+        )
         self.is_stopping = False
         self._begun: OrderedDict[str, tuple[float, int]] = OrderedDict()  # unix time, and lines done by then
 
@@ -54,12 +72,15 @@ class State:
         """The life of the application, as aiohttp's `cleanup_ctx` wants it: what was running goes on."""
         async with (
             self.registry,
-            open_prober(self.options) as self._prober,
+            self.lag,
+            self.health,
+            open_prober(self.options) as prober,
             Webhooks(
-                self.registry, self._prober.transport_for(self.options), self.options.user_agent, self.service
+                self.registry, prober.transport_for(self.options), self.options.user_agent, self.service
             ) as self._webhooks,
             Retention(self.registry, self.service, self.delete),
         ):
+            self._prober = Counted(prober, self.tally)
             self.engine = LocalEngine(self.registry, self._prober)
             for task in self.registry.tasks.values():
                 if task.status == "running":
@@ -100,6 +121,10 @@ class State:
             return await self._prober.probe(Target.of(0, url), options)
         finally:
             self.asked -= 1
+
+    async def load(self) -> Load:
+        """How busy the prober is."""
+        return await self._prober.load()
 
     def rate(self, task: Task) -> float | None:
         """Lines a second since work on a Task began here; None if it did not, or just now."""

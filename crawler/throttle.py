@@ -9,11 +9,11 @@ ten URLs behind a hundred thousand wait for about as long as ten.
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from crawler.pace import Pace
 
-__all__ = ["Item", "Throttle", "Turn"]
+__all__ = ["Item", "Load", "Throttle", "Turn"]
 
 _REMEMBERED: Final = 10_000  # hosts that were told to slow down and have no work now
 _GROWTH: Final = 0.02  # slots that an answer gives back after faults of this machine took them
@@ -35,6 +35,22 @@ class Item(Protocol):
 
 T = TypeVar("T", bound=Item)
 Turn = Callable[[T], Coroutine[Any, Any, bool]]
+
+
+class Load(NamedTuple):
+    """How busy it is.
+
+    Attributes:
+        active: Slots in use.
+        limit: Slots that there are just now.
+        waiting: Hosts with work that has not begun.
+        slowed: Hosts with work that are asked less than they could be, because they want it or have trouble.
+    """
+
+    active: int
+    limit: int
+    waiting: int
+    slowed: int
 
 
 class Taker(Protocol):
@@ -152,6 +168,12 @@ class Throttle:
         Of turns that fail together each takes its own away, so that those are left which this machine can bear.
         """
         self._limit = max(1.0, min(self._limit, float(self.active)) - 1.0)
+
+    def load(self) -> Load:
+        """How busy it is now. It looks at every host that has work."""
+        now, hosts = self._loop.time(), self._hosts.values()
+        waiting = sum(1 for host in hosts if host.queues)
+        return Load(self.active, int(self._limit), waiting, sum(1 for host in hosts if host.pace.is_hurt(now)))
 
     # What lanes do.
 

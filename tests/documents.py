@@ -27,6 +27,7 @@ import crawler
 from crawler.cli import app
 from crawler.errors import ERROR_TYPES
 from crawler.flags import Flag, flags_of
+from crawler.metrics import TABLE as METRICS
 from crawler.options import Options, ServiceOptions
 
 ROOT: Final = Path(__file__).parents[1]
@@ -147,8 +148,19 @@ def routes() -> str:
     )
 
 
+def metrics() -> str:
+    return table(
+        ["metric", "kind", "labels", "meaning"],
+        (
+            [f"`{name}`", row.kind, ", ".join(f"`{label}`" for label in row.labels), row.meaning]
+            for name, row in METRICS.items()
+        ),
+    )
+
+
 TABLES: Final[dict[str, Callable[[], str]]] = {
     "errors": errors,
+    "metrics": metrics,
     "modules": modules,
     "options": options,
     "routes": routes,

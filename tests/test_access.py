@@ -166,7 +166,7 @@ def requests_of(app: web.Application) -> list[tuple[str, str]]:
     ]
 
 
-OPEN = ("/openapi.json", "/docs")
+OPEN = ("/openapi.json", "/docs", "/healthz", "/readyz")
 REQUESTS = [(method, path) for method, path in requests_of(crawler.create_app()) if not path.startswith(OPEN)]
 CHANGES = [(method, path) for method, path in REQUESTS if method not in ("GET", "HEAD") or path == "/api/v1/probe"]
 

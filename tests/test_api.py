@@ -17,8 +17,9 @@ from aiohttp import ClientSession, TCPConnector, web
 import crawler
 from crawler import MemoryRegistry, Options, ServiceOptions, StoreError
 from crawler.errors import StoreFull
-from crawler.stores.database import Database
+from crawler.stores.database import Database, connect
 from crawler.stores.sqlite import SqliteRegistry
+from crawler.tally import Calls
 from tests.api import REGISTRIES, ROOT, Api, serving_api
 from tests.exchange import Exchange
 from tests.site import Site
@@ -656,7 +657,8 @@ async def test_a_store_that_cannot(fault: type[Exception], status: int, caplog: 
 
 
 async def test_a_full_file_is_told_from_another_fault(tmp_path: Path) -> None:
-    database = Database(tmp_path / "small.db", asyncio.Lock())
+    connect(tmp_path / "small.db", make=True).close()
+    database = Database(tmp_path / "small.db", asyncio.Lock(), Calls())
     await database.call(lambda connection: connection.execute("PRAGMA max_page_count = 4"))
     await database.call(lambda connection: connection.execute("CREATE TABLE lines (text)"))
     with pytest.raises(StoreFull):

@@ -123,6 +123,7 @@ def test_the_docstring_draws_the_tree() -> None:
         "InputError",
         "OptionError",
         "StoreError",
+        "StoreDamaged",
         "StoreFull",
         "TaskNotFound",
         "TransitionError",

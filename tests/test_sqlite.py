@@ -357,7 +357,7 @@ def json_with(task: Task, **options: object) -> str:
 @pytest.mark.parametrize("version", range(len(MIGRATIONS) + 1))
 async def test_a_file_of_any_earlier_version_is_carried_over(version: int, tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
-    connection = connect(path)
+    connection = connect(path, make=True)
     for script in MIGRATIONS[:version]:
         for statement in script:
             connection.execute(statement)

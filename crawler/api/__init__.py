@@ -1,10 +1,10 @@
-"""The versioned API: everything under `/api/v1`, and its documentation."""
+"""The versioned API: everything under `/api/v1`, its documentation, and what watches the service."""
 
 from typing import Final
 
 from aiohttp import web
 
-from crawler.api import docs, events, openapi, probe, results, submit, summaries, tasks
+from crawler.api import docs, events, openapi, probe, results, submit, summaries, tasks, watch
 
 __all__ = ["ROUTES"]
 
@@ -21,6 +21,9 @@ ROUTES: Final = [
     web.post(_TASK + "/cancel", tasks.cancel),
     web.post(_TASK + "/recheck", submit.recheck),
     web.get("/api/v1/probe", probe.probe),
+    web.get("/healthz", watch.healthz),
+    web.get("/readyz", watch.readyz),
+    web.get("/metrics", watch.metrics),
     web.get("/openapi.json", openapi.openapi),
     web.get("/docs", docs.page),
     web.get("/docs/{name}", docs.file),

@@ -146,7 +146,7 @@ def _operation(operation: Operation, path: str, schemas: Schemas) -> Json:
         described["security"] = []
     replies = {str(status): _reply(reply, schemas) for status, reply in operation.replies.items()}
     problems = {str(status): _ref("responses", str(status)) for status in sorted(operation.problems | _ANYWHERE)}
-    return {**described, "responses": {**replies, **problems}}
+    return {**described, "responses": {**problems, **replies}}
 
 
 def _reply(reply: Reply, schemas: Schemas) -> Json:

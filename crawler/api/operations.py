@@ -9,10 +9,13 @@ from msgspec import Meta
 from crawler.api import docs, samples
 from crawler.api.shapes import (
     Batch,
+    Checks,
     Choices,
     EventsQuery,
+    Health,
     Nothing,
     ProbeQuery,
+    Readiness,
     ResultPage,
     ResultsQuery,
     SubmitQuery,
@@ -23,7 +26,18 @@ from crawler.api.shapes import (
 )
 from crawler.models import FirstRecord, ProbeResult, Status
 
-__all__ = ["JSON", "OPERATIONS", "PROBLEM", "FirstBatch", "FirstTask", "Media", "Operation", "Problem", "Reply"]
+__all__ = [
+    "JSON",
+    "OPERATIONS",
+    "PROBLEM",
+    "FirstBatch",
+    "FirstTask",
+    "Media",
+    "Operation",
+    "Problem",
+    "Reply",
+    "Unready",
+]
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
@@ -60,6 +74,13 @@ class Problem(msgspec.Struct):
     detail: Annotated[str, Meta(description="What is wrong, and where.")]
 
 
+class Unready(Problem):
+    """A part of the service cannot do its work."""
+
+    ready: bool
+    checks: Checks
+
+
 # --- The table ---
 
 
@@ -85,7 +106,7 @@ class Operation(NamedTuple):
     Attributes:
         id: Its name for programs.
         tag: The group that it stands in.
-        replies: Answers by status.
+        replies: Answers by status. An error is one if its body has more than others.
         problems: Statuses of errors, besides those that any request may be answered with.
         query: A struct.
         takes_options: Whether the query may have options as well.
@@ -228,6 +249,27 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         frozenset({422}),
         query=ProbeQuery,
         takes_options=True,
+    ),
+    ("GET", "/healthz"): Operation(
+        "healthz", _SERVICE, {200: Reply("It answers.", {JSON: Media(samples.HEALTH, Health)})}, is_open=True
+    ),
+    ("GET", "/readyz"): Operation(
+        "readyz",
+        _SERVICE,
+        {
+            200: Reply("It is ready.", {JSON: Media(samples.READY, Readiness)}),
+            503: Reply("It is not ready.", {PROBLEM: Media(samples.UNREADY, Unready)}),
+        },
+        is_open=True,
+    ),
+    ("GET", "/metrics"): Operation(
+        "metrics",
+        _SERVICE,
+        {
+            200: Reply(
+                "The metrics.", {"text/plain": Media(None), "application/openmetrics-text": Media(None)}, ("Vary",)
+            )
+        },
     ),
     ("GET", "/openapi.json"): Operation(
         "openapi", _SERVICE, {200: Reply("The document.", {JSON: Media(None, dict[str, Any])})}, is_open=True

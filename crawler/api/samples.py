@@ -98,6 +98,17 @@ def _row(result: ProbeResult) -> str:
     return ",".join("" if cell is None else str(cell) for cell in cells) + "\r\n"
 
 
+HEALTH: Final = {"healthy": True}
+_CHECKS: Final = {"store": "ok", "resolver": "ok", "loop": "ok", "service": "ok"}
+READY: Final = {"ready": True, "checks": _CHECKS}
+UNREADY: Final = {
+    "type": "about:blank",
+    "title": "Service Unavailable",
+    "status": 503,
+    "detail": "store: has no space left",
+    "ready": False,
+    "checks": _CHECKS | {"store": "has no space left"},
+}
 SUBMITTED: Final = {"task_id": _ID}
 FIRST_TASK: Final = _plain(
     {"status": "ready", "result": {result.url: FirstRecord.of(result) for result in (_OK, _FAILED)}}

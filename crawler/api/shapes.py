@@ -133,6 +133,28 @@ class ResultPage(msgspec.Struct):
     next: Next
 
 
+class Health(msgspec.Struct):
+    """The service answers."""
+
+    healthy: bool
+
+
+class Checks(msgspec.Struct):
+    """Each part of the service: `ok`, or what is wrong with it."""
+
+    store: Annotated[str, Meta(description="Where tasks are kept: whether it can be written to.")]
+    resolver: Annotated[str, Meta(description="Whether a DNS server is configured.")]
+    loop: Annotated[str, Meta(description="Whether the event loop is in time.")]
+    service: Annotated[str, Meta(description="Whether the service goes on.")]
+
+
+class Readiness(msgspec.Struct):
+    """All of the service works."""
+
+    ready: bool
+    checks: Checks
+
+
 # --- Queries ---
 
 

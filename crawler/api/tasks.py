@@ -18,6 +18,7 @@ from crawler.api.summaries import summary_of
 from crawler.errors import InputError
 from crawler.models import Task
 from crawler.state import STATE, State
+from crawler.traffic import waiting
 
 __all__ = ["cancel", "delete", "task", "tasks"]
 
@@ -50,7 +51,7 @@ async def tasks(request: web.Request) -> web.Response:
 async def task(request: web.Request) -> web.Response:
     """A task's summary."""
     wait, task = read_query(request, TaskQuery).wait, await task_of(request)
-    with suppress(TimeoutError):
+    with suppress(TimeoutError), waiting(request):
         async with asyncio.timeout(wait):
             await _end(request.app[STATE], task)
     return json_answer(summary_of(request, task))

@@ -15,16 +15,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
-from crawler.errors import InputError, StoreError, StoreFull
+from crawler.errors import InputError, StoreDamaged, StoreError, StoreFull
 from crawler.stores.schema import MIGRATIONS
+from crawler.tally import Calls
 
-__all__ = ["Database", "FileLock", "connect", "insert", "migrate", "transaction"]
+__all__ = ["Database", "FileLock", "connect", "insert", "migrate", "transaction", "try_out"]
 
 T = TypeVar("T")
 
 _PATIENCE: Final = 60.0  # seconds to wait for another connection's transaction; each is short
 _ROWS: Final = 1_000  # of one step; a statement has a bound on its values
 _CACHE: Final = 16 * 1024  # KiB of pages that a connection keeps
+_ROOM: Final = 2**20  # bytes of the disk: with fewer left, the next batch would not find its place
+_ERRORS: Final = {
+    sqlite3.SQLITE_FULL: StoreFull,
+    sqlite3.SQLITE_CORRUPT: StoreDamaged,
+    sqlite3.SQLITE_NOTADB: StoreDamaged,
+}
 
 
 class Database:
@@ -34,11 +41,13 @@ class Database:
         path: The file.
         writing: Held by whoever writes to the file: the others of this process wait in a line for it, as they do not
             for SQLite's own lock.
+        calls: Counts what is read and written.
     """
 
-    def __init__(self, path: Path, writing: asyncio.Lock) -> None:
+    def __init__(self, path: Path, writing: asyncio.Lock, calls: Calls) -> None:
         self._path = path
         self._writing = writing
+        self._calls = calls
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
         self._connection: sqlite3.Connection | None = None
 
@@ -48,7 +57,20 @@ class Database:
         Raises:
             StoreError: The database refused.
         """
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, self._run, work))
+        try:
+            return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, self._run, work))
+        except StoreDamaged:
+            self._calls.is_damaged = True
+            raise
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """The same, for what somebody waits to read.
+
+        Raises:
+            StoreError: The database refused.
+        """
+        with self._calls.timed("read"):
+            return await self.call(work)
 
     async def write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
         """Have `work` done whole or not at all; if `durable`, it has survived even a power failure on return.
@@ -61,8 +83,9 @@ class Database:
             with transaction(connection, durable=durable):
                 return work(connection)
 
-        async with self._writing:
-            return await self.call(whole)
+        with self._calls.timed("write"):
+            async with self._writing:
+                return await self.call(whole)
 
     async def aclose(self) -> None:
         """Close the connection, once all calls are done."""
@@ -77,8 +100,8 @@ class Database:
                 self._connection = connect(self._path)
             return work(self._connection)
         except sqlite3.Error as error:
-            is_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-            raise (StoreFull if is_full else StoreError)(f"{self._path}: {error}") from error
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest says more of the same
+            raise _ERRORS.get(code, StoreError)(f"{self._path}: {error}") from error
 
 
 class FileLock:
@@ -109,9 +132,13 @@ class FileLock:
         os.close(self._descriptor)
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection as all here are: write-ahead log, safe against a crash of the process at every commit."""
-    connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+def connect(path: Path, *, make: bool = False) -> sqlite3.Connection:
+    """A connection as all here are: write-ahead log, safe against a crash of the process at every commit.
+
+    If the file is not there, `make` it: while it is in use, a new one in its place would hide that it is lost.
+    """
+    where = f"{path.absolute().as_uri()}?mode={'rwc' if make else 'rw'}"
+    connection = sqlite3.connect(where, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts for a new file only, before anything else
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
@@ -127,7 +154,7 @@ def migrate(path: Path) -> None:
         InputError: It is no database of ours, of a later version, damaged or not to be written to.
     """
     try:
-        connection = connect(path)
+        connection = connect(path, make=True)
         try:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version > len(MIGRATIONS):
@@ -159,6 +186,19 @@ def transaction(connection: sqlite3.Connection, *, durable: bool = False) -> Ite
     finally:
         if durable:
             connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def try_out(connection: sqlite3.Connection, *, path: Path) -> None:
+    """Write what is there already.
+
+    Raises:
+        StoreFull: Its disk has next to no room.
+    """
+    disk = os.statvfs(path)
+    if disk.f_bavail * disk.f_frsize < _ROOM:
+        raise StoreFull(f"{path}: there is next to no space left on its disk")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    connection.execute(f"PRAGMA user_version = {version}")
 
 
 def insert(

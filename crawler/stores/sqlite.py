@@ -11,11 +11,11 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Final, NamedTuple, Self
 
-from crawler.errors import InputError, StoreError, TaskNotFound
+from crawler.errors import InputError, StoreDamaged, StoreError, TaskNotFound
 from crawler.models import ANY, Page, ProbeResult, Task, Where
 from crawler.registry import Lines, Reader, Registry
 from crawler.stores import queries
-from crawler.stores.database import Database, FileLock, connect, migrate
+from crawler.stores.database import Database, FileLock, connect, migrate, try_out
 from crawler.stores.intake import take_in
 from crawler.targets import Target
 
@@ -78,8 +78,8 @@ class SqliteRegistry(Registry):
         except BaseException:
             self._lock.release()
             raise
-        self._database = Database(self._path, self._writing)
-        self._reading = Database(self._path, self._writing)  # so that no reader waits for a long write
+        self._database = Database(self._path, self._writing, self.calls)
+        self._reading = Database(self._path, self._writing, self.calls)  # so that no reader waits for a long write
         self._sweeper = asyncio.ensure_future(self._sweep())
         self._leave_over()
         return self
@@ -105,7 +105,7 @@ class SqliteRegistry(Registry):
         self._last = number = self._last + 1
         self._coming.add(number)  # before there is anything of it that could be taken for a leftover
         try:
-            async with aclosing(Database(self._path, self._writing)) as own:
+            async with aclosing(Database(self._path, self._writing, self.calls)) as own:
                 await take_in(self._database, own, number, task, lines)
             self._know(number, task)
         except BaseException:
@@ -127,7 +127,7 @@ class SqliteRegistry(Registry):
         number = self._numbers[task.id]
         handed = self._handed.setdefault(number, {})
         if lost := [result.seq for result in results if result.seq not in handed]:
-            for turn, target in await self._database.call(partial(queries.find_turns, number=number, seqs=lost)):
+            for turn, target in await self._database.read(partial(queries.find_turns, number=number, seqs=lost)):
                 handed[target.seq] = _Handed(turn, target.host)
         found: dict[int, ProbeResult] = {}
         for result in results:
@@ -160,7 +160,7 @@ class SqliteRegistry(Registry):
     async def _pending(self, task: Task) -> AsyncIterator[Target]:
         number, turn = self._numbers[task.id], 0
         while task.id in self._tasks:
-            window = await self._database.call(partial(queries.read_turns, number=number, start=turn))
+            window = await self._database.read(partial(queries.read_turns, number=number, start=turn))
             if not window:
                 return
             handed = self._handed.setdefault(number, {})
@@ -178,7 +178,7 @@ class SqliteRegistry(Registry):
 
         async def read(start: int, limit: int, where: Where) -> Page:
             end = min(start + _SCANNED, task.counts.done)
-            return await self._reading.call(
+            return await self._reading.read(
                 partial(queries.read_records, number=number, start=start, end=end, limit=limit, where=where)
             )
 
@@ -195,6 +195,13 @@ class SqliteRegistry(Registry):
         """Bytes of the file that are in use, once what is deleted has left it."""
         await self._swept.wait()
         return await self._database.call(queries.size)
+
+    async def check(self) -> None:
+        """See that something could be kept now, in the file that has this name; StoreError if not."""
+        if self.calls.is_damaged:
+            raise StoreDamaged(f"{self._path}: some of it could not be read")
+        async with aclosing(Database(self._path, self._writing, self.calls)) as own:
+            await own.write(partial(try_out, path=self._path))
 
     def _found(self, task: Task) -> Sequence[ProbeResult]:
         number, done = self._numbers[task.id], task.counts.done
