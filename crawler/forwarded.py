@@ -7,11 +7,14 @@ from typing import Any, Final
 from aiohttp import hdrs, web
 
 from crawler.errors import OptionError
+from crawler.service_options import ServiceOptions
 
-__all__ = ["Forwarded"]
+__all__ = ["ROOT_PATH", "Forwarded", "prefix"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+ROOT_PATH: Final = web.RequestKey("ROOT_PATH", str)  # where a host that is not aiohttp has mounted the application
 
 _SCHEMES: Final = frozenset({"http", "https"})
 
@@ -53,6 +56,11 @@ class Forwarded:
         except ValueError:
             return False
         return any(found in network for network in self._networks)
+
+
+def prefix(request: web.Request, service: ServiceOptions) -> str:
+    """What was taken off from the front of the path: by a proxy, and then by a host that is not aiohttp."""
+    return f"{service.prefix}{request.get(ROOT_PATH, '')}"
 
 
 def _values(request: web.Request, name: str) -> list[str]:

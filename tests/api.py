@@ -3,11 +3,12 @@
 import io
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from aiohttp import ClientResponse, web
+from aiohttp.test_utils import TestServer
 from multidict import CIMultiDictProxy
 
 import crawler
@@ -15,12 +16,14 @@ from crawler import MemoryRegistry, Options, Registry, ServiceOptions
 from crawler.state import STATE, State
 from crawler.stores.sqlite import SqliteRegistry
 from tests.described import check_described
+from tests.served import SERVERS
 from tests.test_service import Client, serving
 
 REGISTRIES: dict[str, Callable[[Path], Registry]] = {
     "memory": lambda _: MemoryRegistry(),
     "sqlite": lambda folder: SqliteRegistry(folder / "tasks.db"),
 }
+WAYS = [*REGISTRIES, "asgi"]  # the last keeps Tasks in memory, too
 ROOT = "/api/v1"
 
 
@@ -83,11 +86,19 @@ class Api:
 
 
 @asynccontextmanager
-async def serving_api(registry: Registry, service: ServiceOptions | None = None, **options: Any) -> AsyncIterator[Api]:
+async def serving_api(
+    registry: Registry, service: ServiceOptions | None = None, *, by: type[TestServer] = TestServer, **options: Any
+) -> AsyncIterator[Api]:
     """An application that may probe the site of the tests, which is on loopback."""
     app = crawler.create_app(Options(guard="any", **options), registry=registry, service=service)
-    async with serving(app) as client:
+    async with serving(app, by) as client:
         yield Api(client)
+
+
+def serving_as(way: str, folder: Path, service: ServiceOptions | None = None) -> AbstractAsyncContextManager[Api]:
+    """The same, one of the ways in which the contract has to hold."""
+    registry = REGISTRIES.get(way, REGISTRIES["memory"])(folder)
+    return serving_api(registry, service, by=SERVERS.get(way, TestServer))
 
 
 class Event(NamedTuple):

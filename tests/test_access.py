@@ -21,6 +21,7 @@ from crawler.cli import main
 from crawler.origins import is_local
 from crawler.stores.sqlite import SqliteRegistry
 from crawler.tokens import known, parse_tokens, read_tokens
+from tests.served import SERVERS
 from tests.test_service import Client, is_problem, serving
 
 ANN, BOB, READER, NOBODY = "anns-secret", "bobs-secret", "readers-secret", "nobodys-secret"
@@ -39,9 +40,9 @@ def guarded(registry: Registry | None = None, **service: Any) -> web.Application
     )
 
 
-@pytest.fixture
-async def client() -> AsyncIterator[Client]:
-    async with serving(guarded()) as client:
+@pytest.fixture(params=SERVERS)
+async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
+    async with serving(guarded(), SERVERS[request.param]) as client:
         yield client
 
 
@@ -407,9 +408,10 @@ async def test_several_tokens_come_from_one_variable(tokens: str) -> None:
 # --- Browsers ---
 
 
-@pytest.fixture
-async def local() -> AsyncIterator[Client]:
-    async with serving(crawler.create_app(Options(guard="any"), only_local=True)) as client:
+@pytest.fixture(params=SERVERS)
+async def local(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
+    app = crawler.create_app(Options(guard="any"), only_local=True)
+    async with serving(app, SERVERS[request.param]) as client:
         yield client
 
 

@@ -20,7 +20,7 @@ from crawler.errors import StoreFull
 from crawler.stores.database import Database, connect
 from crawler.stores.sqlite import SqliteRegistry
 from crawler.tally import Calls
-from tests.api import REGISTRIES, ROOT, Api, serving_api
+from tests.api import ROOT, WAYS, Api, serving_api, serving_as
 from tests.exchange import Exchange
 from tests.site import Site
 from tests.test_service import serving
@@ -28,9 +28,9 @@ from tests.test_service import serving
 LINES = ["no url 1", "no, url 2", "no url é"]  # what is no URL has its record at once, and asks nobody
 
 
-@pytest.fixture(params=REGISTRIES)
+@pytest.fixture(params=WAYS)
 async def api(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Api]:
-    async with serving_api(REGISTRIES[request.param](tmp_path), ServiceOptions(max_body=4 * 2**20)) as api:
+    async with serving_as(request.param, tmp_path, ServiceOptions(max_body=4 * 2**20)) as api:
         yield api
 
 

@@ -10,12 +10,12 @@ import pytest
 from aiohttp import ClientError
 
 from crawler import MemoryRegistry, Options, ProbeResult
-from tests.api import REGISTRIES, Api, Event, read_events, serving_api
+from tests.api import REGISTRIES, WAYS, Api, Event, read_events, serving_api, serving_as
 
 
-@pytest.fixture(params=REGISTRIES)
+@pytest.fixture(params=WAYS)
 async def api(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Api]:
-    async with serving_api(REGISTRIES[request.param](tmp_path)) as api:
+    async with serving_as(request.param, tmp_path) as api:
         yield api
 
 

@@ -17,15 +17,15 @@ from crawler import MemoryRegistry, Options, ProbeResult, StoreError
 from crawler.api.accept import preferred
 from crawler.models import Outcome, ProbeError
 from crawler.outputs import COLUMNS
-from tests.api import REGISTRIES, Api, serving_api
+from tests.api import WAYS, Api, serving_api, serving_as
 from tests.site import Site
 
 OFFERS = {"application/json": "json", "application/x-ndjson": "ndjson", "text/csv": "csv"}
 
 
-@pytest.fixture(params=REGISTRIES)
+@pytest.fixture(params=WAYS)
 async def api(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Api]:
-    async with serving_api(REGISTRIES[request.param](tmp_path)) as api:
+    async with serving_as(request.param, tmp_path) as api:
         yield api
 
 

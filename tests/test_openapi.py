@@ -16,6 +16,7 @@ from crawler import Options, ServiceOptions
 from crawler.api import docs
 from crawler.api.openapi import DOCUMENT
 from crawler.api.operations import OPERATIONS, PROBLEM, Media
+from tests.served import SERVERS
 from tests.test_service import Client, serving
 
 STATIC = docs.FOLDER
@@ -28,9 +29,9 @@ HASHES = {
 LEGAL = {"VERSION", "LICENSE", "NOTICE", "swagger-ui-bundle.js.LICENSE.txt"}
 
 
-@pytest.fixture
-async def client() -> AsyncIterator[Client]:
-    async with serving(crawler.create_app(Options(guard="any"))) as client:
+@pytest.fixture(params=SERVERS)
+async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
+    async with serving(crawler.create_app(Options(guard="any")), SERVERS[request.param]) as client:
         yield client
 
 

@@ -19,21 +19,22 @@ from aiohttp.test_utils import TestClient, TestServer
 import crawler
 from crawler import Options, ServiceOptions
 from crawler.stores.sqlite import SqliteRegistry
+from tests.served import SERVERS
 from tests.site import Site
 
 Client = TestClient[web.Request, web.Application]
 
 
 @asynccontextmanager
-async def serving(app: web.Application) -> AsyncIterator[Client]:
-    async with TestClient(TestServer(app)) as client:
+async def serving(app: web.Application, by: type[TestServer] = TestServer) -> AsyncIterator[Client]:
+    async with TestClient(by(app)) as client:
         yield client
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "asgi"])
 async def client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Client]:
     registry = SqliteRegistry(tmp_path / "tasks.db") if request.param == "sqlite" else None
-    async with serving(open_app(registry)) as client:
+    async with serving(open_app(registry), SERVERS.get(request.param, TestServer)) as client:
         yield client
 
 
@@ -304,6 +305,7 @@ async def test_a_task_whose_registry_fails_ends_in_error(site: Site, caplog: pyt
 # --- Fairness ---
 
 
+@pytest.mark.parametrize("client", ["memory", "sqlite"], indirect=True)
 async def test_ten_urls_behind_a_hundred_thousand_wait_for_about_as_long_as_ten(client: Client, site: Site) -> None:
     big = await submit(
         client, [site.url(f"/delay/0.01?{n}", host=f"127.0.{n % 40}.{1 + n % 250}") for n in range(100_000)]
@@ -356,6 +358,7 @@ async def test_stopping_the_application_stops_its_work(site: Site) -> None:
     await site.until(lambda: site.active == 0)
 
 
+@pytest.mark.parametrize("client", ["memory", "sqlite"], indirect=True)
 async def test_a_task_deleted_while_all_are_sent_is_left_out_or_sent_whole(client: Client) -> None:
     big = await submit(client, [f"no url {number:060}" for number in range(60_000)])
     await finished(client, big)

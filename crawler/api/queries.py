@@ -7,6 +7,7 @@ import msgspec
 from aiohttp import web
 
 from crawler.errors import InputError
+from crawler.forwarded import prefix
 from crawler.options import Options
 from crawler.state import STATE
 
@@ -76,4 +77,5 @@ def next_link(request: web.Request, cursor: str | None) -> dict[str, str]:
     """The header that leads to the page at this cursor."""
     if cursor is None:
         return {}
-    return {"Link": f'<{request.app[STATE].service.prefix}{request.rel_url.update_query(cursor=cursor)}>; rel="next"'}
+    before = prefix(request, request.app[STATE].service)
+    return {"Link": f'<{before}{request.rel_url.update_query(cursor=cursor)}>; rel="next"'}

@@ -5,6 +5,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from crawler.api.shapes import Links, Progress, Summary, WebhookState
+from crawler.forwarded import prefix
 from crawler.models import Task, Webhook
 from crawler.options import Options, task_choices
 from crawler.state import STATE, State
@@ -16,7 +17,7 @@ ROOT: Final = "tasks"  # the name of the route of all Tasks
 
 def location(request: web.Request, task: Task) -> str:
     """Where the Task is, also if this application is mounted under another, or shown by a proxy."""
-    return f"{request.app[STATE].service.prefix}{request.app.router[ROOT].url_for()}/{task.id}"
+    return f"{prefix(request, request.app[STATE].service)}{request.app.router[ROOT].url_for()}/{task.id}"
 
 
 def progress_of(state: State, task: Task) -> Progress:

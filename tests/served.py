@@ -1,0 +1,61 @@
+"""What serves an application to its tests: aiohttp's server, or uvicorn, to which it is an ASGI application.
+
+Fixtures have both. What runs once is about our own listener (deadlines, how many connections there may be, a stop while
+somebody waits), about being mounted in aiohttp's applications, or about what is the same below both and takes long: big
+Tasks in stores, whose turn it is.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+import uvicorn
+from aiohttp.test_utils import TestServer
+from aiohttp.typedefs import StrOrURL
+from yarl import URL
+
+from crawler.asgi import AsgiApplication
+
+__all__ = ["SERVERS", "served"]
+
+
+@asynccontextmanager
+async def served(app: Any) -> AsyncIterator[int]:
+    """uvicorn on the test's own loop, on a free port, which is told."""
+    config = uvicorn.Config(app, port=0, lifespan="on", log_config=None, http="h11")
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:  # as it stops by itself, but for the tenths of seconds in which it looks whether it has
+        for each in server.servers:
+            each.close()
+        for connection in list(server.server_state.connections):
+            connection.shutdown()
+        tasks = list(server.server_state.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.lifespan.shutdown()
+
+
+class UvicornServer(TestServer):
+    """The same for aiohttp's client for tests."""
+
+    __test__ = False
+
+    async def start_server(self, loop: asyncio.AbstractEventLoop | None = None, **kwargs: Any) -> None:
+        self._running = AsyncExitStack()
+        self.port = await self._running.enter_async_context(served(AsgiApplication(self.app)))
+
+    def make_url(self, path: StrOrURL) -> URL:
+        return URL.build(scheme="http", host=self.host, port=self.port).join(URL(path))
+
+    async def close(self) -> None:
+        await self._running.aclose()
+
+
+SERVERS: Final[dict[str, type[TestServer]]] = {"aiohttp": TestServer, "asgi": UvicornServer}
