@@ -41,8 +41,8 @@ bench: $(VENV)/.dev /usr/sbin/nginx ## measure against other tools; ARGS='...' g
 chaos: $(VENV)/.dev ## kill the service 200 times while it works, and look what is lost; ARGS='--rounds 1000'
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-harden: $(VENV)/.dev /usr/bin/chromium ## run the tests that need a browser
-	$(BIN)/pytest tests/harden/docs_page.py $(ARGS)
+harden: $(VENV)/.dev /usr/bin/chromium /usr/bin/slowhttptest ## run the long tests: a browser, slow clients, fuzzing
+	$(BIN)/pytest tests/harden/docs_page.py tests/harden/slow_clients.py tests/harden/fuzz.py $(ARGS)
 
 documents: $(VENV)/.dev ## rewrite the tables and outputs in README and docs from the code
 	$(BIN)/python -m tests.documents
@@ -88,6 +88,9 @@ $(VENV)/.dev: $(VENV)/.run
 
 /usr/bin/chromium:
 	$(DEBIAN) install chromium
+
+/usr/bin/slowhttptest:
+	$(DEBIAN) install slowhttptest
 
 .cache/docs:
 	$(DEBIAN) unpack cppreference-doc-en-html $@

@@ -36,10 +36,10 @@ async def stream(
     its middle could be taken for a part of it.
     """
     response = web.StreamResponse(headers={"Content-Type": content_type, **(headers or {})})
-    await response.prepare(request)
-    if request.method == "HEAD":  # aiohttp would send what is written, and the client take it for the next answer
-        return response
     try:
+        await response.prepare(request)
+        if request.method == "HEAD":  # aiohttp would send what is written, and the client take it for the next answer
+            return response
         async with aclosing(pieces):
             async for piece in pieces:
                 async with asyncio.timeout(_PATIENCE):

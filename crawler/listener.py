@@ -1,13 +1,13 @@
 """Connections of clients: how many there may be, and how slow.
 
-aiohttp waits for a request, and for its end, as long as a client likes. Each connection therefore goes through a
-protocol that hands everything on and looks how it goes: `Listener` is the factory of these, a watch over them, and a
-middleware that tells when a request is taken up. A client that does not get on is answered 408 and cut off; one that
-comes when there are too many takes the place of the one that has had no request for longest, or else of the one whose
-body or whose taking in of an answer stops for longest, or is told 503 if there is none such.
+aiohttp waits for a request, and for its end, as long as a client likes. So each connection goes through a protocol that
+hands everything on and looks how it goes: `Listener` makes these, watches them, and is told by a middleware when a
+request is taken up. A client that does not get on is answered 408 and cut off; one that comes when there are too many
+takes the place of the one that has kept us waiting for longest, or is told 503 if there is none such.
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -30,6 +30,7 @@ _LOOKS: Final = 4  # at every connection within the shortest time that may have 
 _RATE: Final = 500  # bytes a second of a body, at least: what servers usually ask for
 _GRACE: Final = 1.0  # seconds of such slowness, or of taking nothing in, until others come first
 _STUCK: Final = 300.0  # seconds in which a client has to take some of an answer in
+_UNSENT: Final = 128 * 1024  # bytes of an answer that the kernel takes ahead of a client: it would take megabytes
 _LATER: Final = 5  # seconds until a client should try again that there was no room for
 
 
@@ -76,10 +77,10 @@ class Listener:
         """Make room for one more connection, if there is any."""
         if len(self._open) >= self._most:
             now = asyncio.get_running_loop().time()
-            slow = [other for other in self._open.values() if other.can_go(now)]
-            if not slow:
+            slow = (other for other in self._open.values() if other.can_go(now))
+            if (slowest := min(slow, key=_Connection.since_when, default=None)) is None:
                 return False
-            min(slow, key=_Connection.rank).abort()
+            slowest.abort()
         self._open[transport] = connection
         return True
 
@@ -96,11 +97,7 @@ class Listener:
 
 
 class _Connection(asyncio.Protocol):
-    """Hands everything on to aiohttp's protocol.
-
-    Attributes:
-        since: When it began to wait for what it now waits for, in loop time.
-    """
+    """Hands everything on to aiohttp's protocol."""
 
     def __init__(self, listener: Listener, inner: asyncio.Protocol) -> None:
         self._listener = listener
@@ -110,7 +107,7 @@ class _Connection(asyncio.Protocol):
         self._received = 0  # bytes since then
         self._waits_for_head = True
         self._stuck: float | None = None  # since when the client takes nothing in
-        self.since = self._now()
+        self._since = self._now()  # when it began to wait for what it now waits for
 
     def can_go(self, now: float) -> bool:
         """Whether others come first: it has no request, or not all of its head, or does not get on with one."""
@@ -118,12 +115,12 @@ class _Connection(asyncio.Protocol):
             return now - self._stuck > _GRACE
         if self._request is None:
             return True
-        waited = now - self.since
-        return self._wants_body(self._request) and waited > _GRACE and self._received < _RATE * waited
+        waited = now - self._since
+        return waited > _GRACE and self._received < _RATE * waited and self._wants_body(self._request)
 
-    def rank(self) -> tuple[bool, float]:
-        """Of those that can go, the lowest goes first: those without a request, and who waits for longest."""
-        return self._request is not None, self._stuck or self.since
+    def since_when(self) -> float:
+        """Since when it waits for its client, if it does."""
+        return self._stuck or self._since
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -136,7 +133,7 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_admitted:
             if self._request is None and not self._waits_for_head:
-                self._waits_for_head, self.since = True, self._now()
+                self._waits_for_head, self._since = True, self._now()
             self._received += len(data)
             self._inner.data_received(data)
 
@@ -160,11 +157,11 @@ class _Connection(asyncio.Protocol):
 
     def begin(self, request: web.Request) -> None:
         """Take note that a request's head has come."""
-        self._request, self._received, self.since = request, 0, self._now()
+        self._request, self._received, self._since = request, 0, self._now()
 
     def end(self) -> None:
         """Take note that its answer is on its way. When the next request is due is what aiohttp looks after."""
-        self._request, self._waits_for_head, self.since = None, False, self._now()
+        self._request, self._waits_for_head, self._since = None, False, self._now()
 
     def look(self, now: float) -> None:
         """Cut it off if its client does not get on."""
@@ -172,17 +169,17 @@ class _Connection(asyncio.Protocol):
         if self._stuck is not None and now - self._stuck > _STUCK:
             self.abort()
         elif self._transport.is_closing():
-            if now - self.since > max(patience, _STUCK):  # what is left to be sent, nobody takes in
+            if now - self._since > max(patience, _STUCK):  # what is left to be sent, nobody takes in
                 self.abort()
         elif self._request is None:
-            if self._waits_for_head and now - self.since > patience:
+            if self._waits_for_head and now - self._since > patience:
                 self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"no whole request came within {patience:g} s")
         elif not self._wants_body(self._request):
-            self._received, self.since = 0, now
-        elif now - self.since > patience:
+            self._received, self._since = 0, now
+        elif now - self._since > patience:
             if self._received < _RATE * patience:
                 self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"the body came with less than {_RATE} bytes a second")
-            self._received, self.since = 0, now
+            self._received, self._since = 0, now
 
     def _wants_body(self, request: web.Request) -> bool:
         """Whether it is for the client to send more of it; else it is we who work, or have enough for now."""
@@ -266,6 +263,8 @@ class Site(web.BaseSite):
         self._server = await loop.create_server(
             self._make, host, port, ssl=self._ssl_context, backlog=self._backlog, reuse_address=True
         )
+        for listening in self._server.sockets:  # those of its connections inherit it
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
 
 
 def server_tls(cert: str | None, key: str | None) -> ssl.SSLContext | None:

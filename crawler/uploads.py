@@ -45,7 +45,7 @@ async def chunks(request: web.Request, max_body: int) -> AsyncIterator[bytes]:
                 yield plain
         if gunzip:
             gunzip.close()
-    except (web.RequestPayloadError, InputError) as error:
+    except (web.RequestPayloadError, InputError, ConnectionError) as error:  # the last if the client has left
         raise web.HTTPBadRequest(text=f"the body cannot be read: {error}") from None
 
 

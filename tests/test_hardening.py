@@ -5,8 +5,10 @@ import gzip
 import io
 import json
 import logging
+import socket
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -464,6 +466,46 @@ async def test_a_body_that_gets_on_gives_no_way_to_others() -> None:
         writer.close()
 
 
+async def test_who_has_just_come_gives_no_way_to_others(caplog: pytest.LogCaptureFixture) -> None:
+    async with listening(ServiceOptions(receive_timeout=60, max_connections=2)) as port:
+        slow = await begun(port, 1000)
+        await asyncio.sleep(1.1)
+        reader, writer = await opened(port, b"")
+        assert await asked(port) == b"HTTP/1.1 200 OK"
+        assert await rest(slow) == b""
+        writer.write(GET + b"\r\n")
+        assert b" 200 " in await reader.readline()
+        writer.close()
+    assert not caplog.records  # whoever goes, it is no fault of ours
+
+
+async def test_who_leaves_before_his_answer_is_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with listening(ServiceOptions()) as port:
+        await gone([await opened(port, GET + b"\r\n") for _ in range(100)])
+        assert await asked(port) == b"HTTP/1.1 200 OK"
+    assert not caplog.records
+
+
+def unsent(port: int) -> int:
+    """Bytes that the kernel has for the clients of a port."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(int(line[4].partition(":")[0], 16) for line in lines if line[1].endswith(f":{port:04X}"))
+
+
+async def test_the_kernel_takes_little_ahead_of_a_client() -> None:
+    async with listening(ServiceOptions()) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        writer.write(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n")  # more than a megabyte
+        while unsent(port) < 100_000:
+            await asked(port)
+        for _ in range(50):
+            await asked(port)
+        assert unsent(port) < 500_000
+        await gone([(reader, writer)])
+
+
 async def test_one_too_many_is_told_so(site: Target) -> None:
     service = ServiceOptions(receive_timeout=60, max_connections=2)
     app = crawler.create_app(Options(guard="any"), service=service)
@@ -491,7 +533,7 @@ async def test_a_client_that_takes_nothing_in_makes_room_for_others() -> None:
     app = crawler.create_app(Options(guard="any"), service=service)
     async with listening(service, app) as port:
         async with ClientSession(f"http://127.0.0.1:{port}") as session:
-            urls = [f"no url {number:0100}" for number in range(100_000)]  # more than fits into the buffers between us
+            urls = [f"no url {number:0100}" for number in range(20_000)]  # more than fits into the buffers between us
             async with session.post("/submit", data=io.BytesIO(json.dumps({"urls": urls}).encode())) as response:
                 task = (await response.json())["task_id"]
             async with session.get(f"/api/v1/tasks/{task}", params={"wait": 60}) as response:

@@ -1,0 +1,13 @@
+"""schemathesis for longer: many more requests than `make check` has time for."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.names import Names
+from tests.test_schemathesis import check_by_schemathesis
+
+
+@pytest.mark.timeout(1800)
+async def test_schemathesis_finds_nothing_for_long(names: Names, tmp_path: Path) -> None:
+    await check_by_schemathesis(names, tmp_path, "--max-examples", "200")

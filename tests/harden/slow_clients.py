@@ -1,0 +1,97 @@
+"""slowhttptest (https://github.com/shekyan/slowhttptest) against the service, and a client that it may not keep out."""
+
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+from aiohttp import ClientSession, ClientTimeout, TCPConnector
+
+SLOW: Final = Path("/usr/bin/slowhttptest")
+CONNECTIONS: Final = 300  # that the service may have, of the 1,000 that are tried
+ATTACK: Final = ["-c", "1000", "-r", "200", "-l", "25"]
+EVERY: Final = 0.1  # seconds between two requests of the other client
+BOUND: Final = 2.0  # seconds within which each has to be answered: with a place for it, it takes milliseconds
+
+# What each mode does, and to which path: slow heads, slow bodies, ranges of a file, a file that is not taken in.
+MODES: Final = {
+    "slow heads": (["-H", "-i", "5"], "/tasks"),
+    "slow bodies": (["-B", "-i", "5", "-s", "8192"], "/submit"),
+    "ranges": (["-R"], "/docs/swagger-ui-bundle.js"),
+    "slow reading": (["-X", "-w", "1", "-y", "512", "-n", "3", "-z", "16", "-k", "3"], "/docs/swagger-ui-bundle.js"),
+}
+
+
+@asynccontextmanager
+async def service(folder: Path) -> AsyncIterator[tuple[str, int]]:
+    """The command as users run it; gives its URL and its process. It may complain of nothing."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "crawler", "--port", "0", "--max-connections", str(CONNECTIONS)),
+        *("--registry", f"sqlite:///{folder}/tasks.db"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        yield (await process.stdout.readline()).decode().split()[3].rstrip("."), process.pid
+    finally:
+        process.terminate()
+        _, complaints = await process.communicate()
+    assert (process.returncode, complaints.decode()) == (0, "")
+
+
+async def asked(url: str) -> float:
+    """Submit on a connection of its own, and look at the Task on another; the slower of both, in seconds."""
+    slowest = 0.0
+    path, body = "/submit", b'{"urls": ["no url"]}'
+    for method in ("POST", "GET"):
+        began = time.perf_counter()
+        connector = TCPConnector(force_close=True)
+        async with (
+            ClientSession(url, connector=connector, timeout=ClientTimeout(BOUND)) as session,
+            session.request(method, path, data=body if method == "POST" else None) as response,
+        ):
+            assert response.status == 200, await response.text()
+            found = await response.json()
+        slowest = max(slowest, time.perf_counter() - began)
+        path = f"/tasks/{found.get('task_id')}"
+    return slowest
+
+
+def resident(pid: int) -> int:
+    """MiB of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS:")).split()[1]) // 1024
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("mode", MODES)
+async def test_nobody_is_kept_out(mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if not SLOW.exists():
+        pytest.fail("`make harden` fetches slowhttptest")
+    flags, path = MODES[mode]
+    async with service(tmp_path) as (url, pid):
+        attack = await asyncio.create_subprocess_exec(
+            *(str(SLOW), *flags, *ATTACK, "-u", url + path),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        ended = asyncio.ensure_future(attack.communicate())
+        times = []
+        while not ended.done():
+            times.append(await asked(url))
+            await asyncio.sleep(EVERY)
+        output, _ = await ended
+        memory = resident(pid)
+    assert b"service available:" in output, output.decode()
+    p99 = statistics.quantiles(times, n=100, method="inclusive")[98]
+    with capsys.disabled():
+        print(
+            f"\n{mode}: {len(times)} requests and submits, p50 {statistics.median(times) * 1000:.0f}, "
+            f"p99 {p99 * 1000:.0f}, at most {max(times) * 1000:.0f} ms; {memory} MiB"
+        )
