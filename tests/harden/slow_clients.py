@@ -30,19 +30,22 @@ MODES: Final = {
 @asynccontextmanager
 async def service(folder: Path) -> AsyncIterator[tuple[str, int]]:
     """The command as users run it; gives its URL and its process. It may complain of nothing."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "crawler", "--port", "0", "--max-connections", str(CONNECTIONS)),
-        *("--registry", f"sqlite:///{folder}/tasks.db"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    log = folder / "log"
+    with log.open("wb") as file:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "crawler", "--port", "0", "--max-connections", str(CONNECTIONS)),
+            *("--registry", f"sqlite:///{folder}/tasks.db"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=file,
+        )
     assert process.stdout is not None
     try:
         yield (await process.stdout.readline()).decode().split()[3].rstrip("."), process.pid
     finally:
         process.terminate()
-        _, complaints = await process.communicate()
-    assert (process.returncode, complaints.decode()) == (0, "")
+        await process.wait()
+    assert process.returncode == 0
+    assert [line for line in log.read_text().splitlines() if line.split()[1] != "info"] == []
 
 
 async def asked(url: str) -> float:
