@@ -19,6 +19,7 @@ from crawler.crew import ALONE, Charge, owner
 from crawler.frames import Orders, Report, frame, receive
 from crawler.lane import Lane
 from crawler.limits import collect_rarely
+from crawler.logs import note, write_logs
 from crawler.prober import HttpProber
 from crawler.targets import Target
 from crawler.verdict import Probe
@@ -34,6 +35,7 @@ def main() -> None:
     with open(0, "rb", buffering=0, closefd=False) as parent:
         length = int.from_bytes(parent.read(4), "big")
         charge = msgspec.msgpack.decode(parent.read(length), type=Charge)
+    write_logs(charge.logs)
     uvloop.run(_run(charge))
 
 
@@ -70,6 +72,7 @@ class _Batch:
             self._writer.write(frame(Report(load=await self._prober.load())))
             return
         assert orders.options is not None
+        note(**orders.about)
         options = self._prober.options.resumed(orders.options)
         turn_of = self._prober.batch(options).turn
 

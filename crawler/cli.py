@@ -35,6 +35,7 @@ from crawler.flags import takes
 from crawler.inputs import Line
 from crawler.limits import collect_rarely
 from crawler.lines import Choice, count_lines
+from crawler.logs import Settings, write_logs
 from crawler.models import Counts, ProbeResult
 from crawler.options import VERSION, Options, ServiceOptions
 from crawler.outputs import open_writer
@@ -120,6 +121,7 @@ def probe(
     Exit code: 0 if all are ok, 1 if some are not, 2 for usage, 130 on Ctrl-C, 143 on SIGTERM.
     """
     check_given(urls, file)
+    write_logs(Settings())
     urls, counts = urls or [], Counts()
     lines = lines_of(urls, file, input_, column)
     with ended_well(output):

@@ -15,6 +15,7 @@ from zlib import crc32
 import msgspec
 
 from crawler.errors import ChildError
+from crawler.logs import Settings, settings
 from crawler.options import Options
 
 __all__ = ["ALONE", "Charge", "Crew", "owner"]
@@ -27,12 +28,13 @@ _STARTS: Final = 3  # in a row that may fail
 
 
 class Charge(msgspec.Struct):
-    """What a child is told at its start: where to listen, how to probe, and which of how many children it is."""
+    """What a child is told at its start: where to listen, how to probe and log, which of how many children it is."""
 
     path: str
     options: Options
     index: int
     size: int
+    logs: Settings
 
 
 def owner(host: str, size: int) -> int:
@@ -95,7 +97,7 @@ class Crew:
     def _member(self, index: int) -> "_Member":
         if index not in self._members:
             path = str(Path(self._folder.name) / f"{index}.sock")
-            self._members[index] = _Member(Charge(path, self._options, index, self.size))
+            self._members[index] = _Member(Charge(path, self._options, index, self.size, settings()))
         return self._members[index]
 
     async def _close(self) -> None:

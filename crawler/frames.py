@@ -5,6 +5,7 @@ down is `Orders`, what comes back is `Report`.
 """
 
 from asyncio import StreamReader
+from collections.abc import Mapping
 from typing import Final, TypeVar
 
 import msgspec
@@ -27,6 +28,7 @@ class Orders(msgspec.Struct, omit_defaults=True):
         options: How; in the first frame of a connection.
         lines: Position and text of targets that have not been asked yet.
         moved: Probes on their way, pickled, whom a redirect has led to a host of this child's.
+        about: What lines of the log are about, in the first frame as well.
         is_last: Whether no more lines come; moved probes still may.
         asks_load: Whether nothing is to be probed, but to be told how busy the child is.
     """
@@ -36,6 +38,7 @@ class Orders(msgspec.Struct, omit_defaults=True):
     moved: list[bytes] = []
     is_last: bool = False
     asks_load: bool = False
+    about: Mapping[str, str] = {}
 
 
 class Report(msgspec.Struct, omit_defaults=True):

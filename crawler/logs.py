@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-__all__ = ["JsonLines", "TextLines", "about", "note", "write_logs"]
+__all__ = ["JsonLines", "Settings", "TextLines", "about", "fields", "note", "settings", "write_logs"]
 
 _ABOUT: Final[ContextVar[Mapping[str, str]]] = ContextVar("about", default={})  # noqa: B039 - it is never changed
 
@@ -42,6 +42,11 @@ def note(**fields: str) -> None:
     _ABOUT.set({**_ABOUT.get(), **fields})
 
 
+def fields() -> Mapping[str, str]:
+    """What lines are about here."""
+    return _ABOUT.get()
+
+
 # --- How they are written ---
 
 
@@ -50,8 +55,8 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """A record as text."""
-        fields = "".join(f" {name}={_safe(value)}" for name, value in _ABOUT.get().items())
-        line = f"{_time(record)} {record.levelname.lower()} {record.name} {_safe(record.getMessage())}{fields}"
+        about = "".join(f" {name}={_safe(value)}" for name, value in fields().items())
+        line = f"{_time(record)} {record.levelname.lower()} {record.name} {_safe(record.getMessage())}{about}"
         return _INDENT.join([line, *self._exception(record)])
 
     def _exception(self, record: logging.LogRecord) -> list[str]:
@@ -72,22 +77,35 @@ class JsonLines(TextLines):
             "logger": record.name,
             "message": _safe(record.getMessage()),
         }
-        for name, value in {**parts, **_ABOUT.get()}.items():
+        for name, value in {**parts, **fields()}.items():
             line.setdefault(str(name), value if isinstance(value, int | float | None) else _safe(str(value)))
         if exception := self._exception(record):
             line["exception"] = "\n".join(exception)
         return msgspec.json.encode(line).decode()
 
 
-def write_logs(level: str, *, as_json: bool) -> None:
-    """Write what is logged from this level on to standard error, unless this program has logging set up already."""
+class Settings(NamedTuple):
+    """From which level on is logged, as a number of logging's, and how."""
+
+    level: int = logging.WARNING
+    as_json: bool = False
+
+
+def write_logs(settings: Settings) -> None:
+    """Write what is logged to standard error, unless this program has logging set up already."""
     root = logging.getLogger()
     if root.handlers:
         return
     handler = _Handler()
-    handler.setFormatter(JsonLines() if as_json else TextLines())
+    handler.setFormatter(JsonLines() if settings.as_json else TextLines())
     root.addHandler(handler)
-    root.setLevel(level.upper())
+    root.setLevel(settings.level)
+
+
+def settings() -> Settings:
+    """What this process has, for those that it starts."""
+    root = logging.getLogger()
+    return Settings(root.level, any(isinstance(handler.formatter, JsonLines) for handler in root.handlers))
 
 
 class _Handler(logging.StreamHandler[Any]):

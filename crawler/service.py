@@ -5,6 +5,7 @@
 
 import asyncio
 import ipaddress
+import logging
 import signal
 import sys
 import warnings
@@ -28,7 +29,7 @@ from crawler.forwarded import Forwarded
 from crawler.inputs import open_reader
 from crawler.limits import clients_within_descriptors, collect_rarely
 from crawler.listener import Listener, Site, server_tls
-from crawler.logs import write_logs
+from crawler.logs import Settings, write_logs
 from crawler.metrics import METRICS, Metrics
 from crawler.models import FirstRecord, ProbeResult, Task
 from crawler.options import Options, ServiceOptions
@@ -126,7 +127,7 @@ def run_service(
         InputError: The registry, tokens or certificate cannot be read, or strangers could reach it without a token.
     """
     service = service or ServiceOptions()
-    write_logs(service.log_level, as_json=service.log_json)
+    write_logs(Settings(logging.getLevelNamesMapping()[service.log_level.upper()], service.log_json))
     is_loopback = _is_loopback(host)
     # On loopback, who submits is on this machine already; unless a proxy is, for others.
     is_own = is_loopback and not (service.allow_anonymous or service.forwarded_allow)

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Self
 from crawler.census import load_of
 from crawler.crew import ALONE, Crew, owner
 from crawler.frames import Orders, Report, frame, receive
+from crawler.logs import fields
 from crawler.models import ProbeError, ProbeResult
 from crawler.options import Options
 from crawler.prober import HttpProber, Transport
@@ -307,4 +308,5 @@ def _orders(works: list[_Work], options: Options | None, *, is_last: bool) -> Or
         [(work.seq, work.text) for work in works if work.state is None],
         [work.state for work in works if work.state is not None],
         is_last,
+        about={} if options is None else fields(),
     )

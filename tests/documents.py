@@ -213,6 +213,7 @@ class Reader:
         self._real: dict[str, str] = {}  # by what the document has instead
         self._servers: list[tuple[Example, subprocess.Popen[str], str]] = []
         self._environment = {
+            "CRAWLER_LOG_LEVEL": "warning",  # what is shown is what is printed
             "HOME": str(folder),
             "LC_ALL": "C.UTF-8",
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),

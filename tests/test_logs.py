@@ -5,10 +5,11 @@ import base64
 import io
 import json
 import logging
+import pickle
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,21 @@ import pytest
 from aiohttp import web
 
 import crawler
-from crawler import Options, ServiceOptions
+from crawler import Options, ProbeResult, ServiceOptions
+from crawler.compose import open_http_prober
+from crawler.crew import Crew
+from crawler.frames import Orders, Report, frame, receive
 from crawler.lane import Lane
-from crawler.logs import JsonLines, TextLines, about, note, write_logs
+from crawler.logs import JsonLines, Settings, TextLines, about, note, settings, write_logs
+from crawler.spread import SpreadProber
+from crawler.targets import Target, targets
 from crawler.throttle import Throttle
+from crawler.verdict import Probe
 from tests.proxies import HttpProxy
 from tests.site import Site
 from tests.test_access import ANN, by, guarded
 from tests.test_cli import end_of, started
-from tests.test_lane import Piece
+from tests.test_lane import Piece, settle
 from tests.test_retention import finished, looking
 from tests.test_service import is_problem, serving
 
@@ -178,8 +185,30 @@ def test_logging_that_is_set_up_already_stays() -> None:
     root = logging.getLogger()
     before = (list(root.handlers), root.level)
     assert root.handlers  # those of pytest
-    write_logs("debug", as_json=True)
+    write_logs(Settings(logging.DEBUG, as_json=True))
     assert (root.handlers, root.level) == before
+
+
+@contextmanager
+def configured(chosen: Settings) -> Iterator[None]:
+    """A program that logs as chosen, and had nothing set up before, not even what pytest has."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    root.handlers = []
+    write_logs(chosen)
+    try:
+        yield
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+
+
+@pytest.mark.parametrize("chosen", [Settings(logging.INFO, as_json=True), Settings(logging.ERROR, as_json=False)])
+def test_who_is_started_learns_how_to_log(chosen: Settings) -> None:
+    with configured(chosen):
+        assert settings() == chosen
+        write_logs(Settings(logging.DEBUG))
+        assert settings() == chosen
 
 
 # --- Requests ---
@@ -281,6 +310,7 @@ async def test_a_request_is_one_line(logged: Read) -> None:
         ("info", None, None),
     ]
     assert all(0 < line["ms"] < 60_000 for line in lines)
+    assert all(line["bytes"] > 100 for line in lines)  # it is known what has been sent
     assert len(body) < lines[1]["bytes"] < len(body) + 1000
     assert lines[1]["message"].startswith("GET /tasks/{task_id} status=200 ms=")
 
@@ -310,30 +340,37 @@ async def test_a_mounted_application_has_ids_and_lines_as_well(logged: Read) -> 
     assert [(line["route"], line["request"]) for line in requests_in(logged())] == [("/tasks", "mine"), ("-", "mine")]
 
 
+async def test_a_request_that_is_sent_again_is_about_the_same_task(logged: Read) -> None:
+    headers = {"Idempotency-Key": "k"}
+    async with serving(crawler.create_app()) as client:
+        for _ in range(2):
+            async with client.post("/api/v1/tasks", json={"urls": ["no url"]}, headers=headers) as response:
+                task = (await response.json())["id"]
+    assert [line["task"] for line in requests_in(logged())] == [task, task]
+
+
 async def test_requests_of_machines_that_watch_are_for_who_wants_all(logged: Read) -> None:
-    app = crawler.create_app()
-    paths = {route.resource.canonical for route in app.router.routes() if route.resource is not None}
     watched = ["/healthz", "/readyz", "/metrics"]
-    async with serving(app) as client:
+    async with serving(crawler.create_app()) as client:
         for path in watched:
             async with client.get(path) as response:
                 await response.read()
-    levels = [line["level"] for line in requests_in(logged())]
-    assert levels == ["debug" if path in paths else "info" for path in watched]
+    assert [(line["route"], line["level"]) for line in requests_in(logged())] == [(path, "debug") for path in watched]
 
 
 # --- Tasks ---
 
 
 async def test_lines_of_a_turn_are_about_the_task_whose_lane_it_is_in() -> None:
-    seen = []
+    seen: list[str] = []
 
     async def turn(piece: Piece) -> bool:
+        note(piece=str(pieces.index(piece)))
         await piece.gate.wait()
-        seen.append((piece.host, TextLines().format(record("x")).rpartition(" ")[2]))
+        seen.append(TextLines().format(record("x")).partition(" x ")[2])
         return True
 
-    throttle = Throttle(concurrency=1, per_host=1)
+    throttle = Throttle(concurrency=2, per_host=2)
     pieces = [Piece(host) for host in "aabb"]
     with about(task="a"):
         first = Lane[Piece](throttle, turn)
@@ -345,13 +382,62 @@ async def test_lines_of_a_turn_are_about_the_task_whose_lane_it_is_in() -> None:
                 (first if piece.host == "a" else second).put(piece)
         first.seal()
         second.seal()
+        await settle()  # two of the first have begun; the others begin when these end
         for piece in pieces:
             piece.gate.set()
         async for _ in first:
             pass
         async for _ in second:
             pass
-    assert sorted(seen) == [("a", "task=a")] * 2 + [("b", "task=b")] * 2
+    assert sorted(seen) == [f"task={piece.host} piece={number}" for number, piece in enumerate(pieces)]
+
+
+async def test_lines_of_a_child_are_like_those_of_its_parent(capfd: pytest.CaptureFixture[str], site: Site) -> None:
+    options = Options(guard="any")
+    with configured(Settings(logging.INFO, as_json=True)):
+        async with Crew(options, 1) as crew:
+            reader, writer = await crew.connect(0)
+            broken = Probe(Target.of(7, site.url("/ok")), options, asyncio.get_running_loop().time)
+            broken.method = "\N{SNOWMAN}"
+            writer.write(frame(Orders(options, moved=[pickle.dumps(broken)], about={"task": "t-1"})))
+            results: list[ProbeResult] = []
+            while not results:
+                results = (await receive(reader, Report)).results
+            writer.close()
+    (line,) = map(json.loads, capfd.readouterr().err.splitlines())
+    assert (line["logger"], line["task"]) == ("crawler.prober", "t-1")
+    assert "UnicodeEncodeError" in line["exception"]
+
+
+class Overheard(Crew):
+    """Children whose place is taken by whoever listens at a path."""
+
+    path = ""
+
+    async def connect(self, index: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_unix_connection(self.path)
+
+
+async def test_a_child_is_told_what_its_lines_are_about(tmp_path: Path) -> None:
+    told: asyncio.Future[Orders] = asyncio.get_running_loop().create_future()
+    connections = []
+
+    async def child(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        told.set_result(await receive(reader, Orders))
+
+    options, crew = Options(guard="any"), Overheard(Options(), 1)
+    crew.path = str(tmp_path / "child.sock")
+    async with await asyncio.start_unix_server(child, crew.path), open_http_prober(options) as here:
+        with about(task="t-1"):
+            results = SpreadProber(here, crew).probe_many(targets(["http://a.test/"]))
+            asking = asyncio.ensure_future(anext(results))
+        orders = await told
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await results.aclose()
+        connections[0].close()
+    assert orders.about == {"task": "t-1"}
 
 
 async def test_lines_of_retention_are_about_the_task_that_goes(logged: Read) -> None:
@@ -414,7 +500,7 @@ def with_secrets(url: str) -> str:
 
 
 @pytest.fixture(params=["json", "text"])
-async def settings(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[list[str]]:
+async def flags(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[list[str]]:
     """All that can be told to a service and is nobody's business; one of the two works through a proxy."""
     (tmp_path / "tokens").write_text(f"bob:{SECRET}-bobs\n")
     async with HttpProxy() as proxy:
@@ -429,14 +515,14 @@ async def settings(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
         ]
 
 
-async def test_no_secret_is_in_what_a_process_writes(settings: list[str], site: Site, tmp_path: Path) -> None:
+async def test_no_secret_is_in_what_a_process_writes(flags: list[str], site: Site, tmp_path: Path) -> None:
     paths = ("/ok", "/reset", "/status/500", f"/redirect-to?url=http%3A%2F%2Fuser%3A{SECRET}%40[")
     places = [*map(site.url, paths), "http://no.such.invalid/", "http://[/", "http://"]
     urls = [with_secrets(place) for place in places]
     webhook = {"url": with_secrets(site.url("/status/410")), "secret": WEBHOOK_SECRET}
     batch = {"urls": urls, "options": {"headers": {"Authorization": SECRET}}, "webhook": webhook}
     headers = by(SECRET) | {"Idempotency-Key": SECRET, "Cookie": f"a={SECRET}", "X-Request-Id": f"{SECRET} {SECRET}"}
-    async with service(*settings) as (process, client):
+    async with service(*flags) as (process, client):
 
         async def asks(status: int, method: str, path: str, **more: Any) -> Any:
             async with client.request(method, path, **{"headers": headers, **more}) as response:
@@ -462,10 +548,11 @@ async def test_no_secret_is_in_what_a_process_writes(settings: list[str], site: 
         assert hidden not in process.out + process.err
     for word in (f"task {task} is ready", "DELETE /tasks/{task_id} status=204", hanging, "Traceback", "no such table"):
         assert word in process.err
-    if "--log-json" in settings:
+    if "--log-json" in flags:
         for line in map(json.loads, process.err.splitlines()):
             named = UUID.search(line["message"])
             assert named is None or line["task"] == named[0]
+            assert line["logger"] != "crawler.worker" or "request" not in line  # of which it is long after
     else:
         assert all(re.match(r"\d{4}-\d\d-\d\dT\S+Z \w+ \S+ |    ", line) for line in process.err.splitlines())
 

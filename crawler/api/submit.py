@@ -15,6 +15,7 @@ from crawler.api.summaries import location, summary_of
 from crawler.batch import BatchReader
 from crawler.errors import InputError
 from crawler.inputs import InputFormat, open_reader
+from crawler.logs import note
 from crawler.models import Idempotency, Outcome, Task, Webhook, Where
 from crawler.options import task_choices
 from crawler.registry import Registry
@@ -150,6 +151,7 @@ def _key(request: web.Request) -> str | None:
 
 async def _replay(request: web.Request, task: Task, upload: _Upload) -> web.Response:
     """Answer a request that was answered before, or say that it is another one."""
+    note(task=task.id)
     if task.idempotency is None or await upload.digest() != task.idempotency.digest:
         raise web.HTTPConflict(text=f"{_KEY}: belongs to another request, which made task {task.id}")
     quotas = request.app[STATE].quotas.headers(task.owner)
