@@ -13,7 +13,6 @@ __all__ = ["Health"]
 
 log = logging.getLogger(__name__)
 
-_KEPT: Final = 1.0  # seconds for which an answer is given again: strangers may ask as often as they like
 _LATE: Final = 2.0  # seconds that the event loop may be late
 
 
@@ -26,6 +25,7 @@ class Health:
         lag: How late the event loop was of late, in seconds.
         is_stopping: Whether the service is about to end.
         patience: Seconds in which the registry has to answer.
+        kept: Seconds for which its answer is given again: strangers may ask as often as they like.
     """
 
     def __init__(
@@ -36,12 +36,14 @@ class Health:
         lag: Callable[[], float],
         is_stopping: Callable[[], bool],
         patience: float = 2.0,
+        kept: float = 1.0,
     ) -> None:
         self._registry = registry
         self._has_resolver = has_resolver
         self._lag = lag
         self._is_stopping = is_stopping
         self._patience = patience
+        self._kept = kept
         self._trying: asyncio.Future[str | None] | None = None
         self._looking: asyncio.Future[str | None] | None = None
         self._looked = 0.0  # loop time
@@ -61,7 +63,7 @@ class Health:
     async def troubles(self) -> dict[str, str | None]:
         """What is wrong with each part, in words that tell a stranger nothing; None if nothing is."""
         now = asyncio.get_running_loop().time()
-        if self._looking is None or (self._looking.done() and now - self._looked > _KEPT):
+        if self._looking is None or (self._looking.done() and now - self._looked > self._kept):
             self._looking = asyncio.ensure_future(self._look())
         return {
             "store": await asyncio.shield(self._looking),

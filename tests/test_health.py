@@ -13,6 +13,7 @@ from aiohttp import web
 
 import crawler
 from crawler import MemoryRegistry, Options, ProbeResult, Registry, ServiceOptions
+from crawler.api.openapi import DOCUMENT
 from crawler.errors import StoreDamaged
 from crawler.health import Health
 from crawler.lag import Lag
@@ -43,8 +44,9 @@ async def trouble(registry: Registry) -> str | None:
         return (await health.troubles())["store"]
 
 
-def all_on_disk(path: Path) -> None:
+async def all_on_disk(registry: Registry, path: Path) -> None:
     """Leave nothing in the log beside the file."""
+    await registry.size()  # which waits until nothing is done in the background any more
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
     connection.close()
@@ -110,6 +112,13 @@ async def test_a_service_that_works_is_ready() -> None:
         assert await readiness(client) == (200, {"ready": True, "checks": checks})
 
 
+async def test_the_document_says_what_is_said_when_it_is_not_ready() -> None:
+    document = crawler.create_app()[DOCUMENT].content
+    content = document["paths"]["/readyz"]["get"]["responses"]["503"]["content"]
+    assert content["application/problem+json"]["schema"] == {"$ref": "#/components/schemas/Unready"}
+    assert document["components"]["schemas"]["Unready"]["required"][-2:] == ["ready", "checks"]
+
+
 async def test_a_service_that_is_about_to_end_is_not_ready_but_healthy() -> None:
     async with serving(crawler.create_app(Options(dns=("127.0.0.1",)))) as client:
         assert client.app is not None
@@ -148,7 +157,7 @@ async def test_a_file_is_well_before_and_after_it_is_used(registry: SqliteRegist
 
 
 async def test_a_file_that_became_something_else_is_damaged(registry: SqliteRegistry, tmp_path: Path) -> None:
-    all_on_disk(tmp_path / "tasks.db")
+    await all_on_disk(registry, tmp_path / "tasks.db")
     with (tmp_path / "tasks.db").open("r+b") as file:
         file.write(b"no database")
     assert await trouble(registry) == "is damaged"
@@ -160,7 +169,7 @@ async def test_once_something_could_not_be_read_a_file_is_damaged(registry: Sqli
     task = await registry.submit(urls, Options())
     found = [ProbeResult(seq=seq, url=url, timestamp=1, outcome="ok") for seq, url in enumerate(urls)]
     await registry.record(task.id, found)
-    all_on_disk(path)
+    await all_on_disk(registry, path)
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * (path.stat().st_size - 4096))  # all but the first page
@@ -187,7 +196,30 @@ async def main():
             except OSError:
                 pass
         assert await trouble(registry) == "has no space left"
+        os.truncate(folder / "ballast", os.stat(folder / "ballast").st_size - 2**19)
+        assert await trouble(registry) == "has no space left", "what is left is not enough"
         (folder / "ballast").unlink()
+        assert await trouble(registry) is None
+    print('"as it should be"')
+
+uvloop.run(main())
+"""
+NO_QUOTA = """
+import asyncio, resource, sys, uvloop
+from pathlib import Path
+from crawler.stores.sqlite import SqliteRegistry
+from tests.test_health import trouble
+
+async def main():
+    path = Path(sys.argv[1], "tasks.db")
+    async with SqliteRegistry(path) as registry:
+        for _ in range(10):
+            assert await trouble(registry) is None
+        size = Path(f"{path}-wal").stat().st_size
+        assert size > 2**15, "or other files would be too long first"
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        assert await trouble(registry) in ("cannot be written to", "has no space left")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         assert await trouble(registry) is None
     print('"as it should be"')
 
@@ -213,7 +245,14 @@ uvloop.run(main())
 
 
 @pytest.mark.skipif(not can_unshare(), reason="needs `unshare --mount`")
-@pytest.mark.parametrize("program", [pytest.param(FULL, id="full"), pytest.param(READ_ONLY, id="read-only")])
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(FULL, id="full"),
+        pytest.param(NO_QUOTA, id="no bytes allowed"),
+        pytest.param(READ_ONLY, id="read-only"),
+    ],
+)
 async def test_what_befalls_a_disk_is_said_and_passes(program: str, tmp_path: Path) -> None:
     script = 'mount -t tmpfs -o size=4m none "$1" && exec "$2" -c "$3" "$1"'
     command = ["unshare", "-rm", "sh", "-c", script, "sh", str(tmp_path), sys.executable, program]
@@ -236,9 +275,10 @@ class Slow(MemoryRegistry):
 
 async def test_a_store_that_does_not_answer_is_waited_for_once() -> None:
     registry = Slow()
-    async with health_of(registry, patience=0.01) as health:
+    async with health_of(registry, patience=0.01, kept=0.0) as health:
         for _ in range(3):
             assert (await health.troubles())["store"] == "does not answer"
+            await asyncio.sleep(0.01)
         assert registry.asked == 1
 
 
@@ -248,8 +288,19 @@ async def test_who_asks_at_once_or_soon_after_is_given_the_same_answer() -> None
         asking = [asyncio.ensure_future(health.troubles()) for _ in range(100)]
         await asyncio.sleep(0)
         registry.gate.set()
-        assert {answer["store"] for answer in await asyncio.gather(*asking, health.troubles())} == {None}
+        assert {answer["store"] for answer in await asyncio.gather(*asking)} == {None}
+        assert (await health.troubles())["store"] is None
         assert registry.asked == 1
+
+
+async def test_an_answer_does_not_hold_for_ever() -> None:
+    registry = Slow()
+    registry.gate.set()
+    async with health_of(registry, kept=0.0) as health:
+        await health.troubles()
+        await asyncio.sleep(0.01)
+        await health.troubles()
+        assert registry.asked == 2
 
 
 async def test_who_gives_up_takes_the_answer_from_nobody() -> None:

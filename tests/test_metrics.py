@@ -262,6 +262,19 @@ async def test_a_service_that_is_mounted_counts_its_own() -> None:
     assert [(each.labels["route"], each.value) for each in found["crawler_http_requests"].samples] == [("/tasks", 1)]
 
 
+async def test_what_those_around_it_answer_is_not_counted() -> None:
+    @web.middleware
+    async def closed(request: web.Request, handler: Any) -> web.Response:
+        return web.Response(status=503) if request.path == "/crawler/tasks" else await handler(request)
+
+    root = web.Application(middlewares=[closed])
+    root.add_subapp("/crawler", crawler.create_app())
+    async with serving(root) as client:
+        async with client.get("/crawler/tasks") as response:
+            assert response.status == 503
+        assert (await families(client, "/crawler/metrics"))["crawler_http_requests"].samples == []
+
+
 async def test_what_is_mounted_in_it_is_answered_as_ever() -> None:
     async def hello(_: web.Request) -> web.Response:
         return web.Response(text="hello")
