@@ -174,7 +174,8 @@ class Exchange:
         request = self._server.request_factory(message, self._body, self._protocol, self._writer, task)
         if scope.get("scheme", "http") != "http":
             request = request.clone(scheme=scope["scheme"])
-        request[ROOT_PATH] = URL.build(path=scope.get("root_path", "")).raw_path
+        if root := scope.get("root_path"):
+            request[ROOT_PATH] = URL.build(path=root.rstrip("/")).raw_path
         return request
 
 

@@ -177,6 +177,14 @@ _RUNNING: Final = '"status":"running"'
 SERVERS: Final = {
     "make run": (["-m", "crawler", "--port", "0"], "7777"),
     "python examples/mounted.py 8080": (["examples/mounted.py", "0"], "8080"),
+    # uvicorn tells on standard error where it listens.
+    "python examples/hosted.py 8080": (
+        [
+            "-c",
+            "import os, runpy, sys; os.dup2(1, 2); sys.argv = ['', '0']; runpy.run_path('examples/hosted.py')",
+        ],
+        "8080",
+    ),
 }
 
 
@@ -321,6 +329,7 @@ def _canonical(line: str) -> str:
 
 def _steady(line: str) -> str:
     line = re.sub(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", "DATE", line)
+    line = re.sub(r"process \[\d+\]", "process [PID]", line)
     line = re.sub(r"\b\d{10}(\.\d+)?\b", "SECONDS", line)
     line = re.sub(r"(?<=/)\d+(\.\d+)+", "VERSION", line)
     return re.sub(r"(?<![\w.])\d+\.\d+(?![\w.])", "MS", line)

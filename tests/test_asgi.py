@@ -127,6 +127,7 @@ async def test_a_request_is_as_the_server_saw_it() -> None:
         ("/api/v1/tasks", "", 200, "/api/v1/tasks"),
         ("/in/here/api/v1/tasks", "/in/here", 200, "/in/here/api/v1/tasks"),
         ("/api/v1/tasks", "/in", 200, "/in/api/v1/tasks"),  # by older versions of ASGI
+        ("/in/api/v1/tasks", "/in/", 200, "/in/api/v1/tasks"),
         ("/a b/api/v1/tasks", "/a b", 200, "/a%20b/api/v1/tasks"),
         ("/api/v1/tasks/", "", 404, ""),
         ("/in", "/in", 404, ""),
