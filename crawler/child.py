@@ -71,6 +71,9 @@ class _Batch:
         if orders.asks_load:
             self._writer.write(frame(Report(load=await self._prober.load())))
             return
+        if orders.drain is not None:
+            await self._prober.drain(orders.drain)
+            return
         assert orders.options is not None
         note(**orders.about)
         options = self._prober.options.resumed(orders.options)
@@ -104,6 +107,7 @@ class _Batch:
             else:
                 self._due().moved.append((probe.target.seq, probe.host, pickle.dumps(probe)))
             await self._writer.drain()
+        self._due().is_last = True
 
     def _is_ours(self, host: str) -> bool:
         return self._charge.index in (ALONE, owner(host, self._charge.size))

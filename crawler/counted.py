@@ -44,6 +44,15 @@ class Counted:
         """What makes the requests of who probes with such options."""
         return self._prober.transport_for(options)
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether it begins no more requests."""
+        return self._prober.is_draining
+
+    async def drain(self, seconds: float) -> None:
+        """Begin no more requests; those under way have so many seconds."""
+        await self._prober.drain(seconds)
+
     async def load(self) -> Load:
         """How busy it is."""
         return await self._prober.load()

@@ -1,12 +1,15 @@
 """Who runs workers: here, the event loop of this process."""
 
 import asyncio
+from typing import Final
 
 from crawler.prober import Prober
 from crawler.registry import Registry
 from crawler.worker import worker
 
 __all__ = ["LocalEngine"]
+
+_RECORDING: Final = 3.0  # seconds for the store to take in what was found
 
 
 class LocalEngine:
@@ -32,6 +35,15 @@ class LocalEngine:
             future.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
         self._workers.pop(task_id, None)
+
+    async def drain(self, seconds: float) -> None:
+        """Have no more probes begun; those under way have so many seconds, and what they find is recorded.
+
+        The Tasks stay as far as they are. Of one that is started now, nothing is probed.
+        """
+        await self._prober.drain(seconds)
+        if workers := [future for workers in self._workers.values() for future in workers]:
+            await asyncio.wait(workers, timeout=_RECORDING)
 
     async def close(self) -> None:
         """Stop all work."""

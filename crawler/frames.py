@@ -31,6 +31,7 @@ class Orders(msgspec.Struct, omit_defaults=True):
         about: What lines of the log are about, in the first frame as well.
         is_last: Whether no more lines come; moved probes still may.
         asks_load: Whether nothing is to be probed, but to be told how busy the child is.
+        drain: Alone on a connection: no more requests begin, for whomever; those under way have so many seconds.
     """
 
     options: Options | None = None
@@ -39,6 +40,7 @@ class Orders(msgspec.Struct, omit_defaults=True):
     is_last: bool = False
     asks_load: bool = False
     about: Mapping[str, str] = {}
+    drain: float | None = None
 
 
 class Report(msgspec.Struct, omit_defaults=True):
@@ -49,12 +51,14 @@ class Report(msgspec.Struct, omit_defaults=True):
         results: The verdicts.
         moved: Probes that go on at another host: position, host, and the probe, pickled.
         load: How busy the child is, if that was asked.
+        is_last: Whether that was all, after a drain.
     """
 
     begun: list[int] = []
     results: list[ProbeResult] = []
     moved: list[tuple[int, str, bytes]] = []
     load: Load | None = None
+    is_last: bool = False
 
 
 def frame(content: Orders | Report) -> bytes:

@@ -36,7 +36,8 @@ class _Share:
 class Lane(Generic[T]):
     """`put` items while there is `room`, `seal` after the last, and iterate for those that are finished.
 
-    They come as they finish. Leaving the context stops what is in flight.
+    They come as they finish. Leaving the context stops what is in flight. Once the throttle drains, the lane ends with
+    those whose turns were under way, and that did not need another.
 
     Args:
         throttle: Whose slots to use.
@@ -65,8 +66,10 @@ class Lane(Generic[T]):
         self._sealed = False
         self._hurries = False
         self._closed = False
+        self._is_cut = False
         self._changed = asyncio.Event()  # for the reader of the lane
         self._has_room = asyncio.Event()  # for its feeder
+        throttle.enter(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -121,7 +124,7 @@ class Lane(Generic[T]):
 
     async def __anext__(self) -> T:
         while not self._finished:
-            if self._sealed and not self._unfinished:
+            if (self._sealed and not self._unfinished) or (self._throttle.is_draining and not self._running):
                 raise StopAsyncIteration
             self._changed.clear()
             await self._changed.wait()
@@ -131,6 +134,16 @@ class Lane(Generic[T]):
     def parked(self) -> None:
         """A ready queue has found its host full: there is room to read on for others."""
         self._has_room.set()
+
+    def wake(self) -> None:
+        """No more turns begin: the lane may be at its end."""
+        self._changed.set()
+
+    def cut(self) -> None:
+        """End the turns that are under way; their items do not finish."""
+        self._is_cut = True  # what a turn says when it is cut off is no verdict
+        for task in self._running:
+            task.cancel()
 
     def start(self, queue: Queue[T]) -> None:
         """Begin the turn of a queue's first item; the throttle has taken its slot."""
@@ -152,7 +165,7 @@ class Lane(Generic[T]):
     def _ended(self, task: asyncio.Task[bool], item: T, host: Host) -> None:
         self._running.discard(task)
         self._throttle.release(host)
-        if not self._closed:
+        if not self._closed and not self._is_cut:
             if self._is_limited:
                 self._uncount(host.name)
             if task.cancelled() or task.result():
@@ -164,6 +177,8 @@ class Lane(Generic[T]):
                 self._queue(item)
             self._look_again_if_alone()
             self._has_room.set()
+        if self._throttle.is_draining:
+            self.wake()
         self._throttle.pump()
 
     def _wants_more(self) -> bool:

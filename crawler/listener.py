@@ -10,21 +10,20 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
-from crawler.errors import InputError
 from crawler.uploads import HANDLER_ARGS
 
-__all__ = ["Listener", "Site", "server_tls"]
+__all__ = ["Listener", "Site"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Factory = Callable[[], asyncio.Protocol]
 
 _LOOKS: Final = 4  # at every connection within the shortest time that may have passed
 _RATE: Final = 500  # bytes a second of a body, at least: what servers usually ask for
@@ -44,7 +43,9 @@ class Listener:
 
     def __init__(self, patience: float, most: int) -> None:
         self.patience = patience
+        self.is_draining = False
         self._most = most
+        self._left = asyncio.Event()
         self._open: dict[asyncio.BaseTransport, _Connection] = {}  # oldest first
 
     async def __aenter__(self) -> Self:
@@ -57,7 +58,7 @@ class Listener:
         self._watching.cancel()
         await asyncio.gather(self._watching, return_exceptions=True)
 
-    def wrapped(self, make: Factory) -> Factory:
+    def wrapped(self, make: Callable[[], web.RequestHandler]) -> Callable[[], asyncio.Protocol]:
         """What makes a watched protocol for each connection, around one of these."""
         return lambda: _Connection(self, make())
 
@@ -69,12 +70,33 @@ class Listener:
             return await handler(request)
         connection.begin(request)
         try:
-            return await handler(request)
+            response = await handler(request)
+            if self.is_draining and response.prepared:  # too late for `say_close`
+                connection.inner.close()
+            return response
         finally:
             connection.end()
 
+    async def say_close(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Say of an answer that is the last one, as aiohttp's `on_response_prepare`."""
+        if self.is_draining:
+            response.force_close()
+            response.headers[hdrs.CONNECTION] = "close"
+
+    async def drain(self, seconds: float) -> None:
+        """Have every connection end with the answer that is due on it, for so many seconds at most."""
+        self.is_draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*(each.leave(seconds) for each in list(self._open.values()) if each.is_idle))
+                while self._open:
+                    self._left.clear()
+                    await self._left.wait()
+
     def admit(self, transport: asyncio.Transport, connection: "_Connection") -> bool:
         """Make room for one more connection, if there is any."""
+        if self.is_draining:
+            return False
         if len(self._open) >= self._most:
             now = asyncio.get_running_loop().time()
             slow = (other for other in self._open.values() if other.can_go(now))
@@ -87,6 +109,7 @@ class Listener:
     def forget(self, transport: asyncio.BaseTransport) -> None:
         """Take note that a connection has ended."""
         self._open.pop(transport, None)
+        self._left.set()
 
     async def _watch(self) -> None:
         while True:
@@ -97,11 +120,15 @@ class Listener:
 
 
 class _Connection(asyncio.Protocol):
-    """Hands everything on to aiohttp's protocol."""
+    """Hands everything on to aiohttp's protocol.
 
-    def __init__(self, listener: Listener, inner: asyncio.Protocol) -> None:
+    Attributes:
+        inner: That protocol.
+    """
+
+    def __init__(self, listener: Listener, inner: web.RequestHandler) -> None:
         self._listener = listener
-        self._inner = inner
+        self.inner = inner
         self._now = asyncio.get_running_loop().time
         self._request: web.Request | None = None
         self._received = 0  # bytes since then
@@ -122,11 +149,23 @@ class _Connection(asyncio.Protocol):
         """Since when it waits for its client, if it does."""
         return self._stuck or self._since
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is due to be answered."""
+        return self._request is None and not (self._waits_for_head and self._received)
+
+    async def leave(self, patience: float) -> None:
+        """End a connection that is idle; what is still to be sent is sent."""
+        self.inner.close()
+        await self.inner.shutdown(patience)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._is_admitted = self._listener.admit(self._transport, self)
         if self._is_admitted:
-            self._inner.connection_made(transport)
+            self.inner.connection_made(transport)
+        elif self._listener.is_draining:  # its handshake took longer than the listening
+            self._transport.close()
         else:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections; try again", _LATER)
 
@@ -135,25 +174,26 @@ class _Connection(asyncio.Protocol):
             if self._request is None and not self._waits_for_head:
                 self._waits_for_head, self._since = True, self._now()
             self._received += len(data)
-            self._inner.data_received(data)
+            self.inner.data_received(data)
 
-    def eof_received(self) -> bool | None:
-        return self._inner.eof_received() if self._is_admitted else None
+    def eof_received(self) -> None:
+        if self._is_admitted:
+            self.inner.eof_received()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._listener.forget(self._transport)
         if self._is_admitted:
-            self._inner.connection_lost(error)
+            self.inner.connection_lost(error)
 
     def pause_writing(self) -> None:
         self._stuck = self._now()
         if self._is_admitted:
-            self._inner.pause_writing()
+            self.inner.pause_writing()
 
     def resume_writing(self) -> None:
         self._stuck = None
         if self._is_admitted:
-            self._inner.resume_writing()
+            self.inner.resume_writing()
 
     def begin(self, request: web.Request) -> None:
         """Take note that a request's head has come."""
@@ -265,32 +305,6 @@ class Site(web.BaseSite):
         )
         for listening in self._server.sockets:  # those of its connections inherit it
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
-
-
-def server_tls(cert: str | None, key: str | None) -> ssl.SSLContext | None:
-    """What a service needs to speak TLS; None if it is not to.
-
-    Raises:
-        InputError: The files cannot be read, or are not a certificate and its key.
-    """
-    if cert is None:
-        if key is not None:
-            raise InputError("--tls-key needs --tls-cert too", key)
-        return None
-    for path in (cert, key or cert):
-        try:
-            with open(path, "rb"):  # noqa: PTH123 - it is read by OpenSSL, which does not say which file it cannot find
-                pass
-        except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror}", path) from None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(cert, key, password="")  # so that nobody is asked for it
-    except ssl.SSLError as error:
-        reason = (error.reason or "not PEM").replace("_", " ").lower()
-        raise InputError(f"is no certificate with its key: {reason}", cert) from None
-    return context
 
 
 def _problem(status: HTTPStatus, detail: str) -> bytes:

@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, 
 from typing import Any, Final, Protocol
 
 from crawler.bodies import ENCODINGS
+from crawler.errors import Stopping
+from crawler.habits import Habits
 from crawler.lane import Lane
 from crawler.models import Answer, ProbeError, ProbeResult
 from crawler.options import Options
@@ -26,9 +28,7 @@ _FREE_RETRIES: Final = 100  # before a batch's retry budget counts
 _ROBOTS_WAIT: Final = 0.1  # seconds until it is looked again whether a robots.txt has come
 _ROBOTS_REDIRECTS: Final = 5
 _ROBOTS_PATIENCE: Final = 30.0  # seconds for a robots.txt: while it comes, no other Task asks its host either
-_ENOUGH: Final = 3  # HEADs that failed where GET passed
 _SHORTAGES: Final = frozenset({"local.descriptors", "local.ports", "local.memory"})  # fewer requests at once help
-_REMEMBERED: Final = 10_000  # hosts of which habits are known
 _ROBOTS_KEPT: Final = 16  # caches of rules, for so many ways to ask for them
 
 
@@ -60,7 +60,11 @@ class Prober(Protocol):
     """Turns targets into results."""
 
     async def probe(self, target: Target, options: Options | None = None) -> ProbeResult:
-        """Probe one target."""
+        """Probe one target.
+
+        Raises:
+            Stopping: It would take a request that `drain` has not begin any more.
+        """
 
     def probe_many(
         self, targets: Iterable[Target] | AsyncIterable[Target], options: Options | None = None
@@ -76,6 +80,16 @@ class Prober(Protocol):
     async def load(self) -> Load:
         """How busy it is."""
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether `drain` was called, so that what is probed may end before all of it is done."""
+
+    async def drain(self, seconds: float) -> None:
+        """Begin no more requests, and let those under way come to their verdict for so many seconds at most.
+
+        Each `probe_many` ends with what was found by then.
+        """
+
 
 class HttpProber:
     """The prober of one process, whose slots are shared by all who probe with it.
@@ -90,14 +104,14 @@ class HttpProber:
         self.options = options
         self.transport_for = transport_for
         self.throttle = throttle
-        self.habits = _Habits()
+        self.habits = Habits()
         self._robots: OrderedDict[tuple[object, ...], Robots] = OrderedDict()
 
     async def probe(self, target: Target, options: Options | None = None) -> ProbeResult:
         """Probe one target; it takes its turn among all others."""
         async for result in self.probe_many([target], options):
             return result
-        raise AssertionError("a lane ended without its only item")
+        raise Stopping("the probe cannot be made any more")
 
     async def probe_many(
         self, targets: Iterable[Target] | AsyncIterable[Target], options: Options | None = None
@@ -109,7 +123,8 @@ class HttpProber:
             try:
                 async for probe in lane:
                     yield probe.result
-                await feeder  # raises what the caller's iterable raised
+                if not self.is_draining:  # else it may wait for room that nobody makes any more
+                    await feeder  # raises what the caller's iterable raised
             finally:
                 feeder.cancel()
                 await asyncio.gather(feeder, return_exceptions=True)
@@ -121,6 +136,15 @@ class HttpProber:
     def batch(self, options: Options) -> "Batch":
         """What works on the probes of one caller."""
         return Batch(self, options)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether no more requests begin."""
+        return self.throttle.is_draining
+
+    async def drain(self, seconds: float) -> None:
+        """Begin no more requests; those under way have so many seconds."""
+        await self.throttle.drain(seconds)
 
     def robots_for(self, options: Options) -> Robots | None:
         """The rules known to those who ask for them in the same way; None if they are not asked for.
@@ -277,27 +301,6 @@ class Batch:
         if cookie := probe.cookie_for(probe.url):
             headers = [*headers, ("Cookie", cookie)]
         return headers
-
-
-class _Habits:
-    """Which hosts keep failing HEAD and passing GET: they are asked with GET at once."""
-
-    def __init__(self) -> None:
-        self._refusals: OrderedDict[str, int] = OrderedDict()
-
-    def refuses_head(self, host: str) -> bool:
-        """Whether HEAD has failed there so often, and GET has not, that HEAD is not worth a request."""
-        return self._refusals.get(host, 0) >= _ENOUGH
-
-    def learn(self, host: str, method: str) -> None:
-        """Count a GET that passed where HEAD had failed; a HEAD that passes proves the contrary."""
-        if method == "HEAD":
-            self._refusals.pop(host, None)
-        else:
-            self._refusals[host] = self._refusals.get(host, 0) + 1
-            self._refusals.move_to_end(host)
-            if len(self._refusals) > _REMEMBERED:
-                self._refusals.popitem(last=False)
 
 
 def _headers(options: Options, given: dict[str, str]) -> list[tuple[str, str]]:

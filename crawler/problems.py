@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from crawler.batch import NotJson
-from crawler.errors import InputError, StoreError, StoreFull, TaskNotFound
+from crawler.errors import InputError, Stopping, StoreError, StoreFull, TaskNotFound
 
 __all__ = ["answer_problems"]
 
@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _LATER: Final = {"Retry-After": "30"}  # seconds until a store may do again what it cannot do now
+_NEXT_START: Final = {"Retry-After": "5"}
 _OF_TEXT: Final = {"Content-Type", "Content-Length"}  # what an error's own body has, which is not sent
 
 
@@ -45,6 +46,8 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
             raise
         telling = {name: value for name, value in error.headers.items() if name not in _OF_TEXT}
         return problem(error.status, error.text or error.reason, telling)
+    except Stopping:
+        return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the service is stopping; try again later", _NEXT_START)
     except StoreFull:
         log.exception("there is no space left")
         return problem(HTTPStatus.INSUFFICIENT_STORAGE, "there is no space left to keep it", _LATER)

@@ -6,7 +6,6 @@
 import asyncio
 import ipaddress
 import logging
-import signal
 import sys
 import warnings
 from collections import OrderedDict
@@ -27,8 +26,9 @@ from crawler.compose import open_registry
 from crawler.errors import InputError, TaskNotFound
 from crawler.forwarded import Forwarded
 from crawler.inputs import open_reader
+from crawler.lifecycle import Supervisor, stop_signals
 from crawler.limits import clients_within_descriptors, collect_rarely
-from crawler.listener import Listener, Site, server_tls
+from crawler.listener import Listener, Site
 from crawler.logs import Settings, write_logs
 from crawler.metrics import METRICS, Metrics
 from crawler.models import FirstRecord, ProbeResult, Task
@@ -36,6 +36,7 @@ from crawler.options import Options, ServiceOptions
 from crawler.problems import answer_problems
 from crawler.registry import MemoryRegistry, Registry
 from crawler.state import STATE, State
+from crawler.tls import server_context
 from crawler.traffic import Traffic
 from crawler.uploads import HANDLER_ARGS, chunks, lines
 
@@ -46,7 +47,8 @@ Tasks = Mapping[str, Mapping[str, Any]]
 TASKS: Final[web.AppKey[Tasks]] = web.AppKey("TASKS", Mapping)
 
 _SWITCH: Final = 0.0005  # seconds until the loop's thread lets that of the store in, which needs it for an instant
-_SHUTDOWN: Final = 5.0  # seconds for answers under way when the service is stopped
+_ANSWERS: Final = 5.0  # seconds that answers under way have at least when the service is stopped
+_CUT: Final = 1.0  # seconds for those that have had their time, to end as they are
 _CLOSE: Final = 50_000  # records among which those of one URL stand
 
 
@@ -115,6 +117,8 @@ def run_service(
 ) -> None:
     """Serve until SIGINT or SIGTERM, and log to standard error, unless this program has logging set up already.
 
+    Then what is under way is finished, for `service.drain` seconds at most. A second signal ends the process at once.
+
     Args:
         host: Address to listen on.
         port: Port to listen on; 0 picks a free one.
@@ -138,7 +142,7 @@ def run_service(
         raise InputError("other machines can reach it, so it needs --token, --token-file or --allow-anonymous", host)
     sys.setswitchinterval(_SWITCH)
     collect_rarely()
-    tls = server_tls(service.tls_cert, service.tls_key)
+    tls = server_context(service.tls_cert, service.tls_key)
     uvloop.run(_serve(app, host, port, tls, announce))
 
 
@@ -236,23 +240,26 @@ def _is_loopback(host: str) -> bool:
 async def _serve(
     app: web.Application, host: str, port: int, tls: SSLContext | None, announce: Callable[[str], None]
 ) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     state = app[STATE]
     service = state.service
     most = clients_within_descriptors(service.max_connections, state.options.concurrency)
     listener = Listener(service.receive_timeout, most)
     app.middlewares.insert(0, listener.middleware)
-    runner = web.AppRunner(app, shutdown_timeout=_SHUTDOWN)
-    await runner.setup()
-    try:
-        async with listener:
-            await Site(runner, listener, (host, port), keep_alive=service.keep_alive, ssl_context=tls).start()
-            scheme = "http" if tls is None else "https"
-            announce(f"{scheme}://{f'[{host}]' if ':' in host else host}:{runner.addresses[0][1]}")
-            await stop.wait()
-        for number in (signal.SIGINT, signal.SIGTERM):  # a second one ends it at once
-            asyncio.get_running_loop().remove_signal_handler(number)
-    finally:
-        await runner.cleanup()
+    app.on_response_prepare.append(listener.say_close)
+    runner = web.AppRunner(app, shutdown_timeout=_CUT)
+    with stop_signals() as stop:
+        async with Supervisor() as supervisor:
+            await runner.setup()
+            try:
+                async with listener:
+                    site = Site(runner, listener, (host, port), keep_alive=service.keep_alive, ssl_context=tls)
+                    await site.start()
+                    scheme = "http" if tls is None else "https"
+                    announce(f"{scheme}://{f'[{host}]' if ':' in host else host}:{runner.addresses[0][1]}")
+                    supervisor.tell("READY=1")
+                    await stop.wait()
+                    supervisor.tell("STOPPING=1")
+                    await site.stop()
+                    await asyncio.gather(state.stop(), listener.drain(max(_ANSWERS, service.drain)))
+            finally:
+                await runner.cleanup()

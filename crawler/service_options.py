@@ -104,7 +104,15 @@ class ServiceOptions(Checked, frozen=True, kw_only=True):
     keep_alive: Annotated[
         float, Meta(gt=0, le=3600, description="Time for which a connection is kept without a request.", extra=_LIMITS)
     ] = 75.0
-
+    drain: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=15,
+            description="Time that probes and answers under way have when it is stopped.",
+            extra=_LIMITS,
+        ),
+    ] = 10.0
     tls_cert: Annotated[
         str | None,
         Meta(

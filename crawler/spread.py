@@ -9,11 +9,13 @@ import asyncio
 from asyncio import IncompleteReadError, StreamReader, StreamWriter
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from crawler.census import load_of
 from crawler.crew import ALONE, Crew, owner
+from crawler.errors import Stopping
 from crawler.frames import Orders, Report, frame, receive
 from crawler.logs import fields
 from crawler.models import ProbeError, ProbeResult
@@ -28,6 +30,7 @@ __all__ = ["SpreadProber"]
 _DEATHS: Final = 3  # of children at whose end a target was under way; then it is not probed any more
 _WINDOW: Final = 20_000  # targets that wait for children which are busy, before the others have to wait too
 _FRAME: Final = 200  # targets that are sent at once
+_ON_ITS_WAY: Final = 1.0  # seconds for what children have found in the end
 
 _LOST: Final = (ConnectionError, IncompleteReadError)
 """What a child that ends looks like."""
@@ -42,14 +45,16 @@ class SpreadProber:
     """
 
     def __init__(self, here: HttpProber, crew: Crew) -> None:
+        self.is_draining = False
         self._here = here
         self._crew = crew
+        self._batches: set[_Batch] = set()
 
     async def probe(self, target: Target, options: Options | None = None) -> ProbeResult:
         """Probe one target; it takes its turn among all others."""
         async for result in self.probe_many([target], options):
             return result
-        raise AssertionError("a batch ended without its only target")
+        raise Stopping("the probe cannot be made any more")
 
     async def probe_many(
         self, targets: Iterable[Target] | AsyncIterable[Target], options: Options | None = None
@@ -61,15 +66,39 @@ class SpreadProber:
         """
         ours = self._here.options
         options = ours if options is None else ours.resumed(options.checked())
+        if self.is_draining:
+            return
         async with _Batch(self._crew, options) as batch:
+            self._batches.add(batch)
             feeder = asyncio.ensure_future(_feed(batch, targets, options))
             try:
                 async for result in batch:
                     yield result
-                await feeder  # raises what the caller's iterable raised
+                if not self.is_draining:  # else it waits for room that nobody makes any more
+                    await feeder  # raises what the caller's iterable raised
             finally:
+                self._batches.discard(batch)
                 feeder.cancel()
                 await asyncio.gather(feeder, return_exceptions=True)
+
+    async def drain(self, seconds: float) -> None:
+        """Begin no more requests; those under way have so many seconds."""
+        self.is_draining = True
+        batches = list(self._batches)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds + _ON_ITS_WAY):
+                await asyncio.gather(
+                    *(self._drain(index, seconds) for index in range(self._crew.size)),
+                    *(batch.drain() for batch in batches),
+                )
+        for batch in batches:
+            batch.cut()
+
+    async def _drain(self, index: int, seconds: float) -> None:
+        """Tell a child; not behind what it has still to take in."""
+        _, writer = await self._crew.connect(index)
+        writer.write(frame(Orders(drain=seconds)))
+        writer.close()
 
     def transport_for(self, options: Options) -> Transport:
         """What makes the requests of who probes with such options."""
@@ -109,6 +138,7 @@ class _Batch:
         self.options = options
         self.crew = crew
         self.is_sealed = False
+        self.is_draining = False
         self.waiting = 0  # for children that are busy
         self._links: dict[int, _Link] = {}
         self._unfinished = 0
@@ -119,7 +149,7 @@ class _Batch:
         self._running: list[asyncio.Future[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._run(self._ask_doubtful())
+        self._doubting = self._run(self._ask_doubtful())
         return self
 
     async def __aexit__(
@@ -136,6 +166,8 @@ class _Batch:
 
     def go_on(self, host: str, work: _Work) -> None:
         """Have whose host it is work on it."""
+        if self.is_draining:
+            return
         index = owner(host, self.crew.size)
         if index not in self._links:
             self._links[index] = _Link(self, index)
@@ -164,9 +196,22 @@ class _Batch:
         for link in self._links.values():
             link.news.set()
 
+    async def drain(self) -> None:
+        """Have nothing more begun, and wait for what the children have under way."""
+        self.is_draining = True
+        self._doubting.cancel()  # what is under way there has cost children, and may take its time
+        for link in self._links.values():
+            link.news.set()
+        await asyncio.wait(self._running)
+
+    def cut(self) -> None:
+        """Wait no longer."""
+        for running in self._running:
+            running.cancel()
+
     async def room(self) -> None:
         """Wait until more targets are wanted."""
-        while self.waiting >= _WINDOW or len(self._finished) >= _WINDOW:
+        while self.is_draining or self.waiting >= _WINDOW or len(self._finished) >= _WINDOW:
             self._has_room.clear()
             await self._has_room.wait()
 
@@ -179,9 +224,12 @@ class _Batch:
 
     async def __anext__(self) -> ProbeResult:
         while not self._finished:
-            for running in self._running:
-                if running.done():
+            ended = [running for running in self._running if running.done()]
+            if not self.is_draining:
+                for running in ended:
                     running.result()
+            elif len(ended) == len(self._running):
+                raise StopAsyncIteration
             if self.is_sealed and not self._unfinished:
                 raise StopAsyncIteration
             self._changed.clear()
@@ -189,10 +237,11 @@ class _Batch:
         self._has_room.set()
         return self._finished.popleft()
 
-    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
         running = asyncio.ensure_future(coroutine)
         running.add_done_callback(lambda _: self._changed.set())
         self._running.append(running)
+        return running
 
     async def _ask_doubtful(self) -> None:
         """Probe what children may have ended of, each alone."""
@@ -244,25 +293,29 @@ class _Link:
         self.news.set()
 
     async def run(self) -> None:
-        """Send and receive, with one child after the other if they end."""
-        while True:
+        """Send and receive, with one child after the other if they end, until the batch drains."""
+        while not self._batch.is_draining:
             reader, writer = await self._batch.crew.connect(self._index)
             sending = asyncio.ensure_future(self._send(writer))
             try:
-                while True:
-                    self._take(await receive(reader, Report))
+                is_last = False
+                while not is_last:
+                    report = await receive(reader, Report)
+                    self._take(report)
+                    is_last = report.is_last
             except _LOST:
                 pass
             finally:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
                 writer.close()
-            self._begin_again()
+            if not self._batch.is_draining:
+                self._begin_again()
 
     async def _send(self, writer: StreamWriter) -> None:
         batch, options, has_said_last = self._batch, self._batch.options, False
         first = True
-        while True:
+        while not batch.is_draining:
             works = [self._backlog.popleft() for _ in range(min(len(self._backlog), _FRAME))]
             is_last = batch.is_sealed and not self._backlog and not has_said_last
             if works or is_last:
@@ -275,6 +328,8 @@ class _Link:
             else:
                 self.news.clear()
                 await self.news.wait()
+        if first:  # else the child would wait for it
+            writer.write(frame(_orders([], options, is_last=False)))
 
     def _take(self, report: Report) -> None:
         self._begun.update(report.begun)

@@ -1,5 +1,6 @@
 """What all handlers share: the Tasks, who works on them, and how they are begun and ended."""
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ from aiohttp import web
 from crawler.compose import open_prober
 from crawler.counted import Counted
 from crawler.engine import LocalEngine
-from crawler.errors import TransitionError
+from crawler.errors import Stopping, TransitionError
 from crawler.health import Health
 from crawler.lag import Lag
 from crawler.logs import note
@@ -43,7 +44,7 @@ class State:
         tally: What was probed.
         lag: How late the event loop is.
         health: What stands in the way.
-        is_stopping: Whether the service wants to end, so that nobody should wait for a Task any more.
+        is_stopping: Whether the service wants to end: nobody should wait for a Task any more, and nothing is begun.
     """
 
     engine: LocalEngine
@@ -66,6 +67,7 @@ class State:
             is_stopping=lambda: self.is_stopping,
         )
         self.is_stopping = False
+        self._stopped: asyncio.Future[None] | None = None
         self._begun: OrderedDict[str, tuple[float, int]] = OrderedDict()  # unix time, and lines done by then
 
     async def run(self, app: web.Application) -> AsyncIterator[None]:
@@ -87,15 +89,32 @@ class State:
                     task.options = self.options.resumed(task.options)
                     self._start(task)
             yield
+            await self.stop()
             await self.engine.close()
 
     async def let_go(self, app: web.Application) -> None:
-        """Answer who waits for a Task: the service is to end, as aiohttp's `on_shutdown` says."""
-        self.is_stopping = True
-        self.registry.wake()
+        """The application is to end, as aiohttp's `on_shutdown` says."""
+        self.stop()
+
+    def stop(self) -> asyncio.Future[None]:
+        """Begin nothing more, and answer who waits for a Task; returns at once.
+
+        Returns:
+            What is done once the probes under way are, or have had their time, and are recorded.
+        """
+        if self._stopped is None:
+            self.is_stopping = True
+            self.registry.wake()
+            self._stopped = asyncio.ensure_future(self.engine.drain(self.service.drain))
+        return self._stopped
 
     async def submit(self, lines: Lines, options: Options | None = None, **fields: Any) -> Task:
-        """Take a batch in and start work on it; `fields` are as in `Registry.submit`."""
+        """Take a batch in and start work on it; `fields` are as in `Registry.submit`.
+
+        Raises:
+            Stopping: The service wants to end. A batch that was begun before is still taken in, for the next start.
+        """
+        self._check_begins()
         task = await self.registry.submit(lines, options or self.options, **fields)
         note(task=task.id)
         self._webhooks.watch(task)
@@ -115,7 +134,12 @@ class State:
         await self.registry.delete(task.id)
 
     async def probe(self, url: str, options: Options) -> ProbeResult:
-        """Probe one URL, which takes its turn among those of all Tasks."""
+        """Probe one URL, which takes its turn among those of all Tasks.
+
+        Raises:
+            Stopping: The service wants to end.
+        """
+        self._check_begins()
         self.asked += 1
         try:
             return await self._prober.probe(Target.of(0, url), options)
@@ -133,6 +157,10 @@ class State:
         begun, done = self._begun[task.id]
         seconds = (task.finished or time.time()) - begun
         return (task.counts.done - done) / seconds if seconds > 0 else None
+
+    def _check_begins(self) -> None:
+        if self.is_stopping:
+            raise Stopping("the service is stopping")
 
     def _start(self, task: Task) -> None:
         self._begun[task.id] = (time.time(), task.counts.done)

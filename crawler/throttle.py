@@ -9,6 +9,7 @@ ten URLs behind a hundred thousand wait for about as long as ten.
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from crawler.pace import Pace
@@ -67,6 +68,12 @@ class Taker(Protocol):
     def parked(self) -> None:
         """Hear that a ready queue has to wait for its host."""
 
+    def wake(self) -> None:
+        """Hear that no more turns begin."""
+
+    def cut(self) -> None:
+        """End the turns that are under way; what they come to does not count."""
+
 
 class Host:
     """The slots of one host, and the queues that wait for one."""
@@ -117,6 +124,9 @@ class Throttle:
         self._limit = float(concurrency)
         self.per_host = per_host
         self.interval = interval
+        self.is_draining = False
+        self._lanes: set[Taker] = set()
+        self._is_quiet = asyncio.Event()
         self._hosts: dict[str, Host] = {}
         self._hurt: OrderedDict[str, Pace] = OrderedDict()
         self._rota: deque[Taker] = deque()  # lanes with a ready queue, in the order of their turns
@@ -175,7 +185,23 @@ class Throttle:
         waiting = sum(1 for host in hosts if host.queues)
         return Load(self.active, int(self._limit), waiting, sum(1 for host in hosts if host.pace.is_hurt(now)))
 
+    async def drain(self, seconds: float) -> None:
+        """Begin no more turns. Those under way have so many seconds; the ones that take longer are cut off."""
+        self.is_draining = True
+        for lane in list(self._lanes):
+            lane.wake()
+        if self.active:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._is_quiet.wait()
+        for lane in list(self._lanes):
+            lane.cut()
+
     # What lanes do.
+
+    def enter(self, lane: Taker) -> None:
+        """Get to know a lane."""
+        self._lanes.add(lane)
 
     def host(self, name: str) -> Host:
         """The slots of a host."""
@@ -193,7 +219,7 @@ class Throttle:
 
     def pump(self) -> None:
         """Hand out every slot that can be."""
-        while self._rota and self.active < self._limit:
+        while self._rota and self.active < self._limit and not self.is_draining:
             lane = self._rota.popleft()
             queue = lane.ready.popleft()
             if self._take(queue.host):
@@ -208,6 +234,7 @@ class Throttle:
 
     def leave(self, lane: Taker) -> None:
         """Forget a lane and the queues that it has ready."""
+        self._lanes.discard(lane)
         if lane.ready:
             lane.ready.clear()
             self._rota.remove(lane)
@@ -216,6 +243,8 @@ class Throttle:
         """Take a slot back and let the next queue of that host try."""
         host.active -= 1
         self.active -= 1
+        if self.is_draining and not self.active:
+            self._is_quiet.set()
         self.pass_on(host)
         self.forget(host)
 

@@ -6,11 +6,11 @@ from functools import cached_property, lru_cache
 from typing import Any, Final
 
 from crawler.certificates import Certificate, CertificateError, read_certificate
-from crawler.errors import OptionError
+from crawler.errors import InputError, OptionError
 from crawler.models import TLSInfo
 from crawler.options import Options
 
-__all__ = ["Contexts", "chain_problem", "client_context", "describe"]
+__all__ = ["Contexts", "chain_problem", "client_context", "describe", "server_context"]
 
 _VERIFY_X509_STRICT: Final = 0x20  # OpenSSL's X509_V_FLAG_X509_STRICT
 _NO_LOCAL_ISSUER: Final = 20  # X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
@@ -70,6 +70,32 @@ def describe(connection: ssl.SSLSocket | ssl.SSLObject) -> TLSInfo:
         not_after=certificate.not_after,
         days_left=int((certificate.not_after - time.time()) // 86400),
     )
+
+
+def server_context(cert: str | None, key: str | None) -> ssl.SSLContext | None:
+    """What a service needs to speak TLS; None if it is not to.
+
+    Raises:
+        InputError: The files cannot be read, or are not a certificate and its key.
+    """
+    if cert is None:
+        if key is not None:
+            raise InputError("--tls-key needs --tls-cert too", key)
+        return None
+    for path in (cert, key or cert):
+        try:
+            with open(path, "rb"):  # noqa: PTH123 - it is read by OpenSSL, which does not say which file it cannot find
+                pass
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", path) from None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(cert, key, password="")  # so that nobody is asked for it
+    except ssl.SSLError as error:
+        reason = (error.reason or "not PEM").replace("_", " ").lower()
+        raise InputError(f"is no certificate with its key: {reason}", cert) from None
+    return context
 
 
 def chain_problem(error: ssl.SSLCertVerificationError, connection: ssl.SSLSocket) -> str | None:

@@ -22,7 +22,10 @@ _PATIENCE: Final = 30.0  # seconds between two tries to record, at most
 
 
 async def worker(task_id: str, registry: Registry, prober: Prober) -> None:
-    """Bring a Task to its end. Cancelled, it leaves the Task as far as it is, for another worker to go on."""
+    """Bring a Task to its end.
+
+    Cancelled, or once the prober drains, it leaves the Task as far as it is, for another worker to go on.
+    """
     with about(task=task_id):
         await _work(task_id, registry, prober)
 
@@ -34,6 +37,10 @@ async def _work(task_id: str, registry: Registry, prober: Prober) -> None:
         async with aclosing(results), aclosing(_batches(results)) as batches:
             async for batch in batches:
                 await _insist(registry.record, task_id, batch)
+        task = registry.task(task_id)
+        if prober.is_draining and task.counts.done < task.total:
+            log.info("task %s is left at %d of %d, to go on at the next start", task_id, task.counts.done, task.total)
+            return
         await _insist(registry.finish, task_id, "ready")
         log.info("task %s is ready", task_id)
     except TaskNotFound:

@@ -90,6 +90,7 @@ async def serving_api(
     registry: Registry, service: ServiceOptions | None = None, *, by: type[TestServer] = TestServer, **options: Any
 ) -> AsyncIterator[Api]:
     """An application that may probe the site of the tests, which is on loopback."""
+    service = service or ServiceOptions(drain=0)
     app = crawler.create_app(Options(guard="any", **options), registry=registry, service=service)
     async with serving(app, by) as client:
         yield Api(client)

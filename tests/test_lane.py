@@ -493,3 +493,58 @@ async def test_whatever_the_limits_everything_ends(
     assert throttle.active == 0
     assert not throttle._hosts
     assert not throttle._rota
+
+
+# --- Draining ---
+
+
+async def test_a_drain_begins_no_turn_and_lets_those_in_flight_end() -> None:
+    works, throttle = Works(), Throttle(concurrency=2, per_host=2)
+    async with Lane(throttle, works.turn) as lane, Lane(throttle, works.turn) as empty:
+        pieces = fill(lane, [Piece("host") for _ in range(5)])
+        await settle()
+        draining = asyncio.ensure_future(throttle.drain(60))
+        assert [piece async for piece in empty] == []
+        fill(lane, [Piece("late")])
+        await settle()
+        assert works.started == pieces[:2]
+        assert not draining.done()
+        for piece in pieces:
+            piece.gate.set()
+        assert [piece async for piece in lane] == pieces[:2]
+        await draining
+        assert works.started == pieces[:2]
+    assert throttle.active == 0
+
+
+async def test_what_needs_another_turn_does_not_hold_a_drain() -> None:
+    works, throttle = Works(), Throttle(concurrency=2, per_host=2)
+    async with Lane(throttle, works.turn) as lane:
+        again, once = fill(lane, [Piece("host"), Piece("other")])
+        again.turns_left = 2
+        await settle()
+        draining = asyncio.ensure_future(throttle.drain(60))
+        again.gate.set()
+        once.gate.set()
+        assert [piece async for piece in lane] == [once]
+        await draining
+
+
+async def test_a_drain_cuts_off_what_takes_longer_and_heeds_no_verdict_of_it() -> None:
+    ended: list[Piece] = []
+
+    async def stubborn(piece: Piece) -> bool:
+        try:
+            await piece.gate.wait()
+        except asyncio.CancelledError:
+            ended.append(piece)
+        return True
+
+    throttle = Throttle(concurrency=2, per_host=2)
+    async with Lane(throttle, stubborn) as lane:
+        pieces = fill(lane, [Piece("host"), Piece("host")])
+        await settle()
+        await throttle.drain(0)
+        assert [piece async for piece in lane] == []
+    assert ended == pieces
+    assert throttle.active == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 from aiohttp import web
 
 import crawler
-from crawler import Options, Task
+from crawler import Options, ServiceOptions, Task
 from crawler.state import STATE, State
 from crawler.stores.sqlite import SqliteRegistry
 from tests.site import Site
@@ -18,7 +18,8 @@ def state_of(client: Client) -> State:
 
 
 def on(path: Path, **options: object) -> web.Application:
-    return crawler.create_app(Options(guard="any", **options), registry=SqliteRegistry(path))  # type: ignore[arg-type]
+    probing = Options(guard="any", **options)  # type: ignore[arg-type]
+    return crawler.create_app(probing, registry=SqliteRegistry(path), service=ServiceOptions(drain=0))
 
 
 async def until_done(state: State, task: Task, done: int) -> None:

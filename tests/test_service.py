@@ -40,7 +40,7 @@ async def client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 def open_app(registry: crawler.Registry | None = None) -> web.Application:
     """One that may probe the site of the tests, which is on loopback."""
-    service = ServiceOptions(max_body=32 * 2**20)
+    service = ServiceOptions(max_body=32 * 2**20, drain=0)
     return crawler.create_app(Options(guard="any"), registry=registry, service=service)
 
 

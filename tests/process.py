@@ -1,0 +1,127 @@
+"""The service in a process of its own, as a supervisor sees it."""
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+
+class Reply(NamedTuple):
+    """A whole answer, or what came of it."""
+
+    head: bytes
+    body: bytes
+
+    @property
+    def status(self) -> int:
+        return int(self.head.split()[1])
+
+
+class Served:
+    """`crawler serve` with some options, from `async with` on; killed where the block ends, if it still runs."""
+
+    def __init__(self, *arguments: str, port: int = 0, environment: Mapping[str, str] | None = None) -> None:
+        self._command = (sys.executable, "-m", "crawler", "serve", "--port", str(port), *arguments)
+        self._environment = {**os.environ, **(environment or {})}
+        self._callers: list[Caller] = []
+
+    async def __aenter__(self) -> Self:
+        self.process = await asyncio.create_subprocess_exec(
+            *self._command, env=self._environment, stdout=asyncio.subprocess.PIPE
+        )
+        assert self.process.stdout is not None
+        words = (await self.process.stdout.readline()).decode().split()
+        assert words[:3] == ["crawler", "serves", "on"], words
+        self.url = words[3].rstrip(".")
+        self.port = int(self.url.rpartition(":")[2])
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+        for caller in self._callers:
+            await caller.close()
+
+    async def stops(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send a signal, and return once it listens no more."""
+        self.process.send_signal(number)
+        with suppress(ConnectionError):
+            while True:
+                await (await self.connect()).close()
+
+    async def connect(self, tls: ssl.SSLContext | None = None) -> "Caller":
+        """A connection that is kept."""
+        name = None if tls is None else "localhost"
+        caller = Caller(*await asyncio.open_connection("127.0.0.1", self.port, ssl=tls, server_hostname=name))
+        self._callers.append(caller)
+        return caller
+
+    async def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> Reply:
+        """One request on a connection of its own."""
+        caller = await self.connect()
+        try:
+            await caller.send(request(method, path, body, **headers))
+            return await caller.reply()
+        finally:
+            await caller.close()
+
+
+class Caller:
+    """A client with one connection, of which it sees every byte."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def reply(self) -> Reply:
+        """One whole answer with a length.
+
+        Raises:
+            EOFError, ConnectionError: It ended before; `partial` of the former has what came.
+        """
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        return Reply(head, await self._reader.readexactly(int(field(head, b"content-length"))))
+
+    async def rest(self) -> bytes:
+        """All that comes until the connection ends."""
+        return await self._reader.read()
+
+    async def start_tls(self, tls: ssl.SSLContext) -> None:
+        """Make the handshake that this connection has not made."""
+        await self._writer.start_tls(tls, server_hostname="localhost")
+
+    async def close(self) -> None:
+        self._writer.close()
+        with suppress(ConnectionError, ssl.SSLError):
+            await self._writer.wait_closed()
+
+
+def request(method: str, path: str, body: bytes = b"", **headers: Any) -> bytes:
+    """A request as bytes."""
+    fields = {"Host": "localhost", "Content-Length": len(body), **headers}
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
+    return f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
+
+
+def field(head: bytes, name: bytes) -> bytes:
+    """A header of an answer, empty if it has none."""
+    return next((line.partition(b":")[2].strip() for line in head.split(b"\r\n") if line.lower().startswith(name)), b"")
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
