@@ -17,8 +17,9 @@ help: ## list these targets
 run: $(VENV)/.run ## serve; ARGS='...' goes to the command
 	$(BIN)/python -m crawler $(ARGS)
 
+# All tests share the cores. Those that ARGS choose run in one process, which begins sooner and knows --pdb.
 test: $(VENV)/.dev system ## run the tests; ARGS='...' goes to pytest
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(or $(ARGS),-n auto --dist worksteal)
 
 check: $(VENV)/.dev ## run the linters, then the tests
 	$(BIN)/ruff check

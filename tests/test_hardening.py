@@ -533,7 +533,7 @@ async def test_a_client_that_takes_nothing_in_makes_room_for_others() -> None:
     app = crawler.create_app(Options(guard="any"), service=service)
     async with listening(service, app) as port:
         async with ClientSession(f"http://127.0.0.1:{port}") as session:
-            urls = [f"no url {number:0100}" for number in range(20_000)]  # more than fits into the buffers between us
+            urls = [f"no url {number:01000}" for number in range(10_000)]  # more than fits into the buffers between us
             async with session.post("/submit", data=io.BytesIO(json.dumps({"urls": urls}).encode())) as response:
                 task = (await response.json())["task_id"]
             async with session.get(f"/api/v1/tasks/{task}", params={"wait": 60}) as response:

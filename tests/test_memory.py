@@ -187,7 +187,7 @@ async def test_robots_files_without_end(site: Site) -> None:
         b"".join(b"User-agent: a%d\n" % n for n in range(10_000)) + b"Disallow: /a\n" * 10_000,
     )
     urls = [site.url("/ok", host=f"127.0.1.{n + 1}") for n in range(COUNT)]
-    run = (await probed(site.url("/ok"), {"": urls}, robots=True, timeout=10))[""]
+    run = (await probed(site.url("/ok"), {"": urls}, robots=True, timeout=30, connect_timeout=30))[""]
     assert Counter(run.verdicts) == {200: COUNT}
     assert run.growth < BODY_BOUND
 

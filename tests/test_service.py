@@ -119,7 +119,7 @@ async def test_delete_stops_the_requests_in_flight_and_forgets(client: Client, s
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-@pytest.mark.parametrize("task_id", ["unknown", str(uuid.uuid4()), "%00", "%2e%2e", "a" * 5000])
+@pytest.mark.parametrize("task_id", ["unknown", str(uuid.UUID(int=1, version=4)), "%00", "%2e%2e", "a" * 5000])
 async def test_an_unknown_task(method: str, task_id: str, client: Client) -> None:
     async with client.request(method, f"/tasks/{task_id}") as response:
         await is_problem(response, 404)
@@ -360,7 +360,7 @@ async def test_stopping_the_application_stops_its_work(site: Site) -> None:
 
 @pytest.mark.parametrize("client", ["memory", "sqlite"], indirect=True)
 async def test_a_task_deleted_while_all_are_sent_is_left_out_or_sent_whole(client: Client) -> None:
-    big = await submit(client, [f"no url {number:060}" for number in range(60_000)])
+    big = await submit(client, [f"no url {number:01000}" for number in range(10_000)])
     await finished(client, big)
     small = await submit(client, ["x"])
     await finished(client, small)
@@ -368,7 +368,7 @@ async def test_a_task_deleted_while_all_are_sent_is_left_out_or_sent_whole(clien
         async with client.delete(f"/tasks/{small}") as deleted:
             assert deleted.status == 204
         tasks = await response.json()
-    assert len(tasks[big]["result"]) == 60_000
+    assert len(tasks[big]["result"]) == 10_000
     assert tasks.get(small, {"result": {"x": None}})["result"].keys() == {"x"}
 
 

@@ -122,7 +122,7 @@ async def test_each_batch_sends_its_own(site: Site) -> None:
 @TRANSPORTS
 async def test_each_batch_has_its_own_patience_and_attempts(transport: str, site: Site) -> None:
     async with crawler.open_prober(Options.of({"timeout": 60, "transport": transport})) as prober:
-        hasty = await one(prober, site.url("/hang"), timeout=0.3)
+        hasty = await one(prober, site.url("/hang"), timeout=1)
         assert verdict(hasty) == "http.timed_out"
         assert verdict(await one(prober, site.url("/redirect/2"), max_redirects=1)) == "http.response.redirect_loop"
         failing = [await one(prober, site.url("/status/500"), retries=retries) for retries in range(2)]

@@ -6,6 +6,7 @@ Each has cost some prober wrong verdicts. Where another file tests the matter at
 import asyncio
 import gc
 import json
+import math
 import resource
 import socket
 import ssl
@@ -142,13 +143,13 @@ async def test_trap_4_so_is_one_that_begins_with_empty_lines(stray: bytes, site:
 
 
 async def test_trap_5_a_wait_for_a_slot_costs_no_target_its_time(site: Site) -> None:
-    urls = [site.url(f"/delay/0.05?{number}", host=f"127.0.0.{number % 5 + 1}") for number in range(60)]
+    urls = [site.url(f"/delay/0.05?{number}", host=f"127.0.0.{number % 5 + 1}") for number in range(25)]
     loop = asyncio.get_running_loop()
     started = loop.time()
-    results = await probe_all(urls, concurrency=4, timeout=0.5, retries=0)
-    assert loop.time() - started > 0.5  # most have waited for longer than they might take
+    results = await probe_all(urls, concurrency=1, timeout=1, retries=0)
+    assert loop.time() - started > 1  # the last has waited for longer than it might take
     assert {verdict(result) for result in results} == {200}
-    assert max(result.timings.total for result in results) < 500
+    assert max(result.timings.total for result in results) < 1000
 
 
 # --- 6. DNS ---
@@ -302,16 +303,17 @@ async def test_trap_10_a_timeout_of_more_than_five_seconds_is_not_rounded_up() -
     async with Site(on_accept="silent") as site:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        result = await probe_one(site.url("/"), method="GET", timeout=5.1, retries=0)
+        end = math.ceil(started + 5) + 0.05  # who rounds it up to the clock's next second is nearly one too late
+        result = await probe_one(site.url("/"), method="GET", timeout=end - started, retries=0)
     assert verdict(result) == "http.timed_out"
-    assert 5.05 < loop.time() - started < 5.6
+    assert end - 0.05 < loop.time() < end + 0.9
 
 
 async def test_trap_10_a_timeout_tells_which_phase_it_was(names: Names) -> None:
     names.silent("silent.test")
     async with Site(on_accept="full") as full, Site(on_accept="stall") as stall, Site(on_accept="silent") as silent:
         urls = ["http://silent.test/", full.url("/"), stall.url("/"), silent.url("/")]
-        results = await probe_all(urls, timeout=0.5, retries=0, method="GET", **asking(names))
+        results = await probe_all(urls, timeout=1, retries=0, method="GET", **asking(names))
     assert [(verdict(result), result.error and result.error.phase) for result in results] == [
         ("dns.timed_out", "dns"),
         ("tcp.timed_out", "connect"),
@@ -319,7 +321,8 @@ async def test_trap_10_a_timeout_tells_which_phase_it_was(names: Names) -> None:
         ("http.timed_out", "http"),
     ]
     for result, phase in zip(results, ["dns", "connect", "ssl", "wait"], strict=True):
-        assert getattr(result.timings, phase) == pytest.approx(500, abs=150)
+        assert result.timings.total > 900
+        assert getattr(result.timings, phase) > result.timings.total / 2
 
 
 # --- 11. The environment ---
