@@ -59,7 +59,7 @@ matrix-%:
 lock: ## write constraints.txt: the newest packages that setup.cfg allows
 	rm -rf .venv-lock
 	$(MAKE) .venv-lock/bin/pip
-	.venv-lock/bin/pip --disable-pip-version-check --quiet install -e '.[socks,test,check]'
+	.venv-lock/bin/pip --disable-pip-version-check --quiet install -e '.[redis,socks,test,check]'
 	.venv-lock/bin/pip freeze --exclude crawler >constraints.txt
 
 system: /usr/sbin/nginx /usr/bin/curl .cache/docs ## fetch the programs and the pages that the tests use
@@ -74,7 +74,7 @@ $(VENV)/.run: setup.cfg pyproject.toml constraints.txt | $(BIN)/pip
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(INSTALL) -e '.[socks,test,check]'
+	$(INSTALL) -e '.[redis,socks,test,check]'
 	touch $@
 
 %/bin/pip:

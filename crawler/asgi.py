@@ -118,7 +118,7 @@ def from_environment() -> web.Application:
     @settings.command()
     @takes(service=ServiceOptions, options=Options)
     def made(service: ServiceOptions, options: Options) -> web.Application:
-        registry = open_registry(service.registry)
+        registry = open_registry(service)
         only_local = not service.allow_anonymous
         return aiohttp_service.create_app(options, registry=registry, service=service, only_local=only_local)
 

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from crawler import remote
+from crawler.compose import open_redis
 from crawler.compose import probe as probe_urls
 from crawler.console import (
     OK,
@@ -31,13 +32,13 @@ from crawler.console import (
     tell,
 )
 from crawler.errors import ChildError, InputError
-from crawler.flags import takes
+from crawler.flags import Some, takes
 from crawler.inputs import Line
 from crawler.limits import collect_rarely
 from crawler.lines import Choice, count_lines
 from crawler.logs import Settings, write_logs
 from crawler.models import Counts, ProbeResult
-from crawler.options import VERSION, Options, ServiceOptions
+from crawler.options import VERSION, WORKER_FIELDS, Options, ServiceOptions
 from crawler.outputs import open_writer
 
 __all__ = ["main"]
@@ -135,6 +136,22 @@ def probe(
                 collect_rarely()
                 run(_probe(lines, options, counts, write))
     raise typer.Exit(OK if counts.ok == counts.done else SOME_NOT_OK)
+
+
+@app.command()
+@takes(service=Some(ServiceOptions, WORKER_FIELDS), options=Options)
+def worker(service: dict[str, Any], options: Options) -> None:
+    """Probe for services on other machines, which have the same Redis.
+
+    Ctrl-C stops it: what it has begun is finished, the rest goes to other workers.
+    """
+    chosen = ServiceOptions.of(service)
+    if chosen.redis is None:
+        raise InputError("is needed", "--redis")
+    open_redis(chosen.redis)  # says it if the extra is missing
+    from crawler.chunk_worker import run_worker  # with docket, which no other command needs
+
+    run_worker(options, chosen, chosen.redis)
 
 
 for command in remote.COMMANDS:

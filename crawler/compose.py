@@ -1,19 +1,21 @@
 """The object graph, put together in one place, and `probe`, the shortest way through it."""
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from platformdirs import user_state_path
 
 from crawler.crew import Crew
+from crawler.engine import Engine, LocalEngine
+from crawler.errors import InputError
 from crawler.guard import Guard
 from crawler.limits import processes, within_descriptors
 from crawler.models import ProbeResult
-from crawler.options import Options
+from crawler.options import Options, ServiceOptions
 from crawler.pool import Pool
 from crawler.prober import HttpProber, Prober, Transport
 from crawler.registry import MemoryRegistry, Registry
@@ -23,7 +25,10 @@ from crawler.throttle import Throttle
 from crawler.transport import SocketTransport
 from crawler.twins import Twins
 
-__all__ = ["open_http_prober", "open_prober", "open_registry", "probe"]
+if TYPE_CHECKING:
+    from crawler.stores.redis import RedisRegistry
+
+__all__ = ["open_engine", "open_http_prober", "open_prober", "open_redis", "open_registry", "probe"]
 
 
 @asynccontextmanager
@@ -67,18 +72,45 @@ async def open_http_prober(options: Options) -> AsyncIterator[HttpProber]:
         yield HttpProber(options, transport_for, throttle)
 
 
-def open_registry(where: str) -> Registry:
-    """The registry that `--registry` names; it is opened by its context.
+def open_engine(registry: Registry, prober: Prober) -> AbstractAsyncContextManager[Engine]:
+    """What has Tasks worked on: this process, or if others have the registry too, whoever works for them all."""
+    if not registry.is_shared:
+        return LocalEngine(registry, prober)
+    from crawler.fleet import FleetEngine
+    from crawler.stores.redis import RedisRegistry
 
-    Args:
-        where: `memory`, `sqlite` or `sqlite:///PATH`.
+    assert isinstance(registry, RedisRegistry)
+    return FleetEngine(registry, prober)
+
+
+def open_registry(service: ServiceOptions) -> Registry:
+    """The registry that `--registry` or `--redis` name; it is opened by its context.
+
+    Raises:
+        InputError: The extra that it takes is not installed.
     """
+    if service.redis is not None:
+        return open_redis(service.redis)
+    where = service.registry
     if where == "memory":
         return MemoryRegistry()
     from crawler.stores.sqlite import SqliteRegistry
 
     path = where.removeprefix("sqlite").removeprefix(":///")
     return SqliteRegistry(Path(path) if path else user_state_path("crawler") / "tasks.db")
+
+
+def open_redis(url: str) -> "RedisRegistry":
+    """The registry in this Redis.
+
+    Raises:
+        InputError: The extra is not installed.
+    """
+    try:
+        from crawler.stores.redis import RedisRegistry
+    except ModuleNotFoundError as error:
+        raise InputError(f"needs crawler[redis]: {error}", "--redis") from None
+    return RedisRegistry(url)
 
 
 def _transport(options: Options) -> Callable[[Options, Resolver, Guard], Transport]:

@@ -1,15 +1,35 @@
 """Who runs workers: here, the event loop of this process."""
 
 import asyncio
-from typing import Final
+from types import TracebackType
+from typing import Final, Protocol, Self
 
 from crawler.prober import Prober
 from crawler.registry import Registry
 from crawler.worker import worker
 
-__all__ = ["LocalEngine"]
+__all__ = ["Engine", "LocalEngine"]
 
 _RECORDING: Final = 3.0  # seconds for the store to take in what was found
+
+
+class Engine(Protocol):
+    """Has Tasks worked on."""
+
+    def start(self, task_id: str) -> None:
+        """Start work on a Task; returns at once."""
+
+    def workers(self, task_id: str) -> list[asyncio.Future[None]]:
+        """The workers of a Task in this process."""
+
+    async def stop(self, task_id: str) -> None:
+        """Stop the work on a Task; returns when nothing of it runs in this process."""
+
+    async def drain(self, seconds: float) -> None:
+        """Have no more probes begun in this process; those under way have so many seconds."""
+
+    async def tend(self) -> None:
+        """See that all work is done in the end, for as long as this is not cancelled."""
 
 
 class LocalEngine:
@@ -19,6 +39,16 @@ class LocalEngine:
         self._registry = registry
         self._prober = prober
         self._workers: dict[str, list[asyncio.Future[None]]] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop all work."""
+        for task_id in list(self._workers):
+            await self.stop(task_id)
 
     def start(self, task_id: str) -> None:
         """Start work on a Task; returns at once."""
@@ -45,7 +75,5 @@ class LocalEngine:
         if workers := [future for workers in self._workers.values() for future in workers]:
             await asyncio.wait(workers, timeout=_RECORDING)
 
-    async def close(self) -> None:
-        """Stop all work."""
-        for task_id in list(self._workers):
-            await self.stop(task_id)
+    async def tend(self) -> None:
+        """Do nothing: what is started here is not left lying while this process lives."""

@@ -7,6 +7,7 @@ in which that can happen. What is raised is ours or the caller's doing:
     ├── ChildError          the processes that probe for this one do not start
     ├── InputError          somebody handed us something we cannot use; carries the place
     │   └── OptionError     ... in the options
+    ├── KeyTaken            another request with that idempotency key was faster
     ├── Stopping            the service is stopping, and begins nothing more
     ├── StoreError          the store of Tasks cannot do what is asked of it now
     │   ├── StoreDamaged    ... nor later, for what it has kept is damaged
@@ -23,6 +24,7 @@ __all__ = [
     "CrawlerError",
     "ErrorType",
     "InputError",
+    "KeyTaken",
     "OptionError",
     "Stopping",
     "StoreDamaged",
@@ -57,6 +59,10 @@ class InputError(CrawlerError):
 
 class OptionError(InputError):
     """An option with a value outside of what it may be."""
+
+
+class KeyTaken(CrawlerError):
+    """Another request with that idempotency key was faster."""
 
 
 class Stopping(CrawlerError):

@@ -100,6 +100,7 @@ def write_logs(settings: Settings) -> None:
     handler.setFormatter(JsonLines() if settings.as_json else TextLines())
     root.addHandler(handler)
     root.setLevel(settings.level)
+    logging.getLogger("docket").setLevel(max(settings.level, logging.WARNING))  # below, it tells of each chunk
 
 
 def settings() -> Settings:

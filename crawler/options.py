@@ -24,7 +24,7 @@ from crawler.values import (
     parse_statuses,
 )
 
-__all__ = ["TASK_FIELDS", "VERSION", "Checked", "Options", "ServiceOptions", "task_choices"]
+__all__ = ["TASK_FIELDS", "VERSION", "WORKER_FIELDS", "Checked", "Options", "ServiceOptions", "task_choices"]
 
 VERSION: Final = "0.1.0"
 
@@ -36,6 +36,9 @@ TASK_FIELDS: Final = frozenset(
         "max_redirects", "method", "per_host", "retries", "robots", "timeout", "title", "user_agent",
     }
 )  # fmt: skip
+
+# What concerns a worker for services on other machines, of the options of a service.
+WORKER_FIELDS: Final = ("redis", "drain", "log_level", "log_json")
 
 # Panels of `--help`.
 _PACE: Final = {"panel": "Pace"}

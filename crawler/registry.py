@@ -20,7 +20,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 
@@ -49,10 +49,15 @@ class Registry(ABC):
 
     Attributes:
         calls: What was read and written, if it is not in memory.
+        is_shared: Whether other processes have it too.
+        newcomers: Called with each Task that is new, whoever submitted it; perhaps more than once.
     """
+
+    is_shared = False
 
     def __init__(self) -> None:
         self.calls = Calls()
+        self.newcomers: set[Callable[[Task], None]] = set()
         self._changes: dict[str, asyncio.Event] = {}
         self._saving = asyncio.Lock()  # a Task is kept as a whole: two changes at once would undo each other
 
@@ -85,6 +90,7 @@ class Registry(ABC):
         """
         task = Task(id=str(uuid.uuid4()), options=options, **fields)
         await self._insert(task, lines if settle is None else _settled(lines, task, settle))
+        self._welcome(task)
         return task
 
     async def record(self, task_id: str, results: Sequence[ProbeResult]) -> None:
@@ -183,6 +189,15 @@ class Registry(ABC):
             (task for task in tasks if task.idempotency and (task.owner, task.idempotency.key) == (owner, key)), None
         )
 
+    @asynccontextmanager
+    async def leading(self) -> AsyncIterator[asyncio.Event]:
+        """Wait until this process may do what only one does at a time.
+
+        Yields:
+            An event: from when it is set, it may not any more.
+        """
+        yield asyncio.Event()
+
     async def change(self, task_id: str) -> None:
         """Wait until a Task has more records or another status, or is gone."""
         self.task(task_id)
@@ -192,6 +207,10 @@ class Registry(ABC):
         """Let all go on that wait for a change."""
         for task_id in list(self._changes):
             self._tell(task_id)
+
+    def _welcome(self, task: Task) -> None:
+        for tell in self.newcomers:
+            tell(task)
 
     def _tell(self, task_id: str) -> None:
         if (change := self._changes.pop(task_id, None)) is not None:

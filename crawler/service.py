@@ -137,7 +137,7 @@ def run_service(
     is_own = is_loopback and not (service.allow_anonymous or service.forwarded_allow)
     options = (options or Options()).guarded("any" if is_own else "public")
     only_local = not service.allow_anonymous
-    app = create_app(options, registry=open_registry(service.registry), service=service, only_local=only_local)
+    app = create_app(options, registry=open_registry(service), service=service, only_local=only_local)
     if only_local and not is_loopback and not app[ACCESS].has_tokens:
         raise InputError("other machines can reach it, so it needs --token, --token-file or --allow-anonymous", host)
     sys.setswitchinterval(_SWITCH)

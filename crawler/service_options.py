@@ -30,6 +30,13 @@ class ServiceOptions(Checked, frozen=True, kw_only=True):
             extra={"metavar": "memory|sqlite[:///PATH]"},
         ),
     ] = "sqlite"
+    redis: Annotated[
+        str | None,
+        Meta(
+            description="Redis or Valkey where Tasks live instead, for any number of services and workers.",
+            extra={"metavar": "URL"},
+        ),
+    ] = None
     keep_days: Annotated[
         float,
         Meta(

@@ -10,11 +10,12 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from crawler.compose import open_prober
+from crawler.compose import open_engine, open_prober
 from crawler.counted import Counted
-from crawler.engine import LocalEngine
+from crawler.engine import Engine
 from crawler.errors import Stopping, TransitionError
 from crawler.health import Health
+from crawler.house import House
 from crawler.lag import Lag
 from crawler.logs import note
 from crawler.models import ProbeResult, Task
@@ -47,9 +48,8 @@ class State:
         is_stopping: Whether the service wants to end: nobody should wait for a Task any more, and nothing is begun.
     """
 
-    engine: LocalEngine
+    engine: Engine
     _prober: Prober
-    _webhooks: Webhooks
 
     def __init__(self, options: Options, registry: Registry, service: ServiceOptions) -> None:
         self.options = options
@@ -77,20 +77,21 @@ class State:
             self.lag,
             self.health,
             open_prober(self.options) as prober,
-            Webhooks(
-                self.registry, prober.transport_for(self.options), self.options.user_agent, self.service
-            ) as self._webhooks,
-            Retention(self.registry, self.service, self.delete),
+            open_engine(self.registry, counted := Counted(prober, self.tally)) as self.engine,
+            House(
+                self.registry,
+                self.engine,
+                Webhooks(self.registry, prober.transport_for(self.options), self.options.user_agent, self.service),
+                Retention(self.registry, self.service, self.delete),
+            ),
         ):
-            self._prober = Counted(prober, self.tally)
-            self.engine = LocalEngine(self.registry, self._prober)
+            self._prober = counted
             for task in self.registry.tasks.values():
                 if task.status == "running":
                     task.options = self.options.resumed(task.options)
                     self._start(task)
             yield
             await self.stop()
-            await self.engine.close()
 
     async def let_go(self, app: web.Application) -> None:
         """The application is to end, as aiohttp's `on_shutdown` says."""
@@ -117,7 +118,6 @@ class State:
         self._check_begins()
         task = await self.registry.submit(lines, options or self.options, **fields)
         note(task=task.id)
-        self._webhooks.watch(task)
         self._start(task)
         return task
 

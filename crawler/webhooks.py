@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, Self
 
 import msgspec
 
+from crawler.ending import end
 from crawler.errors import InputError, StoreError, TaskNotFound
 from crawler.lane import Lane
 from crawler.logs import about
@@ -97,9 +98,7 @@ def new_webhook(url: str, secret: str | None, service: ServiceOptions, place: st
 
 
 class Webhooks:
-    """Delivers, while its context lasts, the webhooks of the Tasks that it is told to `watch`.
-
-    At its beginning those are the ones that the registry has.
+    """Delivers, while its context lasts, the webhooks of the Tasks that the registry has or gets.
 
     Args:
         registry: Where the Tasks are.
@@ -114,11 +113,14 @@ class Webhooks:
         self._user_agent = user_agent
         self._service = service
         self._work: set[asyncio.Task[None]] = set()
+        self._watched: set[str] = set()
 
     async def __aenter__(self) -> Self:
         # Slots of their own: a batch that keeps all of the prober's busy holds up no webhook.
         self._lane: Lane[_Delivery] = Lane(Throttle(_AT_ONCE, _PER_HOST), self._turn)
         self._begin(self._drain())
+        self._watched.clear()
+        self._registry.newcomers.add(self.watch)
         for task in self._registry.tasks.values():
             self.watch(task)
         return self
@@ -126,19 +128,16 @@ class Webhooks:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for work in self._work:
-            work.cancel()
-        await asyncio.gather(*self._work, return_exceptions=True)
+        self._registry.newcomers.discard(self.watch)
+        await end(self._work)
         await self._lane.__aexit__(kind, error, trace)
 
     def watch(self, task: Task) -> None:
         """Deliver a Task's webhook, if it has one, once the Task has ended; returns at once."""
-        if task.webhook is None or task.webhook.status in ("delivered", "failed"):
-            return
-        if task.status == "running":
+        is_due = task.webhook is not None and task.webhook.status not in ("delivered", "failed")
+        if is_due and task.id not in self._watched:
+            self._watched.add(task.id)
             self._begin(self._wait(task.id))
-        else:
-            self._put(task.id, task.webhook)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -149,9 +148,10 @@ class Webhooks:
         try:
             while (task := self._registry.task(task_id)).status == "running":
                 await self._registry.change(task_id)
+            assert task.webhook is not None
+            self._put(task_id, task.webhook)
         except TaskNotFound:
-            return
-        self.watch(task)
+            self._watched.discard(task_id)
 
     def _put(self, task_id: str, webhook: Webhook) -> None:
         if webhook.secret is None and self._service.webhook_secret is None:
@@ -161,8 +161,8 @@ class Webhooks:
         self._lane.put(_Delivery(task_id, webhook))
 
     async def _drain(self) -> None:
-        async for _ in self._lane:
-            pass
+        async for delivery in self._lane:
+            self._watched.discard(delivery.task_id)
 
     async def _turn(self, delivery: "_Delivery") -> bool:
         """Make an attempt; true when there will be no other."""

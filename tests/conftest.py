@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.certs import Authority
 from tests.names import Names
+from tests.redis_server import RedisServer
 from tests.site import Site
 
 # How fast a busy machine draws examples says nothing of what they show.
@@ -56,3 +57,16 @@ async def names() -> AsyncIterator[Names]:
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("certs"))
+
+
+@pytest.fixture(scope="session")
+def redis_process() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(redis_process: RedisServer) -> RedisServer:
+    """An empty Redis, shared with the other tests; whoever stops one has one of his own."""
+    redis_process.clear()
+    return redis_process

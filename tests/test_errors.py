@@ -122,6 +122,7 @@ def test_the_docstring_draws_the_tree() -> None:
         "ChildError",
         "InputError",
         "OptionError",
+        "KeyTaken",
         "Stopping",
         "StoreError",
         "StoreDamaged",

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from crawler import MemoryRegistry, Options, ProbeResult, Registry, TaskNotFound, TransitionError
 from crawler.models import Outcome, Status
+from crawler.stores.redis import RedisRegistry
 from crawler.stores.sqlite import SqliteRegistry
+from tests.redis_server import RedisServer
 
 REGISTRIES: dict[str, Callable[[Path], Registry]] = {
     "memory": lambda _: MemoryRegistry(),
@@ -20,13 +22,19 @@ REGISTRIES: dict[str, Callable[[Path], Registry]] = {
 }
 
 
-@pytest.fixture(params=REGISTRIES)
+@pytest.fixture(params=[*REGISTRIES, "redis", "redis-in-slices"])
 async def registry(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Registry]:
-    if request.param == "sqlite-in-slices":
-        monkeypatch.setattr("crawler.stores.intake._SLICE", 2)  # so that every batch is a big one
-    async with REGISTRIES[request.param](tmp_path) as registry:
+    if request.param.endswith("-in-slices"):  # so that every batch is a big one
+        monkeypatch.setattr("crawler.stores.intake._SLICE", 2)
+        monkeypatch.setattr("crawler.stores.chunks._SLICE", 2)
+    if request.param.startswith("redis"):
+        server: RedisServer = request.getfixturevalue("redis_server")
+        made: Registry = RedisRegistry(server.url)
+    else:
+        made = REGISTRIES[request.param](tmp_path)
+    async with made as registry:
         yield registry
 
 

@@ -13,7 +13,7 @@ from crawler.api.queries import choose, only_header, read_query, split_query
 from crawler.api.shapes import Choices, Nothing, SubmitQuery, WebhookChoice
 from crawler.api.summaries import location, summary_of
 from crawler.batch import BatchReader
-from crawler.errors import InputError
+from crawler.errors import InputError, KeyTaken
 from crawler.inputs import InputFormat, open_reader
 from crawler.logs import note
 from crawler.models import Idempotency, Outcome, Task, Webhook, Where
@@ -52,6 +52,8 @@ async def submit(request: web.Request) -> web.Response:
     state.coming.add(coming)
     try:
         return _created(request, await upload.into_task(key))
+    except KeyTaken:
+        raise web.HTTPConflict(text=f"{_KEY}: another request with this key was faster") from None
     finally:
         state.coming.discard(coming)
 

@@ -20,11 +20,11 @@ from crawler.stores.queries import admit, reserve
 from crawler.stores.schema import SPAN
 from crawler.targets import Target, each, plain_host
 
-__all__ = ["take_in"]
+__all__ = ["FIND_EQUAL", "Row", "row_of", "take_in"]
 
 _SLICE: Final = 2_000  # lines, or turns, of one transaction
 
-_FIND_EQUAL: Final = """
+FIND_EQUAL: Final = """
     CREATE TEMP TABLE placed AS
     SELECT id, host, first_value(id) OVER (PARTITION BY key, key2 ORDER BY id) AS first
     FROM lines WHERE id BETWEEN :base AND :base + :total"""
@@ -65,7 +65,7 @@ async def take_in(database: Database, own: Database, number: int, task: Task, li
             await own.write(partial(_insert, first=base + task.total, lines=waiting))
             task.total += len(waiting)
             waiting = []
-        waiting.append(_row(line))
+        waiting.append(row_of(line))
     first, task.total = base + task.total, task.total + len(waiting)
     if first == base:
         await database.write(partial(_take_in_at_once, number=number, task=task, lines=waiting), durable=True)
@@ -77,7 +77,8 @@ async def take_in(database: Database, own: Database, number: int, task: Task, li
     await own.write(partial(admit, number=number, task=task), durable=True)
 
 
-def _row(line: str | bytes) -> Row:
+def row_of(line: str | bytes) -> Row:
+    """What is kept of a line, and by what it is sorted."""
     if isinstance(line, bytes):
         with suppress(UnicodeDecodeError):  # then it is no URL, as a Target says
             line = line.decode()
@@ -122,7 +123,7 @@ def _insert(connection: sqlite3.Connection, *, first: int, lines: list[Row]) -> 
 
 
 def _sort(connection: sqlite3.Connection, *, base: int, total: int) -> None:
-    connection.execute(_FIND_EQUAL, {"base": base, "total": total})
+    connection.execute(FIND_EQUAL, {"base": base, "total": total})
     connection.execute(_GIVE_TURNS)
 
 

@@ -1,0 +1,175 @@
+"""Who runs workers: here those of any number of machines, which docket hands chunks of Tasks to, through Redis.
+
+docket (https://docket.lol) gives each chunk to one worker, and to another one if that falls silent. Small Tasks have a
+queue of their own: none waits behind a million URLs.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Final, Self
+
+from docket import Docket
+from redis.exceptions import RedisError
+
+from crawler.ending import end
+from crawler.errors import StoreError, TaskNotFound, TransitionError
+from crawler.models import Task
+from crawler.prober import Prober
+from crawler.stores.redis import RedisRegistry, Turn
+from crawler.worker import insist
+
+__all__ = ["JOB", "KINDS", "FleetEngine", "Queue"]
+
+log = logging.getLogger(__name__)
+
+Job = Callable[[str, int, int], Awaitable[None]]
+
+KINDS: Final = ("small", "big")
+JOB: Final = "probe_chunk"
+_SMALL: Final = 1_000  # lines of a Task that is small
+_KEPT: Final = timedelta(0)  # that docket remembers of a chunk which has ended
+_TEND: Final = 15.0  # seconds between two looks at Tasks that do not get on
+_STILL: Final = 60.0  # seconds without a record, after which a Task's chunks are queued again; doubled each time
+_CALM: Final = 3_600.0  # at most
+
+
+async def _nowhere(task_id: str, chain: int, place: int) -> None:
+    raise AssertionError("a chunk is probed by workers")
+
+
+class Queue:
+    """The chunks that wait for a worker; open while its context lasts.
+
+    Args:
+        registry: Says where, and has what is in them.
+        job: Works on a chunk, where that is done.
+    """
+
+    def __init__(self, registry: RedisRegistry, job: Job = _nowhere) -> None:
+        self.dockets = {kind: Docket(f"crawler-{kind}", registry.url, execution_ttl=_KEPT) for kind in KINDS}
+        for docket in self.dockets.values():
+            docket.register(job, names=[JOB])
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            for docket in self.dockets.values():
+                await stack.enter_async_context(docket)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def put(self, task: Task, turns: Iterable[Turn]) -> None:
+        """Have chunks probed; one that waits already, or is being probed, does so once.
+
+        Raises:
+            StoreError: They could not all be queued.
+        """
+        docket = self._docket(task)
+        calls = [docket.call(JOB, key=f"{task.id}:{turn}")(task.id, turn.chain, turn.place) for turn in turns]
+        try:
+            executions = await docket.add_many(calls)
+        except (RedisError, OSError) as error:
+            raise StoreError(f"chunks could not be queued: {error}") from None
+        for execution in executions:
+            if execution.schedule_exception is not None:
+                raise StoreError(f"a chunk could not be queued: {execution.schedule_exception}")
+
+    async def give_back(self, task: Task, turn: Turn) -> None:
+        """Have a chunk that is being probed here probed by another worker.
+
+        Raises:
+            StoreError: It could not be queued.
+        """
+        try:
+            await self._docket(task).replace(JOB, datetime.now(UTC), f"{task.id}:{turn}")(
+                task.id, turn.chain, turn.place
+            )
+        except (RedisError, OSError) as error:
+            raise StoreError(f"a chunk could not be queued: {error}") from None
+
+    def _docket(self, task: Task) -> Docket:
+        return self.dockets["small" if task.total <= _SMALL else "big"]
+
+
+class FleetEngine:
+    """Has others work on Tasks.
+
+    Args:
+        registry: Where the Tasks are, for them too.
+        prober: Asked for single URLs, in this process.
+    """
+
+    def __init__(self, registry: RedisRegistry, prober: Prober) -> None:
+        self._registry = registry
+        self._prober = prober
+        self._queue = Queue(registry)
+        self._works: set[asyncio.Future[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self._queue.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await end(self._works)
+        await self._queue.__aexit__(kind, error, trace)
+
+    def start(self, task_id: str) -> None:
+        """Queue what there is to do of a Task; returns at once."""
+        work = asyncio.ensure_future(self._start(task_id))
+        self._works.add(work)
+        work.add_done_callback(self._works.discard)
+
+    def workers(self, task_id: str) -> list[asyncio.Future[None]]:
+        """None of them is here."""
+        return []
+
+    async def stop(self, task_id: str) -> None:
+        """Do nothing: workers hear from the registry that a Task has ended, or is gone."""
+
+    async def drain(self, seconds: float) -> None:
+        """Have no more probes begun here; those under way have so many seconds."""
+        await self._prober.drain(seconds)
+
+    async def tend(self) -> None:
+        """Queue again what does not get on, without end: whoever was to queue it may have died before.
+
+        It is for one process at a time; what is queued or probed already stays as it is.
+        """
+        looked: dict[str, tuple[int, float, float]] = {}  # lines done, since when so many, and how long that may be
+        while True:
+            await asyncio.sleep(_TEND)
+            now = time.monotonic()
+            running = {task.id: task for task in self._registry.tasks.values() if task.status == "running"}
+            looked = {id_: seen for id_, seen in looked.items() if id_ in running}
+            for id_, task in running.items():
+                done, since, patience = looked.get(id_, (-1, now, _STILL))
+                if done != task.counts.done:
+                    looked[id_] = (task.counts.done, now, _STILL)
+                elif now - since > patience:
+                    looked[id_] = (done, now, min(2 * patience, _CALM))
+                    self.start(id_)
+
+    async def _start(self, task_id: str) -> None:
+        with suppress(TaskNotFound):
+            await insist(self._queue_all, task_id)
+
+    async def _queue_all(self, task_id: str) -> None:
+        task = await self._registry.fresh(task_id)
+        if task.status != "running":
+            return
+        if turns := await self._registry.heads(task_id):
+            await self._queue.put(task, turns)
+        elif task.counts.done == task.total:  # whoever did the last of it died before saying so
+            with suppress(TransitionError):
+                await self._registry.finish(task_id, "ready")

@@ -1,0 +1,100 @@
+"""What is done in Redis as one step, in Lua: nobody sees half of it, whoever dies meanwhile.
+
+A Task is a hash of its fields, each as JSON, and of its counts (`done`, and one for each outcome). Of its records:
+
+    bits        a bit for each line that has its record
+    blocks      a sorted set of the places at which blocks of records begin, in the order in which they were made
+    records     hashes of the blocks, by place: `SHARD` places each
+
+and of its targets, as long as they have to be probed:
+
+    chunks      hashes of chunks, by `chain.place`: `CHAINS` chains each
+    chains      a hash of the chains that go on, each with `place/length`: the chunk that comes next
+    starts      a hash of the chunks that were begun and have not ended, each with how often
+    suspects    a hash of the chunks that workers have ended on, each with the lines that were probed apart at last
+
+Every change of a Task is published on the channel `changes`.
+"""
+
+from typing import Final
+
+__all__ = ["CHAINS", "SCRIPTS", "SHARD"]
+
+SHARD: Final = 2**16  # places whose blocks are in one hash
+CHAINS: Final = 64  # chains whose chunks are in one hash
+
+SCRIPTS: Final = {
+    # Make it a Task. Gives 0 if its idempotency key is another's.
+    "admit": """
+        local task, tasks, keys, coming, number = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+        local id, key, changes = ARGV[1], ARGV[2], ARGV[3]
+        if key ~= '' and redis.call('HSETNX', keys, key, id) == 0 then return 0 end
+        for at = 4, #ARGV, 2 do redis.call('HSET', task, ARGV[at], ARGV[at + 1]) end
+        redis.call('ZADD', tasks, redis.call('INCR', number), id)
+        redis.call('ZREM', coming, id)
+        redis.call('PUBLISH', changes, id)
+        return 1""",
+    # Set fields. Gives why it cannot: there is no such Task, it has ended, or not all of it is done.
+    "save": """
+        local task = KEYS[1]
+        local id, changes, ends = ARGV[1], ARGV[2], ARGV[3]
+        if redis.call('EXISTS', task) == 0 then return 'gone' end
+        if ends ~= '' then
+            if redis.call('HGET', task, 'status') ~= '"running"' then return 'ended' end
+            if ends == '"ready"' and redis.call('HGET', task, 'done') ~= redis.call('HGET', task, 'total') then
+                return 'unfinished'
+            end
+        end
+        for at = 4, #ARGV, 2 do redis.call('HSET', task, ARGV[at], ARGV[at + 1]) end
+        redis.call('PUBLISH', changes, id)
+        return 'saved'""",
+    # Keep a block of records, all of lines that have none, and give their counts; else give the lines that have one, or
+    # -1 if the Task has ended: then nothing is kept.
+    "record": """
+        local task, bits, blocks = KEYS[1], KEYS[2], KEYS[3]
+        local id, changes, prefix, shard, body = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+        if redis.call('HGET', task, 'status') ~= '"running"' then return {-1} end
+        local outcomes = cjson.decode(ARGV[6])
+        local seen = {}
+        for at = 7, #ARGV do
+            if redis.call('GETBIT', bits, ARGV[at]) == 1 then seen[#seen + 1] = tonumber(ARGV[at]) end
+        end
+        if #seen > 0 then return seen end
+        for at = 7, #ARGV do redis.call('SETBIT', bits, ARGV[at], 1) end
+        local done = redis.call('HINCRBY', task, 'done', #ARGV - 6)
+        local place = done - (#ARGV - 6)
+        local counts = {}
+        for outcome, count in pairs(outcomes) do
+            counts[outcome] = redis.call('HINCRBY', task, outcome, count)
+        end
+        redis.call('ZADD', blocks, place, place)
+        redis.call('HSET', prefix .. math.floor(place / shard), place, body)
+        local text = cjson.encode(counts)
+        redis.call('PUBLISH', changes, id .. text)
+        return text""",
+    # Forget a Task. What readers still read goes later.
+    "delete": """
+        local task, tasks, keys, chains = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+        local id, key, changes, linger = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+        if redis.call('ZREM', tasks, id) == 0 then return 0 end
+        if key ~= '' then redis.call('HDEL', keys, key) end
+        redis.call('UNLINK', task)
+        for at = 5, #KEYS do redis.call('EXPIRE', KEYS[at], linger) end
+        redis.call('PUBLISH', changes, id)
+        return 1""",
+    # A chunk has ended: give the place of the next one of its chain, -1 if it was the last, -2 if it is not its turn.
+    "advance": """
+        local chains, chunks, starts, suspects = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+        local chain, place = ARGV[1], tonumber(ARGV[2])
+        local at, length = string.match(redis.call('HGET', chains, chain) or '', '(%d+)/(%d+)')
+        if not at or tonumber(at) ~= place then return -2 end
+        redis.call('HDEL', chunks, chain .. '.' .. place)
+        redis.call('HDEL', starts, chain .. '.' .. place)
+        redis.call('HDEL', suspects, chain .. '.' .. place)
+        if place + 1 >= tonumber(length) then
+            redis.call('HDEL', chains, chain)
+            return -1
+        end
+        redis.call('HSET', chains, chain, (place + 1) .. '/' .. length)
+        return place + 1""",
+}

@@ -1,0 +1,126 @@
+"""Tasks that other processes work on, through Redis: any replica answers for any of them, and nothing is lost."""
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from crawler import ServiceOptions
+from crawler.stores.redis import RedisRegistry
+from tests.api import Api, read_events, serving_api
+from tests.fleet import worker_process, working
+from tests.redis_server import RedisServer
+from tests.site import Site
+
+HOSTS = [f"127.0.0.{number}" for number in range(1, 21)]
+
+
+@asynccontextmanager
+async def replica(server: RedisServer) -> AsyncIterator[Api]:
+    async with serving_api(RedisRegistry(server.url), ServiceOptions(drain=0)) as api:
+        yield api
+
+
+def asked(site: Site) -> Counter[str]:
+    return Counter(request.path for request in site.requests)
+
+
+async def test_workers_probe_what_replicas_take_in_and_any_replica_tells(site: Site, redis_server: RedisServer) -> None:
+    urls = [site.url(f"/ok?{number}", host=HOSTS[number % 20]) for number in range(600)]
+    async with (
+        working(redis_server.url),
+        working(redis_server.url),
+        replica(redis_server) as one,
+        replica(redis_server) as other,
+    ):
+        task = await one.submit([*urls, *urls[:50], "nonsense"])
+        assert (await other.get(f"/tasks/{task['id']}"))["id"] == task["id"], "known to the other at once"
+        ended = await other.get(f"/tasks/{task['id']}", wait=60)
+        assert (ended["status"], ended["counts"]["ok"], ended["counts"]["invalid"]) == ("ready", 650, 1)
+        results = (await one.get(f"/tasks/{task['id']}/results", limit=1000))["results"]
+        assert sorted(result["seq"] for result in results) == list(range(651))
+        assert other.app["TASKS"][task["id"]]["status"] == "ready"
+    assert set(asked(site).values()) == {1}
+
+
+async def test_events_come_from_any_replica(site: Site, redis_server: RedisServer) -> None:
+    async with replica(redis_server) as one, replica(redis_server) as other:
+        task = await one.submit([site.url(f"/ok?{number}") for number in range(20)])
+        async with other.client.get(f"/api/v1/tasks/{task['id']}/events") as response, working(redis_server.url):
+            events = [event async for event in read_events(response)]
+    assert [event.id for event in events if event.name == "result"] == list(range(1, 21))
+    assert events[-1].name == "end"
+
+
+async def test_a_task_that_is_cancelled_at_one_replica_is_asked_for_no_more(
+    site: Site, redis_server: RedisServer
+) -> None:
+    async with replica(redis_server) as one, replica(redis_server) as other, working(redis_server.url):
+        task = await one.submit([site.url(f"/hang?{number}", host=host) for host in HOSTS for number in range(10)])
+        await site.until(lambda: site.active >= 100)
+        await other.ask("POST", f"/tasks/{task['id']}/cancel")
+        await site.until(lambda: site.active == 0)
+        assert (await one.get(f"/tasks/{task['id']}"))["status"] == "error"
+        await one.ask("DELETE", f"/tasks/{task['id']}", 204)
+        await other.ask("GET", f"/tasks/{task['id']}", 404)
+
+
+async def test_a_worker_that_is_stopped_gives_back_at_once_what_it_has_not_begun(
+    site: Site, redis_server: RedisServer
+) -> None:
+    urls = [site.url(f"/delay/0.3?{number}", host=HOSTS[number % 20]) for number in range(400)]
+    async with replica(redis_server) as api:
+        task = await api.submit(urls)
+        async with worker_process(redis_server.url, "--concurrency", "40") as process:
+            await site.until(lambda: len(site.requests) >= 60)
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+        before = (await api.get(f"/tasks/{task['id']}"))["counts"]["ok"]
+        assert before >= 60, "what was under way is recorded"
+        async with working(redis_server.url):
+            ended = await api.get(f"/tasks/{task['id']}", wait=20)
+    assert (ended["status"], ended["counts"]["ok"]) == ("ready", 400)
+    assert set(asked(site).values()) == {1}, "and asked once"
+
+
+async def test_what_a_worker_had_that_was_killed_is_probed_by_another(
+    site: Site, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crawler.chunk_worker._LEASE", timedelta(seconds=1))
+    urls = [site.url(f"/delay/0.2?{number}", host=HOSTS[number % 20]) for number in range(400)]
+    async with replica(redis_server) as api:
+        task = await api.submit(urls)
+        async with worker_process(redis_server.url, "--concurrency", "40") as process:
+            await site.until(lambda: len(site.requests) >= 100)
+            process.kill()
+            await process.wait()
+        async with working(redis_server.url):
+            ended = await api.get(f"/tasks/{task['id']}", wait=40)
+    assert (ended["status"], ended["counts"]["ok"]) == ("ready", 400)
+    assert max(asked(site).values()) == 2, "what was under way"
+
+
+async def test_per_host_limits_hold_over_all_workers(site: Site, redis_server: RedisServer) -> None:
+    big = [site.url(f"/delay/0.01?{number}") for number in range(500)]
+    others = [site.url(f"/ok?{number}", host=HOSTS[number % 20]) for number in range(500)]
+    async with replica(redis_server) as api, working(redis_server.url), working(redis_server.url):
+        ended = await api.ended([*big, *others], options={"per_host": 3})
+    assert ended["counts"]["ok"] == 1000
+    assert site.peak_of("127.0.0.1") <= 3
+
+
+async def test_a_redis_that_restarts_loses_nothing(site: Site) -> None:
+    with RedisServer() as server:
+        async with replica(server) as api, working(server.url):
+            task = await api.submit([site.url(f"/delay/0.1?{n}", host=HOSTS[n % 20]) for n in range(600)])
+            await site.until(lambda: len(site.requests) >= 200)
+            await server.restart(1.0)
+            async with asyncio.timeout(40):
+                while (await api.get(f"/tasks/{task['id']}", wait=5))["status"] == "running":
+                    pass
+            ended = await api.get(f"/tasks/{task['id']}")
+    assert (ended["status"], ended["counts"]["ok"]) == ("ready", 600)
