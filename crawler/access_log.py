@@ -11,10 +11,11 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from crawler.access import route_of
 from crawler.logs import about
+from crawler.tracing import request_span
 
 __all__ = ["REQUEST_ID", "log_requests", "tell_id"]
 
@@ -35,7 +36,8 @@ async def log_requests(request: web.Request, handler: Handler) -> web.StreamResp
     begun = time.perf_counter()
     request[_ID] = _id_of(request)
     status: int | None = None
-    with about(request=request[_ID]):
+    method = request.method if request.method in hdrs.METH_ALL else "_OTHER"  # strangers can make up any number
+    with about(request=request[_ID]), request_span(method, route_of(request), request.headers) as answered:
         try:
             response = await handler(request)
             status = response.status
@@ -44,6 +46,8 @@ async def log_requests(request: web.Request, handler: Handler) -> web.StreamResp
             status = error.status
             raise
         finally:
+            if status is not None:
+                answered(status)
             # aiohttp sends what a handler returns later, in the same task; what is known by now, its context has.
             task = asyncio.current_task()
             assert task is not None

@@ -46,7 +46,7 @@ def run_worker(options: Options, service: ServiceOptions, redis: str) -> None:
     Raises:
         InputError: Redis cannot be used.
     """
-    write_logs(Settings(logging.getLevelNamesMapping()[service.log_level.upper()], service.log_json))
+    write_logs(Settings.named(service.log_level, as_json=service.log_json))
     collect_rarely()
     # Whoever may submit to the service is a stranger here.
     uvloop.run(_run(options.guarded("public"), service, redis))

@@ -92,7 +92,10 @@ def root(
 @app.command()
 @takes(service=ServiceOptions, options=Options)
 def serve(service: ServiceOptions, options: Options) -> None:
-    """Serve the HTTP API: post a batch of URLs, poll its Task."""
+    """Serve the HTTP API: post a batch of URLs, poll its Task.
+
+    Under opentelemetry-instrument, and with the extra otel, requests and Tasks are traced.
+    """
     from crawler.service import run_service  # with aiohttp, which no other command needs
 
     def announce(url: str) -> None:

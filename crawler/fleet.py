@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from crawler.ending import end
 from crawler.errors import StoreError, TaskNotFound, TransitionError
+from crawler.logs import about
 from crawler.models import Task
 from crawler.prober import Prober
 from crawler.stores.redis import RedisRegistry, Turn
@@ -161,7 +162,7 @@ class FleetEngine:
                     self.start(id_)
 
     async def _start(self, task_id: str) -> None:
-        with suppress(TaskNotFound):
+        with about(task=task_id), suppress(TaskNotFound):
             await insist(self._queue_all, task_id)
 
     async def _queue_all(self, task_id: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
@@ -89,6 +89,11 @@ class Settings(NamedTuple):
 
     level: int = logging.WARNING
     as_json: bool = False
+
+    @classmethod
+    def named(cls, level: str, *, as_json: bool) -> Self:
+        """Of the options of a service."""
+        return cls(logging.getLevelNamesMapping()[level.upper()], as_json)
 
 
 def write_logs(settings: Settings) -> None:

@@ -5,7 +5,6 @@
 
 import asyncio
 import ipaddress
-import logging
 import sys
 import warnings
 from collections import OrderedDict
@@ -131,7 +130,7 @@ def run_service(
         InputError: The registry, tokens or certificate cannot be read, or strangers could reach it without a token.
     """
     service = service or ServiceOptions()
-    write_logs(Settings(logging.getLevelNamesMapping()[service.log_level.upper()], service.log_json))
+    write_logs(Settings.named(service.log_level, as_json=service.log_json))
     is_loopback = _is_loopback(host)
     # On loopback, who submits is on this machine already; unless a proxy is, for others.
     is_own = is_loopback and not (service.allow_anonymous or service.forwarded_allow)

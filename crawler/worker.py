@@ -12,6 +12,7 @@ from crawler.models import ProbeResult
 from crawler.prober import Prober
 from crawler.registry import Registry
 from crawler.targets import Target
+from crawler.tracing import fail, task_span
 
 __all__ = ["insist", "work", "worker"]
 
@@ -29,7 +30,7 @@ async def worker(task_id: str, registry: Registry, prober: Prober) -> None:
 
     Cancelled, or once the prober drains, it leaves the Task as far as it is, for another worker to go on.
     """
-    with about(task=task_id):
+    with about(task=task_id), task_span(task_id):
         await _bring_to_end(task_id, registry, prober)
 
 
@@ -71,6 +72,7 @@ async def _bring_to_end(task_id: str, registry: Registry, prober: Prober) -> Non
         log.info("task %s was deleted while it ran", task_id)
     except Exception as error:
         log.exception("task %s cannot go on", task_id)
+        fail()
         with suppress(TaskNotFound, TransitionError):
             await insist(registry.finish, task_id, "error", f"{type(error).__name__}: {error}")
 

@@ -28,6 +28,7 @@ from crawler.spread import SpreadProber
 from crawler.targets import Target, targets
 from crawler.throttle import Throttle
 from crawler.verdict import Probe
+from tests.documents import ROOT
 from tests.proxies import HttpProxy
 from tests.site import Site
 from tests.test_access import ANN, by, guarded
@@ -555,6 +556,24 @@ async def test_no_secret_is_in_what_a_process_writes(flags: list[str], site: Sit
             assert line["logger"] != "crawler.worker" or "request" not in line  # of which it is long after
     else:
         assert all(re.match(r"\d{4}-\d\d-\d\dT\S+Z \w+ \S+ |    ", line) for line in process.err.splitlines())
+
+
+def steady(line: str) -> str:
+    """What is the same each time."""
+    line = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", UUID.sub("TASK", line))
+    return re.sub(r"\b[0-9a-f]{32}\b", "ID", re.sub(r'(ms"?[=:])[\d.]+', r"\1MS", line))
+
+
+@pytest.mark.parametrize(("language", "more"), [("text", []), ("json", ["--log-json"])])
+async def test_the_document_shows_what_is_logged(language: str, more: list[str]) -> None:
+    async with service("--token=ann:secret", "--registry=memory", *more) as (process, client):
+        async with client.post("/submit", json={"urls": ["no url"]}, headers=by("secret")) as response:
+            assert response.status == 200
+        await process.says("is ready")
+        await process.stop()
+    section = (ROOT / "docs/watch.md").read_text(encoding="utf-8").partition("## Logs")[2]
+    shown = section.partition(f"```{language}\n")[2].partition("```")[0]
+    assert sorted(map(steady, process.err.splitlines())) == sorted(map(steady, shown.splitlines()))
 
 
 async def test_less_is_logged_if_less_is_wanted() -> None:

@@ -25,6 +25,7 @@ from redis.exceptions import TimeoutError as NoAnswer
 
 from crawler.ending import end
 from crawler.errors import InputError, KeyTaken, StoreError, StoreFull, TaskNotFound, TransitionError
+from crawler.logs import about
 from crawler.models import Counts, Outcome, Page, ProbeResult, Task, Where
 from crawler.registry import Lines, Reader, Registry, is_wanted
 from crawler.stores.chunks import Chunk, Work, chunks_of
@@ -410,7 +411,8 @@ class RedisRegistry(Registry):
         try:
             task = _decoded(fields)
         except (msgspec.MsgspecError, InputError) as error:  # it stays where it is, for a version that can
-            log.error("task %s cannot be read and is left out: %s", id_, error)
+            with about(task=id_):
+                log.error("task %s cannot be read and is left out: %s", id_, error)
             return None
         if (known := self._tasks.get(id_)) is None:
             self._tasks[id_] = task
