@@ -35,7 +35,7 @@ class Forwarded:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Hand a request on, as the client sent it to the first trusted proxy."""
-        if not self._is_trusted(request.remote):
+        if not self._networks or not self._is_trusted(request.remote):
             return await handler(request)
         seen: dict[str, Any] = {}
         addresses = _values(request, hdrs.X_FORWARDED_FOR)

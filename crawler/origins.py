@@ -5,6 +5,7 @@ Such a service knows its user by being on his machine, and so is his browser, wh
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import Final
 
 from aiohttp import web
@@ -39,6 +40,7 @@ def check_origin(request: web.Request, *, is_change: bool) -> None:
             raise web.HTTPForbidden(text="Sec-Fetch-Site: without a token, pages of other origins are not answered")
 
 
+@lru_cache(64)  # clients say the same each time; a stranger can make it forget, and no more
 def is_local(authority: str) -> bool:
     """Whether a `HOST[:PORT]` is a name or an address of this machine for itself."""
     spelt = _AUTHORITY.fullmatch(authority)

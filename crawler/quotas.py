@@ -5,7 +5,7 @@ also tell who submits what is left (https://datatracker.ietf.org/doc/draft-ietf-
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
@@ -94,7 +94,7 @@ class Quotas:
             if taken > most:
                 raise web.HTTPRequestEntityTooLarge(most, text=f"there are more than {most} URLs, the most of a task")
             if owner is not None:
-                quota = self._of_urls(owner)
+                quota = self._of_urls(owner, (task for task in self._running() if task.owner == owner))
                 quota._replace(used=quota.used - 1).check()
 
         self._tasks[owner] += 1
@@ -117,18 +117,17 @@ class Quotas:
 
     def _of_tasks(self, owner: str | None) -> Iterator[_Quota]:
         service = self._service
-        running = [task for task in self._registry.tasks.values() if task.status == "running"]
+        running = self._running()
         yield _Quota("running-tasks", service.max_tasks, len(running) + self._tasks.total())
         if owner is not None:
-            own = sum(task.owner == owner for task in running) + self._tasks[owner]
-            yield _Quota("token-tasks", service.token_tasks, own)
-            yield self._of_urls(owner)
+            own = [task for task in running if task.owner == owner]
+            yield _Quota("token-tasks", service.token_tasks, len(own) + self._tasks[owner])
+            yield self._of_urls(owner, own)
 
-    def _of_urls(self, owner: str) -> _Quota:
-        """Of the URLs of an owner that are not done."""
-        tasks = (task for task in self._registry.tasks.values() if task.owner == owner)
-        return _Quota("token-urls", self._service.token_urls, self._urls[owner] + sum(map(_left, tasks)))
+    def _of_urls(self, owner: str, running: Iterable[Task]) -> _Quota:
+        """Of the URLs of an owner that are not done, from his Tasks that run."""
+        left = sum(task.total - task.counts.done for task in running)
+        return _Quota("token-urls", self._service.token_urls, self._urls[owner] + left)
 
-
-def _left(task: Task) -> int:
-    return task.total - task.counts.done if task.status == "running" else 0
+    def _running(self) -> list[Task]:
+        return [task for task in self._registry.tasks.values() if task.status == "running"]

@@ -51,9 +51,10 @@ async def tasks(request: web.Request) -> web.Response:
 async def task(request: web.Request) -> web.Response:
     """A task's summary."""
     wait, task = read_query(request, TaskQuery).wait, await task_of(request)
-    with suppress(TimeoutError), waiting(request):
-        async with asyncio.timeout(wait):
-            await _end(request.app[STATE], task)
+    if wait:
+        with suppress(TimeoutError), waiting(request):
+            async with asyncio.timeout(wait):
+                await _end(request.app[STATE], task)
     return json_answer(summary_of(request, task))
 
 

@@ -12,8 +12,9 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from crawler.errors import InputError, StoreDamaged, StoreError, StoreFull
 from crawler.stores.schema import MIGRATIONS
@@ -22,6 +23,7 @@ from crawler.tally import Calls
 __all__ = ["Database", "FileLock", "connect", "insert", "migrate", "transaction", "try_out"]
 
 T = TypeVar("T")
+Work: TypeAlias = Callable[[sqlite3.Connection], T]
 
 _PATIENCE: Final = 60.0  # seconds to wait for another connection's transaction; each is short
 _ROWS: Final = 1_000  # of one step; a statement has a bound on its values
@@ -50,8 +52,10 @@ class Database:
         self._calls = calls
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
         self._connection: sqlite3.Connection | None = None
+        self._waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []  # what the next durable transaction will have
+        self._commits: set[asyncio.Task[None]] = set()  # the loop itself holds them by weak references only
 
-    async def call(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def call(self, work: Work[T]) -> T:
         """Have `work` done with the connection; it goes on even if nobody waits for it any more.
 
         Raises:
@@ -63,7 +67,7 @@ class Database:
             self._calls.is_damaged = True
             raise
 
-    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def read(self, work: Work[T]) -> T:
         """The same, for what somebody waits to read.
 
         Raises:
@@ -72,20 +76,43 @@ class Database:
         with self._calls.timed("read"):
             return await self.call(work)
 
-    async def write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
+    async def write(self, work: Work[T], *, durable: bool = False) -> T:
         """Have `work` done whole or not at all; if `durable`, it has survived even a power failure on return.
 
         Raises:
             StoreError: The database refused, and nothing is changed.
         """
-
-        def whole(connection: sqlite3.Connection) -> T:
-            with transaction(connection, durable=durable):
-                return work(connection)
-
         with self._calls.timed("write"):
+            if durable:
+                return await self._with_others(work)
             async with self._writing:
-                return await self.call(whole)
+                return await self.call(partial(_whole, work=work))
+
+    async def _with_others(self, work: Work[T]) -> T:
+        """Have `work` done with all else that is to be durable by now: a sync takes as long for many as for one."""
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append((work, done))
+        if len(self._waiting) == 1:
+            commit = asyncio.ensure_future(self._commit())
+            self._commits.add(commit)
+            commit.add_done_callback(self._commits.discard)
+        return await done
+
+    async def _commit(self) -> None:
+        async with self._writing:
+            waiting, self._waiting = self._waiting, []
+            waiting = [(work, done) for work, done in waiting if not done.cancelled()]
+            try:
+                found = await self.call(partial(_together, works=[work for work, _ in waiting]))
+            except Exception as error:
+                found = [error] * len(waiting)
+        for (_, done), outcome in zip(waiting, found, strict=True):
+            if done.cancelled():
+                continue
+            if isinstance(outcome, Exception):
+                done.set_exception(self._ours(outcome) if isinstance(outcome, sqlite3.Error) else outcome)
+            else:
+                done.set_result(outcome)
 
     async def aclose(self) -> None:
         """Close the connection, once all calls are done."""
@@ -94,14 +121,39 @@ class Database:
                 await self.call(sqlite3.Connection.close)
         self._thread.shutdown(wait=False)
 
-    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _run(self, work: Work[T]) -> T:
         try:
             if self._connection is None:
                 self._connection = connect(self._path)
             return work(self._connection)
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest says more of the same
-            raise _ERRORS.get(code, StoreError)(f"{self._path}: {error}") from error
+            raise self._ours(error) from error
+
+    def _ours(self, error: sqlite3.Error) -> StoreError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest says more of the same
+        return _ERRORS.get(code, StoreError)(f"{self._path}: {error}")
+
+
+def _whole(connection: sqlite3.Connection, *, work: Work[T]) -> T:
+    with transaction(connection):
+        return work(connection)
+
+
+def _together(connection: sqlite3.Connection, *, works: Sequence[Work[Any]]) -> list[Any]:
+    """What came of each in one durable transaction: one that fails has changed nothing, and the others have."""
+    found: list[Any] = []
+    with transaction(connection, durable=True):
+        for work in works:
+            connection.execute("SAVEPOINT work")
+            try:
+                found.append(work(connection))
+            except Exception as error:
+                if not connection.in_transaction:  # SQLite has undone all of it, as it does if a disk is full
+                    raise
+                connection.execute("ROLLBACK TO work")
+                found.append(error)
+            connection.execute("RELEASE work")
+    return found
 
 
 class FileLock:
