@@ -36,8 +36,8 @@ coverage: $(VENV)/.dev system ## show the lines that no test reaches
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage report
 
-bench: $(VENV)/.dev /usr/sbin/nginx ## measure against other tools; ARGS='...' goes to bench.run
-	$(BIN)/python -m bench.run $(ARGS)
+bench: $(VENV)/.dev /usr/sbin/nginx /usr/bin/wrk ## measure against other tools, or with OF=api, OF=million; ARGS='...'
+	$(BIN)/python -m bench.$(or $(OF),run) $(ARGS)
 
 chaos: $(VENV)/.dev ## kill the service 200 times while it works, and look what is lost; ARGS='--rounds 1000'
 	$(BIN)/python -m tests.chaos $(ARGS)
@@ -83,6 +83,9 @@ $(VENV)/.dev: $(VENV)/.run
 
 /usr/sbin/nginx:
 	$(DEBIAN) install nginx-light
+
+/usr/bin/wrk:
+	$(DEBIAN) install wrk
 
 /usr/bin/curl:
 	$(DEBIAN) install curl

@@ -24,6 +24,7 @@ from typing import Any, Final
 import aiohttp
 import uvloop
 
+from bench.service import Process, quantile, service
 from bench.world import World, build, running_world
 
 CONCURRENCY: Final = ["--concurrency", "256", "--per-host", "64", "--ipv4"]
@@ -82,86 +83,49 @@ class Figures:
         ]
 
 
-def quantile(values: list[float], part: float) -> float:
-    """The value below which that part of all lies."""
-    return sorted(values)[min(len(values) - 1, int(part * len(values)))]
-
-
-class Service:
-    """`python -m crawler serve` on SQLite, on the first core."""
-
-    def __init__(self, world: World, folder: Path) -> None:
-        self._command = [
-            "taskset", "-c", "0", sys.executable, "-m", "crawler", "serve", "--port", "0", "--registry",
-            f"sqlite:///{folder}/tasks.db", "--dns", f"127.0.0.1:{world.dns}", *CONCURRENCY,
-        ]  # fmt: skip
-
-    async def start(self) -> None:
-        """Start it."""
-        self._process = await asyncio.create_subprocess_exec(*self._command, stdout=asyncio.subprocess.PIPE)
-        assert self._process.stdout is not None
-        self.url = (await self._process.stdout.readline()).decode().split()[3].rstrip(".")
-
-    async def stop(self) -> None:
-        """Stop it."""
-        self._process.terminate()
-        await self._process.wait()
-
-    @property
-    def cpu(self) -> float:
-        """Seconds of CPU so far."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    @property
-    def rss(self) -> float:
-        """MiB resident now."""
-        return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
 async def measure(world: World, count: int) -> Figures:
     """Everything, in turn."""
     figures = Figures(lines=count)
-    service = Service(world, world.directory)
-    await service.start()
     timeout = aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(service.url, timeout=timeout) as session:
+    async with (
+        service(world.directory, "--dns", f"127.0.0.1:{world.dns}", *CONCURRENCY) as process,
+        aiohttp.ClientSession(process.url, timeout=timeout) as session,
+    ):
         for _ in range(20):  # imports, caches, the first table
             await small_task(session, world, Figures())
-        figures.rss_at_start = figures.rss_at_most = service.rss
-        async with watched(service, figures):
-            before = service.cpu
+        figures.rss_at_start = figures.rss_at_most = process.rss
+        async with watched(process, figures):
+            before = process.cpu
             task_id = await submit(session, as_json(world, count), "application/json")
-            figures.json_cpu = service.cpu - before
+            figures.json_cpu = process.cpu - before
             async with session.delete(f"/api/v1/tasks/{task_id}") as response:
                 assert response.status == 204
-            before = service.cpu
+            before = process.cpu
             task_id = await submit(session, as_gzip(world, count), "text/plain", {"Content-Encoding": "gzip"})
-            figures.text_cpu = service.cpu - before
-            before, started = service.cpu, time.monotonic()
+            figures.text_cpu = process.cpu - before
+            before, started = process.cpu, time.monotonic()
             client = asyncio.ensure_future(use(session, world, task_id, figures))
             while (task := await look(session, task_id, wait=60))["status"] == "running":
                 pass
             assert (task["status"], task["counts"]["ok"]) == ("ready", count), task
             figures.rate_with_store = count / (time.monotonic() - started)
-            figures.cpu_us_with_store = (service.cpu - before) / count * 1e6
+            figures.cpu_us_with_store = (process.cpu - before) / count * 1e6
             client.cancel()
             await asyncio.gather(client, return_exceptions=True)
             started = time.monotonic()
             assert await stream(session, task_id) == count
             figures.stream_seconds = time.monotonic() - started
-    await service.stop()
     figures.rate_without, figures.cpu_us_without = await without_store(world, count)
     return figures
 
 
 @asynccontextmanager
-async def watched(service: Service, figures: Figures) -> AsyncIterator[None]:
+async def watched(process: Process, figures: Figures) -> AsyncIterator[None]:
     """Keep the most memory that was seen."""
 
     async def look() -> None:
         while True:
-            figures.rss_at_most = max(figures.rss_at_most, service.rss)
+            figures.rss_at_most = max(figures.rss_at_most, process.rss)
             await asyncio.sleep(EVERY)
 
     watcher = asyncio.ensure_future(look())

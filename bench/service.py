@@ -1,0 +1,51 @@
+"""The service as a process of its own, on the first core, with its store on disk."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+__all__ = ["Process", "quantile", "service"]
+
+
+class Process:
+    """A Python program on the first core, which prints its URL once it listens; runs while its context lasts."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._command = ["taskset", "-c", "0", sys.executable, *arguments]
+
+    async def __aenter__(self) -> Self:
+        self._process = await asyncio.create_subprocess_exec(*self._command, stdout=asyncio.subprocess.PIPE)
+        assert self._process.stdout is not None
+        line = (await self._process.stdout.readline()).decode().split()
+        self.url = next(word for word in line if word.startswith("http")).rstrip(".")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        await self._process.wait()
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of CPU so far."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def rss(self) -> float:
+        """MiB resident now."""
+        return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def service(folder: Path, *flags: str) -> Process:
+    """`python -m crawler serve` with its Tasks in this folder."""
+    return Process("-m", "crawler", "serve", "--port", "0", "--registry", f"sqlite:///{folder}/tasks.db", *flags)
+
+
+def quantile(values: list[float], part: float) -> float:
+    """The value below which that part of all lies."""
+    return sorted(values)[min(len(values) - 1, int(part * len(values)))]
