@@ -22,8 +22,9 @@ from crawler.logs import Settings, about, write_logs
 from crawler.models import ProbeError, ProbeResult, Task
 from crawler.options import Options, ServiceOptions
 from crawler.prober import Prober
+from crawler.stores.chains import Turn
 from crawler.stores.chunks import Work
-from crawler.stores.redis import RedisRegistry, Turn
+from crawler.stores.redis import RedisRegistry
 from crawler.verdict import Probe
 from crawler.worker import insist, work
 
@@ -83,19 +84,21 @@ class ChunkWorker:
         self._options = options
         self._queue = Queue(registry, self.probe_chunk)
         self._gate = _Gate()
+        self._takers: list[asyncio.Future[None]] = []
         self._at_work = 0
-        self._left = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._left: list[tuple[Task, Turn]] = []
 
     @asynccontextmanager
     async def running(self) -> "AsyncIterator[ChunkWorker]":
         """Take chunks, as long as the context lasts; what is under way at its end is left for others."""
         at_once = {"small": _SMALL, "big": max(1, self._options.concurrency // _SLOTS)}
         async with self._queue:
-            works = [asyncio.ensure_future(self._take(kind, at_once[kind])) for kind in KINDS]
+            self._takers = [asyncio.ensure_future(self._take(kind, at_once[kind])) for kind in KINDS]
             try:
                 yield self
             finally:
-                await end(works)
+                await end(self._takers)
 
     async def _take(self, kind: str, at_once: int) -> None:
         async with Worker(
@@ -109,32 +112,48 @@ class ChunkWorker:
         with suppress(TimeoutError):
             async with asyncio.timeout(_LEAVE):
                 while self._at_work:
-                    self._left.clear()
-                    await self._left.wait()
+                    self._changed.clear()
+                    await self._changed.wait()
+        await end(self._takers)  # before, this worker would take what it gives back
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LEAVE):
+                for task, turn in self._left:
+                    await insist(self._registry.chains.leave, task.id, turn)
+                    await insist(self._queue.give_back, task, turn)
 
     async def probe_chunk(self, task_id: str, chain: int, place: int) -> None:
         """Bring a chunk to its end."""
         turn = Turn(chain, place)
+        is_left = False
         self._at_work += 1
         try:
             with about(task=task_id), suppress(TaskNotFound):
                 task = await insist(self._registry.fresh, task_id)
                 if task.status == "running":
-                    await self._work(task, turn)
+                    is_left = not await self._work(task, turn)
         finally:
             self._at_work -= 1
-            self._left.set()
+            self._changed.set()
+        if is_left:
+            self._left.append((task, turn))
+            await asyncio.Event().wait()  # a job that returns has ended for docket; this one is to be another's
 
-    async def _work(self, task: Task, turn: Turn) -> None:
-        works, starts = await insist(self._registry.begin, task.id, turn)
+    async def _work(self, task: Task, turn: Turn) -> bool:
+        """Work on a chunk; false if it is left as far as it is, for another worker."""
+        works, starts = await insist(self._registry.chains.begin, task.id, turn)
         probing = asyncio.ensure_future(self._probe(task, turn, works, starts))
         over = asyncio.ensure_future(self._until_over(task))
         try:
             await asyncio.wait({probing, over}, return_when=asyncio.FIRST_COMPLETED)
+            is_over = over.done()
         finally:
             await end({probing, over})
-        if not probing.cancelled():
-            await self._go_on(task, turn, is_done=probing.result())
+        if is_over:
+            return True
+        if probing.cancelled() or not probing.result():
+            return False
+        await self._go_on(task, turn)
+        return True
 
     async def _until_over(self, task: Task) -> None:
         """Wait until nobody wants the Task any more."""
@@ -163,7 +182,7 @@ class ChunkWorker:
 
     async def _search(self, task: Task, turn: Turn, works: list[Work]) -> bool:
         """Probe a chunk of which a target may be what ends workers: half by half, so that the next one finds it."""
-        suspects = await insist(self._registry.suspects, task.id, turn)
+        suspects = await insist(self._registry.chains.suspects, task.id, turn)
         if len(suspects) == 1:
             await self._mark(task, [each for each in works if each.seq in suspects])
             works = [each for each in works if each.seq not in suspects]
@@ -172,7 +191,7 @@ class ChunkWorker:
         half = max(1, (len(suspects) if len(suspects) > 1 else len(works)) // 2)
         for start in range(0, len(works), half):
             some = works[start : start + half]
-            await insist(self._registry.suspect, task.id, turn, [each.seq for each in some])
+            await insist(self._registry.chains.suspect, task.id, turn, [each.seq for each in some])
             if not await self._record(task, some):
                 return False
         return True
@@ -185,14 +204,8 @@ class ChunkWorker:
             found: list[ProbeResult] = [probe.result]
             await insist(self._registry.record, task.id, found)
 
-    async def _go_on(self, task: Task, turn: Turn, *, is_done: bool) -> None:
-        if task.status != "running":
-            return
-        if not is_done:  # it is stopped: another worker is to go on at once
-            await insist(self._registry.leave, task.id, turn)
-            await insist(self._queue.give_back, task, turn)
-            return
-        following = await insist(self._registry.advance, task.id, turn)
+    async def _go_on(self, task: Task, turn: Turn) -> None:
+        following = await insist(self._registry.chains.advance, task.id, turn)
         if following is not None:
             await insist(self._queue.put, task, [following])
             return

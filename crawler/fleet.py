@@ -21,7 +21,8 @@ from crawler.errors import StoreError, TaskNotFound, TransitionError
 from crawler.logs import about
 from crawler.models import Task
 from crawler.prober import Prober
-from crawler.stores.redis import RedisRegistry, Turn
+from crawler.stores.chains import Turn
+from crawler.stores.redis import RedisRegistry
 from crawler.worker import insist
 
 __all__ = ["JOB", "KINDS", "FleetEngine", "Queue"]
@@ -150,6 +151,7 @@ class FleetEngine:
         looked: dict[str, tuple[int, float, float]] = {}  # lines done, since when so many, and how long that may be
         while True:
             await asyncio.sleep(_TEND)
+            await insist(self._registry.chains.sweep)
             now = time.monotonic()
             running = {task.id: task for task in self._registry.tasks.values() if task.status == "running"}
             looked = {id_: seen for id_, seen in looked.items() if id_ in running}
@@ -169,7 +171,7 @@ class FleetEngine:
         task = await self._registry.fresh(task_id)
         if task.status != "running":
             return
-        if turns := await self._registry.heads(task_id):
+        if turns := await self._registry.chains.heads(task_id):
             await self._queue.put(task, turns)
         elif task.counts.done == task.total:  # whoever did the last of it died before saying so
             with suppress(TransitionError):

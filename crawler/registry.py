@@ -20,7 +20,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 
@@ -189,14 +189,9 @@ class Registry(ABC):
             (task for task in tasks if task.idempotency and (task.owner, task.idempotency.key) == (owner, key)), None
         )
 
-    @asynccontextmanager
-    async def leading(self) -> AsyncIterator[asyncio.Event]:
-        """Wait until this process may do what only one does at a time.
-
-        Yields:
-            An event: from when it is set, it may not any more.
-        """
-        yield asyncio.Event()
+    def leading(self) -> AbstractAsyncContextManager[asyncio.Event]:
+        """Wait until this process may do what only one does at a time; once the event is set, it may not any more."""
+        return nullcontext(asyncio.Event())
 
     async def change(self, task_id: str) -> None:
         """Wait until a Task has more records or another status, or is gone."""

@@ -69,6 +69,17 @@ async def test_a_task_that_is_cancelled_at_one_replica_is_asked_for_no_more(
         await other.ask("GET", f"/tasks/{task['id']}", 404)
 
 
+async def test_tasks_that_are_deleted_leave_workers_free(site: Site, redis_server: RedisServer) -> None:
+    """Each has a chunk; a worker takes eight small ones at once."""
+    async with replica(redis_server) as api, working(redis_server.url):
+        for _ in range(9):
+            task = await api.submit([site.url("/hang")])
+            await site.until(lambda: site.active == 1)
+            await api.ask("DELETE", f"/tasks/{task['id']}", 204)
+            await site.until(lambda: site.active == 0)
+        assert (await api.ended([site.url("/ok")]))["status"] == "ready"
+
+
 async def test_a_worker_that_is_stopped_gives_back_at_once_what_it_has_not_begun(
     site: Site, redis_server: RedisServer
 ) -> None:

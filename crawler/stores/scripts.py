@@ -13,7 +13,8 @@ and of its targets, as long as they have to be probed:
     starts      a hash of the chunks that were begun and have not ended, each with how often
     suspects    a hash of the chunks that workers have ended on, each with the lines that were probed apart at last
 
-Every change of a Task is published on the channel `changes`.
+Every change of a Task is published on the channel `changes`. Each step may be done twice: an answer that was lost is
+asked for again.
 """
 
 from typing import Final
@@ -28,9 +29,12 @@ SCRIPTS: Final = {
     "admit": """
         local task, tasks, keys, coming, number = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
         local id, key, changes = ARGV[1], ARGV[2], ARGV[3]
-        if key ~= '' and redis.call('HSETNX', keys, key, id) == 0 then return 0 end
+        if key ~= '' then
+            redis.call('HSETNX', keys, key, id)
+            if redis.call('HGET', keys, key) ~= id then return 0 end
+        end
         for at = 4, #ARGV, 2 do redis.call('HSET', task, ARGV[at], ARGV[at + 1]) end
-        redis.call('ZADD', tasks, redis.call('INCR', number), id)
+        if not redis.call('ZSCORE', tasks, id) then redis.call('ZADD', tasks, redis.call('INCR', number), id) end
         redis.call('ZREM', coming, id)
         redis.call('PUBLISH', changes, id)
         return 1""",
@@ -74,20 +78,21 @@ SCRIPTS: Final = {
         return text""",
     # Forget a Task. What readers still read goes later.
     "delete": """
-        local task, tasks, keys, chains = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+        local task, tasks, keys = KEYS[1], KEYS[2], KEYS[3]
         local id, key, changes, linger = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
         if redis.call('ZREM', tasks, id) == 0 then return 0 end
         if key ~= '' then redis.call('HDEL', keys, key) end
         redis.call('UNLINK', task)
-        for at = 5, #KEYS do redis.call('EXPIRE', KEYS[at], linger) end
+        for at = 4, #KEYS do redis.call('EXPIRE', KEYS[at], linger) end
         redis.call('PUBLISH', changes, id)
         return 1""",
-    # A chunk has ended: give the place of the next one of its chain, -1 if it was the last, -2 if it is not its turn.
+    # A chunk has ended: give the place of the next one of its chain, -1 if it was the last.
     "advance": """
         local chains, chunks, starts, suspects = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
         local chain, place = ARGV[1], tonumber(ARGV[2])
         local at, length = string.match(redis.call('HGET', chains, chain) or '', '(%d+)/(%d+)')
-        if not at or tonumber(at) ~= place then return -2 end
+        if not at then return -1 end
+        if tonumber(at) ~= place then return tonumber(at) end
         redis.call('HDEL', chunks, chain .. '.' .. place)
         redis.call('HDEL', starts, chain .. '.' .. place)
         redis.call('HDEL', suspects, chain .. '.' .. place)

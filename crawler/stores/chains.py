@@ -1,0 +1,155 @@
+"""The chunks of Tasks in Redis: kept, begun, ended, one after the other in each chain."""
+
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from typing import Final
+
+import msgspec
+
+from crawler.stores.chunks import Chunk, Work
+from crawler.stores.keys import chunk_keys, chunks_key, common, own
+from crawler.stores.link import Link
+from crawler.stores.scripts import CHAINS
+
+__all__ = ["Chains", "Turn"]
+
+_AT_ONCE: Final = 500  # commands of one pipeline
+_STALE: Final = 86_400.0  # seconds after which a batch that was never admitted is dropped
+
+_works: Final = msgspec.msgpack.Decoder(list[Work])
+
+
+class Turn(msgspec.Struct, frozen=True, array_like=True):
+    """A chunk of a Task: the `place`-th of a chain."""
+
+    chain: int
+    place: int
+
+    def __str__(self) -> str:
+        return f"{self.chain}.{self.place}"
+
+
+class Chains:
+    """What there is to do. All methods may raise `StoreError`.
+
+    Args:
+        link: The connections.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._works: dict[str, dict[int, Work]] = defaultdict(dict)
+        self._begun: dict[tuple[str, Turn], set[int]] = {}
+
+    async def heads(self, task_id: str) -> list[Turn]:
+        """The chunks that a Task can go on with: one of each chain that has not ended."""
+        found = []
+        with self._link.guarded("read"):
+            async for chain, state in self._link.redis.hscan_iter(own(task_id, "chains"), count=_AT_ONCE):
+                found.append(Turn(int(chain), int(state.partition(b"/")[0])))
+        return sorted(found, key=lambda turn: turn.chain)
+
+    async def begin(self, task_id: str, turn: Turn) -> tuple[list[Work], int]:
+        """The targets of a chunk that have no record yet, and how often it was begun without coming to its end."""
+        with self._link.guarded("write"):
+            starts = await self._link.redis.hincrby(own(task_id, "starts"), str(turn), 1)
+        works = await self._unrecorded(task_id, await self._kept(task_id, turn))
+        self._works[task_id] |= {work.seq: work for work in works}
+        self._begun[task_id, turn] = {work.seq for work in works}
+        return works, starts
+
+    async def suspects(self, task_id: str, turn: Turn) -> set[int]:
+        """The positions of those targets of a chunk that were probed apart when a worker ended last."""
+        with self._link.guarded("read"):
+            body = await self._link.redis.hget(own(task_id, "suspects"), str(turn))
+        return set() if body is None else msgspec.json.decode(body, type=set[int])
+
+    async def suspect(self, task_id: str, turn: Turn, seqs: list[int]) -> None:
+        """Take note that these are about to be probed apart."""
+        with self._link.guarded("write"):
+            await self._link.redis.hset(own(task_id, "suspects"), str(turn), msgspec.json.encode(seqs))
+
+    async def leave(self, task_id: str, turn: Turn) -> None:
+        """Take note that a chunk is left as far as it is, in good order."""
+        self.recorded(task_id, self._begun.pop((task_id, turn), set()))
+        with self._link.guarded("write"):
+            await self._link.redis.hdel(own(task_id, "starts"), str(turn))
+
+    async def advance(self, task_id: str, turn: Turn) -> Turn | None:
+        """End a chunk, all of which is recorded; gives the next of its chain."""
+        self.recorded(task_id, self._begun.pop((task_id, turn), set()))
+        keys = [own(task_id, "chains"), chunks_key(task_id, turn.chain)]
+        keys += [own(task_id, "starts"), own(task_id, "suspects")]
+        with self._link.guarded("write"):
+            place = await self._link.scripts["advance"](keys=keys, args=[turn.chain, turn.place])
+        return Turn(turn.chain, place) if place >= 0 else None
+
+    async def sweep(self) -> None:
+        """Drop what is left of batches whose process ended before they were admitted."""
+        with self._link.guarded("read"):
+            ids = await self._link.redis.zrange(common("coming"), "-inf", time.time() - _STALE, byscore=True)
+        for id_ in ids:
+            await self.drop(id_.decode())
+
+    async def put(self, id_: str, chunks: list[Chunk]) -> None:
+        """Keep chunks of a batch that comes; where it is not admitted in the end, `sweep` finds it."""
+        with self._link.guarded("write"):
+            await self._link.redis.zadd(common("coming"), {id_: time.time()})
+            for start in range(0, len(chunks), _AT_ONCE):
+                pipeline = self._link.redis.pipeline(transaction=False)
+                for chunk in chunks[start : start + _AT_ONCE]:
+                    body = zlib.compress(msgspec.msgpack.encode(chunk.works), 1)
+                    pipeline.hset(chunks_key(id_, chunk.chain), str(Turn(chunk.chain, chunk.place)), body)
+                    pipeline.hset(own(id_, "chains"), str(chunk.chain), f"0/{chunk.place + 1}")
+                await pipeline.execute()
+
+    async def drop(self, id_: str) -> None:
+        """Drop all that there is to do of a Task, or of a batch that does not become one."""
+        with self._link.guarded("write"):
+            chains = [int(chain) for chain in await self._link.redis.hkeys(own(id_, "chains"))]
+            await self._link.redis.unlink(own(id_, "chains"), *chunk_keys(id_, max(chains, default=0) // CHAINS + 1))
+            await self._link.redis.zrem(common("coming"), id_)
+
+    async def pending(self, task_id: str) -> AsyncIterator[Work]:
+        """All that has no record yet."""
+        for turn in await self.heads(task_id):
+            place = turn.place
+            while works := await self._kept(task_id, Turn(turn.chain, place)):
+                for work in await self._unrecorded(task_id, works):
+                    yield work
+                place += 1
+
+    async def works_of(self, task_id: str, seqs: set[int]) -> dict[int, Work]:
+        """The targets of these positions."""
+        works = self._works[task_id]
+        if seqs - works.keys():  # begun by nobody here: they are looked for
+            async for work in self.pending(task_id):
+                if work.seq in seqs:
+                    works[work.seq] = work
+        return {seq: works[seq] for seq in seqs if seq in works}
+
+    def recorded(self, task_id: str, seqs: set[int]) -> None:
+        """Remember these targets no more."""
+        works = self._works[task_id]
+        for seq in seqs:
+            works.pop(seq, None)
+        if not works:
+            del self._works[task_id]
+
+    async def _kept(self, task_id: str, turn: Turn) -> list[Work]:
+        """A chunk; empty if there is none."""
+        with self._link.guarded("read"):
+            body = await self._link.redis.hget(chunks_key(task_id, turn.chain), str(turn))
+        return [] if body is None else _works.decode(zlib.decompress(body))
+
+    async def _unrecorded(self, task_id: str, works: list[Work]) -> list[Work]:
+        """Those of which a line has no record: the first, or of those that ask for the same the last."""
+        with self._link.guarded("read"):
+            pipeline = self._link.redis.pipeline(transaction=False)
+            for work in works:
+                for seq in (work.seq, work.twins[-1][0] if work.twins else work.seq):
+                    pipeline.getbit(own(task_id, "bits"), seq)
+            bits = await pipeline.execute()
+        return [work for work, *both in zip(works, bits[::2], bits[1::2], strict=True) if not all(both)]
