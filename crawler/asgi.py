@@ -111,14 +111,21 @@ def create_app(
     return AsgiApplication(aiohttp_service.create_app(options, registry=registry, service=service))
 
 
-def from_environment() -> web.Application:
-    """The application that the command would serve, with its options from the same `CRAWLER_*` variables."""
+def from_environment(patience: float = 0.0) -> web.Application:
+    """The application that the command would serve, with its options from the same `CRAWLER_*` variables.
+
+    Args:
+        patience: Seconds to wait for another process that uses the registry, and is about to end.
+
+    Raises:
+        InputError: An option is wrong, or a file cannot be read.
+    """
     settings = typer.Typer(add_completion=False)
 
     @settings.command()
     @takes(service=ServiceOptions, options=Options)
     def made(service: ServiceOptions, options: Options) -> web.Application:
-        registry = open_registry(service)
+        registry = open_registry(service, patience)
         only_local = not service.allow_anonymous
         return aiohttp_service.create_app(options, registry=registry, service=service, only_local=only_local)
 

@@ -83,8 +83,12 @@ def open_engine(registry: Registry, prober: Prober) -> AbstractAsyncContextManag
     return FleetEngine(registry, prober)
 
 
-def open_registry(service: ServiceOptions) -> Registry:
+def open_registry(service: ServiceOptions, patience: float = 0.0) -> Registry:
     """The registry that `--registry` or `--redis` name; it is opened by its context.
+
+    Args:
+        service: Says which.
+        patience: Seconds to wait for another process that uses the same file, and is about to end.
 
     Raises:
         InputError: The extra that it takes is not installed.
@@ -97,7 +101,7 @@ def open_registry(service: ServiceOptions) -> Registry:
     from crawler.stores.sqlite import SqliteRegistry
 
     path = where.removeprefix("sqlite").removeprefix(":///")
-    return SqliteRegistry(Path(path) if path else user_state_path("crawler") / "tasks.db")
+    return SqliteRegistry(Path(path) if path else user_state_path("crawler") / "tasks.db", patience=patience)
 
 
 def open_redis(url: str) -> "RedisRegistry":

@@ -20,13 +20,14 @@ from crawler.errors import InputError, StoreDamaged, StoreError, StoreFull
 from crawler.stores.schema import MIGRATIONS
 from crawler.tally import Calls
 
-__all__ = ["Database", "FileLock", "connect", "insert", "migrate", "transaction", "try_out"]
+__all__ = ["Database", "FileLock", "connect", "insert", "lock", "migrate", "transaction", "try_out"]
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[sqlite3.Connection], T]
 
 _PATIENCE: Final = 60.0  # seconds to wait for another connection's transaction; each is short
 _ROWS: Final = 1_000  # of one step; a statement has a bound on its values
+_NOTICED: Final = 0.05  # seconds until it is looked again whether another process has ended
 _CACHE: Final = 16 * 1024  # KiB of pages that a connection keeps
 _ROOM: Final = 2**20  # bytes of the disk: with fewer left, the next batch would not find its place
 _ERRORS: Final = {
@@ -182,6 +183,20 @@ class FileLock:
     def release(self) -> None:
         """Let others have it."""
         os.close(self._descriptor)
+
+
+async def lock(path: Path, patience: float) -> FileLock:
+    """Keep others from a file, as soon as nobody else does.
+
+    Raises:
+        InputError: Another process still has it after so many seconds, or it cannot be made.
+    """
+    until = asyncio.get_running_loop().time() + patience
+    while asyncio.get_running_loop().time() < until:
+        with suppress(InputError):
+            return FileLock(path)
+        await asyncio.sleep(_NOTICED)
+    return FileLock(path)
 
 
 def connect(path: Path, *, make: bool = False) -> sqlite3.Connection:

@@ -15,7 +15,7 @@ from crawler.errors import InputError, StoreDamaged, StoreError, TaskNotFound
 from crawler.models import ANY, Page, ProbeResult, Task, Where
 from crawler.registry import Lines, Reader, Registry
 from crawler.stores import queries
-from crawler.stores.database import Database, FileLock, connect, migrate, try_out
+from crawler.stores.database import Database, connect, lock, migrate, try_out
 from crawler.stores.intake import take_in
 from crawler.targets import Target
 
@@ -40,14 +40,19 @@ class SqliteRegistry(Registry):
     Tasks themselves are in memory too, a kilobyte each; their lines and records are not.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, patience: float = 0.0) -> None:
         """Name the file; it is opened, or made, where the context begins.
+
+        Args:
+            path: The file.
+            patience: Seconds to wait for another process that uses it, and is about to end.
 
         Raises:
             InputError: Then; the file cannot be used.
         """
         super().__init__()
         self._path = path
+        self._patience = patience
         self._tasks: dict[str, Task] = {}
         self._numbers: dict[str, int] = {}
         self._last = 0  # number that a Task has got
@@ -65,7 +70,7 @@ class SqliteRegistry(Registry):
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot be used: {error.strerror}", str(self._path)) from None
-        self._lock = FileLock(self._path)
+        self._lock = await lock(self._path, self._patience)
         try:
             migrate(self._path)
             self._here = connect(self._path)  # for the one method that cannot wait
