@@ -178,12 +178,13 @@ SERVERS: Final = {
     "make run": (["-m", "crawler", "--port", "0"], "7777"),
     "python examples/mounted.py 8080": (["examples/mounted.py", "0"], "8080"),
     # uvicorn tells on standard error where it listens.
-    "python examples/hosted.py 8080": (
+    "python examples/several.py 8082": (["examples/several.py", "0"], "8082"),
+    "python examples/hosted.py 8081": (
         [
             "-c",
             "import os, runpy, sys; os.dup2(1, 2); sys.argv = ['', '0']; runpy.run_path('examples/hosted.py')",
         ],
-        "8080",
+        "8081",
     ),
 }
 

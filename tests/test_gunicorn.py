@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
+from tests.redis_server import RedisServer
 from tests.site import Site
 from tests.test_stop import Gate, asked
 
@@ -109,6 +110,17 @@ async def test_a_reload_refuses_no_worker_that_is_alone(registry: str, tmp_path:
         assert (await ended(session, url, task_id))["status"] == "ready"
 
 
+async def test_several_workers_that_share_their_tasks(redis_server: RedisServer, tmp_path: Path) -> None:
+    shared = {"CRAWLER_REDIS": redis_server.url}
+    async with gunicorn(tmp_path, "--workers", "2", **shared) as served, ClientSession() as session:
+        url = await served.until(r"Listening at: (\S+)")
+        task_id = await submit(session, url, "nonsense")
+        for _ in range(20):
+            close = {"Connection": "close"}
+            async with session.get(f"{url}/api/v1/tasks/{task_id}", headers=close) as response:
+                assert response.status == 200
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "words"),
     [
@@ -128,4 +140,4 @@ async def test_what_cannot_be_served_is_said_in_a_line(
         assert await served.process.wait() in (4, 1)  # the latter if a second worker fails while gunicorn ends
     lines = [line for line in said.splitlines() if line.startswith("crawler: ")]
     assert lines and all(words in line for line in lines), said
-    assert "Traceback" not in said
+    assert "crawler/gunicorn.py" not in said  # in no traceback; gunicorn may show one of its own when two fail at once

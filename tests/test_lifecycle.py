@@ -1,6 +1,7 @@
 """What systemd is told, on a socket as its own."""
 
 import asyncio
+import configparser
 import os
 import signal
 import socket
@@ -12,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from crawler import ServiceOptions
+from crawler.flags import flags_of
 from crawler.lifecycle import Supervisor, stop_signals
+from tests.documents import ROOT
 from tests.process import Served, request
 from tests.site import Site
 from tests.test_stop import Gate
@@ -111,3 +115,16 @@ async def test_who_waited_for_signals_leaves_them_as_they_were() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         await stop.wait()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_the_documented_unit_fits_the_service() -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    text = (ROOT / "docs/run.md").read_text(encoding="utf-8")
+    unit.read_string(text.partition("```ini\n")[2].partition("```")[0])
+    service = unit["Service"]
+    assert service["Type"] == "notify"
+    assert int(service["TimeoutStopSec"]) >= 25
+    assert service["RestartPreventExitStatus"] == "2"
+    variables = {flag.env for flag in flags_of(ServiceOptions)}
+    assert service["Environment"].partition("=")[0] in variables
