@@ -406,7 +406,7 @@ async def test_mounted_where_nobody_starts_it(site: Site) -> None:
 
 
 async def test_mounted_and_started_by_its_host(site: Site) -> None:
-    probes = asgi.create_app(Options(guard="any"))
+    probes = asgi.create_app(Options(guard="any"), service=ServiceOptions(drain=0))
     async with mounted(FastAPI(lifespan=probes.lifespan), probes) as client:
         async with client.post("/crawler/submit", json={"urls": [site.url("/hang")]}) as response:
             assert response.status == 200
