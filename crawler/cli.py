@@ -39,6 +39,7 @@ from crawler.lines import Choice, count_lines
 from crawler.logs import Settings, write_logs
 from crawler.models import Counts, ProbeResult
 from crawler.options import VERSION, WORKER_FIELDS, Options, ServiceOptions
+from crawler.outlook import print_outlook
 from crawler.outputs import open_writer
 
 __all__ = ["main"]
@@ -155,6 +156,19 @@ def worker(service: dict[str, Any], options: Options) -> None:
     from crawler.chunk_worker import run_worker  # with docket, which no other command needs
 
     run_worker(options, chosen, chosen.redis)
+
+
+@app.command()
+@takes(service=Some(ServiceOptions, ("redis",)))
+def workers(service: dict[str, Any]) -> None:
+    """List the workers that have a Redis in common, and what waits for them."""
+    url = service.get("redis")
+    if url is None:
+        raise InputError("is needed", "--redis")
+    open_redis(url)  # says it if the extra is missing
+    from crawler.fleet import outlook_of
+
+    print_outlook(run(outlook_of(url)), sys.stdout)
 
 
 for command in remote.COMMANDS:

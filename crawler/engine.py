@@ -4,6 +4,7 @@ import asyncio
 from types import TracebackType
 from typing import Final, Protocol, Self
 
+from crawler.outlook import Outlook
 from crawler.prober import Prober
 from crawler.registry import Registry
 from crawler.worker import worker
@@ -27,6 +28,9 @@ class Engine(Protocol):
 
     async def drain(self, seconds: float) -> None:
         """Have no more probes begun in this process; those under way have so many seconds."""
+
+    async def outlook(self) -> Outlook | None:
+        """What waits for workers in other processes, and who they are; None if there are none, or nobody answers."""
 
     async def tend(self) -> None:
         """See that all work is done in the end, for as long as this is not cancelled."""
@@ -74,6 +78,10 @@ class LocalEngine:
         await self._prober.drain(seconds)
         if workers := [future for workers in self._workers.values() for future in workers]:
             await asyncio.wait(workers, timeout=_RECORDING)
+
+    async def outlook(self) -> Outlook | None:
+        """None: all is done here."""
+        return None
 
     async def tend(self) -> None:
         """Do nothing: what is started here is not left lying while this process lives."""

@@ -11,21 +11,22 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from docket import Docket
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from crawler.ending import end
 from crawler.errors import StoreError, TaskNotFound, TransitionError
 from crawler.logs import about
 from crawler.models import Task
+from crawler.outlook import Backlog, Outlook
 from crawler.prober import Prober
 from crawler.stores.chains import Turn
 from crawler.stores.redis import RedisRegistry
 from crawler.worker import insist
 
-__all__ = ["JOB", "KINDS", "FleetEngine", "Queue"]
+__all__ = ["JOB", "KINDS", "FleetEngine", "Queue", "outlook_of"]
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ _SMALL: Final = 1_000  # lines of a Task that is small
 _KEPT: Final = timedelta(0)  # that docket remembers of a chunk which has ended
 _TEND: Final = 15.0  # seconds between two looks at Tasks that do not get on
 _STILL: Final = 60.0  # seconds without a record, after which a Task's chunks are queued again; doubled each time
+_FRESH: Final = 1.0  # seconds for which an outlook is, and in which Redis has to give one
 _CALM: Final = 3_600.0  # at most
 
 
@@ -53,6 +55,7 @@ class Queue:
     """
 
     def __init__(self, registry: RedisRegistry, job: Job = _nowhere) -> None:
+        self._registry = registry
         self.dockets = {kind: Docket(f"crawler-{kind}", registry.url, execution_ttl=_KEPT) for kind in KINDS}
         for docket in self.dockets.values():
             docket.register(job, names=[JOB])
@@ -98,8 +101,40 @@ class Queue:
         except (RedisError, OSError) as error:
             raise StoreError(f"a chunk could not be queued: {error}") from None
 
+    async def outlook(self) -> Outlook:
+        """What waits, and who works.
+
+        Raises:
+            StoreError: Redis does not answer.
+        """
+        redelivered = await self._registry.chains.redelivered()
+        try:
+            queues = {kind: await _backlog(docket) for kind, docket in self.dockets.items()}
+            found = [worker for docket in self.dockets.values() for worker in await docket.workers()]
+        except (RedisError, OSError) as error:
+            raise StoreError(f"the queues do not answer: {error}") from None
+        workers: dict[str, float] = {}
+        for worker in sorted(found, key=lambda worker: worker.name):
+            workers[worker.name] = max(worker.last_seen.timestamp(), workers.get(worker.name, 0.0))
+        return Outlook(queues, workers, redelivered)
+
     def _docket(self, task: Task) -> Docket:
         return self.dockets["small" if task.total <= _SMALL else "big"]
+
+
+async def _backlog(docket: Docket) -> Backlog:
+    """A docket's stream has what waits, and what workers have until it has ended; its ids are milliseconds."""
+    redis: Any
+    async with docket.redis() as redis:
+        pipeline = redis.pipeline(transaction=False)
+        pipeline.xlen(docket.stream_key)
+        pipeline.xpending(docket.stream_key, docket.worker_group_name)
+        pipeline.xrange(docket.stream_key, count=1)
+        length, pending, first = await pipeline.execute(raise_on_error=False)
+    if isinstance(pending, ResponseError):  # nobody has come to this queue yet
+        return Backlog(waiting=length)
+    oldest = time.time() - int(first[0][0].partition(b"-")[0]) / 1000 if first else 0.0
+    return Backlog(length - pending["pending"], pending["pending"], max(0.0, oldest))
 
 
 class FleetEngine:
@@ -115,6 +150,8 @@ class FleetEngine:
         self._prober = prober
         self._queue = Queue(registry)
         self._works: set[asyncio.Future[None]] = set()
+        self._looking: asyncio.Future[Outlook] | None = None
+        self._looked = 0.0
 
     async def __aenter__(self) -> Self:
         await self._queue.__aenter__()
@@ -142,6 +179,18 @@ class FleetEngine:
     async def drain(self, seconds: float) -> None:
         """Have no more probes begun here; those under way have so many seconds."""
         await self._prober.drain(seconds)
+
+    async def outlook(self) -> Outlook | None:
+        """What waits for workers; None while Redis does not answer. It is asked once a second at most."""
+        now = time.monotonic()
+        if self._looking is None or (self._looking.done() and now - self._looked > _FRESH):
+            self._looked = now
+            self._looking = asyncio.ensure_future(self._queue.outlook())
+        try:
+            async with asyncio.timeout(_FRESH):
+                return await asyncio.shield(self._looking)
+        except (StoreError, TimeoutError):
+            return None
 
     async def tend(self) -> None:
         """Queue again what does not get on, without end: whoever was to queue it may have died before.
@@ -176,3 +225,14 @@ class FleetEngine:
         elif task.counts.done == task.total:  # whoever did the last of it died before saying so
             with suppress(TransitionError):
                 await self._registry.finish(task_id, "ready")
+
+
+async def outlook_of(url: str) -> Outlook:
+    """What waits in this Redis, and who works for it.
+
+    Raises:
+        InputError: Redis cannot be used.
+        StoreError: It does not answer any more.
+    """
+    async with RedisRegistry(url) as registry, Queue(registry) as queue:
+        return await queue.outlook()

@@ -20,6 +20,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from crawler.models import Status
+from crawler.outlook import Outlook
 from crawler.state import State
 from crawler.tally import Histogram
 from crawler.throttle import Load
@@ -63,6 +64,14 @@ TABLE: Final[Mapping[str, Row]] = {
     ),
     "crawler_store_failures_total": Row("counter", ("kind",), "Reads and writes that the store could not do."),
     "crawler_event_loop_lag_seconds": Row("histogram", (), "How late the event loop was, looked at twice a second."),
+    "crawler_chunks_pending": Row(
+        "gauge", ("queue", "state"), "With Redis: chunks of Tasks that wait for a worker, or that one has."
+    ),
+    "crawler_oldest_chunk_seconds": Row("gauge", ("queue",), "With Redis: time since the oldest of these was queued."),
+    "crawler_workers": Row("gauge", (), "With Redis: workers that give signs of life."),
+    "crawler_chunks_redelivered_total": Row(
+        "counter", (), "With Redis: chunks that were begun again, as a worker had fallen silent."
+    ),
 }
 
 
@@ -78,6 +87,7 @@ class Metrics(Collector):
         self._state = state
         self._traffic = traffic
         self._load = Load(0, 0, 0, 0)
+        self._outlook: Outlook | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -85,6 +95,7 @@ class Metrics(Collector):
     async def shown(self, accept: str) -> tuple[bytes, str]:
         """All of it, in the format that an Accept header likes best, and the media type of that."""
         self._load = await self._state.load()  # of other processes too, so it has to be waited for
+        self._outlook = await self._state.engine.outlook()
         encode, media_type = choose_encoder("")
         with suppress(TypeError, ValueError):  # there is no such version
             encode, media_type = choose_encoder(accept)
@@ -112,6 +123,19 @@ class Metrics(Collector):
         yield _histogram("crawler_store_call_duration_seconds", {(kind,): each for kind, each in calls.seconds.items()})
         yield _family("crawler_store_failures_total", _by(calls.failures))
         yield _histogram("crawler_event_loop_lag_seconds", {(): state.lag.seconds})
+        yield from self._queues()
+
+    def _queues(self) -> Iterator[Metric]:
+        """What other processes have to do; without samples where there are none."""
+        outlook = self._outlook or Outlook({}, {}, 0)
+        queues, is_known = outlook.queues, self._outlook is not None
+        chunks: dict[tuple[str, ...], float] = {}
+        for name, each in queues.items():
+            chunks |= {(name, "waiting"): each.waiting, (name, "running"): each.running}
+        yield _family("crawler_chunks_pending", chunks)
+        yield _family("crawler_oldest_chunk_seconds", {(name,): each.oldest for name, each in queues.items()})
+        yield _family("crawler_workers", {(): len(outlook.workers)} if is_known else {})
+        yield _family("crawler_chunks_redelivered_total", {(): outlook.redelivered} if is_known else {})
 
     def _tasks(self) -> Iterator[Metric]:
         statuses: Counter[str] = Counter(dict.fromkeys(get_args(Status), 0))

@@ -1,11 +1,14 @@
 """Tasks that other processes work on, through Redis: any replica answers for any of them, and nothing is lost."""
 
 import asyncio
+import re
 import signal
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,7 @@ from tests.api import Api, read_events, serving_api
 from tests.fleet import worker_process, working
 from tests.redis_server import RedisServer
 from tests.site import Site
+from tests.test_metrics import value
 
 HOSTS = [f"127.0.0.{number}" for number in range(1, 21)]
 
@@ -135,3 +139,58 @@ async def test_a_redis_that_restarts_loses_nothing(site: Site) -> None:
                     pass
             ended = await api.get(f"/tasks/{task['id']}")
     assert (ended["status"], ended["counts"]["ok"]) == ("ready", 600)
+
+
+# --- What is told of it ---
+
+
+async def test_who_works_and_what_waits_is_told(site: Site, redis_server: RedisServer) -> None:
+    async with replica(redis_server) as api:
+        task = await api.submit([site.url(f"/hang?{host}", host=host) for host in HOSTS])
+        assert (await fleet_of(api))["workers"] == 0
+        async with working(redis_server.url) as worker:
+            await site.until(lambda: site.active == 20)
+            await until_told(api, workers=1, pending=1, redelivered=0)
+            assert await value(api.client, "crawler_chunks_pending", queue="small", state="running") == 1
+            assert await value(api.client, "crawler_chunks_pending", queue="big") == 0
+            assert await value(api.client, "crawler_workers") == 1
+            assert await value(api.client, "crawler_chunks_redelivered_total") == 0
+            listed = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "crawler", "workers", "--redis", redis_server.url, stdout=asyncio.subprocess.PIPE
+            )
+            said = (await listed.communicate())[0].decode()
+            assert worker.name in said
+            assert re.search(r"small +0 +1 ", said)
+        await api.ask("DELETE", f"/tasks/{task['id']}", 204)
+
+
+async def fleet_of(api: Api) -> Any:
+    async with api.client.get("/readyz") as response:
+        assert response.status == 200
+        return (await response.json())["fleet"]
+
+
+async def until_told(api: Api, **expected: int) -> None:
+    """It is looked at once a second, and workers give signs of life every other."""
+    async with asyncio.timeout(20):
+        while not expected.items() <= (await fleet_of(api)).items():  # noqa: ASYNC110 - nothing tells of a look
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("command", ["worker", "workers"])
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ([], "crawler: --redis: is needed"),
+        (["--redis", "redis://127.0.0.1:1"], "crawler: redis://127.0.0.1:1: cannot be used: "),
+        (["--redis", "http://127.0.0.1"], "crawler: http://127.0.0.1: "),
+    ],
+)
+async def test_who_has_no_redis_is_told_so(command: str, flags: list[str], says: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "crawler", command, *flags, stderr=asyncio.subprocess.PIPE
+    )
+    said = (await process.communicate())[1].decode()
+    assert process.returncode == 2
+    assert said.startswith(says)
+    assert said.count("\n") == 1

@@ -18,11 +18,14 @@ import crawler
 from crawler import Options, ServiceOptions
 from crawler.metrics import TABLE
 from crawler.models import Hop, ProbeError, ProbeResult, Timings
+from crawler.stores.redis import RedisRegistry
 from crawler.stores.sqlite import SqliteRegistry
 from crawler.tally import Histogram, Tally
 from crawler.throttle import Load, Throttle
 from tests.api import REGISTRIES, Api, read_events, serving_api
 from tests.described import check_described
+from tests.fleet import working
+from tests.redis_server import RedisServer
 from tests.site import Site
 from tests.test_service import Client, serving
 
@@ -318,14 +321,16 @@ async def test_the_reader_chooses_the_format(accept: str, media_type: str, api: 
     assert text.endswith("# EOF\n") == ("openmetrics" in media_type)
 
 
-async def live(api: Api, site: Site) -> dict[str, Metric]:
-    """The metrics after some of everything."""
-    await api.ended([site.url("/ok"), "no url"])
-    return await families(api.client)
+@pytest.fixture
+async def everything(site: Site, redis_server: RedisServer) -> dict[str, Metric]:
+    """The metrics after some of everything, of a service that has workers in other processes too."""
+    async with serving_api(RedisRegistry(redis_server.url)) as api, working(redis_server.url):
+        await api.ended([site.url("/ok"), "no url"])
+        return await families(api.client)
 
 
-async def test_the_table_has_every_metric_as_it_is(api: Api, site: Site) -> None:
-    found = {name: each for name, each in (await live(api, site)).items() if name.startswith("crawler_")}
+def test_the_table_has_every_metric_as_it_is(everything: dict[str, Metric]) -> None:
+    found = {name: each for name, each in everything.items() if name.startswith("crawler_")}
     assert {name.removesuffix("_total") for name in TABLE} == found.keys()
     for name, row in TABLE.items():
         family = found[name.removesuffix("_total")]
@@ -358,8 +363,8 @@ def objects(content: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", ["grafana/crawler.json", "prometheus/alerts.yml"])
-async def test_what_is_asked_for_is_there(name: str, api: Api, site: Site) -> None:
-    samples = [each for family in (await live(api, site)).values() for each in family.samples]
+def test_what_is_asked_for_is_there(name: str, everything: dict[str, Metric]) -> None:
+    samples = [each for family in everything.values() for each in family.samples]
     labels_of = {each.name: set(each.labels) | {"le"} for each in samples}
     found = queries(DEPLOY / name)
     assert found

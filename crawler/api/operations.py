@@ -12,6 +12,7 @@ from crawler.api.shapes import (
     Checks,
     Choices,
     EventsQuery,
+    Fleet,
     Health,
     Nothing,
     ProbeQuery,
@@ -79,6 +80,7 @@ class Unready(Problem):
 
     ready: bool
     checks: Checks
+    fleet: Fleet | msgspec.UnsetType = msgspec.UNSET
 
 
 # --- The table ---

@@ -108,6 +108,7 @@ UNREADY: Final = {
     "detail": "store: has no space left",
     "ready": False,
     "checks": _CHECKS | {"store": "has no space left"},
+    "fleet": {"workers": 3, "pending": 20, "oldest": 1.5, "redelivered": 0},
 }
 SUBMITTED: Final = {"task_id": _ID}
 FIRST_TASK: Final = _plain(

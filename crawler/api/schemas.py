@@ -46,10 +46,14 @@ class Schemas:
         found, self.components = msgspec.json.schema_components(types, ref_template=_REF)
         self._of = dict(zip(types, found, strict=True))
         _, only_taken = msgspec.json.schema_components(taken, ref_template=_REF)
+        # An answer has every member, but for those that may be unset.
+        structs = [each for each in types if isinstance(each, type) and issubclass(each, msgspec.Struct)]
+        fields = [(each.__name__, field) for each in structs for field in msgspec.structs.fields(each)]
+        absent = {(name, field.name) for name, field in fields if field.default is msgspec.UNSET}
         for name, schema in self.components.items():
             _polish(schema)
             if name not in only_taken:
-                schema["required"] = list(schema["properties"])  # an answer has every member
+                schema["required"] = [each for each in schema["properties"] if (name, each) not in absent]
         self.components["TaskOptions"] = _options()
         self.components["OptionsChoice"] = _bounded(_options(), options)
         for name in ("Batch", "Choices"):

@@ -1,12 +1,13 @@
 """What the API takes and gives, as structs: bodies, answers and queries."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 from msgspec import Meta
 
 from crawler.errors import ERROR_TYPES
 from crawler.models import Counts, Outcome, ProbeResult, Status
+from crawler.outlook import Outlook
 
 __all__ = [
     "Batch",
@@ -148,11 +149,30 @@ class Checks(msgspec.Struct):
     service: Annotated[str, Meta(description="Whether the service goes on.")]
 
 
+class Fleet(msgspec.Struct):
+    """Workers in other processes, and what waits for them."""
+
+    workers: Annotated[int, Meta(description="Those that give signs of life.")]
+    pending: Annotated[int, Meta(description="Chunks of tasks that wait, or that a worker has.")]
+    oldest: Annotated[float, Meta(description="Seconds since the oldest of these was queued.")]
+    redelivered: Annotated[int, Meta(description="Chunks that were begun again, as a worker had fallen silent.")]
+
+    @classmethod
+    def of(cls, outlook: Outlook | None) -> Self | msgspec.UnsetType:
+        """What a stranger may know of it: no names."""
+        if outlook is None:
+            return msgspec.UNSET
+        queues = outlook.queues.values()
+        pending, oldest = sum(each.waiting + each.running for each in queues), max(each.oldest for each in queues)
+        return cls(len(outlook.workers), pending, round(oldest, 3), outlook.redelivered)
+
+
 class Readiness(msgspec.Struct):
     """All of the service works."""
 
     ready: bool
     checks: Checks
+    fleet: Fleet | msgspec.UnsetType = msgspec.UNSET  # with a Redis that answers
 
 
 # --- Queries ---

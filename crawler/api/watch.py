@@ -8,7 +8,7 @@ from aiohttp import hdrs, web
 
 from crawler.answers import json_answer
 from crawler.api.operations import PROBLEM, Unready
-from crawler.api.shapes import Checks, Health, Readiness
+from crawler.api.shapes import Checks, Fleet, Health, Readiness
 from crawler.metrics import METRICS
 from crawler.state import STATE
 
@@ -26,11 +26,12 @@ async def readyz(request: web.Request) -> web.Response:
     """Whether the service can do its work; if not (503), why."""
     troubles = await request.app[STATE].health.troubles()
     checks = Checks(**{name: trouble or "ok" for name, trouble in troubles.items()})
+    fleet = Fleet.of(await request.app[STATE].engine.outlook())
     wrong = [f"{name}: {trouble}" for name, trouble in troubles.items() if trouble]
     if not wrong:
-        return json_answer(Readiness(ready=True, checks=checks), headers=_FRESH)
+        return json_answer(Readiness(ready=True, checks=checks, fleet=fleet), headers=_FRESH)
     status = HTTPStatus.SERVICE_UNAVAILABLE
-    content = Unready("about:blank", status.phrase, status, "; ".join(wrong), ready=False, checks=checks)
+    content = Unready("about:blank", status.phrase, status, "; ".join(wrong), ready=False, checks=checks, fleet=fleet)
     return web.Response(status=status, body=msgspec.json.encode(content), content_type=PROBLEM, headers=_FRESH)
 
 

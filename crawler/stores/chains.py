@@ -55,10 +55,17 @@ class Chains:
         """The targets of a chunk that have no record yet, and how often it was begun without coming to its end."""
         with self._link.guarded("write"):
             starts = await self._link.redis.hincrby(own(task_id, "starts"), str(turn), 1)
+            if starts > 1:
+                await self._link.redis.incr(common("redelivered"))
         works = await self._unrecorded(task_id, await self._kept(task_id, turn))
         self._works[task_id] |= {work.seq: work for work in works}
         self._begun[task_id, turn] = {work.seq for work in works}
         return works, starts
+
+    async def redelivered(self) -> int:
+        """How often a chunk was begun again that had not come to its end, of all Tasks ever."""
+        with self._link.guarded("read"):
+            return int(await self._link.redis.get(common("redelivered")) or 0)
 
     async def suspects(self, task_id: str, turn: Turn) -> set[int]:
         """The positions of those targets of a chunk that were probed apart when a worker ended last."""
