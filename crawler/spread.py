@@ -6,18 +6,18 @@ was under way in two that ended is probed apart from all else, for one of those 
 """
 
 import asyncio
-from asyncio import IncompleteReadError, StreamReader, StreamWriter
+from asyncio import StreamReader, StreamWriter
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 from crawler.census import load_of
 from crawler.crew import ALONE, Crew, owner
 from crawler.errors import Stopping
 from crawler.frames import Orders, Report, frame, receive
-from crawler.logs import fields
+from crawler.links import DEATHS, LOST, Link, Work, orders
 from crawler.models import ProbeError, ProbeResult
 from crawler.options import Options
 from crawler.prober import HttpProber, Transport
@@ -27,13 +27,8 @@ from crawler.verdict import Probe
 
 __all__ = ["SpreadProber"]
 
-_DEATHS: Final = 3  # of children at whose end a target was under way; then it is not probed any more
 _WINDOW: Final = 20_000  # targets that wait for children which are busy, before the others have to wait too
-_FRAME: Final = 200  # targets that are sent at once
 _ON_ITS_WAY: Final = 1.0  # seconds for what children have found in the end
-
-_LOST: Final = (ConnectionError, IncompleteReadError)
-"""What a child that ends looks like."""
 
 
 class SpreadProber:
@@ -114,21 +109,12 @@ async def _feed(batch: "_Batch", targets: Iterable[Target] | AsyncIterable[Targe
     try:
         async for target in each(targets):
             if target.found is None and isinstance(target.url, Url):
-                batch.put(target.host, _Work(target.seq, target.text))
+                batch.put(target.host, Work(target.seq, target.text))
                 await batch.room()
             else:
                 batch.finish(Probe(target, options, now).result)
     finally:
         batch.seal()
-
-
-class _Work(NamedTuple):
-    """A target, or if `state` is there a probe on its way; and the children at whose end it was under way."""
-
-    seq: int
-    text: str
-    state: bytes | None = None
-    deaths: int = 0
 
 
 class _Batch:
@@ -140,12 +126,12 @@ class _Batch:
         self.is_sealed = False
         self.is_draining = False
         self.waiting = 0  # for children that are busy
-        self._links: dict[int, _Link] = {}
+        self._links: dict[int, Link] = {}
         self._unfinished = 0
         self._finished: deque[ProbeResult] = deque()
         self._changed = asyncio.Event()
         self._has_room = asyncio.Event()
-        self._doubtful: asyncio.Queue[_Work] = asyncio.Queue()
+        self._doubtful: asyncio.Queue[Work] = asyncio.Queue()
         self._running: list[asyncio.Future[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -159,22 +145,22 @@ class _Batch:
             running.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    def put(self, host: str, work: _Work) -> None:
+    def put(self, host: str, work: Work) -> None:
         """Have a target probed."""
         self._unfinished += 1
         self.go_on(host, work)
 
-    def go_on(self, host: str, work: _Work) -> None:
+    def go_on(self, host: str, work: Work) -> None:
         """Have whose host it is work on it."""
         if self.is_draining:
             return
         index = owner(host, self.crew.size)
         if index not in self._links:
-            self._links[index] = _Link(self, index)
+            self._links[index] = Link(self, index)
             self._run(self._links[index].run())
         self._links[index].put(work)
 
-    def doubt(self, work: _Work) -> None:
+    def doubt(self, work: Work) -> None:
         """Have it probed apart."""
         self._doubtful.put_nowait(work)
 
@@ -251,12 +237,12 @@ class _Batch:
                 reader, writer = await self.crew.connect(ALONE)
                 try:
                     self.take([await self._ask_alone(work, reader, writer)])
-                except _LOST:
+                except LOST:
                     self._take_death(work)
 
-    async def _ask_alone(self, work: _Work, reader: StreamReader, writer: StreamWriter) -> ProbeResult:
+    async def _ask_alone(self, work: Work, reader: StreamReader, writer: StreamWriter) -> ProbeResult:
         try:
-            writer.write(frame(_orders([work], self.options, is_last=True)))
+            writer.write(frame(orders([work], self.options, is_last=True)))
             while True:
                 report = await receive(reader, Report)
                 if report.results:
@@ -264,104 +250,12 @@ class _Batch:
         finally:
             writer.close()
 
-    def _take_death(self, work: _Work) -> None:
+    def _take_death(self, work: Work) -> None:
         work = work._replace(deaths=work.deaths + 1)
-        if work.deaths < _DEATHS:
+        if work.deaths < DEATHS:
             self.doubt(work)
             return
-        problem = ProbeError.of("unknown", f"{_DEATHS} processes that probed it have ended")
+        problem = ProbeError.of("unknown", f"{DEATHS} processes that probed it have ended")
         probe = Probe(Target.of(work.seq, work.text), self.options, asyncio.get_running_loop().time)
         probe.fail(problem)
         self.take([probe.result])
-
-
-class _Link:
-    """What one child has of a batch."""
-
-    def __init__(self, batch: _Batch, index: int) -> None:
-        self.news = asyncio.Event()
-        self._batch = batch
-        self._index = index
-        self._backlog: deque[_Work] = deque()
-        self._sent: dict[int, _Work] = {}
-        self._begun: set[int] = set()
-
-    def put(self, work: _Work) -> None:
-        """Send this next."""
-        self._backlog.append(work)
-        self._batch.waiting += 1
-        self.news.set()
-
-    async def run(self) -> None:
-        """Send and receive, with one child after the other if they end, until the batch drains."""
-        while not self._batch.is_draining:
-            reader, writer = await self._batch.crew.connect(self._index)
-            sending = asyncio.ensure_future(self._send(writer))
-            try:
-                is_last = False
-                while not is_last:
-                    report = await receive(reader, Report)
-                    self._take(report)
-                    is_last = report.is_last
-            except _LOST:
-                pass
-            finally:
-                sending.cancel()
-                await asyncio.gather(sending, return_exceptions=True)
-                writer.close()
-            if not self._batch.is_draining:
-                self._begin_again()
-
-    async def _send(self, writer: StreamWriter) -> None:
-        batch, options, has_said_last = self._batch, self._batch.options, False
-        first = True
-        while not batch.is_draining:
-            works = [self._backlog.popleft() for _ in range(min(len(self._backlog), _FRAME))]
-            is_last = batch.is_sealed and not self._backlog and not has_said_last
-            if works or is_last:
-                batch.waiting -= len(works)
-                batch.has_room()
-                self._sent |= {work.seq: work for work in works}
-                writer.write(frame(_orders(works, options if first else None, is_last=is_last)))
-                first, has_said_last = False, has_said_last or is_last
-                await writer.drain()
-            else:
-                self.news.clear()
-                await self.news.wait()
-        if first:  # else the child would wait for it
-            writer.write(frame(_orders([], options, is_last=False)))
-
-    def _take(self, report: Report) -> None:
-        self._begun.update(report.begun)
-        for seq, host, state in report.moved:
-            work = self._forget(seq)
-            self._batch.go_on(host, work._replace(state=state))
-        for result in report.results:
-            self._forget(result.seq)
-        if report.results:
-            self._batch.take(report.results)
-
-    def _forget(self, seq: int) -> _Work:
-        self._begun.discard(seq)
-        return self._sent.pop(seq)
-
-    def _begin_again(self) -> None:
-        """Take back what the child had: it has ended."""
-        for seq, work in self._sent.items():
-            deaths = work.deaths + (seq in self._begun)
-            if deaths >= _DEATHS - 1:
-                self._batch.doubt(work._replace(deaths=deaths))
-            else:
-                self.put(work._replace(deaths=deaths))
-        self._sent.clear()
-        self._begun.clear()
-
-
-def _orders(works: list[_Work], options: Options | None, *, is_last: bool) -> Orders:
-    return Orders(
-        options,
-        [(work.seq, work.text) for work in works if work.state is None],
-        [work.state for work in works if work.state is not None],
-        is_last,
-        about={} if options is None else fields(),
-    )
