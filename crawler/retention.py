@@ -8,6 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
+from crawler.ending import end
 from crawler.errors import StoreError, TaskNotFound
 from crawler.logs import about
 from crawler.models import Task
@@ -46,8 +47,7 @@ class Retention:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._work.cancel()
-        await asyncio.gather(self._work, return_exceptions=True)
+        await end([self._work])
 
     async def _keep(self) -> None:
         while True:

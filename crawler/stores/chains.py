@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from crawler.errors import TaskNotFound
 from crawler.stores.chunks import Chunk, Work
 from crawler.stores.keys import chunk_keys, chunks_key, common, own
 from crawler.stores.link import Link
@@ -54,9 +55,11 @@ class Chains:
     async def begin(self, task_id: str, turn: Turn) -> tuple[list[Work], int]:
         """The targets of a chunk that have no record yet, and how often it was begun without coming to its end."""
         with self._link.guarded("write"):
-            starts = await self._link.redis.hincrby(own(task_id, "starts"), str(turn), 1)
-            if starts > 1:
-                await self._link.redis.incr(common("redelivered"))
+            starts = await self._link.scripts["begin"](
+                keys=[own(task_id), own(task_id, "starts"), common("redelivered")], args=[str(turn)]
+            )
+        if not starts:
+            raise TaskNotFound(task_id)
         works = await self._unrecorded(task_id, await self._kept(task_id, turn))
         self._works[task_id] |= {work.seq: work for work in works}
         self._begun[task_id, turn] = {work.seq for work in works}
@@ -116,8 +119,10 @@ class Chains:
         """Drop all that there is to do of a Task, or of a batch that does not become one."""
         with self._link.guarded("write"):
             chains = [int(chain) for chain in await self._link.redis.hkeys(own(id_, "chains"))]
-            await self._link.redis.unlink(own(id_, "chains"), *chunk_keys(id_, max(chains, default=0) // CHAINS + 1))
-            await self._link.redis.zrem(common("coming"), id_)
+            pipeline = self._link.redis.pipeline(transaction=True)  # or what is dropped could still become a Task
+            pipeline.zrem(common("coming"), id_)
+            pipeline.unlink(own(id_, "chains"), *chunk_keys(id_, max(chains, default=0) // CHAINS + 1))
+            await pipeline.execute()
 
     async def pending(self, task_id: str) -> AsyncIterator[Work]:
         """All that has no record yet."""

@@ -86,11 +86,12 @@ class Mirror:
             try:
                 async with self._link.redis.pubsub() as subscription:
                     await subscription.subscribe(common("changes"))
-                    await self.refresh()
-                    self._subscribed.set()
                     async for message in subscription.listen():
                         if message["type"] == "message":
                             self._hear(message["data"])
+                        else:  # it is made, or made again after the connection was lost
+                            await self.refresh()
+                            self._subscribed.set()
             except (RedisError, OSError, StoreError) as error:
                 log.warning("%s does not answer, which is tried again: %s", self._link.place, error)
             await asyncio.sleep(_AGAIN)
@@ -134,7 +135,10 @@ class Mirror:
         else:
             for name in FIELDS:
                 setattr(known, name, getattr(task, name))
-            counted(known, dict(task.counts.by_outcome()))
+            if task.status == "running":
+                counted(known, dict(task.counts.by_outcome()))
+            else:  # these change no more, and a Redis that was lost may have fewer than one had heard of
+                known.counts = task.counts
         self._changed(id_)
         return self.tasks[id_]
 

@@ -102,9 +102,9 @@ class RedisRegistry(Registry):
         return None
 
     async def size(self) -> int:
-        """Bytes of memory that Redis has in use, for whomever."""
+        """Bytes of all records, packed, without what Redis needs to keep them: what goes when Tasks are deleted."""
         with self._link.guarded("read"):
-            return int((await self._link.redis.info("memory"))["used_memory"])
+            return int(await self._link.redis.get(common("bytes")) or 0)
 
     async def check(self) -> None:
         """See that something could be kept now; StoreError if not."""
@@ -123,8 +123,10 @@ class RedisRegistry(Registry):
                     keys=[own(id_), common("tasks"), common("keys"), common("coming"), common("number")],
                     args=[id_, key, common("changes"), *(part for field in fields.items() for part in field)],
                 )
-            if not admitted:
+            if admitted == 0:
                 raise KeyTaken(key)
+            if admitted < 0:
+                raise StoreError(f"{self.place}: the lines of task {id_} were dropped before it was kept")
         except BaseException:  # also if it may have been admitted: nobody has heard of it
             with suppress(StoreError):
                 await self._drop(task)
@@ -178,7 +180,7 @@ class RedisRegistry(Registry):
             data += [records_key(id_, shard * SHARD) for shard in range(task.total // SHARD + 1)]
             key = "" if task.idempotency is None else owned(task.owner, task.idempotency.key)
             was_there: int = await self._link.scripts["delete"](
-                keys=[own(id_), common("tasks"), common("keys"), *data],
+                keys=[own(id_), common("tasks"), common("keys"), common("bytes"), *data],
                 args=[id_, key, common("changes"), _LINGER],
             )
         return bool(was_there)
@@ -219,7 +221,7 @@ class RedisRegistry(Registry):
         return tuple(found[: task.counts.done])
 
     async def _keep(self, task: Task, records: list[ProbeResult]) -> None:
-        keys = [own(task.id), own(task.id, "bits"), own(task.id, "blocks")]
+        keys = [own(task.id), own(task.id, "bits"), own(task.id, "blocks"), common("bytes")]
         while records:
             body = zlib.compress(msgspec.json.encode(records), 1)
             outcomes = Counter(record.outcome for record in records)

@@ -1,6 +1,7 @@
 """What is done in Redis as one step, in Lua: nobody sees half of it, whoever dies meanwhile.
 
-A Task is a hash of its fields, each as JSON, and of its counts (`done`, and one for each outcome). Of its records:
+A Task is a hash of its fields, each as JSON, of its counts (`done`, and one for each outcome), and of the `bytes` of
+its records, which are counted for all Tasks together too. Of its records there are:
 
     bits        a bit for each line that has its record
     blocks      a sorted set of the places at which blocks of records begin, in the order in which they were made
@@ -25,16 +26,15 @@ SHARD: Final = 2**16  # places whose blocks are in one hash
 CHAINS: Final = 64  # chains whose chunks are in one hash
 
 SCRIPTS: Final = {
-    # Make it a Task. Gives 0 if its idempotency key is another's.
+    # Make it a Task. Gives 0 if its idempotency key is another's, -1 if its lines were dropped meanwhile.
     "admit": """
         local task, tasks, keys, coming, number = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
         local id, key, changes = ARGV[1], ARGV[2], ARGV[3]
-        if key ~= '' then
-            redis.call('HSETNX', keys, key, id)
-            if redis.call('HGET', keys, key) ~= id then return 0 end
-        end
+        if redis.call('EXISTS', task) == 1 then return 1 end
+        if not redis.call('ZSCORE', coming, id) then return -1 end
+        if key ~= '' and redis.call('HSETNX', keys, key, id) == 0 then return 0 end
         for at = 4, #ARGV, 2 do redis.call('HSET', task, ARGV[at], ARGV[at + 1]) end
-        if not redis.call('ZSCORE', tasks, id) then redis.call('ZADD', tasks, redis.call('INCR', number), id) end
+        redis.call('ZADD', tasks, redis.call('INCR', number), id)
         redis.call('ZREM', coming, id)
         redis.call('PUBLISH', changes, id)
         return 1""",
@@ -55,7 +55,7 @@ SCRIPTS: Final = {
     # Keep a block of records, all of lines that have none, and give their counts; else give the lines that have one, or
     # -1 if the Task has ended: then nothing is kept.
     "record": """
-        local task, bits, blocks = KEYS[1], KEYS[2], KEYS[3]
+        local task, bits, blocks, bytes = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
         local id, changes, prefix, shard, body = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
         if redis.call('HGET', task, 'status') ~= '"running"' then return {-1} end
         local outcomes = cjson.decode(ARGV[6])
@@ -71,19 +71,29 @@ SCRIPTS: Final = {
         for outcome, count in pairs(outcomes) do
             counts[outcome] = redis.call('HINCRBY', task, outcome, count)
         end
+        redis.call('HINCRBY', task, 'bytes', #body)
+        redis.call('INCRBY', bytes, #body)
         redis.call('ZADD', blocks, place, place)
         redis.call('HSET', prefix .. math.floor(place / shard), place, body)
         local text = cjson.encode(counts)
         redis.call('PUBLISH', changes, id .. text)
         return text""",
+    # Count a start of a chunk, and give how many there were; 0 if there is no such Task.
+    "begin": """
+        local task, starts, redelivered = KEYS[1], KEYS[2], KEYS[3]
+        if redis.call('EXISTS', task) == 0 then return 0 end
+        local number = redis.call('HINCRBY', starts, ARGV[1], 1)
+        if number > 1 then redis.call('INCR', redelivered) end
+        return number""",
     # Forget a Task. What readers still read goes later.
     "delete": """
-        local task, tasks, keys = KEYS[1], KEYS[2], KEYS[3]
+        local task, tasks, keys, bytes = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
         local id, key, changes, linger = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
         if redis.call('ZREM', tasks, id) == 0 then return 0 end
         if key ~= '' then redis.call('HDEL', keys, key) end
+        redis.call('DECRBY', bytes, redis.call('HGET', task, 'bytes') or 0)
         redis.call('UNLINK', task)
-        for at = 4, #KEYS do redis.call('EXPIRE', KEYS[at], linger) end
+        for at = 5, #KEYS do redis.call('EXPIRE', KEYS[at], linger) end
         redis.call('PUBLISH', changes, id)
         return 1""",
     # A chunk has ended: give the place of the next one of its chain, -1 if it was the last.

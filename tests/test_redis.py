@@ -1,0 +1,124 @@
+"""What a Redis, and the way to it, do to Tasks: answers get lost, connections break, what was written comes twice."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from crawler import Options, Registry, ServiceOptions, StoreError, Task, TaskNotFound
+from crawler.models import Idempotency
+from crawler.retention import Retention
+from crawler.stores.chains import Turn
+from crawler.stores.redis import RedisRegistry
+from tests.redis_proxy import proxy_to
+from tests.redis_server import RedisServer
+from tests.test_registry import found, pending
+
+ADMITS = b"crawler:number"  # only what makes a batch a Task has this
+ADVANCES = b":suspects"
+LINES = ["http://a/1", "http://b/1", "http://a/2"]
+
+
+async def test_a_task_whose_acknowledgement_is_lost_is_kept_once_and_whole(redis_server: RedisServer) -> None:
+    async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
+        before = await registry.submit(LINES, Options())  # so that Redis knows the scripts
+        proxy.lose(ADMITS)
+        task = await registry.submit(LINES, Options(), idempotency=Idempotency("key", "digest"))
+        assert proxy.lost == 1
+        assert await pending(registry, task.id) == [0, 1, 2]
+        assert list(registry.tasks) == [before.id, task.id]
+
+
+async def test_a_batch_that_is_given_up_while_it_is_kept_is_not_kept(redis_server: RedisServer) -> None:
+    async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
+        proxy.lose(ADMITS, times=100)
+        with pytest.raises(StoreError):
+            await registry.submit(LINES, Options())
+        with redis_server.client() as client:
+            assert client.keys("crawler:task:*") == []
+
+
+async def test_a_batch_that_is_never_kept_is_swept(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with redis_server.client() as client:
+        async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as other:
+            client.zadd("crawler:coming", {"gone": 1.0})
+            client.hset("crawler:task:gone:chains", mapping={"0": "0/1", "70": "0/1"})
+            client.hset("crawler:task:gone:chunks:1", "70.0", b"x")
+            await other.chains.sweep()
+            assert client.keys("crawler:task:gone*") == []
+            monkeypatch.setattr("crawler.stores.chains._STALE", -60.0)
+            taking = asyncio.ensure_future(registry.submit(LINES, Options()))
+            while not taking.done():  # swept at any moment, it is a Task with all lines or none
+                await other.chains.sweep()
+            if taking.exception() is None:
+                assert await pending(other, (await taking).id) == [0, 1, 2]
+            else:
+                assert client.keys("crawler:task:*") == []
+
+
+async def test_the_end_of_a_chunk_may_be_told_twice(redis_server: RedisServer) -> None:
+    async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
+        task = await registry.submit([f"http://a/{number}" for number in range(450)], Options())
+        await registry.chains.advance(task.id, Turn(1, 0))  # there is none, but Redis knows the script by it
+        proxy.lose(ADVANCES)
+        assert await registry.chains.advance(task.id, Turn(0, 0)) == Turn(0, 1)
+        assert proxy.lost == 1
+        assert await registry.chains.advance(task.id, Turn(0, 0)) == Turn(0, 1)
+        assert await registry.chains.advance(task.id, Turn(0, 1)) == Turn(0, 2)
+        assert await registry.chains.advance(task.id, Turn(0, 2)) is None
+        assert await registry.chains.advance(task.id, Turn(0, 1)) is None
+
+
+async def test_what_changed_while_the_connection_was_lost_is_known_soon(redis_server: RedisServer) -> None:
+    async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
+        task = await registry.submit(["http://a/"], Options())
+        await proxy.cut()
+        with redis_server.client() as client:  # at once: the loop has no time to connect again
+            client.hset(f"crawler:task:{task.id}", mapping={"status": '"error"', "finished": "1.0"})
+            client.publish("crawler:changes", task.id)
+        async with asyncio.timeout(10):
+            while task.status == "running":
+                await registry.change(task.id)
+
+
+async def test_a_redis_that_has_lost_what_was_heard_has_the_last_word(redis_server: RedisServer) -> None:
+    async with RedisRegistry(redis_server.url) as registry:
+        task = await registry.submit(["http://a/", "http://b/"], Options())
+        await registry.record(task.id, [found(0, "http://a/")])
+        key = f"crawler:task:{task.id}"
+        with redis_server.client() as client:  # as if it had lost its last second, and the rest had come otherwise
+            client.hset(key, mapping={"ok": 0, "failed": 2, "done": 2})
+            async with RedisRegistry(redis_server.url) as other:
+                await other.finish(task.id, "ready")
+        ended = await registry.fresh(task.id)
+        assert (ended.counts.ok, ended.counts.failed) == (0, 2)
+
+
+async def test_a_chunk_of_a_deleted_task_leaves_nothing_behind(redis_server: RedisServer) -> None:
+    async with RedisRegistry(redis_server.url) as registry:
+        task = await registry.submit(LINES, Options())
+        await registry.chains.begin(task.id, Turn(0, 0))
+        await registry.delete(task.id)
+        with pytest.raises(TaskNotFound):
+            await registry.chains.begin(task.id, Turn(0, 0))
+        with redis_server.client() as client:
+            kept: Any = client.keys("crawler:task:*")
+            assert all(client.ttl(key) > 0 for key in kept)
+
+
+async def test_tasks_go_until_the_rest_has_room(redis_server: RedisServer) -> None:
+    async with RedisRegistry(redis_server.url) as registry:
+        tasks = [await _finished(registry) for _ in range(3)]
+        each = await registry.size() // 3
+        assert each > 5_000
+        service = ServiceOptions(keep_bytes=int(2.5 * each))
+        await Retention(registry, service, lambda task: registry.delete(task.id)).once()
+        assert list(registry.tasks) == [task.id for task in tasks[1:]], "though Redis has the memory for a while yet"
+        assert await registry.size() == 2 * each
+
+
+async def _finished(registry: Registry) -> Task:
+    task = await registry.submit([f"http://a/{number}" for number in range(1000)], Options())
+    await registry.record(task.id, [found(number, f"http://a/{number}") for number in range(1000)])
+    await registry.finish(task.id, "ready")
+    return task
