@@ -2,10 +2,16 @@
 
 import html
 import os
+import re
 from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
+
+# What may have a link, and what may only look so. The parser, which is slow, need not see the rest of a page.
+_TAG = re.compile(
+    r"""<!--.*?-->|<(script|style)\b.*?</\1>|<[a-z](?:"[^"]*"|'[^']*'|[^>"'])*>""", re.DOTALL | re.IGNORECASE
+)
 
 
 class _Links(HTMLParser):
@@ -29,10 +35,11 @@ def pages(root: Path) -> list[Path]:
 
 def links(page: Path, url: str) -> set[str]:
     """Where the links of a page lead that are on its own server; absolute, else as they stand in the page."""
-    parser = _Links()
-    parser.feed(page.read_text(encoding="utf-8"))
+    parser, server = _Links(), urlsplit(url)[:2]
+    tags = (match[0] for match in _TAG.finditer(page.read_text(encoding="utf-8")))
+    parser.feed("".join(tag for tag in tags if "href" in tag or "src" in tag))
     parser.close()
-    return {link for href in parser.found if urlsplit(link := urljoin(url, href))[:2] == urlsplit(url)[:2]}
+    return {link for href in parser.found if urlsplit(link := urljoin(url, href))[:2] == server}
 
 
 def page_of(hrefs: Iterable[str]) -> str:

@@ -6,8 +6,6 @@ What each link must answer is read off the files on disk, by code that shares no
 import asyncio
 import json
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -57,11 +55,7 @@ def server(tmp_path: Path) -> WebServer:
 
 def links_of_pages(server: WebServer) -> list[set[str]]:
     """For each page the distinct URLs on this server that it links to."""
-    found = pages(server.root)
-    urls = [f"{server.origin}/{quote(str(page.relative_to(server.root)))}" for page in found]
-    # Spawned, for this process has an event loop and threads that a fork would copy in mid-air.
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        return list(pool.map(links, found, urls, chunksize=100))
+    return [links(page, f"{server.origin}/{quote(str(page.relative_to(server.root)))}") for page in pages(server.root)]
 
 
 async def probed(urls: list[str], options: Options) -> dict[str, Any]:
