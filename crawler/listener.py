@@ -114,6 +114,7 @@ class Listener:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self.patience / _LOOKS)
+            await asyncio.sleep(0)  # what came while this process was held up is read before anybody is called late
             now = asyncio.get_running_loop().time()
             for connection in list(self._open.values()):
                 connection.look(now)

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import socket
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -401,6 +402,29 @@ async def test_a_body_that_goes_on_is_waited_for() -> None:
         writer.close()
 
 
+async def test_what_came_while_we_were_held_up_is_not_late() -> None:
+    async with listening(SLOW) as port:
+        reader, writer = await begun(port, 1_015)
+        loop, client = asyncio.get_running_loop(), writer.get_extra_info("socket").dup()
+        mine, other = socket.socketpair()
+
+        def hold_up() -> None:  # as another connection may, while bytes of this one wait to be read
+            mine.recv(1)
+            client.send(b" " * 500)
+            time.sleep(1)
+
+        loop.add_reader(mine, hold_up)
+        for _ in range(2):
+            await asyncio.sleep(0.2)
+            other.send(b"x")
+        await asyncio.sleep(0.2)
+        client.send(b'"x"]}')
+        assert b" 200 " in await reader.readline()
+        loop.remove_reader(mine)
+        for each in (mine, other, client, writer):
+            each.close()
+
+
 async def test_work_of_ours_is_not_the_clients_delay(site: Target) -> None:
     async with listening(SLOW) as port:
         reader, writer = await opened(
@@ -456,11 +480,11 @@ async def test_a_thousand_slow_bodies_keep_nobody_out_for_long() -> None:
 async def test_a_body_that_gets_on_gives_no_way_to_others() -> None:
     service = ServiceOptions(receive_timeout=60, max_connections=1)
     async with listening(service) as port:
-        reader, writer = await begun(port, 5_010)
-        body = b'"x"' + b" " * 4_995 + b"]}"
-        for start in range(0, 5_000, 250):  # for longer than one that stops would be left alone
+        reader, writer = await begun(port, 100_010)
+        body = b'"x"' + b" " * 99_995 + b"]}"
+        for start in range(0, 100_000, 5_000):  # for longer than one that stops would be left alone
             assert b" 503 " in await asked(port)
-            writer.write(body[start : start + 250])
+            writer.write(body[start : start + 5_000])
             await asyncio.sleep(0.08)
         assert b" 200 " in (await reader.readuntil(b"}"))
         writer.close()

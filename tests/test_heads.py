@@ -1,5 +1,6 @@
 """Response heads: what is read, how, and what is refused."""
 
+import math
 import time
 from itertools import pairwise
 
@@ -280,8 +281,13 @@ def test_the_longest_head_takes_no_longer_than_its_length(trouble: str) -> None:
         outcome(data + b"\r\n\r\n", [])
         return time.process_time() - started
 
-    ordinary, hostile = (min(seconds(data) for _ in range(3)) for data in (HOSTILE["fields"], HOSTILE[trouble]))
-    assert hostile < 3 * ordinary
+    ordinary = hostile = math.inf
+    for _ in range(30):  # in turns, for other processes have times of their own
+        ordinary = min(ordinary, seconds(HOSTILE["fields"]))
+        hostile = min(hostile, seconds(HOSTILE[trouble]))
+        if hostile < 3 * ordinary:
+            return
+    pytest.fail(f"{hostile * 1000:.1f} ms, an ordinary one {ordinary * 1000:.1f} ms")
 
 
 def test_a_head_that_drips_is_searched_once() -> None:
