@@ -511,7 +511,7 @@ def test_a_port_in_use_is_told(capfd: pytest.CaptureFixture[str]) -> None:
     ids=["by default", "by name", "by environment"],
 )
 async def test_it_serves_says_where_and_stops(arguments: list[str], stop: signal.Signals, site: Site) -> None:
-    env = {"CRAWLER_LOG_LEVEL": "warning", **({} if arguments else {"CRAWLER_PORT": "0"})}
+    env = {"CRAWLER_LOG_LEVEL": "warning", "CRAWLER_DRAIN": "0", **({} if arguments else {"CRAWLER_PORT": "0"})}
     async with started(*arguments, env=env) as process, aiohttp.ClientSession() as client:
         assert process.stdout
         said = ""

@@ -183,7 +183,7 @@ async def test_a_task_has_only_so_many_urls(path: str) -> None:
 
 
 async def test_only_so_many_tasks_run(site: Target) -> None:
-    app = crawler.create_app(Options(guard="any"), service=ServiceOptions(max_tasks=2))
+    app = crawler.create_app(Options(guard="any"), service=ServiceOptions(max_tasks=2, drain=0))
     async with serving(app) as client:
         for expected in (200, 200, 429):
             found, headers, answer = await submitted(client, hanging(site, 1))
@@ -205,7 +205,7 @@ async def test_only_so_many_tasks_run(site: Target) -> None:
 async def test_a_token_has_only_so_much(
     quota: dict[str, int], policy: str, sizes: tuple[int, int, int], site: Target
 ) -> None:
-    service = ServiceOptions(tokens=("ann:anns-secret", "bob:bobs-secret"), **quota)  # type: ignore[arg-type]
+    service = ServiceOptions(tokens=("ann:anns-secret", "bob:bobs-secret"), drain=0, **quota)  # type: ignore[arg-type]
     async with serving(crawler.create_app(Options(guard="any"), service=service)) as client:
         for size, expected in zip(sizes, (200, 200, 429), strict=True):
             found, headers, _ = await submitted(client, hanging(site, size), "anns-secret")
@@ -215,14 +215,14 @@ async def test_a_token_has_only_so_much(
 
 
 async def test_more_than_a_token_can_ever_have_is_too_large(site: Target) -> None:
-    service = ServiceOptions(tokens=("ann:anns-secret",), token_urls=3)
+    service = ServiceOptions(tokens=("ann:anns-secret",), token_urls=3, drain=0)
     async with serving(crawler.create_app(Options(guard="any"), service=service)) as client:
         assert (await submitted(client, hanging(site, 4), "anns-secret"))[0] == 413
         assert (await submitted(client, hanging(site, 3), "anns-secret"))[0] == 200
 
 
 async def test_what_is_being_taken_in_counts(site: Target) -> None:
-    app = crawler.create_app(Options(guard="any"), service=ServiceOptions(max_tasks=1))
+    app = crawler.create_app(Options(guard="any"), service=ServiceOptions(max_tasks=1, drain=0))
     async with serving(app) as client:
         _, writer = await asyncio.open_connection(client.host, client.port)
         writer.write(b'POST /submit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"urls": [')
@@ -275,7 +275,12 @@ async def test_bodies_that_do_not_end_keep_only_their_own_token_out(tokens: tupl
 @pytest.mark.parametrize("path", ["/submit", "/api/v1/tasks"])
 async def test_who_submits_is_told_what_is_left(path: str, site: Target) -> None:
     service = ServiceOptions(
-        tokens=("ann:anns-secret", "bob:bobs-secret"), max_tasks=9, token_tasks=5, token_urls=20, token_requests=3
+        tokens=("ann:anns-secret", "bob:bobs-secret"),
+        max_tasks=9,
+        token_tasks=5,
+        token_urls=20,
+        token_requests=3,
+        drain=0,
     )
     async with serving(crawler.create_app(Options(guard="any"), service=service)) as client:
         for size, left in ((4, (8, 4, 16, 2)), (6, (7, 3, 10, 2))):
@@ -531,7 +536,7 @@ async def test_the_kernel_takes_little_ahead_of_a_client() -> None:
 
 
 async def test_one_too_many_is_told_so(site: Target) -> None:
-    service = ServiceOptions(receive_timeout=60, max_connections=2)
+    service = ServiceOptions(receive_timeout=60, max_connections=2, drain=0)
     app = crawler.create_app(Options(guard="any"), service=service)
     async with listening(service, app) as port:
         task = await app[STATE].submit([site.url("/hang")])

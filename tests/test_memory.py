@@ -209,10 +209,10 @@ async def test_all_that_never_comes(site: Site) -> None:
         for on_accept, meaning in ON_ACCEPT.items():
             bad = await stack.enter_async_context(Site(on_accept=on_accept))
             never[bad.url("/")] = meaning
-        checks = [check(site.url("/ok"), {url: meaning}) for url, meaning in never.items()]
+        checks = [check(site.url("/ok"), {url: meaning}, timeout=3) for url, meaning in never.items()]
         drip: dict[str, int | str] = {site.url("/drip-body/0.05"): 200}
         checks += [
-            check(site.url("/ok"), drip, title=True, timeout=2, transport=transport)
+            check(site.url("/ok"), drip, title=True, timeout=3, transport=transport)
             for transport in ("socket", "aiohttp")
         ]
         await asyncio.gather(*checks)

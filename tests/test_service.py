@@ -374,7 +374,7 @@ async def test_a_task_deleted_while_all_are_sent_is_left_out_or_sent_whole(clien
 
 async def test_the_service_stops_in_time_though_a_client_is_half_way_through_its_request() -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "crawler", "--port", "0", stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", "crawler", "--port", "0", "--drain", "0", stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     port = int((await process.stdout.readline()).split(b":")[2].split(b".")[0])
