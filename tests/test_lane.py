@@ -362,7 +362,7 @@ async def test_a_lane_parts_its_turns_with_a_host_and_not_those_of_others() -> N
         times["quick"].append(loop.time())
         return True
 
-    async with Lane(throttle, turn, interval=0.05) as slow, Lane(throttle, turn_of_others) as quick:
+    async with Lane(throttle, turn, interval=0.2) as slow, Lane(throttle, turn_of_others) as quick:
         fill(slow, [Piece(host) for host in ["host", "other"] * 4])
         fill(quick, [Piece("host") for _ in range(100)])
         slow.seal()
@@ -370,7 +370,7 @@ async def test_a_lane_parts_its_turns_with_a_host_and_not_those_of_others() -> N
         assert len([piece async for piece in quick]) == 100
         assert len([piece async for piece in slow]) == 8
     for host in ("host", "other"):
-        assert min(later - earlier for earlier, later in pairwise(times[host])) >= 0.045
+        assert min(later - earlier for earlier, later in pairwise(times[host])) >= 0.1  # a busy machine begins one late
     assert times["other"][0] < times["host"][1]
     assert times["quick"][-1] < times["host"][2], "those of others do not wait for an interval that is not theirs"
 
