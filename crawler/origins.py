@@ -17,15 +17,18 @@ _OWN: Final = frozenset({"same-origin", "none"})  # a page of ours, or no page b
 
 
 def check_origin(request: web.Request, *, is_change: bool) -> None:
-    """Refuse what a page of somebody else may have sent.
+    """Refuse what comes from another machine, or what a page of somebody else may have sent.
 
     A name of his that leads here (DNS rebinding) is seen in Host; his page in Origin and Sec-Fetch-Site, which no
-    script can change. Programs that are no browsers send neither.
+    script can change. Programs that are no browsers send neither, and whatever Host they like: so it does not say where
+    they are.
 
     Raises:
         web.HTTPMisdirectedRequest: It is for another host than this machine.
-        web.HTTPForbidden: It comes from another origin.
+        web.HTTPForbidden: It comes from another machine, or from another origin.
     """
+    if not _is_here(request.remote):
+        raise web.HTTPForbidden(text="without a token, other machines are not answered")
     hosts = request.headers.getall("Host", [])
     if len(hosts) != 1 or not is_local(hosts[0]):
         raise web.HTTPMisdirectedRequest(
@@ -52,3 +55,14 @@ def is_local(authority: str) -> bool:
     except ValueError:
         name = name.removesuffix(".")
         return name == "localhost" or name.endswith(".localhost")
+
+
+def _is_here(remote: str | None) -> bool:
+    """Whether a client is on this machine: its address says so, or it has none, for it came through a file's socket."""
+    if not remote:
+        return True
+    try:
+        address = ipaddress.ip_address(remote)
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

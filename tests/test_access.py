@@ -502,6 +502,21 @@ async def test_what_a_form_of_another_page_sends_changes_nothing(type_: str | No
         assert await response.json() == {}
 
 
+@pytest.mark.parametrize("address", ["192.0.2.7", "10.0.0.1", "::ffff:192.0.2.7", "fe80::1", "unknown"])
+async def test_other_machines_need_a_token_whatever_host_they_name(address: str) -> None:
+    service = ServiceOptions(forwarded_allow=("127.0.0.1/32",))
+    headers = {"Host": "localhost", "X-Forwarded-For": address}
+    async with serving(crawler.create_app(service=service, only_local=True)) as client:
+        for method, path in (("GET", "/tasks"), ("POST", "/submit"), ("GET", "/metrics"), ("GET", "/docs")):
+            async with client.request(method, path, headers=headers) as response:
+                await is_problem(response, 403, "other machines")
+        async with client.get("/healthz", headers=headers) as response:
+            assert response.status == 200
+        for here in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"):
+            async with client.get("/tasks", headers=headers | {"X-Forwarded-For": here}) as response:
+                assert response.status == 200
+
+
 async def test_curl_stays_as_it_was(local: Client) -> None:
     process = await asyncio.create_subprocess_exec(
         "curl", "-s", str(local.make_url("/submit")), "-d", '{"urls": ["no url"]}', stdout=asyncio.subprocess.PIPE

@@ -472,9 +472,12 @@ async def test_alone_it_is_refused_a_wrong_option() -> None:
 async def test_alone_and_without_a_token_it_answers_this_machine_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRAWLER_REGISTRY", "memory")
     app = AsgiApplication(asgi.from_environment)
-    assert (await ask(app, scope_of(path="/tasks"))).sent[0]["status"] == 421
-    local = scope_of(path="/tasks", headers=[(b"host", b"localhost:8000")])
-    assert (await ask(app, local)).sent[0]["status"] == 200
+    here = ("127.0.0.1", 4711)
+    assert (await ask(app, scope_of(path="/tasks", client=here))).sent[0]["status"] == 421
+    named: Scope = {"path": "/tasks", "headers": [(b"host", b"localhost:8000")]}
+    assert (await ask(app, scope_of(**named))).sent[0]["status"] == 403  # who only says so
+    for client in (here, None):  # the latter through a socket of the file system
+        assert (await ask(app, scope_of(**named, client=client))).sent[0]["status"] == 200
     monkeypatch.setenv("CRAWLER_ALLOW_ANONYMOUS", "1")
     anyone = AsgiApplication(asgi.from_environment)
     assert (await ask(anyone, scope_of(path="/tasks"))).sent[0]["status"] == 200
