@@ -39,8 +39,9 @@ coverage: $(VENV)/.dev system ## show the lines that no test reaches
 bench: $(VENV)/.dev /usr/sbin/nginx /usr/bin/wrk ## measure against other tools, or with OF=api, OF=million; ARGS='...'
 	$(BIN)/python -m bench.$(or $(OF),run) $(ARGS)
 
-chaos: $(VENV)/.dev ## kill the service 200 times while it works, and look what is lost; ARGS='--rounds 1000'
+chaos: $(VENV)/.dev ## hurt the service, then services, workers and their Redis; look what is lost; ARGS='--rounds 1000'
 	$(BIN)/python -m tests.chaos $(ARGS)
+	$(BIN)/python -m tests.chaos_fleet $(ARGS)
 
 harden: $(VENV)/.dev /usr/bin/chromium /usr/bin/slowhttptest ## run the long tests: a browser, slow clients, fuzzing
 	$(BIN)/pytest tests/harden/docs_page.py tests/harden/slow_clients.py tests/harden/fuzz.py $(ARGS)

