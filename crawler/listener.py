@@ -3,25 +3,21 @@
 aiohttp waits for a request, and for its end, as long as a client likes. So each connection goes through a protocol that
 hands everything on and looks how it goes: `Listener` makes these, watches them, and is told by a middleware when a
 request is taken up. A client that does not get on is answered 408 and cut off; one that comes when there are too many
-takes the place of the one that has kept us waiting for longest, or is told 503 if there is none such.
+takes the place of the one that has kept us waiting for longest, or is told 503 if there is none such. A connection
+counts from its beginning on, and so does its TLS handshake, which asyncio's servers would not show.
 """
 
 import asyncio
-import socket
-import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Final, Protocol, Self, cast
 
 import msgspec
 from aiohttp import hdrs, web
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
-from crawler.uploads import HANDLER_ARGS
-
-__all__ = ["Listener", "Site"]
+__all__ = ["Client", "Listener", "plain_problem"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -29,8 +25,30 @@ _LOOKS: Final = 4  # at every connection within the shortest time that may have 
 _RATE: Final = 500  # bytes a second of a body, at least: what servers usually ask for
 _GRACE: Final = 1.0  # seconds of such slowness, or of taking nothing in, until others come first
 _STUCK: Final = 300.0  # seconds in which a client has to take some of an answer in
-_UNSENT: Final = 128 * 1024  # bytes of an answer that the kernel takes ahead of a client: it would take megabytes
 _LATER: Final = 5  # seconds until a client should try again that there was no room for
+
+
+class Client(Protocol):
+    """One of the connections."""
+
+    def can_go(self, now: float) -> bool:
+        """Whether others come first."""
+
+    def since_when(self) -> float:
+        """Since when it waits for its client, if it does."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is due to be answered."""
+
+    async def leave(self, patience: float) -> None:
+        """End it, if it is idle; what is still to be sent is sent, for so many seconds."""
+
+    def look(self, now: float) -> None:
+        """Cut it off if its client does not get on."""
+
+    def abort(self) -> None:
+        """End it at once, and make room before it is gone."""
 
 
 class Listener:
@@ -46,7 +64,7 @@ class Listener:
         self.is_draining = False
         self._most = most
         self._left = asyncio.Event()
-        self._open: dict[asyncio.BaseTransport, _Connection] = {}  # oldest first
+        self._open: dict[asyncio.BaseTransport, Client] = {}  # oldest first
 
     async def __aenter__(self) -> Self:
         self._watching = asyncio.ensure_future(self._watch())
@@ -58,15 +76,20 @@ class Listener:
         self._watching.cancel()
         await asyncio.gather(self._watching, return_exceptions=True)
 
-    def wrapped(self, make: Callable[[], web.RequestHandler]) -> Callable[[], asyncio.Protocol]:
-        """What makes a watched protocol for each connection, around one of these."""
-        return lambda: _Connection(self, make())
+    def connection(self, inner: web.RequestHandler, handshake: asyncio.BaseTransport | None = None) -> asyncio.Protocol:
+        """What hands a connection on to aiohttp's protocol, and is watched.
+
+        Args:
+            inner: That protocol.
+            handshake: By what it was known until it had TLS.
+        """
+        return _Connection(self, inner, handshake)
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Tell a connection that it has a request, as long as it has."""
         connection = self._open.get(request.transport) if request.transport is not None else None
-        if connection is None:  # has been cut off meanwhile
+        if not isinstance(connection, _Connection):  # it has been cut off meanwhile
             return await handler(request)
         connection.begin(request)
         try:
@@ -93,14 +116,18 @@ class Listener:
                     self._left.clear()
                     await self._left.wait()
 
-    def admit(self, transport: asyncio.Transport, connection: "_Connection") -> bool:
-        """Make room for one more connection, if there is any."""
+    def admit(
+        self, transport: asyncio.BaseTransport, connection: Client, instead_of: asyncio.BaseTransport | None = None
+    ) -> bool:
+        """Make room for one more connection, if there is any, or for what another one has become."""
+        if instead_of is not None:
+            self.forget(instead_of)
         if self.is_draining:
             return False
         if len(self._open) >= self._most:
             now = asyncio.get_running_loop().time()
             slow = (other for other in self._open.values() if other.can_go(now))
-            if (slowest := min(slow, key=_Connection.since_when, default=None)) is None:
+            if (slowest := min(slow, key=lambda other: other.since_when(), default=None)) is None:
                 return False
             slowest.abort()
         self._open[transport] = connection
@@ -121,15 +148,12 @@ class Listener:
 
 
 class _Connection(asyncio.Protocol):
-    """Hands everything on to aiohttp's protocol.
+    """Hands everything on to aiohttp's protocol, which is `inner`."""
 
-    Attributes:
-        inner: That protocol.
-    """
-
-    def __init__(self, listener: Listener, inner: web.RequestHandler) -> None:
+    def __init__(self, listener: Listener, inner: web.RequestHandler, handshake: asyncio.BaseTransport | None) -> None:
         self._listener = listener
         self.inner = inner
+        self._handshake = handshake
         self._now = asyncio.get_running_loop().time
         self._request: web.Request | None = None
         self._received = 0  # bytes since then
@@ -162,7 +186,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._is_admitted = self._listener.admit(self._transport, self)
+        self._is_admitted = self._listener.admit(self._transport, self, self._handshake)
         if self._is_admitted:
             self.inner.connection_made(transport)
         elif self._listener.is_draining:  # its handshake took longer than the listening
@@ -233,7 +257,7 @@ class _Connection(asyncio.Protocol):
 
     def _refuse(self, status: HTTPStatus, detail: str, later: int | None = None) -> None:
         """Answer without aiohttp, which may not know yet that there is a request."""
-        body = _problem(status, detail)
+        body = plain_problem(status, detail)
         again = "" if later is None else f"Retry-After: {later}\r\n"
         self._transport.write(
             f"HTTP/1.1 {status} {status.phrase}\r\nContent-Type: application/problem+json\r\n{again}"
@@ -243,71 +267,6 @@ class _Connection(asyncio.Protocol):
         self._transport.close()
 
 
-class _Requests(web.RequestHandler):
-    """aiohttp's protocol, but for what is no HTTP: it would write that, with its secrets, into the log."""
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what cannot be understood, and end the connection."""
-        if not isinstance(exc, HttpProcessingError):
-            return super().handle_error(request, status, exc, message)
-        if request.writer.output_size > 0:  # of an answer that has begun
-            raise ConnectionError
-        is_long = isinstance(exc, LineTooLong)
-        found = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if is_long else HTTPStatus.BAD_REQUEST
-        detail = "a line of the head is too long" if is_long else "the request is not HTTP"
-        response = web.Response(status=found, body=_problem(found, detail), content_type="application/problem+json")
-        response.force_close()
-        return response
-
-
-class Site(web.BaseSite):
-    """Listens on an address, with a watch over the connections."""
-
-    def __init__(
-        self,
-        runner: web.AppRunner,
-        listener: Listener,
-        where: tuple[str, int],
-        *,
-        keep_alive: float,
-        ssl_context: ssl.SSLContext | None = None,
-    ) -> None:
-        super().__init__(runner, ssl_context=ssl_context)
-        server, loop = runner.server, asyncio.get_running_loop()
-        assert server is not None
-        # aiohttp says that `access_log` is a logger; without one it writes no lines, with their queries.
-        more: dict[str, Any] = {**HANDLER_ARGS, "access_log": None}
-        self._make = listener.wrapped(lambda: _Requests(server, loop=loop, keepalive_timeout=keep_alive, **more))
-        self._where = where
-
-    @property
-    def name(self) -> str:
-        """Where it listens, as aiohttp wants to know."""
-        host, port = self._where
-        return f"{'http' if self._ssl_context is None else 'https'}://{host}:{port}"
-
-    async def start(self) -> None:
-        """Listen.
-
-        Raises:
-            OSError: The address cannot be listened on.
-        """
-        await super().start()
-        loop = asyncio.get_running_loop()
-        host, port = self._where
-        self._server = await loop.create_server(
-            self._make, host, port, ssl=self._ssl_context, backlog=self._backlog, reuse_address=True
-        )
-        for listening in self._server.sockets:  # those of its connections inherit it
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
-
-
-def _problem(status: HTTPStatus, detail: str) -> bytes:
+def plain_problem(status: HTTPStatus, detail: str) -> bytes:
     """What `problems` answers with, for where there is no request yet."""
     return msgspec.json.encode({"type": "about:blank", "title": status.phrase, "status": status, "detail": detail})

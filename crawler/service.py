@@ -27,13 +27,14 @@ from crawler.forwarded import Forwarded
 from crawler.inputs import open_reader
 from crawler.lifecycle import Supervisor, stop_signals
 from crawler.limits import clients_within_descriptors, collect_rarely
-from crawler.listener import Listener, Site
+from crawler.listener import Listener
 from crawler.logs import Settings, write_logs
 from crawler.metrics import METRICS, Metrics
 from crawler.models import FirstRecord, ProbeResult, Task
 from crawler.options import Options, ServiceOptions
 from crawler.problems import answer_problems
 from crawler.registry import MemoryRegistry, Registry
+from crawler.site import Site
 from crawler.state import STATE, State
 from crawler.tls import server_context
 from crawler.traffic import Traffic

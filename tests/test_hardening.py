@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from aiohttp import ClientSession, web
 
 import crawler
 from crawler import Options, ServiceOptions
-from crawler.listener import Listener, Site
+from crawler.listener import Listener
+from crawler.site import Site
 from crawler.state import STATE
 from tests.site import Site as Target
 from tests.test_access import by, status
@@ -302,7 +305,9 @@ SLOW = ServiceOptions(receive_timeout=0.5, max_connections=100, keep_alive=30)
 
 
 @asynccontextmanager
-async def listening(service: ServiceOptions, app: web.Application | None = None) -> AsyncIterator[int]:
+async def listening(
+    service: ServiceOptions, app: web.Application | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
     """A service behind the listener, as `run_service` puts it there; gives its port."""
     app = app or crawler.create_app(Options(guard="any"), service=service)
     listener = Listener(service.receive_timeout, service.max_connections)
@@ -311,7 +316,8 @@ async def listening(service: ServiceOptions, app: web.Application | None = None)
     await runner.setup()
     try:
         async with listener:
-            await Site(runner, listener, ("127.0.0.1", 0), keep_alive=service.keep_alive).start()
+            site = Site(runner, listener, ("127.0.0.1", 0), keep_alive=service.keep_alive, ssl_context=tls)
+            await site.start()
             yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
@@ -466,6 +472,66 @@ async def test_a_thousand_slow_heads_keep_nobody_out() -> None:
         for _ in range(50):
             assert await asked(port) == b"HTTP/1.1 200 OK"
         await gone(slow)
+
+
+@pytest.fixture(scope="module")
+def secured() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """TLS for a service, and for its clients."""
+    authority = trustme.CA()
+    context, trust = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.configure_trust(trust)
+    return context, trust
+
+
+def connected(port: int) -> int:
+    """How many connections the kernel has at a port."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(line[1].endswith(f":{port:04X}") and line[3] == "01" for line in lines)
+
+
+async def shaken(port: int, trust: ssl.SSLContext) -> bytes:
+    """The status line for a client that does as it should, over TLS."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
+    writer.write(GET + b"Connection: close\r\n\r\n")
+    try:
+        return (await reader.read()).partition(b"\r\n")[0]
+    finally:
+        writer.close()
+
+
+async def test_handshakes_that_do_not_begin_keep_nobody_out(
+    secured: tuple[ssl.SSLContext, ssl.SSLContext], caplog: pytest.LogCaptureFixture
+) -> None:
+    service, trust = ServiceOptions(receive_timeout=60, max_connections=50), secured[1]
+    async with listening(service, tls=secured[0]) as port:
+        slow = [await opened(port, b"\x16\x03\x01"[: number % 4]) for number in range(200)]
+        for _ in range(10):
+            assert await shaken(port, trust) == b"HTTP/1.1 200 OK"
+        assert connected(port) <= 50
+        await gone(slow)
+    assert not caplog.records
+
+
+async def test_a_handshake_is_waited_for_as_long_as_a_head(secured: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    async with listening(SLOW, tls=secured[0]) as port:
+        assert await rest(await opened(port, b"\x16")) == b""
+
+
+async def test_who_speaks_with_tls_gives_no_way_to_handshakes(
+    secured: tuple[ssl.SSLContext, ssl.SSLContext], site: Target
+) -> None:
+    async with listening(ServiceOptions(max_connections=2), tls=secured[0]) as port:
+        busy = [await asyncio.open_connection("127.0.0.1", port, ssl=secured[1]) for _ in range(2)]
+        for _, writer in busy:
+            writer.write(f"GET /api/v1/probe?url={site.url('/delay/1')} HTTP/1.1\r\nHost: localhost\r\n".encode())
+            writer.write(b"Connection: close\r\n\r\n")
+        await site.until(lambda: site.active == 2)
+        with pytest.raises(OSError):  # cut off: without TLS it cannot be told why
+            await shaken(port, secured[1])
+        for reader, writer in busy:
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+            writer.close()
 
 
 async def test_a_thousand_slow_bodies_keep_nobody_out_for_long() -> None:
