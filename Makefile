@@ -43,8 +43,8 @@ chaos: $(VENV)/.dev ## hurt the service, then services, workers and their Redis;
 	$(BIN)/python -m tests.chaos $(ARGS)
 	$(BIN)/python -m tests.chaos_fleet $(ARGS)
 
-harden: $(VENV)/.dev /usr/bin/chromium /usr/bin/slowhttptest ## run the long tests: a browser, slow clients, fuzzing
-	$(BIN)/pytest tests/harden/docs_page.py tests/harden/slow_clients.py tests/harden/fuzz.py $(ARGS)
+harden: $(VENV)/.dev /usr/sbin/nginx /usr/bin/chromium /usr/bin/slowhttptest ## run the long tests: a browser, slow clients, restarts, fuzzing
+	$(BIN)/pytest tests/harden/docs_page.py tests/harden/slow_clients.py tests/harden/restarts.py tests/harden/fuzz.py $(ARGS)
 
 documents: $(VENV)/.dev ## rewrite the tables and outputs in README and docs from the code
 	$(BIN)/python -m tests.documents
@@ -63,7 +63,7 @@ lock: ## write constraints.txt: the newest packages that setup.cfg allows
 	.venv-lock/bin/pip --disable-pip-version-check --quiet install -e '.[redis,socks,test,check]'
 	.venv-lock/bin/pip freeze --exclude crawler >constraints.txt
 
-system: /usr/sbin/nginx /usr/bin/curl .cache/docs ## fetch the programs and the pages that the tests use
+system: /usr/sbin/nginx /usr/bin/curl /usr/bin/caddy /usr/bin/systemd-analyze .cache/docs ## fetch the programs and the pages that the tests use
 
 clean: ## remove all that these targets made
 	rm -rf .venv* .cache .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
@@ -90,6 +90,12 @@ $(VENV)/.dev: $(VENV)/.run
 
 /usr/bin/curl:
 	$(DEBIAN) install curl
+
+/usr/bin/caddy:
+	$(DEBIAN) install caddy
+
+/usr/bin/systemd-analyze:
+	$(DEBIAN) install systemd
 
 /usr/bin/chromium:
 	$(DEBIAN) install chromium
