@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from aiohttp import web
 from crawler.compose import open_engine, open_prober
 from crawler.counted import Counted
 from crawler.engine import Engine
-from crawler.errors import Stopping, TransitionError
+from crawler.errors import Stopping, StoreError, TransitionError
 from crawler.health import Health
 from crawler.house import House
 from crawler.lag import Lag
@@ -123,15 +123,15 @@ class State:
 
     async def cancel(self, task: Task) -> None:
         """Stop a Task's work for good; what is found stays. One that has ended stays as it is."""
-        await self.engine.stop(task.id)
-        if self.registry.task(task.id).status == "running":
-            with suppress(TransitionError):  # somebody else may cancel it too
-                await self.registry.finish(task.id, "error", CANCELLED)
+        async with self._at_rest(task):
+            if self.registry.task(task.id).status == "running":
+                with suppress(TransitionError):  # somebody else may cancel it too
+                    await self.registry.finish(task.id, "error", CANCELLED)
 
     async def delete(self, task: Task) -> None:
         """Stop a Task's work and forget it."""
-        await self.engine.stop(task.id)
-        await self.registry.delete(task.id)
+        async with self._at_rest(task):
+            await self.registry.delete(task.id)
 
     async def probe(self, url: str, options: Options) -> ProbeResult:
         """Probe one URL, which takes its turn among those of all Tasks.
@@ -157,6 +157,17 @@ class State:
         begun, done = self._begun[task.id]
         seconds = (task.finished or time.time()) - begun
         return (task.counts.done - done) / seconds if seconds > 0 else None
+
+    @asynccontextmanager
+    async def _at_rest(self, task: Task) -> AsyncIterator[None]:
+        """While nothing works on a Task, to end it; work goes on if the store cannot keep that it has ended."""
+        await self.engine.stop(task.id)
+        try:
+            yield
+        except StoreError:
+            if task.status == "running":
+                self._start(task)
+            raise
 
     def _check_begins(self) -> None:
         if self.is_stopping:

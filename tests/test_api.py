@@ -6,7 +6,7 @@ import gzip
 import io
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from aiohttp import ClientSession, TCPConnector, web
 import crawler
 from crawler import MemoryRegistry, Options, ServiceOptions, StoreError
 from crawler.errors import StoreFull
+from crawler.models import Task
 from crawler.stores.database import Database, connect
 from crawler.stores.sqlite import SqliteRegistry
 from crawler.tally import Calls
@@ -568,6 +569,35 @@ async def test_delete_stops_and_forgets(api: Api, site: Site) -> None:
     await site.until(lambda: site.active == 0)
     await api.refuses("DELETE", f"/tasks/{task['id']}", 404)
     await has_no_task(api)
+
+
+class NoRoom(MemoryRegistry):
+    """One that can keep no change of a Task until there is room."""
+
+    has_room = False
+
+    async def _save(self, task: Task, names: Collection[str]) -> None:
+        if not self.has_room:
+            raise StoreFull("no space")
+
+    async def _delete(self, task: Task) -> None:
+        if not self.has_room:
+            raise StoreFull("no space")
+        await super()._delete(task)
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/cancel"), ("DELETE", "")])
+async def test_work_on_a_task_that_cannot_be_ended_goes_on(method: str, path: str, site: Site) -> None:
+    registry = NoRoom()
+    async with serving_api(registry) as api:
+        task = await hanging(site, api)
+        await site.until(lambda: site.active == 1)
+        await api.refuses(method, f"/tasks/{task['id']}{path}", 507)
+        [work] = api.state.engine.workers(task["id"])
+        assert not work.done()
+        await site.until(lambda: sum(request.path == "/hang" for request in site.requests) == 2)
+        registry.has_room = True
+        await api.ask(method, f"/tasks/{task['id']}{path}", 200 if path else 204)
 
 
 # --- Recheck ---
