@@ -18,8 +18,10 @@ import sys
 from datetime import timedelta
 import crawler.fleet
 import crawler.chunk_worker
+import crawler.stores.link
 crawler.chunk_worker._LEASE = timedelta(seconds={lease})
 crawler.fleet._TEND, crawler.fleet._STILL = {lease} / 4, 2 * {lease}
+crawler.stores.link._LEAD = {lease}
 from crawler.cli import main
 sys.argv[0] = "crawler"
 sys.exit(main())
@@ -32,7 +34,7 @@ class Member:
     Args:
         arguments: Of the command.
         log: A file for what it writes to standard error.
-        lease: Seconds after which a silent worker loses its chunks; None for those of users.
+        lease: Seconds after which who is silent loses its chunks, or its lead; None for those of users.
 
     Attributes:
         url: Where it serves, if it does.

@@ -1,11 +1,12 @@
 """A way to a Redis on which connections break: all at once, or with an answer that is on its way."""
 
 import asyncio
+import socket
+import ssl
 import tempfile
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 _PART = 2**16
 
@@ -18,8 +19,8 @@ class RedisProxy:
         lost: How many answers were lost so far.
     """
 
-    def __init__(self, server: str, folder: Path) -> None:
-        self.url = f"unix://{folder}/proxy.sock"
+    def __init__(self, server: str, url: str) -> None:
+        self.url = url
         self.lost = 0
         self._server = server.removeprefix("unix://")
         self._connections: set[asyncio.Task[None]] = set()
@@ -84,11 +85,17 @@ class RedisProxy:
 
 
 @asynccontextmanager
-async def proxy_to(server: str) -> AsyncIterator[RedisProxy]:
-    """A proxy before the Redis of this URL, while the context lasts."""
+async def proxy_to(server: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[RedisProxy]:
+    """A proxy before the Redis of this URL, while the context lasts: on a Unix socket, or on TCP with TLS."""
     with tempfile.TemporaryDirectory(prefix="proxy-") as folder:
-        proxy = RedisProxy(server, Path(folder))
-        listener = await asyncio.start_unix_server(proxy.serve, f"{folder}/proxy.sock")
+        path = f"{folder}/proxy.sock"
+        listening = socket.create_server(("127.0.0.1", 0)) if tls else None
+        port = listening.getsockname()[1] if listening else 0
+        proxy = RedisProxy(server, f"rediss://127.0.0.1:{port}" if listening else f"unix://{path}")
+        if listening:
+            listener = await asyncio.start_server(proxy.serve, sock=listening, ssl=tls)
+        else:
+            listener = await asyncio.start_unix_server(proxy.serve, path)
         try:
             yield proxy
         finally:
