@@ -39,7 +39,6 @@ from crawler.lines import Choice, count_lines
 from crawler.logs import Settings, write_logs
 from crawler.models import Counts, ProbeResult
 from crawler.options import VERSION, WORKER_FIELDS, Options, ServiceOptions
-from crawler.outlook import print_outlook
 from crawler.outputs import open_writer
 
 __all__ = ["main"]
@@ -167,6 +166,7 @@ def workers(service: dict[str, Any]) -> None:
         raise InputError("is needed", "--redis")
     open_redis(url)  # says it if the extra is missing
     from crawler.fleet import outlook_of
+    from crawler.listing import print_outlook  # with rich, which nobody needs in a pipe
 
     print_outlook(run(outlook_of(url)), sys.stdout)
 

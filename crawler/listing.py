@@ -1,4 +1,4 @@
-"""Tasks as a table, on a terminal, for people."""
+"""Tasks, workers and queues as tables, on a terminal, for people."""
 
 import time
 from collections.abc import Iterable
@@ -8,11 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from crawler.outlook import Outlook
 from crawler.progress import tally
 from crawler.summary import Summary
 from crawler.table import printable
 
-__all__ = ["print_tasks"]
+__all__ = ["print_outlook", "print_tasks"]
 
 _LABEL: Final = 24  # characters of a label that are shown
 _UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60))
@@ -39,6 +40,27 @@ def print_tasks(tasks: Iterable[Summary], stream: TextIO) -> None:
             _age(now - task.created),
         )
     Console(file=stream, highlight=False, markup=False, emoji=False).print(table)
+
+
+def print_outlook(outlook: Outlook, stream: TextIO) -> None:
+    """Print the workers and the queues as tables."""
+    now = time.time()
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    console.print(_table(("worker", "seen"), ((name, f"{now - at:.0f} s ago") for name, at in outlook.workers.items())))
+    queues = (
+        (name, *map(str, (each.waiting, each.running)), f"{each.oldest:.0f} s") for name, each in outlook.queues.items()
+    )
+    console.print(_table(("queue", "waiting", "running", "oldest"), queues))
+    console.print(f"begun again because a worker fell silent: {outlook.redelivered}")
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in head:
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def _age(seconds: float) -> str:
