@@ -36,7 +36,7 @@ _LEASE: Final = timedelta(seconds=30)  # without a sign of life, after which a c
 _CHECK: Final = timedelta(milliseconds=50)  # docket's wait for new chunks; by default it takes a quarter of a second
 _AGAIN: Final = timedelta(seconds=1)  # until a Redis that was lost is tried again
 _SLOTS: Final = 8  # of the prober's, for which a chunk is taken on: the least that a host has by default
-_SMALL: Final = 8  # chunks of small Tasks at once
+_FEW: Final = 8  # chunks of a kind at once, however few slots there are
 _DEATHS: Final = 3  # of workers on a chunk, after which it is probed apart from all else
 _LEAVE: Final = 5.0  # seconds for what was found to be recorded, and chunks to be given back
 
@@ -92,9 +92,9 @@ class ChunkWorker:
     @asynccontextmanager
     async def running(self) -> "AsyncIterator[ChunkWorker]":
         """Take chunks, as long as the context lasts; what is under way at its end is left for others."""
-        at_once = {"small": _SMALL, "big": max(1, self._options.concurrency // _SLOTS)}
+        at_once = max(_FEW, self._options.concurrency // _SLOTS)
         async with self._queue:
-            self._takers = [asyncio.ensure_future(self._take(kind, at_once[kind])) for kind in KINDS]
+            self._takers = [asyncio.ensure_future(self._take(kind, at_once)) for kind in KINDS]
             try:
                 yield self
             finally:

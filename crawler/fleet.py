@@ -36,6 +36,8 @@ KINDS: Final = ("small", "big")
 JOB: Final = "probe_chunk"
 _SMALL: Final = 1_000  # lines of a Task that is small
 _KEPT: Final = timedelta(0)  # that docket remembers of a chunk which has ended
+_CONNECTIONS: Final = 10_000  # docket has one for each chunk that begins; past redis-py's 100 it takes Redis for lost
+_STARTS: Final = 32  # Tasks that are queued at once
 _TEND: Final = 15.0  # seconds between two looks at Tasks that do not get on
 _STILL: Final = 60.0  # seconds without a record, after which a Task's chunks are queued again; doubled each time
 _FRESH: Final = 1.0  # seconds for which an outlook is, and in which Redis has to give one
@@ -56,7 +58,8 @@ class Queue:
 
     def __init__(self, registry: RedisRegistry, job: Job = _nowhere) -> None:
         self._registry = registry
-        self.dockets = {kind: Docket(f"crawler-{kind}", registry.url, execution_ttl=_KEPT) for kind in KINDS}
+        url = _with_room(registry.url)
+        self.dockets = {kind: Docket(f"crawler-{kind}", url, execution_ttl=_KEPT) for kind in KINDS}
         for docket in self.dockets.values():
             docket.register(job, names=[JOB])
 
@@ -122,6 +125,11 @@ class Queue:
         return self.dockets["small" if task.total <= _SMALL else "big"]
 
 
+def _with_room(url: str) -> str:
+    """A URL by which redis-py opens as many connections as are asked for, unless it says how many itself."""
+    return f"{url}{'&' if '?' in url else '?'}max_connections={_CONNECTIONS}"
+
+
 async def _backlog(docket: Docket) -> Backlog:
     """A docket's stream has what waits, and what workers have until it has ended; its ids are milliseconds."""
     redis: Any
@@ -150,6 +158,7 @@ class FleetEngine:
         self._prober = prober
         self._queue = Queue(registry)
         self._works: set[asyncio.Future[None]] = set()
+        self._starts = asyncio.Semaphore(_STARTS)
         self._looking: asyncio.Future[Outlook] | None = None
         self._looked = 0.0
 
@@ -213,8 +222,9 @@ class FleetEngine:
                     self.start(id_)
 
     async def _start(self, task_id: str) -> None:
-        with about(task=task_id), suppress(TaskNotFound):
-            await insist(self._queue_all, task_id)
+        async with self._starts:
+            with about(task=task_id), suppress(TaskNotFound):
+                await insist(self._queue_all, task_id)
 
     async def _queue_all(self, task_id: str) -> None:
         task = await self._registry.fresh(task_id)

@@ -74,14 +74,35 @@ async def test_a_task_that_is_cancelled_at_one_replica_is_asked_for_no_more(
 
 
 async def test_tasks_that_are_deleted_leave_workers_free(site: Site, redis_server: RedisServer) -> None:
-    """Each has a chunk; a worker takes eight small ones at once."""
-    async with replica(redis_server) as api, working(redis_server.url):
+    """Each has a chunk; this worker takes eight small ones at once."""
+    async with replica(redis_server) as api, working(redis_server.url, concurrency=8):
         for _ in range(9):
             task = await api.submit([site.url("/hang")])
             await site.until(lambda: site.active == 1)
             await api.ask("DELETE", f"/tasks/{task['id']}", 204)
             await site.until(lambda: site.active == 0)
         assert (await api.ended([site.url("/ok")]))["status"] == "ready"
+
+
+async def test_small_tasks_that_are_stuck_hold_up_no_other(site: Site, redis_server: RedisServer) -> None:
+    async with replica(redis_server) as api, working(redis_server.url):
+        for number in range(20):
+            await api.submit([site.url("/hang", host=HOSTS[number])])
+        await site.until(lambda: site.active == 20)
+        assert (await api.ended([site.url("/ok")]))["status"] == "ready"
+
+
+async def test_a_worker_takes_as_many_chunks_at_once_as_it_has_room_for(
+    site: Site, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More than redis-py has connections by default: docket takes that for a Redis which is lost."""
+    async with replica(redis_server) as api:
+        lines = [[site.url(f"/ok?{number}", host=HOSTS[number % 20])] for number in range(300)]
+        tasks = await asyncio.gather(*(api.state.submit(each) for each in lines))
+        async with working(redis_server.url, concurrency=2000):
+            ended = [await api.get(f"/tasks/{task.id}", wait=20) for task in tasks]
+    assert {summary["status"] for summary in ended} == {"ready"}
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
 
 async def test_a_worker_that_is_stopped_gives_back_at_once_what_it_has_not_begun(

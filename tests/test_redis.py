@@ -56,6 +56,14 @@ async def test_a_batch_that_is_never_kept_is_swept(redis_server: RedisServer, mo
                 assert client.keys("crawler:task:*") == []
 
 
+async def test_however_much_is_asked_at_once_all_of_it_is_answered(redis_server: RedisServer) -> None:
+    """There are fewer connections than that."""
+    async with RedisRegistry(redis_server.url) as registry:
+        task = await registry.submit(LINES, Options())
+        answers = await asyncio.gather(*(registry.fresh(task.id) for _ in range(200)))
+        assert all(each is task for each in answers)
+
+
 async def test_the_end_of_a_chunk_may_be_told_twice(redis_server: RedisServer) -> None:
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         task = await registry.submit([f"http://a/{number}" for number in range(450)], Options())

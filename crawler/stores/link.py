@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as NoConnection
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 ANSWER: Final = 5.0  # seconds for Redis to answer
 _TRIES: Final = 3  # of a command whose connection was lost; each is safe to repeat
 _CONNECTIONS: Final = 64
+_FREE: Final = 20.0  # seconds for one of them to be free
 _LEAD: Final = 20.0  # seconds without a sign of life, after which another process leads
 
 
@@ -58,12 +59,14 @@ class Link:
         """
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.02), _TRIES)
         try:
-            self.redis = Redis.from_url(
-                self._url, socket_timeout=ANSWER, socket_connect_timeout=ANSWER, max_connections=_CONNECTIONS,
-                retry=retry, retry_on_error=[NoConnection, NoAnswer], health_check_interval=30,
+            pool = BlockingConnectionPool.from_url(  # when all are in use, the next command waits for one
+                self._url, max_connections=_CONNECTIONS, timeout=_FREE, socket_timeout=ANSWER,
+                socket_connect_timeout=ANSWER, retry=retry, retry_on_error=[NoConnection, NoAnswer],
+                health_check_interval=30,
             )  # fmt: skip
         except ValueError as error:
             raise InputError(str(error), self.place) from None
+        self.redis = Redis.from_pool(pool)
         self.scripts = {name: self.redis.register_script(text) for name, text in SCRIPTS.items()}
         try:
             await self.redis.ping()
