@@ -76,7 +76,7 @@ class Report:
     changed_records: int = 0
     miscounted: int = 0
     not_ready: int = 0
-    ended_by_themselves: int = 0
+    ended_by_themselves: list[str] = field(default_factory=list)
     left_keys: list[str] = field(default_factory=list)
     own_faults: list[str] = field(default_factory=list)
 
@@ -200,7 +200,7 @@ class Chaos:
     def __init__(
         self, server: RedisServer, proxy: RedisProxy, folder: Path, chance: random.Random, lease: float | None
     ) -> None:
-        where, log = ["--redis", proxy.url, "--per-host", "20"], folder / "log"
+        where, log = ["--redis", proxy.url, "--per-host", "4"], folder / "log"
         served = [["serve", "--port", "0", *where] for _ in range(2)]
         working = [["worker", *where, "--guard", "any", "--drain", "2", *more] for more in ([], [], ["--workers", "2"])]
         self.services = [Member(each, log, lease) for each in served]
@@ -305,7 +305,7 @@ class Chaos:
             report.miscounted += counts | {"done": 0, "total": 0} != outcomes | {"done": 0, "total": 0}
         report.changed_records = clients.changed
         report.doubled_tasks = await self._redis.zcard("crawler:tasks") - report.tasks + report.lost_tasks
-        report.ended_by_themselves = sum(member.deaths for member in self.members)
+        report.ended_by_themselves = [end for member in self.members for end in member.ends]
         report.left_keys = await self._left()
         report.own_faults = sorted({each.group().decode() for each in _OURS.finditer(self._log.read_bytes())})
         return report
@@ -364,7 +364,7 @@ async def running(server: RedisServer, seed: int, lease: float | None) -> AsyncI
 
 
 async def _answer(x: Exchange) -> None:
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.2)
     await x.reply()
 
 

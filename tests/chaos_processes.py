@@ -38,7 +38,7 @@ class Member:
 
     Attributes:
         url: Where it serves, if it does.
-        deaths: How often it ended though nobody had killed it.
+        ends: What it wrote last whenever it ended though nobody had killed it.
     """
 
     def __init__(self, arguments: list[str], log: Path, lease: float | None) -> None:
@@ -50,7 +50,7 @@ class Member:
         self._keeping: asyncio.Task[None] | None = None
         self._is_up = asyncio.Event()
         self.url = ""
-        self.deaths = 0
+        self.ends: list[str] = []
 
     @property
     def name(self) -> str:
@@ -115,4 +115,6 @@ class Member:
                 if self._process.returncode is None:
                     self._process.kill()
                     await self._process.communicate()
-            self.deaths += not self._is_killed
+            if not self._is_killed:
+                last = self._log.read_text().splitlines()[-1:]
+                self.ends.append(f"{self._command[-1]}, exit code {self._process.returncode}: {last}")
