@@ -3,10 +3,11 @@
 import io
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestServer
 from multidict import CIMultiDictProxy
@@ -14,8 +15,10 @@ from multidict import CIMultiDictProxy
 import crawler
 from crawler import MemoryRegistry, Options, Registry, ServiceOptions
 from crawler.state import STATE, State
+from crawler.stores.redis import RedisRegistry
 from crawler.stores.sqlite import SqliteRegistry
 from tests.described import check_described
+from tests.fleet import working
 from tests.served import SERVERS
 from tests.test_service import Client, serving
 
@@ -23,7 +26,7 @@ REGISTRIES: dict[str, Callable[[Path], Registry]] = {
     "memory": lambda _: MemoryRegistry(),
     "sqlite": lambda folder: SqliteRegistry(folder / "tasks.db"),
 }
-WAYS = [*REGISTRIES, "asgi"]  # the last keeps Tasks in memory, too
+WAYS = [*REGISTRIES, "asgi", "redis"]  # the application keeps its Tasks in memory, too; the last has a worker elsewhere
 ROOT = "/api/v1"
 
 
@@ -96,10 +99,18 @@ async def serving_api(
         yield Api(client)
 
 
-def serving_as(way: str, folder: Path, service: ServiceOptions | None = None) -> AbstractAsyncContextManager[Api]:
-    """The same, one of the ways in which the contract has to hold."""
-    registry = REGISTRIES.get(way, REGISTRIES["memory"])(folder)
-    return serving_api(registry, service, by=SERVERS.get(way, TestServer))
+@asynccontextmanager
+async def serving_as(request: pytest.FixtureRequest, service: ServiceOptions | None = None) -> AsyncIterator[Api]:
+    """The same, in the way of those in which the contract has to hold that is the fixture's parameter."""
+    way = request.param
+    if way == "redis":
+        url = request.getfixturevalue("redis_server").url
+        async with working(url), serving_api(RedisRegistry(url), service) as api:
+            yield api
+    else:
+        registry = REGISTRIES.get(way, REGISTRIES["memory"])(request.getfixturevalue("tmp_path"))
+        async with serving_api(registry, service, by=SERVERS.get(way, TestServer)) as api:
+            yield api
 
 
 class Event(NamedTuple):

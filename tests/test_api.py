@@ -30,8 +30,8 @@ LINES = ["no url 1", "no, url 2", "no url é"]  # what is no URL has its record 
 
 
 @pytest.fixture(params=WAYS)
-async def api(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Api]:
-    async with serving_as(request.param, tmp_path, ServiceOptions(max_body=4 * 2**20)) as api:
+async def api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
+    async with serving_as(request, ServiceOptions(max_body=4 * 2**20)) as api:
         yield api
 
 

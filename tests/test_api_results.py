@@ -5,7 +5,6 @@ import csv
 import io
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,8 +23,8 @@ OFFERS = {"application/json": "json", "application/x-ndjson": "ndjson", "text/cs
 
 
 @pytest.fixture(params=WAYS)
-async def api(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Api]:
-    async with serving_as(request.param, tmp_path) as api:
+async def api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
+    async with serving_as(request) as api:
         yield api
 
 

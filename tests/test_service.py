@@ -18,7 +18,10 @@ from aiohttp.test_utils import TestClient, TestServer
 
 import crawler
 from crawler import Options, ServiceOptions
+from crawler.state import STATE
+from crawler.stores.redis import RedisRegistry
 from crawler.stores.sqlite import SqliteRegistry
+from tests.fleet import working
 from tests.served import SERVERS
 from tests.site import Site
 
@@ -31,8 +34,13 @@ async def serving(app: web.Application, by: type[TestServer] = TestServer) -> As
         yield client
 
 
-@pytest.fixture(params=["memory", "sqlite", "asgi"])
+@pytest.fixture(params=["memory", "sqlite", "asgi", "redis"])
 async def client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Client]:
+    if request.param == "redis":
+        url = request.getfixturevalue("redis_server").url
+        async with working(url), serving(open_app(RedisRegistry(url))) as client:
+            yield client
+        return
     registry = SqliteRegistry(tmp_path / "tasks.db") if request.param == "sqlite" else None
     async with serving(open_app(registry), SERVERS.get(request.param, TestServer)) as client:
         yield client
@@ -61,9 +69,14 @@ async def look(client: Client, task_id: str) -> Any:
 
 
 async def finished(client: Client, task_id: str) -> Any:
-    """The Task once it no longer runs. What ends the wait is its workers' end, not a guess."""
+    """The Task once it no longer runs. What ends the wait is its workers' end, or what they tell, not a guess."""
     assert client.app is not None
-    await asyncio.wait(client.app[crawler.TASKS][task_id]["workers"])
+    registry = client.app[STATE].registry
+    if registry.is_shared:
+        while registry.task(task_id).status == "running":
+            await registry.change(task_id)
+    else:
+        await asyncio.wait(client.app[crawler.TASKS][task_id]["workers"])
     return await look(client, task_id)
 
 
@@ -125,6 +138,7 @@ async def test_an_unknown_task(method: str, task_id: str, client: Client) -> Non
         await is_problem(response, 404)
 
 
+@pytest.mark.parametrize("client", ["memory", "sqlite", "asgi"], indirect=True)  # where its workers are
 async def test_a_task_in_the_application_has_the_keys_of_old(client: Client, site: Site) -> None:
     assert client.app is not None
     tasks = client.app["TASKS"]
@@ -162,6 +176,7 @@ async def test_any_text_can_be_a_key_of_the_result(client: Client) -> None:
     assert list(task["result"]) == urls
 
 
+@pytest.mark.parametrize("client", ["memory", "sqlite", "asgi"], indirect=True)  # these are no URLs, so of one host
 async def test_a_large_task_comes_back_whole(client: Client) -> None:
     urls = [f"no url {number}" for number in range(25_000)]
     task = await finished(client, await submit(client, urls))
