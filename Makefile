@@ -63,7 +63,7 @@ lock: ## write constraints.txt: the newest packages that setup.cfg allows
 	.venv-lock/bin/pip --disable-pip-version-check --quiet install -e '.[redis,socks,test,check]'
 	.venv-lock/bin/pip freeze --exclude crawler >constraints.txt
 
-system: /usr/sbin/nginx /usr/bin/curl /usr/bin/caddy /usr/bin/systemd-analyze .cache/docs ## fetch the programs and the pages that the tests use
+system: /usr/sbin/nginx /usr/bin/curl /usr/bin/systemd-analyze .cache/docs ## fetch the programs and the pages that the tests use
 
 clean: ## remove all that these targets made
 	rm -rf .venv* .cache .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
@@ -90,9 +90,6 @@ $(VENV)/.dev: $(VENV)/.run
 
 /usr/bin/curl:
 	$(DEBIAN) install curl
-
-/usr/bin/caddy:
-	$(DEBIAN) install caddy
 
 /usr/bin/systemd-analyze:
 	$(DEBIAN) install systemd

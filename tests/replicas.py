@@ -1,16 +1,13 @@
-"""Two services with one Redis behind a real nginx with the shipped configuration, and clients that keep asking."""
+"""Two services with one Redis behind a real proxy with the shipped files, and clients that keep asking."""
 
 import asyncio
 import json
-import os
-import re
 import signal
-import socket
 import ssl
-import subprocess
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,59 +15,13 @@ import trustme
 
 from tests.fleet import worker_process
 from tests.process import Caller, Reply, Served, field, request
+from tests.shipped import proxy
 from tests.site import Site
 from tests.test_proxied import pem
-from tests.webserver import DEADLINE, NGINX
+from tests.webserver import DEADLINE
 
-DEPLOY: Final = Path(__file__).parents[1] / "deploy"
 SECRET: Final = "a-secret-of-the-tests"
 AUTHORIZATION: Final = f"Bearer {SECRET}"
-
-CONFIG: Final = """
-daemon off;
-{user}
-pid nginx.pid;
-error_log stderr crit;
-events {{}}
-http {{
-    client_body_temp_path temp; proxy_temp_path temp; fastcgi_temp_path temp; uwsgi_temp_path temp; scgi_temp_path temp;
-    access_log off;
-    include {deploy}/nginx/crawler.conf;
-}}
-"""
-
-
-def lay_out(scratch: Path, listen: str, ports: list[int], certificate: str) -> None:
-    """What nginx needs in a folder: the shipped configuration, with addresses of the test's own."""
-    (scratch / "crawler").mkdir()
-    user = "" if os.geteuid() else "user root;"
-    (scratch / "nginx.conf").write_text(CONFIG.format(deploy=DEPLOY, user=user))
-    replicas = (DEPLOY / "nginx/replicas.conf").read_text()
-    for number, port in enumerate(ports, start=1):
-        replicas = replicas.replace(f"10.0.0.1{number}:7777", f"127.0.0.1:{port}")
-    (scratch / "crawler/replicas.conf").write_text(replicas)
-    site = (DEPLOY / "nginx/site.conf").read_text()
-    site = re.sub(r"listen \[.*\n", "", site).replace("listen 443", f"listen {listen}")
-    site = re.sub(r"/etc/letsencrypt\S+(?=;)", certificate, site)
-    (scratch / "crawler/site.conf").write_text(site)
-
-
-@contextmanager
-def nginx(scratch: Path, ports: list[int], certificate: str) -> Iterator[int]:
-    """The proxy, before services on these ports; gives its own."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        lay_out(scratch, f"127.0.0.1:{port}", ports, certificate)
-        process = subprocess.Popen(
-            [NGINX, "-p", scratch, "-c", "nginx.conf"],
-            env={"NGINX": f"{listener.fileno()};"},  # sockets that it takes over
-            pass_fds=[listener.fileno()],
-        )
-    try:
-        yield port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(DEADLINE)
 
 
 class Fleet:
@@ -168,17 +119,39 @@ class Fleet:
         return reply
 
 
-@asynccontextmanager
-async def behind_nginx(scratch: Path, redis: str) -> AsyncIterator[Fleet]:
-    """Two services and a worker with this Redis, behind nginx."""
+def certified(scratch: Path) -> tuple[str, ssl.SSLContext]:
+    """A certificate with its key, for localhost, and who trusts it."""
     authority, trust = trustme.CA(), ssl.create_default_context()
     authority.configure_trust(trust)
+    return pem(authority, scratch), trust
+
+
+@asynccontextmanager
+async def behind(name: str, scratch: Path, redis: str) -> AsyncIterator[Fleet]:
+    """Two services and a worker with this Redis, behind the proxy of this name."""
+    certificate, trust = certified(scratch)
     async with worker_process(redis, "--log-level", "warning"), AsyncExitStack() as stack:
         fleet = Fleet(redis, stack)
         fleet.services = [await fleet.start(), await fleet.start()]
         ports = [service.port for service in fleet.services]
-        fleet.proxy = stack.enter_context(nginx(scratch, ports, pem(authority, scratch))), trust
+        fleet.proxy = stack.enter_context(proxy(name, scratch, ports, certificate)), trust
+        await begun(*fleet.proxy)
         yield fleet
+
+
+async def begun(port: int, trust: ssl.SSLContext) -> None:
+    """Wait until a proxy listens, and has read all that it was given."""
+    until = time.monotonic() + DEADLINE
+    while time.monotonic() < until:
+        with suppress(OSError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust, server_hostname="localhost")
+            writer.write(request("GET", "/healthz", Connection="close"))
+            answer = await reader.read()
+            writer.close()
+            if answer.startswith(b"HTTP/1.1 200 "):
+                return
+        await asyncio.sleep(0.02)
+    raise AssertionError("the proxy does not begin")
 
 
 async def restarted_under_load(fleet: Fleet, site: Site, rounds: int) -> None:

@@ -26,7 +26,7 @@ from tests.documents import ROOT
 from tests.fleet import working
 from tests.process import Served
 from tests.redis_server import RedisServer
-from tests.replicas import DEPLOY
+from tests.shipped import BIN, DEPLOY, read
 from tests.site import Site
 
 COMMANDS: Final = {command.callback.__name__ for command in app.registered_commands if command.callback}
@@ -36,10 +36,6 @@ AFTER: Final = 10  # seconds that a stop may take beside it: answers that are cu
 TEXTS: Final = [
     path for path in sorted(DEPLOY.rglob("*")) if path.is_file() and path.parent.name not in ("grafana", "prometheus")
 ]
-
-
-def read(name: str) -> str:
-    return (DEPLOY / name).read_text(encoding="utf-8")
 
 
 def ran(*command: str | Path, **more: Any) -> str:
@@ -73,7 +69,7 @@ def instructions(name: str) -> list[str]:
 
 
 def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
-    assert ran(Path(sys.executable).with_name("hadolint"), DEPLOY / "Dockerfile") == ""
+    assert ran(BIN / "hadolint", DEPLOY / "Dockerfile") == ""
 
 
 def test_the_image_has_what_it_is_made_of_and_belongs_to_nobody() -> None:
@@ -284,12 +280,12 @@ def test_systemd_waits_for_what_is_under_way(unit: str, units: Path) -> None:
     assert settings["ExecStart"].split()[-1] in COMMANDS
 
 
-# --- Caddy; nginx runs in test_replicas.py ---
+# --- Proxies, which run in test_replicas.py ---
 
 
 def test_caddy_accepts_its_file(tmp_path: Path) -> None:
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin"}
     file = DEPLOY / "Caddyfile"
-    said = ran("caddy", "validate", "--adapter", "caddyfile", "--config", file, env=environment)
+    said = ran(BIN / "caddy", "validate", "--adapter", "caddyfile", "--config", file, env=environment)
     assert "Valid configuration" in said
-    assert ran("caddy", "fmt", file, env=environment) == read("Caddyfile")
+    assert ran(BIN / "caddy", "fmt", file, env=environment) == read("Caddyfile")

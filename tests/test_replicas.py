@@ -1,19 +1,24 @@
-"""Two services behind a real nginx with the shipped configuration are one, also while they are restarted."""
+"""Two services behind a real proxy with the shipped files are one, also while they are restarted."""
 
+import asyncio
 import json
+from asyncio import StreamReader, StreamWriter
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import ClientSession
 
+from tests.process import field
 from tests.redis_server import RedisServer
-from tests.replicas import AUTHORIZATION, Fleet, behind_nginx, restarted_under_load
+from tests.replicas import AUTHORIZATION, Fleet, begun, behind, certified, restarted_under_load
+from tests.shipped import PROXIES, proxy
 from tests.site import Site
 from tests.test_stop import Gate
 
 
 async def test_a_restart_fails_no_request(redis_server: RedisServer, site: Site, tmp_path: Path) -> None:
-    async with behind_nginx(tmp_path, redis_server.url) as fleet:
+    async with behind("nginx", tmp_path, redis_server.url) as fleet:  # `make harden` has the others
         await restarted_under_load(fleet, site, rounds=2)
 
 
@@ -24,9 +29,12 @@ async def submitted(fleet: Fleet, body: bytes, **headers: str) -> tuple[bytes, A
     return reply.head, json.loads(reply.body)
 
 
-async def test_nginx_lets_through_what_the_service_has(redis_server: RedisServer, site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", PROXIES)
+async def test_a_proxy_lets_through_what_the_service_has(
+    name: str, redis_server: RedisServer, site: Site, tmp_path: Path
+) -> None:
     gate = Gate(site)
-    async with behind_nginx(tmp_path, redis_server.url) as fleet:
+    async with behind(name, tmp_path, redis_server.url) as fleet:
         batch = json.dumps({"urls": ["no url", site.url("/gate")]}).encode()
         head, task = await submitted(
             fleet, batch + b" " * 2_000_000, Idempotency_Key="once"
@@ -47,4 +55,31 @@ async def test_nginx_lets_through_what_the_service_has(redis_server: RedisServer
             assert (await events.text()).count("event: result") == 1
 
         assert (await fleet.ask("GET", "/metrics")).status == 404
-        assert b"Strict-Transport-Security: " in head
+
+
+async def test_what_nginx_sends_again_has_the_same_key(tmp_path: Path) -> None:
+    heads: list[bytes] = []
+
+    async def answer_the_second(reader: StreamReader, writer: StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        if len(heads) % 2 == 0:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    certificate, trust = certified(tmp_path)
+    async with (
+        await asyncio.start_server(answer_the_second, "127.0.0.1", 0) as one,
+        await asyncio.start_server(answer_the_second, "127.0.0.1", 0) as other,
+    ):
+        ports = [server.sockets[0].getsockname()[1] for server in (one, other)]
+        with proxy("nginx", tmp_path, ports, certificate) as port:
+            await begun(port, trust)
+            heads.clear()
+            async with ClientSession() as session:
+                for headers in ({}, {"Idempotency-Key": "mine"}):
+                    url = f"https://localhost:{port}/api/v1/tasks"
+                    async with session.post(url, data=b"a", headers=headers, ssl=trust) as response:
+                        assert response.status == 200
+    first, again, *theirs = [field(head, b"idempotency-key") for head in heads]
+    assert (first, theirs) == (again, [b"mine", b"mine"])
+    assert len(first) == 32
