@@ -10,6 +10,7 @@ import pickle
 import signal
 from asyncio import StreamReader, StreamWriter
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 import uvloop
@@ -32,7 +33,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # systemd sends them to all processes: the parent decides
         signal.signal(number, signal.SIG_IGN)
     collect_rarely()
-    with open(0, "rb", buffering=0, closefd=False) as parent:
+    with open(0, "rb", closefd=False) as parent:
         length = int.from_bytes(parent.read(4), "big")
         charge = msgspec.msgpack.decode(parent.read(length), type=Charge)
     write_logs(charge.logs)
@@ -40,7 +41,8 @@ def main() -> None:
 
 
 async def _run(charge: Charge) -> None:
-    asyncio.get_running_loop().add_reader(0, os._exit, 0)  # readable at its end only: nothing more is written to it
+    # Readable at its end only: nothing more is written to it.
+    asyncio.get_running_loop().add_reader(0, _leave, Path(charge.path))
     async with open_http_prober(charge.options) as prober:
 
         async def serve(reader: StreamReader, writer: StreamWriter) -> None:
@@ -53,6 +55,15 @@ async def _run(charge: Charge) -> None:
         async with await asyncio.start_unix_server(serve, charge.path):
             print("listens", flush=True)
             await asyncio.Event().wait()
+
+
+def _leave(path: Path) -> None:
+    """End, and leave no socket: who started this process may have been killed, and the last to go takes the folder."""
+    with suppress(OSError):
+        path.unlink()
+    with suppress(OSError):
+        path.parent.rmdir()
+    os._exit(0)
 
 
 class _Batch:

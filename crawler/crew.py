@@ -1,6 +1,7 @@
 """The processes that probe for this one: started, found again, replaced when they end, and never left behind."""
 
 import asyncio
+import logging
 import os
 import sys
 import tempfile
@@ -15,16 +16,22 @@ from zlib import crc32
 import msgspec
 
 from crawler.errors import ChildError
+from crawler.limits import many_descriptors
 from crawler.logs import Settings, settings
 from crawler.options import Options
 
 __all__ = ["ALONE", "Charge", "Crew", "owner"]
 
+log = logging.getLogger(__name__)
+
 ALONE: Final = -1  # the child that probes whatever host, one target at a time
 _START: Final = 60.0  # seconds in which a child has to listen: it imports, on a machine that may be busy
 _STOP: Final = 5.0  # seconds in which it has to end once it may
-_NOTICED: Final = 0.01  # seconds until it is looked again
-_STARTS: Final = 3  # in a row that may fail
+_SOON: Final = 0.01  # seconds until a connection is tried again; doubled each time
+_LATER: Final = 1.0  # at most
+_STARTS: Final = 3  # that may fail before one has succeeded
+_AGAIN: Final = 0.1  # seconds until a start is tried again; doubled each time, so often at most
+_DOUBLED: Final = 8
 
 
 class Charge(msgspec.Struct):
@@ -43,7 +50,7 @@ def owner(host: str, size: int) -> int:
 
 
 class Crew:
-    """So many children; they live while its context lasts.
+    """So many children; they live while its context lasts, and whoever ends is replaced.
 
     Args:
         options: How they probe; slots for requests are shared out among them.
@@ -56,6 +63,7 @@ class Crew:
         self._options = msgspec.structs.replace(options, concurrency=share, workers=1)
         self.apart = asyncio.Lock()  # held by who asks the child that is alone with its target
         self._members: dict[int, _Member] = {}
+        self._is_up = False
 
     async def __aenter__(self) -> Self:
         """Start them.
@@ -63,9 +71,14 @@ class Crew:
         Raises:
             ChildError: They do not start.
         """
-        self._folder = tempfile.TemporaryDirectory(prefix="crawler-")
+        many_descriptors()  # each batch takes one of each child
+        try:
+            self._folder = tempfile.TemporaryDirectory(prefix="crawler-")
+        except OSError as error:
+            raise ChildError(f"the processes that probe have no place to listen: {error}") from None
         try:
             await asyncio.gather(*(self._member(index).address() for index in range(self.size)))
+            self._is_up = True
         except BaseException:
             await self._close()
             raise
@@ -82,22 +95,21 @@ class Crew:
         return [member.process.pid for member in self._members.values() if member.process is not None]
 
     async def connect(self, index: int) -> tuple[StreamReader, StreamWriter]:
-        """A connection for one batch with a child, once there is one.
-
-        Raises:
-            ChildError: It does not start.
-        """
+        """A connection for one batch with a child, once there is one."""
+        patience = _SOON
         while True:
             path = await self._member(index).address()
             try:
                 return await asyncio.open_unix_connection(path)
-            except (ConnectionError, FileNotFoundError):  # it has just ended, which is about to be noticed
-                await asyncio.sleep(_NOTICED)
+            except OSError:  # it has just ended, too many others want one, or this process has no descriptor left
+                await asyncio.sleep(patience)
+                patience = min(2 * patience, _LATER)
 
     def _member(self, index: int) -> "_Member":
         if index not in self._members:
             path = str(Path(self._folder.name) / f"{index}.sock")
-            self._members[index] = _Member(Charge(path, self._options, index, self.size, settings()))
+            charge = Charge(path, self._options, index, self.size, settings())
+            self._members[index] = _Member(charge, gives_up=not self._is_up)
         return self._members[index]
 
     async def _close(self) -> None:
@@ -108,9 +120,10 @@ class Crew:
 class _Member:
     """The place of one child: whoever ends is followed by another."""
 
-    def __init__(self, charge: Charge) -> None:
+    def __init__(self, charge: Charge, *, gives_up: bool) -> None:
         self.process: Process | None = None
         self._charge = charge
+        self._gives_up = gives_up
         self._path = Path(charge.path)
         self._listens = asyncio.Event()
         self._keeping = asyncio.ensure_future(self._keep())
@@ -133,17 +146,26 @@ class _Member:
 
     async def _keep(self) -> None:
         failed = 0
-        while failed < _STARTS:
+        while failed < _STARTS or not self._gives_up:
+            if failed:
+                await asyncio.sleep(_AGAIN * 2 ** min(failed, _DOUBLED))
             failed += 1
-            process = self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "crawler.child",
-                stdin=PIPE, stdout=PIPE, start_new_session=True, env=_environment(),
-            )  # fmt: skip
+            try:
+                process = self.process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-P", "-m", "crawler.child",
+                    stdin=PIPE, stdout=PIPE, start_new_session=True, env=_environment(),
+                )  # fmt: skip
+            except OSError as error:  # there is no memory, process or descriptor left
+                log.error("a process that probes cannot be started, which is tried again: %s", error)
+                continue
             try:
                 if await self._begin(process):
-                    failed = 0
+                    failed, self._gives_up = 0, False
                     self._listens.set()
-                await process.wait()
+                    await process.wait()
+                else:
+                    log.error("a process that probes does not start, which is tried again")
+                    _kill(process)
             finally:
                 self._listens.clear()
                 await _end(process)
@@ -171,9 +193,13 @@ async def _end(process: Process) -> None:
         async with asyncio.timeout(_STOP):
             await process.wait()
     except TimeoutError:
-        with suppress(ProcessLookupError):
-            process.kill()
+        _kill(process)
         await process.wait()
+
+
+def _kill(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
 
 
 def _environment() -> dict[str, str]:

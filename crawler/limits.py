@@ -5,12 +5,13 @@ import os
 import resource
 from typing import Final, Literal
 
-__all__ = ["clients_within_descriptors", "collect_rarely", "processes", "within_descriptors"]
+__all__ = ["clients_within_descriptors", "collect_rarely", "many_descriptors", "processes", "within_descriptors"]
 
 _OTHERS: Final = 32  # descriptors for all that is not a probe: files, DNS, the service's own listeners
 _COLLECT_AFTER: Final = 50_000  # objects more than there were
 
 _FEW: Final = 16  # clients that are served even so
+_MANY: Final = 2**16  # descriptors
 _SHARE: Final = 2  # descriptors of a probe: its connection, and an idle one or a second look at a certificate
 
 
@@ -28,6 +29,11 @@ def clients_within_descriptors(clients: int, concurrency: int) -> int:
     others = concurrency * _SHARE + _OTHERS
     limit = _raised(others + clients)
     return clients if limit is None else min(clients, max(_FEW, limit - others))
+
+
+def many_descriptors() -> None:
+    """Raise this process's limit of open files as far as it may be, and as anybody needs."""
+    _raised(_MANY)
 
 
 def collect_rarely() -> None:

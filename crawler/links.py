@@ -16,8 +16,11 @@ __all__ = ["DEATHS", "LOST", "Link", "Owner", "Work", "orders"]
 DEATHS: Final = 3  # of children at whose end a target was under way; then it is not probed any more
 _FRAME: Final = 200  # targets that are sent at once
 
-LOST: Final = (ConnectionError, IncompleteReadError)
-"""What a child that ends looks like."""
+LOST: Final = (OSError, IncompleteReadError)
+"""What a child that ends looks like, or a connection to it that never was one."""
+
+_SOON: Final = 0.01  # seconds until a child that takes nothing on is asked again; doubled each time
+_LATER: Final = 1.0  # at most
 
 
 class Work(NamedTuple):
@@ -78,6 +81,7 @@ class Link:
 
     async def run(self) -> None:
         """Send and receive, with one child after the other if they end, until the batch drains."""
+        patience = _SOON
         while not self._batch.is_draining:
             reader, writer = await self._batch.crew.connect(self._index)
             sending = asyncio.ensure_future(self._send(writer))
@@ -86,9 +90,10 @@ class Link:
                 while not is_last:
                     report = await receive(reader, Report)
                     self._take(report)
-                    is_last = report.is_last
+                    is_last, patience = report.is_last, _SOON
             except LOST:
-                pass
+                await asyncio.sleep(patience)
+                patience = min(2 * patience, _LATER)
             finally:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)

@@ -54,11 +54,7 @@ class SpreadProber:
     async def probe_many(
         self, targets: Iterable[Target] | AsyncIterable[Target], options: Options | None = None
     ) -> AsyncGenerator[ProbeResult, None]:
-        """Probe targets as they come, reading no further ahead than needed to keep the children busy.
-
-        Raises:
-            ChildError: The children do not start any more.
-        """
+        """Probe targets as they come, reading no further ahead than needed to keep the children busy."""
         ours = self._here.options
         options = ours if options is None else ours.resumed(options.checked())
         if self.is_draining:

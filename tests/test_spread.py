@@ -2,11 +2,12 @@
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,10 @@ def children(pid: int) -> list[int]:
     """Its processes that probe; it may have others, as servers of the tests."""
     pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in pids if b"crawler.child" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def files_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
 
 
 # --- The same findings ---
@@ -192,6 +197,53 @@ async def test_who_ends_is_replaced_and_what_it_had_is_probed_again(site: Site) 
     assert {result.outcome for result in results} == {"ok"}
 
 
+@contextmanager
+def descriptors(more: int) -> Iterator[None]:
+    """Of files, hardly more than so many can be opened."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir()) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most + more, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+async def test_more_batches_than_a_process_takes_on_at_once_all_get_through() -> None:
+    async with spread(retries=0) as (prober, crew):
+        for pid in crew.pids:
+            os.kill(pid, signal.SIGSTOP)
+        batches = [asyncio.ensure_future(found(prober, ["http://127.0.0.1:1/"])) for _ in range(300)]
+        await asyncio.sleep(0.1)  # they all try
+        for pid in crew.pids:
+            os.kill(pid, signal.SIGCONT)
+        assert {verdict(result) for results in await asyncio.gather(*batches) for result in results} == {"tcp.refused"}
+
+
+async def test_batches_wait_for_descriptors() -> None:
+    async with spread(retries=0) as (prober, _):
+        with descriptors(20):
+            batches = [asyncio.ensure_future(found(prober, ["http://127.0.0.1:1/"])) for _ in range(100)]
+            results = await asyncio.gather(*batches)
+    assert {verdict(result) for [result] in results} == {"tcp.refused"}
+
+
+async def test_who_cannot_be_replaced_now_is_replaced_later(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More often than it may fail at first."""
+    monkeypatch.setattr("crawler.crew._AGAIN", 0.01)
+    async with spread() as (prober, crew):
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(sys, "executable", "/nowhere")
+            os.kill(crew.pids[0], signal.SIGKILL)
+            async with asyncio.timeout(20):
+                while caplog.text.count("cannot be started") < 4:  # noqa: ASYNC110 - nothing tells of a log line
+                    await asyncio.sleep(0.02)
+        results = await found(prober, [site.url("/ok", host=host) for host in HOSTS])
+    assert {result.outcome for result in results} == {"ok"}
+
+
 async def test_a_target_that_ends_three_is_marked_and_no_other(site: Site) -> None:
     async with spread(per_host=4, retries=0) as (prober, crew):
 
@@ -222,6 +274,19 @@ async def test_who_cannot_start_is_told_of(
     assert not list(folder.iterdir())
 
 
+async def test_who_does_not_listen_in_time_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crawler.crew._START", 0.01)
+    with pytest.raises(ChildError, match="do not start"):
+        await probe_all(["http://127.0.0.1/"], workers=2)
+    assert not children(os.getpid())
+
+
+async def test_there_may_be_more_options_than_a_pipe_holds(site: Site) -> None:
+    names = [f"www{number}.example:80:127.0.0.1" for number in range(10_000)]
+    [result] = await probe_all([site.url("/ok")], workers=2, resolve=names)
+    assert result.outcome == "ok"
+
+
 async def test_a_command_that_cannot_start_them_says_so(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
@@ -235,17 +300,19 @@ async def test_a_command_that_cannot_start_them_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-async def test_none_is_left_behind(number: signal.Signals, site: Site) -> None:
+async def test_none_is_left_behind(number: signal.Signals, site: Site, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "crawler", "probe", "--workers", "2", "--guard", "any"]
     process = await asyncio.create_subprocess_exec(
-        *command, site.url("/hang", host=OF_FIRST), site.url("/hang", host=OF_SECOND), stdout=asyncio.subprocess.PIPE
-    )
+        *command, site.url("/hang", host=OF_FIRST), site.url("/hang", host=OF_SECOND),
+        stdout=asyncio.subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
     await site.until(lambda: site.active == 2)
     pids = children(process.pid)
     assert len(pids) == 2
     process.send_signal(number)
     await process.communicate()
     await until_gone(pids)
+    assert files_in(tmp_path) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
