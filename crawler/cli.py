@@ -66,13 +66,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and give its exit code: 0 all is well, 1 some URL is not, 2 usage, 130 interrupted."""
     _fill_standard_descriptors()
     try:
-        app(args=arguments, prog_name="crawler")
+        code = app(args=arguments, prog_name="crawler", standalone_mode=False)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else OK
+        code = end.code
+    except typer.TyperException as error:  # typer would put it into a box, of more lines the narrower the terminal
+        tell(f"crawler: {error.format_message()}")
+        return USAGE
     except (InputError, ChildError) as error:
         tell(f"crawler: {error}")
         return USAGE
-    return OK
+    return code if isinstance(code, int) else OK
 
 
 @app.callback(invoke_without_command=True)

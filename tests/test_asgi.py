@@ -476,6 +476,8 @@ async def test_alone_and_without_a_token_it_answers_this_machine_only(monkeypatc
     assert (await ask(app, scope_of(path="/tasks", client=here))).sent[0]["status"] == 421
     named: Scope = {"path": "/tasks", "headers": [(b"host", b"localhost:8000")]}
     assert (await ask(app, scope_of(**named))).sent[0]["status"] == 403  # who only says so
+    twice: Scope = {"path": "/tasks", "headers": [(b"host", b"localhost"), (b"host", b"crawler.example")]}
+    assert (await ask(app, scope_of(**twice, client=here))).sent[0]["status"] == 421
     for client in (here, None):  # the latter through a socket of the file system
         assert (await ask(app, scope_of(**named, client=client))).sent[0]["status"] == 200
     monkeypatch.setenv("CRAWLER_ALLOW_ANONYMOUS", "1")
