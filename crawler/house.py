@@ -55,4 +55,6 @@ class House:
                         await end([tending])
             except StoreError as error:
                 log.error("webhooks and old tasks have to wait: %s", error)
+            except Exception:  # a fault of ours must not end it for good
+                log.exception("webhooks and old tasks have to wait")
             await asyncio.sleep(_AGAIN)
