@@ -68,6 +68,7 @@ class Report:
     tasks: int = 0
     lines: int = 0
     redelivered: int = 0
+    """Workers that were killed while they had chunks."""
     redelivery_seconds: float = 0.0
     lost_tasks: int = 0
     doubled_tasks: int = 0
@@ -210,7 +211,7 @@ class Chaos:
         self._lease = lease or _LEASE
         self._redis: Any = Redis.from_url(server.url)
         self._standing: Member | None = None
-        self._outage = 0.0  # when Redis was hurt last
+        self._away = 0.0  # seconds for which Redis was
         self._beside: set[asyncio.Task[None]] = set()
 
     @property
@@ -255,16 +256,17 @@ class Chaos:
 
     async def kill_redis(self) -> None:
         """Kill the Redis, and start it again at once."""
-        self._outage = time.monotonic()
+        began = time.monotonic()
         await self._server.restart()
+        self._away += time.monotonic() - began
 
     async def stop_redis(self) -> None:
         """Have the Redis stand still."""
-        self._outage = time.monotonic()
+        seconds = min(10.0, self._lease / 3)
         self._server.pause()
-        await asyncio.sleep(min(10.0, self._lease / 3))
+        await asyncio.sleep(seconds)
         self._server.go_on()
-        self._outage = time.monotonic()
+        self._away += seconds
 
     async def cut_connections(self) -> None:
         """Cut all connections to the Redis."""
@@ -315,23 +317,25 @@ class Chaos:
         return [key.decode() async for key in self._redis.scan_iter(count=1000) if _LEFT.search(key)]
 
     async def _follow(self, name: str) -> None:
-        """See how long what a worker had that is killed now waits for another one."""
-        killed = time.monotonic()
-        with suppress(RedisError):
-            held = 0
-            while self._outage < killed and (holds := await self._held(name)):
-                held = holds
-                await asyncio.sleep(0.1)
-            if held and self._outage < killed:
-                self.report.redelivered += 1
-                self.report.redelivery_seconds = max(self.report.redelivery_seconds, time.monotonic() - killed)
+        """See how long what a worker had that is killed now waits for another one, while there is a Redis."""
+        killed, away, had_some = time.monotonic(), self._away, False
+        while held := await self._held(name):
+            had_some |= held > 0
+            await asyncio.sleep(0.1)
+        if had_some:
+            seconds = time.monotonic() - killed - (self._away - away)
+            self.report.redelivered += 1
+            self.report.redelivery_seconds = max(self.report.redelivery_seconds, seconds)
 
     async def _held(self, name: str) -> int:
-        """How many chunks a worker has."""
-        held = [
-            await self._redis.xpending_range(f"crawler-{kind}:stream", "docket-workers", "-", "+", 100, name)
-            for kind in KINDS
-        ]
+        """How many chunks a worker has; -1 if Redis does not tell."""
+        try:
+            held = [
+                await self._redis.xpending_range(f"crawler-{kind}:stream", "docket-workers", "-", "+", 100, name)
+                for kind in KINDS
+            ]
+        except RedisError:
+            return -1
         return sum(map(len, held))
 
     async def _go_on(self) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from crawler import Options, Registry, ServiceOptions, StoreError, Task, TaskNotFound
+from crawler import Options, Registry, ServiceOptions, StoreError, Task, TaskNotFound, TransitionError
 from crawler.models import Idempotency
 from crawler.retention import Retention
 from crawler.stores.chains import Turn
@@ -36,6 +36,17 @@ async def test_a_batch_that_is_given_up_while_it_is_kept_is_not_kept(redis_serve
             await registry.submit(LINES, Options())
         with redis_server.client() as client:
             assert client.keys("crawler:task:*") == []
+
+
+async def test_an_end_that_is_told_twice_leaves_no_work_behind(redis_server: RedisServer) -> None:
+    async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
+        before, task = [await registry.submit(LINES, Options()) for _ in range(2)]
+        await registry.finish(before.id, "error")  # so that Redis knows the script
+        proxy.lose(b'"error"')
+        with pytest.raises(TransitionError):
+            await registry.finish(task.id, "error")
+        assert (await registry.fresh(task.id)).status == "error"
+        assert await registry.chains.heads(task.id) == []
 
 
 async def test_a_batch_that_is_never_kept_is_swept(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,11 +159,11 @@ class RedisRegistry(Registry):
             )
         if saved == b"gone":
             raise TaskNotFound(task.id)
-        if saved != b"saved":
-            raise TransitionError(f"task {task.id} cannot go to {task.status}: it is {saved.decode()}")
-        if ends:  # what was left to do is wanted no more
+        if saved == b"ended" or (ends and saved == b"saved"):  # what was left to do is wanted no more
             with suppress(StoreError):
                 await self.chains.drop(task.id)
+        if saved != b"saved":
+            raise TransitionError(f"task {task.id} cannot go to {task.status}: it is {saved.decode()}")
 
     async def _delete(self, task: Task) -> None:
         was_there = await self._drop(task)
