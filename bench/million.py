@@ -1,9 +1,11 @@
 """A Task of a million URLs: what taking it in costs, what memory, what it costs others.
 
     python -m bench.million
+    python -m bench.million --redis
 
-The service runs on one core, on SQLite, and nginx on the other; hosts have names and are of all sizes: a third of the
-URLs is of five hosts, the rest of a long tail.
+The service runs on one core, on SQLite, and nginx on the other; with `--redis` it has a worker beside it, and a Valkey
+on the core of nginx. Hosts have names and are of all sizes: a third of the URLs is of five hosts, the rest of a long
+tail.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import sys
 import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,8 +26,9 @@ from typing import Any, Final
 import aiohttp
 import uvloop
 
-from bench.service import Process, quantile, service
+from bench.service import Process, cpu_of, quantile, service
 from bench.world import World, build, running_world
+from tests.redis_server import RedisServer
 
 CONCURRENCY: Final = ["--concurrency", "256", "--per-host", "64", "--ipv4"]
 CHUNK: Final = 2**16
@@ -55,6 +58,9 @@ class Figures:
     cpu_us_with_store: float = 0.0
     cpu_us_without: float = 0.0
     stream_seconds: float = 0.0
+    redis_taken_in: float = 0.0
+    redis_ready: float = 0.0
+    redis_cpu_us: float = 0.0
     look_ms: list[float] = field(default_factory=list)
     submit_ms: list[float] = field(default_factory=list)
     small_task_ms: list[float] = field(default_factory=list)
@@ -71,6 +77,7 @@ class Figures:
             f"{self.rate_with_store / self.rate_without:.2f}",
             f"CPU us a probe with it, without   {self.cpu_us_with_store:8.0f} {self.cpu_us_without:.0f}",
             f"all results streamed in           {self.stream_seconds:8.1f} s",
+            *self._of_redis(),
             *(
                 f"{name:<33} {statistics.median(values):8.1f} p50, {quantile(values, 0.99):.1f} p99, of {len(values)}"
                 for name, values in (
@@ -82,19 +89,62 @@ class Figures:
             ),
         ]
 
+    def _of_redis(self) -> list[str]:
+        if not self.redis_ready:
+            return []
+        return [
+            f"bytes of Redis a URL, taken in    {self.redis_taken_in:8.0f}",
+            f"... with its record               {self.redis_ready:8.0f}",
+            f"CPU us of Redis a probe           {self.redis_cpu_us:8.1f}",
+        ]
 
-async def measure(world: World, count: int) -> Figures:
+
+class Fleet:
+    """The service, its worker and its Redis, if it has them."""
+
+    def __init__(self, world: World, redis: RedisServer | None) -> None:
+        probing = ("--dns", f"127.0.0.1:{world.dns}", *CONCURRENCY)
+        self.service, self.worker, self._redis = service(world.directory, *probing), None, redis
+        if redis is not None:
+            where = ("--redis", redis.url, *probing)
+            self.service = Process("-m", "crawler", "serve", "--port", "0", *where)
+            self.worker = Process("-m", "crawler", "worker", "--guard", "any", *where)
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of CPU so far, of service and worker."""
+        return self.service.cpu + (0.0 if self.worker is None else self.worker.cpu)
+
+    @property
+    def redis_cpu(self) -> float:
+        """Seconds of CPU so far, of Redis."""
+        return 0.0 if self._redis is None else cpu_of(self._redis.pid)
+
+    @property
+    def redis_bytes(self) -> int:
+        """What Redis keeps."""
+        if self._redis is None:
+            return 0
+        with self._redis.client() as client:
+            found: Any = client.info("memory")
+        return int(found["used_memory"])
+
+
+async def measure(world: World, count: int, redis: RedisServer | None) -> Figures:
     """Everything, in turn."""
     figures = Figures(lines=count)
     timeout = aiohttp.ClientTimeout(total=None)
+    fleet = Fleet(world, redis)
     async with (
-        service(world.directory, "--dns", f"127.0.0.1:{world.dns}", *CONCURRENCY) as process,
+        fleet.service as process,
+        fleet.worker or nullcontext(),
         aiohttp.ClientSession(process.url, timeout=timeout) as session,
     ):
         for _ in range(20):  # imports, caches, the first table
             await small_task(session, world, Figures())
         figures.rss_at_start = figures.rss_at_most = process.rss
         async with watched(process, figures):
+            empty = fleet.redis_bytes
             before = process.cpu
             task_id = await submit(session, as_json(world, count), "application/json")
             figures.json_cpu = process.cpu - before
@@ -103,13 +153,16 @@ async def measure(world: World, count: int) -> Figures:
             before = process.cpu
             task_id = await submit(session, as_gzip(world, count), "text/plain", {"Content-Encoding": "gzip"})
             figures.text_cpu = process.cpu - before
-            before, started = process.cpu, time.monotonic()
+            figures.redis_taken_in = (fleet.redis_bytes - empty) / count
+            before, redis_before, started = fleet.cpu, fleet.redis_cpu, time.monotonic()
             client = asyncio.ensure_future(use(session, world, task_id, figures))
             while (task := await look(session, task_id, wait=60))["status"] == "running":
                 pass
             assert (task["status"], task["counts"]["ok"]) == ("ready", count), task
             figures.rate_with_store = count / (time.monotonic() - started)
-            figures.cpu_us_with_store = (process.cpu - before) / count * 1e6
+            figures.cpu_us_with_store = (fleet.cpu - before) / count * 1e6
+            figures.redis_cpu_us = (fleet.redis_cpu - redis_before) / count * 1e6
+            figures.redis_ready = (fleet.redis_bytes - empty) / count
             client.cancel()
             await asyncio.gather(client, return_exceptions=True)
             started = time.monotonic()
@@ -231,11 +284,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.million", description=__doc__.splitlines()[0])
     parser.add_argument("--lines", type=int, default=1_000_000)
     parser.add_argument("--save", type=Path, help="a file for the figures, as JSON")
+    parser.add_argument("--redis", action="store_true", help="on a Valkey, with a worker")
     given = parser.parse_args()
     build()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # the servers' core
-    with running_world() as world:
-        figures = uvloop.run(measure(world, given.lines))
+    with running_world() as world, RedisServer() if given.redis else nullcontext() as redis:
+        figures = uvloop.run(measure(world, given.lines, redis))
     print("\n".join(figures.lines_of_report()))
     if given.save:
         given.save.write_text(json.dumps(asdict(figures), indent=1) + "\n")

@@ -7,11 +7,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-__all__ = ["Process", "quantile", "service"]
+__all__ = ["Process", "cpu_of", "quantile", "service"]
 
 
 class Process:
-    """A Python program on the first core, which prints its URL once it listens; runs while its context lasts."""
+    """A Python program on the first core, which prints a line with its URL once it works; lives as long as its context."""
 
     def __init__(self, *arguments: str) -> None:
         self._command = ["taskset", "-c", "0", sys.executable, *arguments]
@@ -20,7 +20,7 @@ class Process:
         self._process = await asyncio.create_subprocess_exec(*self._command, stdout=asyncio.subprocess.PIPE)
         assert self._process.stdout is not None
         line = (await self._process.stdout.readline()).decode().split()
-        self.url = next(word for word in line if word.startswith("http")).rstrip(".")
+        self.url = next((word for word in line if word.startswith("http")), "").rstrip(".")
         return self
 
     async def __aexit__(
@@ -32,8 +32,7 @@ class Process:
     @property
     def cpu(self) -> float:
         """Seconds of CPU so far."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_of(self._process.pid)
 
     @property
     def rss(self) -> float:
@@ -44,6 +43,12 @@ class Process:
 def service(folder: Path, *flags: str) -> Process:
     """`python -m crawler serve` with its Tasks in this folder."""
     return Process("-m", "crawler", "serve", "--port", "0", "--registry", f"sqlite:///{folder}/tasks.db", *flags)
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process has taken so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def quantile(values: list[float], part: float) -> float:
