@@ -11,7 +11,7 @@ __all__ = ["Process", "cpu_of", "quantile", "service"]
 
 
 class Process:
-    """A Python program on the first core, which prints a line with its URL once it works; lives as long as its context."""
+    """A Python program on the first core, which prints a line, with its URL, once it works; ended with its context."""
 
     def __init__(self, *arguments: str) -> None:
         self._command = ["taskset", "-c", "0", sys.executable, *arguments]
