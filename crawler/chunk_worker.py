@@ -149,6 +149,7 @@ class ChunkWorker:
         finally:
             await end({probing, over})
         if is_over:
+            self._registry.chains.forget(task.id, turn)
             return True
         if probing.cancelled() or not probing.result():
             return False

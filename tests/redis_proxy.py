@@ -17,6 +17,7 @@ class RedisProxy:
     Attributes:
         url: Where it listens.
         lost: How many answers were lost so far.
+        holds: Set once an answer is held back.
     """
 
     def __init__(self, server: str, url: str) -> None:
@@ -24,6 +25,9 @@ class RedisProxy:
         self.lost = 0
         self._server = server.removeprefix("unix://")
         self._connections: set[asyncio.Task[None]] = set()
+        self.holds = asyncio.Event()
+        self._goes_on = asyncio.Event()
+        self._held = b""
         self._words = b""
         self._losses = 0
 
@@ -37,6 +41,16 @@ class RedisProxy:
     def lose(self, words: bytes, times: int = 1) -> None:
         """Have connections end instead of bringing the answer to commands with these words in them."""
         self._words, self._losses = words, times
+
+    def hold(self, words: bytes) -> None:
+        """Hold the answer back to the next command with these words in it."""
+        self._held = words
+        self.holds.clear()
+        self._goes_on.clear()
+
+    def go_on(self) -> None:
+        """Bring the answer that is held back."""
+        self._goes_on.set()
 
     async def serve(self, near_reader: StreamReader, near: StreamWriter) -> None:
         """Pass on what one connection brings."""
@@ -57,21 +71,28 @@ class RedisProxy:
     async def _relay(
         self, near_reader: StreamReader, near: StreamWriter, far_reader: StreamReader, far: StreamWriter
     ) -> None:
-        loses = False
+        loses = holds = False
 
         async def ask() -> None:
-            nonlocal loses
+            nonlocal loses, holds
             while data := await near_reader.read(_PART):
+                if self._held and self._held in data:
+                    self._held, holds = b"", True
                 if self._losses and self._words in data:
                     self._losses, loses = self._losses - 1, True
                 far.write(data)
                 await far.drain()
 
         async def answer() -> None:
+            nonlocal holds
             while data := await far_reader.read(_PART):
                 if loses:
                     self.lost += 1
                     return
+                if holds:
+                    holds = False
+                    self.holds.set()
+                    await self._goes_on.wait()
                 near.write(data)
                 await near.drain()
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from crawler import ServiceOptions
+from crawler import Options, ServiceOptions
+from crawler.chunk_worker import ChunkWorker
+from crawler.compose import open_prober
 from crawler.stores.redis import RedisRegistry
 from tests.api import Api, read_events, serving_api
 from tests.fleet import worker_process, working
@@ -103,6 +105,23 @@ async def test_a_worker_takes_as_many_chunks_at_once_as_it_has_room_for(
             ended = [await api.get(f"/tasks/{task.id}", wait=20) for task in tasks]
     assert {summary["status"] for summary in ended} == {"ready"}
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
+async def test_nothing_is_remembered_of_a_task_that_is_cancelled(site: Site, redis_server: RedisServer) -> None:
+    options = Options(guard="any")
+    async with (
+        replica(redis_server) as api,
+        RedisRegistry(redis_server.url) as registry,
+        open_prober(options) as prober,
+        ChunkWorker(registry, prober, options).running(),
+    ):
+        task = await api.submit([site.url("/hang")])
+        await site.until(lambda: site.active == 1)
+        assert await registry.chains.works_of(task["id"], {0})
+        await api.ask("POST", f"/tasks/{task['id']}/cancel")
+        async with asyncio.timeout(20):
+            while await registry.chains.works_of(task["id"], {0}):  # noqa: ASYNC110 - nothing tells of what is not remembered
+                await asyncio.sleep(0.01)
 
 
 async def test_a_worker_that_is_stopped_gives_back_at_once_what_it_has_not_begun(

@@ -67,6 +67,36 @@ async def test_a_batch_that_is_never_kept_is_swept(redis_server: RedisServer, mo
                 assert client.keys("crawler:task:*") == []
 
 
+async def test_an_answer_that_comes_late_undoes_no_later_one(redis_server: RedisServer) -> None:
+    """Else a Task that has ended would run for ever here."""
+    async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
+        task = await registry.submit(LINES, Options())
+        proxy.hold(b"HGETALL")
+        looking = asyncio.ensure_future(registry.fresh(task.id))
+        await proxy.holds.wait()
+        async with RedisRegistry(redis_server.url) as other:
+            await other.finish(task.id, "error")
+        while task.status == "running":
+            await registry.change(task.id)
+        proxy.go_on()
+        await looking
+        assert task.status == "error"
+
+
+@pytest.mark.parametrize("words", [b"ZRANGE", b"HGETALL"])
+async def test_a_task_that_comes_while_all_are_looked_at_is_known(words: bytes, redis_server: RedisServer) -> None:
+    """Else its events would end, and a worker would take it for deleted."""
+    async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
+        before = await registry.submit(LINES, Options())
+        proxy.hold(words)
+        looking = asyncio.ensure_future(registry.refresh())
+        await proxy.holds.wait()
+        task = await registry.submit(LINES, Options())
+        proxy.go_on()
+        await looking
+        assert list(registry.tasks) == [before.id, task.id]
+
+
 async def test_however_much_is_asked_at_once_all_of_it_is_answered(redis_server: RedisServer) -> None:
     """There are fewer connections than that."""
     async with RedisRegistry(redis_server.url) as registry:

@@ -83,13 +83,13 @@ class Chains:
 
     async def leave(self, task_id: str, turn: Turn) -> None:
         """Take note that a chunk is left as far as it is, in good order."""
-        self.recorded(task_id, self._begun.pop((task_id, turn), set()))
+        self.forget(task_id, turn)
         with self._link.guarded("write"):
             await self._link.redis.hdel(own(task_id, "starts"), str(turn))
 
     async def advance(self, task_id: str, turn: Turn) -> Turn | None:
         """End a chunk, all of which is recorded; gives the next of its chain."""
-        self.recorded(task_id, self._begun.pop((task_id, turn), set()))
+        self.forget(task_id, turn)
         keys = [own(task_id, "chains"), chunks_key(task_id, turn.chain)]
         keys += [own(task_id, "starts"), own(task_id, "suspects")]
         with self._link.guarded("write"):
@@ -150,6 +150,10 @@ class Chains:
             works.pop(seq, None)
         if not works:
             del self._works[task_id]
+
+    def forget(self, task_id: str, turn: Turn) -> None:
+        """Remember nothing of a chunk that was begun."""
+        self.recorded(task_id, self._begun.pop((task_id, turn), set()))
 
     async def _kept(self, task_id: str, turn: Turn) -> list[Work]:
         """A chunk; empty if there is none."""

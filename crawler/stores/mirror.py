@@ -42,6 +42,9 @@ class Mirror:
         self._link = link
         self._changed = changed
         self._welcome = welcome
+        self._looks = 0  # begun so far
+        self._under_way = 0
+        self._told: dict[str, int] = {}  # while some are under way, of which Tasks the latest one that told was which
         self._stale: set[str] = set()
         self._is_stale = asyncio.Event()
         self._subscribed = asyncio.Event()
@@ -57,18 +60,29 @@ class Mirror:
 
     async def refresh(self) -> None:
         """Have in `tasks` those that are in Redis now."""
+        before = set(self.tasks)
         with self._link.guarded("read"):
             ids = [id_.decode() for id_ in await self._link.redis.zrange(common("tasks"), 0, -1)]
-        for gone in set(self.tasks).difference(ids):
+        for gone in before.difference(ids):
             self.forget(gone)
         wanted = [id_ for id_ in ids if id_ not in self.tasks or self.tasks[id_].status == "running"]
         await self.look(wanted)
         if list(self.tasks) != ids:  # as many as one gets to know in another order than they were made
-            self.tasks = {id_: self.tasks[id_] for id_ in ids if id_ in self.tasks}
+            known = {id_: self.tasks[id_] for id_ in ids if id_ in self.tasks}
+            self.tasks = known | self.tasks  # last are those that one has heard of meanwhile
 
-    async def look(self, ids: list[str]) -> dict[str, Task | None]:
-        """Read Tasks."""
-        found: dict[str, Task | None] = {}
+    async def look(self, ids: list[str]) -> None:
+        """Read Tasks. An answer that comes after that to a later question tells nothing."""
+        self._looks += 1
+        self._under_way += 1
+        try:
+            await self._look(ids, self._looks)
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._told.clear()
+
+    async def _look(self, ids: list[str], number: int) -> None:
         for start in range(0, len(ids), _AT_ONCE):
             some = ids[start : start + _AT_ONCE]
             with self._link.guarded("read"):
@@ -77,8 +91,9 @@ class Mirror:
                     pipeline.hgetall(own(id_))
                 all_fields = await pipeline.execute()
             for id_, fields in zip(some, all_fields, strict=True):
-                found[id_] = self._know(id_, fields)
-        return found
+                if self._told.get(id_, 0) <= number:
+                    self._told[id_] = number
+                    self._know(id_, fields)
 
     async def _listen(self) -> None:
         """Hear what others change; what was missed while nobody listened is read."""
@@ -119,16 +134,16 @@ class Mirror:
                 await asyncio.sleep(_AGAIN)
                 self._is_stale.set()
 
-    def _know(self, id_: str, fields: dict[bytes, bytes]) -> Task | None:
+    def _know(self, id_: str, fields: dict[bytes, bytes]) -> None:
         if not fields:
             self.forget(id_)
-            return None
+            return
         try:
             task = decoded(fields)
         except (msgspec.MsgspecError, InputError) as error:  # it stays where it is, for a version that can
             with about(task=id_):
                 log.error("task %s cannot be read and is left out: %s", id_, error)
-            return None
+            return
         if (known := self.tasks.get(id_)) is None:
             self.tasks[id_] = task
             self._welcome(task)
@@ -140,7 +155,6 @@ class Mirror:
             else:  # these change no more, and a Redis that was lost may have fewer than one had heard of
                 known.counts = task.counts
         self._changed(id_)
-        return self.tasks[id_]
 
     def forget(self, id_: str) -> None:
         """Take note that there is no such Task any more."""
