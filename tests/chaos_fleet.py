@@ -28,7 +28,6 @@ import aiohttp
 import msgspec
 import uvloop
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from crawler.ending import end
 from crawler.fleet import KINDS
@@ -211,7 +210,6 @@ class Chaos:
         self._lease = lease or _LEASE
         self._redis: Any = Redis.from_url(server.url)
         self._standing: Member | None = None
-        self._away = 0.0  # seconds for which Redis was
         self._beside: set[asyncio.Task[None]] = set()
 
     @property
@@ -232,10 +230,16 @@ class Chaos:
         await asyncio.gather(*(member.up() for member in self.members))
 
     async def kill_worker(self) -> None:
-        """Kill a worker."""
+        """Kill a worker, and see how long what it has waits for another one."""
         worker = self._chance.choice([each for each in self.workers if each is not self._standing])
-        self._begin(self._follow(worker.name))
+        name, killed = worker.name, time.monotonic()
         worker.kill()
+        if held := await self._held(name):
+            while held:
+                await asyncio.sleep(0.1)
+                held = await self._held(name)
+            self.report.redelivered += 1
+            self.report.redelivery_seconds = max(self.report.redelivery_seconds, time.monotonic() - killed)
 
     async def kill_service(self) -> None:
         """Kill a service."""
@@ -256,17 +260,13 @@ class Chaos:
 
     async def kill_redis(self) -> None:
         """Kill the Redis, and start it again at once."""
-        began = time.monotonic()
         await self._server.restart()
-        self._away += time.monotonic() - began
 
     async def stop_redis(self) -> None:
         """Have the Redis stand still."""
-        seconds = min(10.0, self._lease / 3)
         self._server.pause()
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(min(10.0, self._lease / 3))
         self._server.go_on()
-        self._away += seconds
 
     async def cut_connections(self) -> None:
         """Cut all connections to the Redis."""
@@ -313,29 +313,17 @@ class Chaos:
         return report
 
     async def _left(self) -> list[str]:
-        """Keys of work that is done."""
-        return [key.decode() async for key in self._redis.scan_iter(count=1000) if _LEFT.search(key)]
-
-    async def _follow(self, name: str) -> None:
-        """See how long what a worker had that is killed now waits for another one, while there is a Redis."""
-        killed, away, had_some = time.monotonic(), self._away, False
-        while held := await self._held(name):
-            had_some |= held > 0
-            await asyncio.sleep(0.1)
-        if had_some:
-            seconds = time.monotonic() - killed - (self._away - away)
-            self.report.redelivered += 1
-            self.report.redelivery_seconds = max(self.report.redelivery_seconds, seconds)
+        """Keys of work that is done, and that nobody will sweep."""
+        swept = [id_.decode() for id_ in await self._redis.zrange("crawler:coming", 0, -1)]
+        left = [key.decode() async for key in self._redis.scan_iter(count=1000) if _LEFT.search(key)]
+        return [key for key in left if not any(id_ in key for id_ in swept)]
 
     async def _held(self, name: str) -> int:
-        """How many chunks a worker has; -1 if Redis does not tell."""
-        try:
-            held = [
-                await self._redis.xpending_range(f"crawler-{kind}:stream", "docket-workers", "-", "+", 100, name)
-                for kind in KINDS
-            ]
-        except RedisError:
-            return -1
+        """How many chunks a worker has."""
+        held = [
+            await self._redis.xpending_range(f"crawler-{kind}:stream", "docket-workers", "-", "+", 100, name)
+            for kind in KINDS
+        ]
         return sum(map(len, held))
 
     async def _go_on(self) -> None:

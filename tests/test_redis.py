@@ -49,6 +49,18 @@ async def test_an_end_that_is_told_twice_leaves_no_work_behind(redis_server: Red
         assert await registry.chains.heads(task.id) == []
 
 
+async def test_what_an_end_leaves_behind_is_swept(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
+        task = await registry.submit(LINES, Options())
+        proxy.lose(b":chains", times=100)  # as of a process that dies between the two
+        await registry.finish(task.id, "error")
+        async with RedisRegistry(redis_server.url) as other:
+            assert await other.chains.heads(task.id) != []
+            monkeypatch.setattr("crawler.stores.chains._STALE", -60.0)
+            await other.chains.sweep()
+            assert await other.chains.heads(task.id) == []
+
+
 async def test_a_batch_that_is_never_kept_is_swept(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     with redis_server.client() as client:
         async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as other:

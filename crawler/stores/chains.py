@@ -97,7 +97,7 @@ class Chains:
         return Turn(turn.chain, place) if place >= 0 else None
 
     async def sweep(self) -> None:
-        """Drop what is left of batches whose process ended before they were admitted."""
+        """Drop what is left of batches whose process ended before they were admitted, or before it had dropped it."""
         with self._link.guarded("read"):
             ids = await self._link.redis.zrange(common("coming"), "-inf", time.time() - _STALE, byscore=True)
         for id_ in ids:

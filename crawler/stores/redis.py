@@ -5,6 +5,7 @@ there.
 """
 
 import asyncio
+import time
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
@@ -154,8 +155,14 @@ class RedisRegistry(Registry):
         fields = encoded(task, names)
         with self._link.guarded("write"):
             saved = await self._link.scripts["save"](
-                keys=[own(task.id)],
-                args=[task.id, common("changes"), ends, *(part for field in fields.items() for part in field)],
+                keys=[own(task.id), common("coming")],
+                args=[
+                    task.id,
+                    common("changes"),
+                    ends,
+                    time.time(),
+                    *(part for field in fields.items() for part in field),
+                ],
             )
         if saved == b"gone":
             raise TaskNotFound(task.id)

@@ -38,18 +38,20 @@ SCRIPTS: Final = {
         redis.call('ZREM', coming, id)
         redis.call('PUBLISH', changes, id)
         return 1""",
-    # Set fields. Gives why it cannot: there is no such Task, it has ended, or not all of it is done.
+    # Set fields. Gives why it cannot: there is no such Task, it has ended, or not all of it is done. What was left to do
+    # of one that ends is to be dropped, and is swept if it is not.
     "save": """
-        local task = KEYS[1]
-        local id, changes, ends = ARGV[1], ARGV[2], ARGV[3]
+        local task, coming = KEYS[1], KEYS[2]
+        local id, changes, ends, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
         if redis.call('EXISTS', task) == 0 then return 'gone' end
         if ends ~= '' then
             if redis.call('HGET', task, 'status') ~= '"running"' then return 'ended' end
             if ends == '"ready"' and redis.call('HGET', task, 'done') ~= redis.call('HGET', task, 'total') then
                 return 'unfinished'
             end
+            redis.call('ZADD', coming, now, id)
         end
-        for at = 4, #ARGV, 2 do redis.call('HSET', task, ARGV[at], ARGV[at + 1]) end
+        for at = 5, #ARGV, 2 do redis.call('HSET', task, ARGV[at], ARGV[at + 1]) end
         redis.call('PUBLISH', changes, id)
         return 'saved'""",
     # Keep a block of records, all of lines that have none, and give their counts; else give the lines that have one, or
