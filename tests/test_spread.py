@@ -199,14 +199,19 @@ async def test_who_ends_is_replaced_and_what_it_had_is_probed_again(site: Site) 
 
 @contextmanager
 def descriptors(more: int) -> Iterator[None]:
-    """Of files, hardly more than so many can be opened."""
+    """So many more files can be opened."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir()) + 1
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most + more, limits[1]))
+    before = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+    taken = [os.open(os.devnull, os.O_RDONLY)]  # those that were free below it
+    while taken[-1] <= before:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[-1] + 1 + more, limits[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in taken:
+            os.close(descriptor)
 
 
 async def test_more_batches_than_a_process_takes_on_at_once_all_get_through() -> None:
