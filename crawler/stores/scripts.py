@@ -38,8 +38,8 @@ SCRIPTS: Final = {
         redis.call('ZREM', coming, id)
         redis.call('PUBLISH', changes, id)
         return 1""",
-    # Set fields. Gives why it cannot: there is no such Task, it has ended, or not all of it is done. What was left to do
-    # of one that ends is to be dropped, and is swept if it is not.
+    # Set fields. Gives why it cannot: there is no such Task, it has ended, or not all of it is done. What was left to
+    # do of one that ends is to be dropped, and is swept if it is not.
     "save": """
         local task, coming = KEYS[1], KEYS[2]
         local id, changes, ends, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
