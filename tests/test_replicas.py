@@ -57,7 +57,8 @@ async def test_a_proxy_lets_through_what_the_service_has(
         assert (await fleet.ask("GET", "/metrics")).status == 404
 
 
-async def test_what_nginx_sends_again_has_the_same_key(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["nginx", "caddy"])
+async def test_what_is_sent_again_has_the_same_key(name: str, tmp_path: Path) -> None:
     heads: list[bytes] = []
 
     async def answer_the_second(reader: StreamReader, writer: StreamWriter) -> None:
@@ -72,7 +73,7 @@ async def test_what_nginx_sends_again_has_the_same_key(tmp_path: Path) -> None:
         await asyncio.start_server(answer_the_second, "127.0.0.1", 0) as other,
     ):
         ports = [server.sockets[0].getsockname()[1] for server in (one, other)]
-        with proxy("nginx", tmp_path, ports, certificate) as port:
+        with proxy(name, tmp_path, ports, certificate) as port:
             await begun(port, trust)
             heads.clear()
             async with ClientSession() as session:
@@ -82,4 +83,4 @@ async def test_what_nginx_sends_again_has_the_same_key(tmp_path: Path) -> None:
                         assert response.status == 200
     first, again, *theirs = [field(head, b"idempotency-key") for head in heads]
     assert (first, theirs) == (again, [b"mine", b"mine"])
-    assert len(first) == 32
+    assert len(first) >= 32
