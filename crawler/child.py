@@ -131,7 +131,8 @@ class _Batch:
 
     def _send(self) -> None:
         report, self._report = self._report, Report()
-        self._writer.write(frame(report))
+        if not self._writer.is_closing():  # else the batch is given up, and nobody reads this
+            self._writer.write(frame(report))
 
 
 if __name__ == "__main__":

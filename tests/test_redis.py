@@ -74,7 +74,8 @@ async def test_a_batch_that_is_never_kept_is_swept(redis_server: RedisServer, mo
             while not taking.done():  # swept at any moment, it is a Task with all lines or none
                 await other.chains.sweep()
             if taking.exception() is None:
-                assert await pending(other, (await taking).id) == [0, 1, 2]
+                task = await other.fresh((await taking).id)
+                assert await pending(other, task.id) == [0, 1, 2]
             else:
                 assert client.keys("crawler:task:*") == []
 

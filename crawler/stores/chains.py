@@ -163,10 +163,12 @@ class Chains:
 
     async def _unrecorded(self, task_id: str, works: list[Work]) -> list[Work]:
         """Those of which a line has no record: the first, or of those that ask for the same the last."""
+        if not works:
+            return []
+        lasts = {work.seq: work.twins[-1][0] if work.twins else work.seq for work in works}
         with self._link.guarded("read"):
-            pipeline = self._link.redis.pipeline(transaction=False)
-            for work in works:
-                for seq in (work.seq, work.twins[-1][0] if work.twins else work.seq):
-                    pipeline.getbit(own(task_id, "bits"), seq)
-            bits = await pipeline.execute()
-        return [work for work, *both in zip(works, bits[::2], bits[1::2], strict=True) if not all(both)]
+            found = await self._link.scripts["recorded"](
+                keys=[own(task_id, "bits")], args=list({*lasts, *lasts.values()})
+            )
+        have = set(found)
+        return [work for work in works if not {work.seq, lasts[work.seq]} <= have]

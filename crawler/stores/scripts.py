@@ -98,6 +98,13 @@ SCRIPTS: Final = {
         for at = 5, #KEYS do redis.call('EXPIRE', KEYS[at], linger) end
         redis.call('PUBLISH', changes, id)
         return 1""",
+    # Give those of these lines that have a record: one command, where one for each would cost its client most.
+    "recorded": """
+        local seen = {}
+        for at = 1, #ARGV do
+            if redis.call('GETBIT', KEYS[1], ARGV[at]) == 1 then seen[#seen + 1] = tonumber(ARGV[at]) end
+        end
+        return seen""",
     # A chunk has ended: give the place of the next one of its chain, -1 if it was the last.
     "advance": """
         local chains, chunks, starts, suspects = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
