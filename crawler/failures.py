@@ -122,6 +122,7 @@ _SSL_REASON: Final = {
     "WRONG_SSL_VERSION": "tls.version_or_cipher_mismatch",
     "DH_KEY_TOO_SMALL": "tls.version_or_cipher_mismatch",
     "UNSAFE_LEGACY_RENEGOTIATION_DISABLED": "tls.version_or_cipher_mismatch",
+    "LEGACY_SIGALG_DISALLOWED_OR_UNSUPPORTED": "tls.version_or_cipher_mismatch",  # TLS 1.0 and 1.1, since OpenSSL 3
     "ALERT_PROTOCOL_VERSION": "tls.version_or_cipher_mismatch",
     "ALERT_HANDSHAKE_FAILURE": "tls.version_or_cipher_mismatch",
     "ALERT_CERTIFICATE_REQUIRED": "tls.failed",  # it wants a certificate of the client's

@@ -1,6 +1,7 @@
 """Batches of one prober, each with the options that it chose."""
 
 import asyncio
+import ssl
 from collections import defaultdict
 from collections.abc import Iterable
 from itertools import pairwise
@@ -257,7 +258,7 @@ async def test_who_accepts_any_certificate_does_so_for_himself(transport: str, a
 async def test_a_tls_session_without_a_look_at_the_certificate_is_resumed_by_nobody_else(authority: Authority) -> None:
     """TLS 1.2: a session that is resumed shows no certificate any more."""
     context = authority.self_signed()
-    context.maximum_version = context.maximum_version.TLSv1_2
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
     async with Site(tls=context) as site:
 
         async def ending(x: Exchange) -> None:
