@@ -105,6 +105,7 @@ _VERIFY: Final = {
 
 # OpenSSL's reasons (SSLError.reason), without the family that they begin with.
 _FAMILY = re.compile(r"^(SSLV3|TLSV1|TLSV13)_")
+_UNNAMED = re.compile(r"^\[SSL\] ([a-z0-9 ]+) \(_ssl\.c:[0-9]+\)$")
 _SSL_REASON: Final = {
     "WRONG_VERSION_NUMBER": "tls.protocol.error",  # plain HTTP on a TLS port
     "HTTP_REQUEST": "tls.protocol.error",
@@ -287,7 +288,7 @@ def _by_number(error: BaseException) -> str | None:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _VERIFY.get(getattr(error, "verify_code", 0))
     if isinstance(error, ssl.SSLError):
-        return _SSL_REASON.get(_FAMILY.sub("", getattr(error, "reason", None) or ""))
+        return _SSL_REASON.get(_FAMILY.sub("", _reason(error)))
     if type(error).__qualname__ == "DNSError" and error.args:
         return _CARES.get(error.args[0])
     if isinstance(error, socket.gaierror):
@@ -299,6 +300,14 @@ def _by_number(error: BaseException) -> str | None:
     return None
 
 
+def _reason(error: ssl.SSLError) -> str:
+    """OpenSSL's reason. One that is younger than this Python has no name there, but stands in the text."""
+    if reason := getattr(error, "reason", None):
+        return str(reason)
+    found = _UNNAMED.match(str(error))
+    return found[1].upper().replace(" ", "_") if found else ""
+
+
 def _message(error: BaseException) -> str:
     """One line for a person, if the exception has one."""
     return " ".join(_words(error).split())[:300]
@@ -308,8 +317,8 @@ def _words(error: BaseException) -> str:
     # An error of ssl's that OpenSSL did not make lacks the attributes. Its file and line numbers tell a person nothing.
     if said := getattr(error, "verify_message", None):
         return str(said)
-    if isinstance(error, ssl.SSLError) and (reason := getattr(error, "reason", None)):
-        return str(reason).replace("_", " ").lower()
+    if isinstance(error, ssl.SSLError) and (reason := _reason(error)):
+        return reason.replace("_", " ").lower()
     if type(error).__qualname__ == "DNSError" and len(error.args) > 1:
         return str(error.args[1])
     if isinstance(error, OSError) and error.strerror:
