@@ -99,10 +99,6 @@ class Caller:
         """All that comes until the connection ends."""
         return await self._reader.read()
 
-    async def start_tls(self, tls: ssl.SSLContext) -> None:
-        """Make the handshake that this connection has not made."""
-        await self._writer.start_tls(tls, server_hostname="localhost")
-
     async def close(self) -> None:
         self._writer.close()
         with suppress(ConnectionError, ssl.SSLError):
