@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Final
+from weakref import WeakValueDictionary
 
 import uvloop
 from docket import Worker
@@ -22,11 +23,12 @@ from crawler.logs import Settings, about, write_logs
 from crawler.models import ProbeError, ProbeResult, Task
 from crawler.options import Options, ServiceOptions
 from crawler.prober import Prober
+from crawler.recorder import Recorder, insist
 from crawler.stores.chains import Turn
 from crawler.stores.chunks import Work
 from crawler.stores.redis import RedisRegistry
 from crawler.verdict import Probe
-from crawler.worker import insist, work
+from crawler.worker import work
 
 __all__ = ["ChunkWorker", "run_worker"]
 
@@ -88,6 +90,7 @@ class ChunkWorker:
         self._at_work = 0
         self._changed = asyncio.Event()
         self._left: list[tuple[Task, Turn]] = []
+        self._recorders: WeakValueDictionary[str, Recorder] = WeakValueDictionary()  # chunks of a Task share one
 
     @asynccontextmanager
     async def running(self) -> "AsyncIterator[ChunkWorker]":
@@ -136,7 +139,7 @@ class ChunkWorker:
             self._changed.set()
         if is_left:
             self._left.append((task, turn))
-            await asyncio.Event().wait()  # a job that returns has ended for docket; this one is to be another's
+            await self._until_over(task)  # a job that returns has ended for docket; this one is to be another's
 
     async def _work(self, task: Task, turn: Turn) -> bool:
         """Work on a chunk; false if it is left as far as it is, for another worker."""
@@ -179,7 +182,8 @@ class ChunkWorker:
             return False
 
     async def _record(self, task: Task, works: list[Work]) -> bool:
-        return await work(task.id, [each.target for each in works], self._registry, self._prober) == len(works)
+        recorder = self._recorders.setdefault(task.id, Recorder(task.id, self._registry))
+        return await work([each.target for each in works], task.options, self._prober, recorder) == len(works)
 
     async def _search(self, task: Task, turn: Turn, works: list[Work]) -> bool:
         """Probe a chunk of which a target may be what ends workers: half by half, so that the next one finds it."""

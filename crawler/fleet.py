@@ -22,9 +22,9 @@ from crawler.logs import about
 from crawler.models import Task
 from crawler.outlook import Backlog, Outlook
 from crawler.prober import Prober
+from crawler.recorder import insist
 from crawler.stores.chains import Turn
 from crawler.stores.redis import RedisRegistry
-from crawler.worker import insist
 
 __all__ = ["JOB", "KINDS", "FleetEngine", "Queue", "outlook_of"]
 

@@ -52,8 +52,9 @@ async def test_an_end_that_is_told_twice_leaves_no_work_behind(redis_server: Red
 async def test_what_an_end_leaves_behind_is_swept(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         task = await registry.submit(LINES, Options())
-        proxy.lose(b":chains", times=100)  # as of a process that dies between the two
-        await registry.finish(task.id, "error")
+        proxy.lose(b'"error"', times=100)  # as of a process that dies between the two
+        with pytest.raises(StoreError):
+            await registry.finish(task.id, "error")
         async with RedisRegistry(redis_server.url) as other:
             assert await other.chains.heads(task.id) != []
             monkeypatch.setattr("crawler.stores.chains._STALE", -60.0)
@@ -70,14 +71,16 @@ async def test_a_batch_that_is_never_kept_is_swept(redis_server: RedisServer, mo
             await other.chains.sweep()
             assert client.keys("crawler:task:gone*") == []
             monkeypatch.setattr("crawler.stores.chains._STALE", -60.0)
-            taking = asyncio.ensure_future(registry.submit(LINES, Options()))
-            while not taking.done():  # swept at any moment, it is a Task with all lines or none
-                await other.chains.sweep()
-            if taking.exception() is None:
-                task = await other.fresh((await taking).id)
-                assert await pending(other, task.id) == [0, 1, 2]
-            else:
-                assert client.keys("crawler:task:*") == []
+            kept = 0
+            for _ in range(50):
+                taking = asyncio.ensure_future(registry.submit(LINES, Options()))
+                while not taking.done():  # swept at any moment, it is a Task with all lines or none
+                    await other.chains.sweep()
+                if taking.exception() is None:
+                    kept += 1
+                    task = await other.fresh((await taking).id)
+                    assert await pending(other, task.id) == [0, 1, 2]
+            assert len(client.keys("crawler:task:*")) == 3 * kept  # its fields, chains and chunks
 
 
 async def test_an_answer_that_comes_late_undoes_no_later_one(redis_server: RedisServer) -> None:
@@ -129,6 +132,15 @@ async def test_the_end_of_a_chunk_may_be_told_twice(redis_server: RedisServer) -
         assert await registry.chains.advance(task.id, Turn(0, 1)) == Turn(0, 2)
         assert await registry.chains.advance(task.id, Turn(0, 2)) is None
         assert await registry.chains.advance(task.id, Turn(0, 1)) is None
+
+
+@pytest.mark.parametrize("more", [[], ["http://a/"] * 2_000], ids=["small", "big"])
+async def test_what_is_no_url_waits_for_nothing_else_that_is_none(more: list[str], redis_server: RedisServer) -> None:
+    async with RedisRegistry(redis_server.url) as registry:
+        task = await registry.submit([*(f"nonsense {number}" for number in range(450)), *more], Options())
+        heads = await registry.chains.heads(task.id)
+        assert [len((await registry.chains.begin(task.id, turn))[0]) for turn in heads[:3]] == [200, 200, 50]
+        assert {turn.place for turn in heads} == {0}
 
 
 async def test_what_changed_while_the_connection_was_lost_is_known_soon(redis_server: RedisServer) -> None:

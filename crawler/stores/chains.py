@@ -10,13 +10,13 @@ import msgspec
 
 from crawler.errors import TaskNotFound
 from crawler.stores.chunks import Chunk, Work
-from crawler.stores.keys import chunk_keys, chunks_key, common, own
+from crawler.stores.keys import chunks_key, common, own
 from crawler.stores.link import Link
 from crawler.stores.scripts import CHAINS
 
 __all__ = ["Chains", "Turn"]
 
-_AT_ONCE: Final = 500  # commands of one pipeline
+_AT_ONCE: Final = 500  # chunks, or chains, of one command
 _STALE: Final = 86_400.0  # seconds after which a batch that was never admitted is dropped
 
 _works: Final = msgspec.msgpack.Decoder(list[Work])
@@ -79,7 +79,9 @@ class Chains:
     async def suspect(self, task_id: str, turn: Turn, seqs: list[int]) -> None:
         """Take note that these are about to be probed apart."""
         with self._link.guarded("write"):
-            await self._link.redis.hset(own(task_id, "suspects"), str(turn), msgspec.json.encode(seqs))
+            await self._link.scripts["suspect"](
+                keys=[own(task_id), own(task_id, "suspects")], args=[str(turn), msgspec.json.encode(seqs)]
+            )
 
     async def leave(self, task_id: str, turn: Turn) -> None:
         """Take note that a chunk is left as far as it is, in good order."""
@@ -98,32 +100,39 @@ class Chains:
 
     async def sweep(self) -> None:
         """Drop what is left of batches whose process ended before they were admitted, or before it had dropped it."""
+        before = time.time() - _STALE
         with self._link.guarded("read"):
-            ids = await self._link.redis.zrange(common("coming"), "-inf", time.time() - _STALE, byscore=True)
+            ids = await self._link.redis.zrange(common("coming"), "-inf", before, byscore=True)
         for id_ in ids:
-            await self.drop(id_.decode())
+            await self._drop(id_.decode(), before)
 
-    async def put(self, id_: str, chunks: list[Chunk]) -> None:
-        """Keep chunks of a batch that comes; where it is not admitted in the end, `sweep` finds it."""
+    async def expect(self, id_: str) -> None:
+        """Take note that a batch comes; where it is not admitted in the end, `sweep` finds it."""
         with self._link.guarded("write"):
             await self._link.redis.zadd(common("coming"), {id_: time.time()})
-            for start in range(0, len(chunks), _AT_ONCE):
-                pipeline = self._link.redis.pipeline(transaction=False)
-                for chunk in chunks[start : start + _AT_ONCE]:
-                    body = zlib.compress(msgspec.msgpack.encode(chunk.works), 1)
-                    pipeline.hset(chunks_key(id_, chunk.chain), str(Turn(chunk.chain, chunk.place)), body)
-                    pipeline.hset(own(id_, "chains"), str(chunk.chain), f"0/{chunk.place + 1}")
-                await pipeline.execute()
+
+    async def put(self, id_: str, chunks: list[Chunk]) -> None:
+        """Keep chunks of a batch that is expected; once that is dropped, nothing of it is kept any more."""
+        for start in range(0, len(chunks), _AT_ONCE):
+            parts: list[int | bytes] = []
+            for chunk in chunks[start : start + _AT_ONCE]:
+                parts += chunk.chain, chunk.place, zlib.compress(msgspec.msgpack.encode(chunk.works), 1)
+            with self._link.guarded("write"):
+                await self._link.scripts["put"](
+                    keys=[common("coming"), own(id_, "chains")],
+                    args=[id_, time.time(), own(id_, "chunks:"), CHAINS, *parts],
+                )
 
     async def drop(self, id_: str) -> None:
         """Drop all that there is to do of a Task, or of a batch that does not become one."""
+        await self._drop(id_)
+
+    async def _drop(self, id_: str, before: float | None = None) -> None:
         with self._link.guarded("write"):
-            chains = [int(chain) for chain in await self._link.redis.hkeys(own(id_, "chains"))]
-            pipeline = self._link.redis.pipeline(transaction=True)  # or what is dropped could still become a Task
-            pipeline.zrem(common("coming"), id_)
-            pipeline.unlink(*(own(id_, name) for name in ("chains", "starts", "suspects")))
-            pipeline.unlink(*chunk_keys(id_, max(chains, default=0) // CHAINS + 1))
-            await pipeline.execute()
+            await self._link.scripts["drop"](
+                keys=[common("coming"), *(own(id_, name) for name in ("chains", "starts", "suspects"))],
+                args=[id_, own(id_, "chunks:"), CHAINS, "" if before is None else before],
+            )
 
     async def pending(self, task_id: str) -> AsyncIterator[Work]:
         """All that has no record yet."""

@@ -186,8 +186,10 @@ class _Packer:
         self._works, self._chain, self._place = [], None, 0
 
     def _of_own_chain(self) -> Chunk:
-        if self._chain is None:
-            self._chain = self._next_chain()
+        # What is no URL is of the host without a name, and nobody is asked for it: each chunk has a chain, and all go
+        # side by side.
+        if self._chain is None or self._works[0][1].problem is not None:
+            self._chain, self._place = self._next_chain(), 0
         chunk = Chunk(self._chain, self._place, [work for _, work in self._works])
         self._place, self._works = self._place + 1, []
         return chunk

@@ -10,7 +10,6 @@ from crawler.stores.scripts import CHAINS, SHARD
 
 __all__ = [
     "FIELDS",
-    "chunk_keys",
     "chunks_key",
     "common",
     "counted",
@@ -38,11 +37,6 @@ def own(id_: str, name: str = "") -> str:
 def chunks_key(id_: str, chain: int) -> str:
     """The key of the hash that has a chain's chunks."""
     return own(id_, f"chunks:{chain // CHAINS}")
-
-
-def chunk_keys(id_: str, shards: int) -> list[str]:
-    """The keys of all such hashes of a Task."""
-    return [own(id_, f"chunks:{shard}") for shard in range(shards)]
 
 
 def records_key(id_: str, place: int) -> str:

@@ -115,6 +115,7 @@ class RedisRegistry(Registry):
     async def _insert(self, task: Task, lines: Lines) -> None:
         id_ = task.id
         try:
+            await self.chains.expect(id_)
             async for task.total, chunks in chunks_of(lines):
                 await self.chains.put(id_, chunks)
             key = "" if task.idempotency is None else owned(task.owner, task.idempotency.key)

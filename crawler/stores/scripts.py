@@ -26,6 +26,28 @@ SHARD: Final = 2**16  # places whose blocks are in one hash
 CHAINS: Final = 64  # chains whose chunks are in one hash
 
 SCRIPTS: Final = {
+    # Keep chunks, and the lengths of their chains, unless the batch was dropped meanwhile.
+    "put": """
+        local coming, chains = KEYS[1], KEYS[2]
+        local id, now, prefix, per = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+        if not redis.call('ZSCORE', coming, id) then return end
+        redis.call('ZADD', coming, now, id)
+        for at = 5, #ARGV, 3 do
+            local chain, place, body = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+            redis.call('HSET', prefix .. math.floor(chain / per), chain .. '.' .. place, body)
+            redis.call('HSET', chains, chain, '0/' .. (place + 1))
+        end""",
+    # Drop what there is to do; if a time is given, only of what came or ended before it, and was not admitted.
+    "drop": """
+        local coming, chains, starts, suspects = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+        local id, prefix, per, before = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+        local since = redis.call('ZSCORE', coming, id)
+        if before and (not since or tonumber(since) > before) then return end
+        local last = 0
+        for _, chain in ipairs(redis.call('HKEYS', chains)) do last = math.max(last, tonumber(chain)) end
+        for shard = 0, math.floor(last / per) do redis.call('UNLINK', prefix .. shard) end
+        redis.call('UNLINK', chains, starts, suspects)
+        redis.call('ZREM', coming, id)""",
     # Make it a Task. Gives 0 if its idempotency key is another's, -1 if its lines were dropped meanwhile.
     "admit": """
         local task, tasks, keys, coming, number = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -87,6 +109,10 @@ SCRIPTS: Final = {
         local number = redis.call('HINCRBY', starts, ARGV[1], 1)
         if number > 1 then redis.call('INCR', redelivered) end
         return number""",
+    # Take note of the lines of a chunk that are about to be probed apart.
+    "suspect": """
+        local task, suspects = KEYS[1], KEYS[2]
+        if redis.call('HGET', task, 'status') == '"running"' then redis.call('HSET', suspects, ARGV[1], ARGV[2]) end""",
     # Forget a Task. What readers still read goes later.
     "delete": """
         local task, tasks, keys, bytes = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
