@@ -11,10 +11,15 @@ __all__ = ["Process", "cpu_of", "quantile", "service"]
 
 
 class Process:
-    """A Python program on the first core, which prints a line, with its URL, once it works; ended with its context."""
+    """A Python program on the first core, which prints a line, with its URL, once it works; ended with its context.
 
-    def __init__(self, *arguments: str) -> None:
-        self._command = ["taskset", "-c", "0", sys.executable, *arguments]
+    Args:
+        arguments: Of Python's.
+        cores: Others than the first, as taskset reads them.
+    """
+
+    def __init__(self, *arguments: str, cores: str = "0") -> None:
+        self._command = ["taskset", "-c", cores, sys.executable, *arguments]
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(*self._command, stdout=asyncio.subprocess.PIPE)
