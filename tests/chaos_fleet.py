@@ -45,7 +45,7 @@ _RUNNING: Final = 6  # Tasks at once
 _PATIENCE: Final = 60.0  # seconds for a request
 _END: Final = 300.0  # seconds for all Tasks to be ready once nothing is hurt any more
 _TROUBLE: Final = (aiohttp.ClientError, ConnectionError, TimeoutError)
-_LEASE: Final = 30.0  # seconds, of users' workers
+_LEASE: Final = 25.0  # seconds, of users' workers
 _OURS: Final = re.compile(rb"never retrieved|(Assertion|Key|Type|Attribute|Value|Index|Runtime|Lookup)Error.*")
 _LEFT: Final = re.compile(rb":(chunks:\d+|chains|starts|suspects)$|^crawler-(small|big):runs:")
 
@@ -265,7 +265,7 @@ class Chaos:
     async def stop_redis(self) -> None:
         """Have the Redis stand still."""
         self._server.pause()
-        await asyncio.sleep(min(10.0, self._lease / 3))
+        await asyncio.sleep(min(10.0, self._lease * 0.4))
         self._server.go_on()
 
     async def cut_connections(self) -> None:
