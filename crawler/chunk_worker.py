@@ -34,8 +34,8 @@ __all__ = ["ChunkWorker", "run_worker"]
 
 log = logging.getLogger(__name__)
 
-# Without a sign of life for so long a chunk is another worker's. docket looks for such chunks after up to 5/16 of it, and
-# once more as long after if whoever was to look has ended: 41 s at worst.
+# A chunk is another worker's after so long without a sign of life. docket looks for such chunks each 5/16 of it at the
+# latest, and misses a turn if whoever was to look has ended too: 41 s at worst.
 _LEASE: Final = timedelta(seconds=25)
 _CHECK: Final = timedelta(milliseconds=50)  # docket's wait for new chunks; by default it takes a quarter of a second
 _AGAIN: Final = timedelta(seconds=1)  # until a Redis that was lost is tried again
