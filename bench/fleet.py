@@ -27,7 +27,7 @@ WORKERS: Final = (1, 2, 4, 8)
 
 async def run(workers: int, urls: list[str], server: RedisServer) -> tuple[Run, float]:
     """Probe with so many workers; what it came to, and Redis' part of the CPU microseconds a probe."""
-    redis, cores = ("--redis", server.url), f"0-{(os.cpu_count() or 1) - 1}"
+    redis, cores = ("--redis", server.url, "--log-level", "error"), f"0-{(os.cpu_count() or 1) - 1}"
     serving = Process("-m", "crawler", "serve", "--port", "0", *redis, cores=cores)
     command = ("-m", "crawler", "worker", *redis, "--guard", "any", "--concurrency", str(AT_ONCE), "--retries", "0")
     working = [Process(*command, cores=cores) for _ in range(workers)]
@@ -40,7 +40,7 @@ async def run(workers: int, urls: list[str], server: RedisServer) -> tuple[Run, 
             return sum(process.cpu for process in (serving, *working))
 
         before, redis_before = cpu(), cpu_of(server.pid)
-        async with session.post("tasks", json={"urls": urls, "options": {"method": "head"}}) as response:
+        async with session.post("tasks", json={"urls": urls, "options": {"method": "HEAD"}}) as response:
             assert response.status == 201, await response.text()
             task = await response.json()
         started = time.perf_counter()

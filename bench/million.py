@@ -103,7 +103,7 @@ class Fleet:
     """The service, its worker and its Redis, if it has them."""
 
     def __init__(self, world: World, redis: RedisServer | None) -> None:
-        probing = ("--dns", f"127.0.0.1:{world.dns}", *CONCURRENCY)
+        probing = ("--log-level", "error", "--dns", f"127.0.0.1:{world.dns}", *CONCURRENCY)
         self.service, self.worker, self._redis = service(world.directory, *probing), None, redis
         if redis is not None:
             where = ("--redis", redis.url, *probing)
