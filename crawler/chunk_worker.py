@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import socket
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -99,6 +100,7 @@ class ChunkWorker:
         """Take chunks, as long as the context lasts; what is under way at its end is left for others."""
         at_once = max(_FEW, self._options.concurrency // _SLOTS)
         async with self._queue:
+            await self._queue.endure()
             self._takers = [asyncio.ensure_future(self._take(kind, at_once)) for kind in KINDS]
             try:
                 yield self
@@ -106,10 +108,16 @@ class ChunkWorker:
                 await end(self._takers)
 
     async def _take(self, kind: str, at_once: int) -> None:
-        async with Worker(
-            self._queue.dockets[kind], self.name, at_once, _LEASE, _AGAIN, _CHECK, schedule_automatic_tasks=False
-        ) as worker:
-            await worker.run_forever()
+        while True:
+            try:
+                async with Worker(
+                    self._queue.dockets[kind], self.name, at_once, _LEASE, _AGAIN, _CHECK,
+                    schedule_automatic_tasks=False,
+                ) as worker:  # fmt: skip
+                    return await worker.run_forever()
+            except Exception:  # docket leaves only what is no fault of Redis'; it must not end this for good
+                log.exception("no %s chunks are taken for now", kind)
+            await asyncio.sleep(_AGAIN.total_seconds())
 
     async def drain(self, seconds: float) -> None:
         """Begin no more probes, record what those under way find within so many seconds, and give the rest back."""
@@ -142,10 +150,12 @@ class ChunkWorker:
         if is_left:
             self._left.append((task, turn))
             await self._until_over(task)  # a job that returns has ended for docket; this one is to be another's
+            self._left.remove((task, turn))
+            self._registry.chains.forget(task.id, turn)
 
     async def _work(self, task: Task, turn: Turn) -> bool:
         """Work on a chunk; false if it is left as far as it is, for another worker."""
-        works, starts = await insist(self._registry.chains.begin, task.id, turn)
+        works, starts = await insist(self._registry.chains.begin, task.id, turn, uuid.uuid4().hex)
         probing = asyncio.ensure_future(self._probe(task, turn, works, starts))
         over = asyncio.ensure_future(self._until_over(task))
         try:
@@ -214,6 +224,8 @@ class ChunkWorker:
     async def _go_on(self, task: Task, turn: Turn) -> None:
         following = await insist(self._registry.chains.advance, task.id, turn)
         if following is not None:
+            # Whoever is next, here or elsewhere, knows nothing of when the host was asked last.
+            await asyncio.sleep(max(task.options.interval, self._options.interval))
             await insist(self._queue.put, task, [following])
             return
         task = await insist(self._registry.fresh, task.id)
@@ -227,38 +239,38 @@ class _Gate:
     """Chunks go through side by side, but for one that goes alone: nobody comes in until it is out."""
 
     def __init__(self) -> None:
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()
         self._inside = 0
         self._waits_alone = 0
 
     @asynccontextmanager
     async def beside(self) -> AsyncIterator[None]:
         """Wait until nobody is, or wants to be, alone."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: not self._waits_alone)
-            self._inside += 1
+        while self._waits_alone:
+            await self._changed.wait()
+        self._inside += 1
         try:
             yield
         finally:
             self._inside -= 1
-            await self._tell()
+            self._tell()
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
         """Wait until nobody else is there."""
         self._waits_alone += 1
         try:
-            async with self._changed:
-                await self._changed.wait_for(lambda: not self._inside)
-                self._inside += 1
+            while self._inside:
+                await self._changed.wait()
+            self._inside += 1
             try:
                 yield
             finally:
                 self._inside -= 1
         finally:
             self._waits_alone -= 1
-            await self._tell()
+            self._tell()
 
-    async def _tell(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from docket import Docket
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from crawler.ending import end
@@ -37,6 +39,9 @@ JOB: Final = "probe_chunk"
 _SMALL: Final = 1_000  # lines of a Task that is small
 _KEPT: Final = timedelta(0)  # that docket remembers of a chunk which has ended
 _CONNECTIONS: Final = 10_000  # docket has one for each chunk that begins; past redis-py's 100 it takes Redis for lost
+_SOON: Final = 0.02  # seconds until docket asks a Redis again that is away; doubled each time
+_LATER: Final = 1.0  # at most
+_ALWAYS: Final = -1  # as redis-py has it
 _STARTS: Final = 32  # Tasks that are queued at once
 _TEND: Final = 15.0  # seconds between two looks at Tasks that do not get on
 _STILL: Final = 60.0  # seconds without a record, after which a Task's chunks are queued again; doubled each time
@@ -74,6 +79,16 @@ class Queue:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
+
+    async def endure(self) -> None:
+        """Have docket wait for a Redis that is away, however long.
+
+        Else it takes no more chunks on, and keeps up no lease, until all that it has come to their end.
+        """
+        redis: Any
+        for docket in self.dockets.values():
+            async with docket.redis() as redis:
+                redis.set_retry(Retry(ExponentialBackoff(cap=_LATER, base=_SOON), _ALWAYS))
 
     async def put(self, task: Task, turns: Iterable[Turn]) -> None:
         """Have chunks probed; one that waits already, or is being probed, does so once.
@@ -170,6 +185,8 @@ class FleetEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await end(self._works)
+        if self._looking is not None:
+            await end([self._looking])
         await self._queue.__aexit__(kind, error, trace)
 
     def start(self, task_id: str) -> None:
@@ -195,6 +212,7 @@ class FleetEngine:
         if self._looking is None or (self._looking.done() and now - self._looked > _FRESH):
             self._looked = now
             self._looking = asyncio.ensure_future(self._queue.outlook())
+            self._looking.add_done_callback(lambda looking: looking.cancelled() or looking.exception())
         try:
             async with asyncio.timeout(_FRESH):
                 return await asyncio.shield(self._looking)

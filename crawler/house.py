@@ -48,7 +48,7 @@ class House:
         while True:
             try:
                 async with self._registry.leading() as lost, self._webhooks, self._retention:
-                    tending = asyncio.ensure_future(self._engine.tend())
+                    tending = asyncio.ensure_future(self._tend())
                     try:
                         await lost.wait()
                     finally:
@@ -57,4 +57,12 @@ class House:
                 log.error("webhooks and old tasks have to wait: %s", error)
             except Exception:  # a fault of ours must not end it for good
                 log.exception("webhooks and old tasks have to wait")
+            await asyncio.sleep(_AGAIN)
+
+    async def _tend(self) -> None:
+        while True:
+            try:
+                return await self._engine.tend()
+            except Exception:
+                log.exception("work that was left lying has to wait")
             await asyncio.sleep(_AGAIN)

@@ -55,6 +55,8 @@ class Retention:
                 await self.once()
             except StoreError as error:
                 log.error("old tasks could not be deleted, which is tried again: %s", error)
+            except Exception:  # a fault of ours must not end it for good
+                log.exception("old tasks could not be deleted, which is tried again")
             await asyncio.sleep(_EVERY)
 
     async def once(self) -> None:

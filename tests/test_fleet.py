@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -18,9 +19,11 @@ from crawler.compose import open_prober
 from crawler.stores.redis import RedisRegistry
 from tests.api import Api, read_events, serving_api
 from tests.fleet import worker_process, working
+from tests.redis_proxy import proxy_to
 from tests.redis_server import RedisServer
 from tests.site import Site
 from tests.test_metrics import value
+from tests.test_politeness import Page
 
 HOSTS = [f"127.0.0.{number}" for number in range(1, 21)]
 
@@ -179,6 +182,83 @@ async def test_a_redis_that_restarts_loses_nothing(site: Site) -> None:
                     pass
             ended = await api.get(f"/tasks/{task['id']}")
     assert (ended["status"], ended["counts"]["ok"]) == ("ready", 600)
+
+
+async def test_a_worker_takes_more_though_redis_was_away_while_it_was_at_work(site: Site) -> None:
+    with RedisServer() as server:
+        async with replica(server) as api, working(server.url):
+            await api.submit([site.url("/hang")])
+            await site.until(lambda: site.active == 1)
+            await server.restart(1.0)
+            await api.submit([site.url("/ok")])
+            await site.until(lambda: "/ok" in asked(site))
+            assert asked(site) == {"/hang": 1, "/ok": 1}, "it was at work all the time"
+
+
+async def test_what_a_worker_is_at_stays_its_own_though_connections_break(
+    site: Site, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crawler.chunk_worker._LEASE", timedelta(seconds=0.5))
+    async with replica(redis_server) as api, proxy_to(redis_server.url) as proxy, working(proxy.url):
+        await api.submit([site.url("/hang")])
+        await site.until(lambda: site.active == 1)
+        await proxy.cut()
+        async with working(redis_server.url):
+            for number in range(40):  # meanwhile a lease ends that nobody keeps up
+                await api.ended([site.url(f"/delay/0.05?{number}")])
+        assert asked(site)["/hang"] == 1
+
+
+async def test_a_message_that_cannot_be_read_ends_no_worker(
+    site: Site, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with replica(redis_server) as api, working(redis_server.url):
+        await api.ended([site.url("/ok?1")])
+        with redis_server.client() as client:
+            client.xadd("crawler-small:stream", {"words": "of whoever"})
+        async with asyncio.timeout(20):
+            while "no small chunks are taken for now" not in caplog.text:  # noqa: ASYNC110 - nothing else tells of it
+                await asyncio.sleep(0.01)
+        assert (await api.ended([site.url("/ok?2")]))["status"] == "ready"
+
+
+async def test_the_next_chunk_of_a_host_keeps_its_distance(
+    site: Site, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crawler.stores.chunks._SIZE", 2)
+    page = Page(site)
+    async with replica(redis_server) as api, working(redis_server.url), working(redis_server.url):
+        await api.ended(page.urls("127.0.0.2", 6), options={"interval": 0.2, "method": "GET"})
+    assert all(later - earlier > 0.15 for earlier, later in pairwise(page.times["127.0.0.2"]))
+
+
+@pytest.mark.parametrize("name", ["bits", "blocks", "chains", "starts", "records:0", "chunks:0"])
+async def test_what_else_there_is_of_a_task_is_none(name: str, site: Site, redis_server: RedisServer) -> None:
+    async with replica(redis_server) as api, working(redis_server.url):
+        ended = await api.ended([site.url("/ok")])
+        await api.submit([site.url("/hang")])
+        for task in (await api.get("/tasks"))["tasks"]:
+            await api.ask("GET", f"/tasks/{task['id']}:{name}", 404)
+        assert ended["status"] == "ready"
+
+
+async def test_nothing_is_remembered_of_a_chunk_that_was_left_once_its_task_ends(
+    site: Site, redis_server: RedisServer
+) -> None:
+    options = Options(guard="any")
+    async with (
+        replica(redis_server) as api,
+        RedisRegistry(redis_server.url) as registry,
+        open_prober(options) as prober,
+        ChunkWorker(registry, prober, options).running(),
+    ):
+        task = await api.submit([site.url("/hang")])
+        await site.until(lambda: site.active == 1)
+        await prober.drain(0)
+        await api.ask("POST", f"/tasks/{task['id']}/cancel")
+        async with asyncio.timeout(20):
+            while await registry.chains.works_of(task["id"], {0}):  # noqa: ASYNC110 - nothing tells of what is not remembered
+                await asyncio.sleep(0.01)
 
 
 # --- What is told of it ---

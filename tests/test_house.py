@@ -8,6 +8,7 @@ import pytest
 
 import crawler
 from crawler import MemoryRegistry, Options, ServiceOptions
+from crawler.engine import LocalEngine
 from crawler.errors import StoreError
 from crawler.models import Webhook
 from tests.site import Site
@@ -41,3 +42,18 @@ async def test_webhooks_are_sent_though_the_first_tries_failed(
         task = await state_of(client).submit([site.url("/count")], webhook=webhook)
         await until_ended(state_of(client), task)
         await site.until(lambda: any(request.method == "POST" for request in site.requests))
+
+
+async def test_what_was_left_lying_is_looked_for_though_that_failed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crawler.house._AGAIN", 0.01)
+    faults, tended = [RuntimeError("ours")], asyncio.Event()
+
+    async def tend(_: LocalEngine) -> None:
+        if faults:
+            raise faults.pop()
+        tended.set()
+
+    monkeypatch.setattr(LocalEngine, "tend", tend)
+    app = crawler.create_app(Options(guard="any"), registry=MemoryRegistry(), service=ServiceOptions(drain=0))
+    async with serving(app), asyncio.timeout(10):
+        await tended.wait()

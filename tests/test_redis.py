@@ -16,6 +16,7 @@ from tests.test_registry import found, pending
 
 ADMITS = b"crawler:number"  # only what makes a batch a Task has this
 ADVANCES = b":suspects"
+BEGINS = b":starts"
 LINES = ["http://a/1", "http://b/1", "http://a/2"]
 
 
@@ -134,12 +135,35 @@ async def test_the_end_of_a_chunk_may_be_told_twice(redis_server: RedisServer) -
         assert await registry.chains.advance(task.id, Turn(0, 1)) is None
 
 
+async def test_a_start_of_a_chunk_counts_once_however_often_it_is_told(redis_server: RedisServer) -> None:
+    async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
+        before, task = [await registry.submit(LINES, Options()) for _ in range(2)]
+        await registry.chains.begin(before.id, Turn(0, 0), "before")  # so that Redis knows the script
+        proxy.lose(BEGINS, times=3)
+        assert (await registry.chains.begin(task.id, Turn(0, 0), "one"))[1] == 1
+        assert proxy.lost == 3
+        assert await registry.chains.redelivered() == 0
+        assert [(await registry.chains.begin(task.id, Turn(0, 0), name))[1] for name in "abb"] == [2, 3, 3]
+        assert await registry.chains.redelivered() == 2
+
+
+async def test_of_a_chunk_that_is_left_nothing_is_suspected(redis_server: RedisServer) -> None:
+    async with RedisRegistry(redis_server.url) as registry:
+        task = await registry.submit(LINES, Options())
+        await registry.chains.begin(task.id, Turn(0, 0), "one")
+        await registry.chains.suspect(task.id, Turn(0, 0), [1])
+        assert await registry.chains.suspects(task.id, Turn(0, 0)) == {1}
+        await registry.chains.leave(task.id, Turn(0, 0))
+        assert await registry.chains.suspects(task.id, Turn(0, 0)) == set()
+        assert (await registry.chains.begin(task.id, Turn(0, 0), "other"))[1] == 1
+
+
 @pytest.mark.parametrize("more", [[], ["http://a/"] * 2_000], ids=["small", "big"])
 async def test_what_is_no_url_waits_for_nothing_else_that_is_none(more: list[str], redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry:
         task = await registry.submit([*(f"nonsense {number}" for number in range(450)), *more], Options())
         heads = await registry.chains.heads(task.id)
-        assert [len((await registry.chains.begin(task.id, turn))[0]) for turn in heads[:3]] == [200, 200, 50]
+        assert [len((await registry.chains.begin(task.id, turn, "one"))[0]) for turn in heads[:3]] == [200, 200, 50]
         assert {turn.place for turn in heads} == {0}
 
 
@@ -153,6 +177,40 @@ async def test_what_changed_while_the_connection_was_lost_is_known_soon(redis_se
         async with asyncio.timeout(10):
             while task.status == "running":
                 await registry.change(task.id)
+
+
+async def test_a_task_that_cannot_be_understood_keeps_no_other_from_being_followed(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as other:
+        broken, task = [await registry.submit(["http://a/"], Options()) for _ in range(2)]
+        await other.refresh()
+        with redis_server.client() as client:
+            client.hset(f"crawler:task:{broken.id}", "ok", "x")
+            client.publish("crawler:changes", broken.id)
+        async with asyncio.timeout(10):
+            while "could not be understood" not in caplog.text:  # noqa: ASYNC110 - nothing else tells of it
+                await asyncio.sleep(0.01)
+            await registry.finish(task.id, "error")
+            while other.tasks[task.id].status == "running":
+                await other.change(task.id)
+
+
+@pytest.mark.parametrize("words", [b"\xff", b'%s{"unheard_of":1}'])
+async def test_words_that_cannot_be_understood_do_not_make_deaf(
+    words: bytes, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as other:
+        task = await registry.submit(["http://a/"], Options())
+        await other.fresh(task.id)
+        with redis_server.client() as client:
+            client.publish("crawler:changes", words.replace(b"%s", task.id.encode()))
+        async with asyncio.timeout(10):
+            while "could not be understood" not in caplog.text:  # noqa: ASYNC110 - nothing else tells of it
+                await asyncio.sleep(0.01)
+            await registry.finish(task.id, "error")
+            while other.tasks[task.id].status == "running":
+                await other.change(task.id)
 
 
 async def test_a_redis_that_has_lost_what_was_heard_has_the_last_word(redis_server: RedisServer) -> None:
@@ -171,10 +229,10 @@ async def test_a_redis_that_has_lost_what_was_heard_has_the_last_word(redis_serv
 async def test_a_chunk_of_a_deleted_task_leaves_nothing_behind(redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry:
         task = await registry.submit(LINES, Options())
-        await registry.chains.begin(task.id, Turn(0, 0))
+        await registry.chains.begin(task.id, Turn(0, 0), "one")
         await registry.delete(task.id)
         with pytest.raises(TaskNotFound):
-            await registry.chains.begin(task.id, Turn(0, 0))
+            await registry.chains.begin(task.id, Turn(0, 0), "other")
         with redis_server.client() as client:
             kept: Any = client.keys("crawler:task:*")
             assert all(client.ttl(key) > 0 for key in kept)

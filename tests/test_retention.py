@@ -76,6 +76,22 @@ async def test_what_is_outlived_is_deleted() -> None:
     assert list(registry.tasks) == [tasks[3].id, tasks[4].id, running.id]
 
 
+async def test_a_fault_of_ours_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crawler.retention._EVERY", 0.01)
+    registry, faults, goes = MemoryRegistry(), [RuntimeError("ours")], asyncio.Event()
+    task = await finished(registry, ["http://a/"])
+
+    async def delete(task: Task) -> None:
+        for _ in range(len(faults)):
+            raise faults.pop()
+        await registry.delete(task.id)
+        goes.set()
+
+    async with Retention(registry, ServiceOptions(keep_tasks=0), delete), asyncio.timeout(10):
+        await goes.wait()
+    assert task.id not in registry.tasks
+
+
 async def test_tasks_go_until_the_rest_has_room(tmp_path: Path) -> None:
     async with SqliteRegistry(tmp_path / "tasks.db") as registry:
         small = await finished(registry, ["http://a/"])

@@ -52,11 +52,14 @@ class Chains:
                 found.append(Turn(int(chain), int(state.partition(b"/")[0])))
         return sorted(found, key=lambda turn: turn.chain)
 
-    async def begin(self, task_id: str, turn: Turn) -> tuple[list[Work], int]:
-        """The targets of a chunk that have no record yet, and how often it was begun without coming to its end."""
+    async def begin(self, task_id: str, turn: Turn, start: str) -> tuple[list[Work], int]:
+        """The targets of a chunk that have no record yet, and how often it was begun without coming to its end.
+
+        A start, whose name is nobody else's, counts once, however often it is told.
+        """
         with self._link.guarded("write"):
             starts = await self._link.scripts["begin"](
-                keys=[own(task_id), own(task_id, "starts"), common("redelivered")], args=[str(turn)]
+                keys=[own(task_id), own(task_id, "starts"), common("redelivered")], args=[str(turn), start]
             )
         if not starts:
             raise TaskNotFound(task_id)
@@ -87,7 +90,10 @@ class Chains:
         """Take note that a chunk is left as far as it is, in good order."""
         self.forget(task_id, turn)
         with self._link.guarded("write"):
-            await self._link.redis.hdel(own(task_id, "starts"), str(turn))
+            pipeline = self._link.redis.pipeline()
+            for name in ("starts", "suspects"):  # of these, none has ended a worker by that
+                pipeline.hdel(own(task_id, name), str(turn))
+            await pipeline.execute()
 
     async def advance(self, task_id: str, turn: Turn) -> Turn | None:
         """End a chunk, all of which is recorded; gives the next of its chain."""

@@ -109,6 +109,8 @@ class Mirror:
                             self._subscribed.set()
             except (RedisError, OSError, StoreError) as error:
                 log.warning("%s does not answer, which is tried again: %s", self._link.place, error)
+            except Exception:  # of a newer version, say, which has words that this one does not know
+                log.exception("a change could not be understood; all tasks are read again")
             await asyncio.sleep(_AGAIN)
 
     def _hear(self, message: bytes) -> None:
@@ -133,6 +135,8 @@ class Mirror:
                 self._stale |= ids  # the subscription is lost too; they are read when it is made again
                 await asyncio.sleep(_AGAIN)
                 self._is_stale.set()
+            except Exception:
+                log.exception("what has changed of %d tasks could not be understood", len(ids))
 
     def _know(self, id_: str, fields: dict[bytes, bytes]) -> None:
         if not fields:

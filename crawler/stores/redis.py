@@ -83,6 +83,8 @@ class RedisRegistry(Registry):
 
     async def fresh(self, task_id: str) -> Task:
         """The Task of this id, as it is in Redis now."""
+        if ":" in task_id:  # the key of something else
+            raise TaskNotFound(task_id)
         await self._mirror.look([task_id])
         return self.task(task_id)
 

@@ -11,7 +11,7 @@ and of its targets, as long as they have to be probed:
 
     chunks      hashes of chunks, by `chain.place`: `CHAINS` chains each
     chains      a hash of the chains that go on, each with `place/length`: the chunk that comes next
-    starts      a hash of the chunks that were begun and have not ended, each with how often
+    starts      a hash of the chunks that were begun and have not ended, each with how often, and the last one's name
     suspects    a hash of the chunks that workers have ended on, each with the lines that were probed apart at last
 
 Every change of a Task is published on the channel `changes`. Each step may be done twice: an answer that was lost is
@@ -102,11 +102,15 @@ SCRIPTS: Final = {
         local text = cjson.encode(counts)
         redis.call('PUBLISH', changes, id .. text)
         return text""",
-    # Count a start of a chunk, and give how many there were; 0 if the Task does not run.
+    # Count a start of a chunk, once by its name, and give how many there were; 0 if the Task does not run.
     "begin": """
         local task, starts, redelivered = KEYS[1], KEYS[2], KEYS[3]
+        local turn, name = ARGV[1], ARGV[2]
         if redis.call('HGET', task, 'status') ~= '"running"' then return 0 end
-        local number = redis.call('HINCRBY', starts, ARGV[1], 1)
+        local number, last = string.match(redis.call('HGET', starts, turn) or '0', '(%d+)/?(.*)')
+        if last == name then return tonumber(number) end
+        number = tonumber(number) + 1
+        redis.call('HSET', starts, turn, number .. '/' .. name)
         if number > 1 then redis.call('INCR', redelivered) end
         return number""",
     # Take note of the lines of a chunk that are about to be probed apart.
