@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from crawler import Options, Registry, ServiceOptions, StoreError, Task, TaskNotFound, TransitionError
-from crawler.models import Idempotency
+from crawler.models import Idempotency, ProbeResult
 from crawler.retention import Retention
 from crawler.stores.chains import Turn
 from crawler.stores.redis import RedisRegistry
@@ -177,6 +177,20 @@ async def test_what_changed_while_the_connection_was_lost_is_known_soon(redis_se
         async with asyncio.timeout(10):
             while task.status == "running":
                 await registry.change(task.id)
+
+
+async def test_of_a_task_that_has_ended_elsewhere_nothing_more_is_kept(redis_server: RedisServer) -> None:
+    async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as late:
+        task = await registry.submit(LINES, Options())
+        known = await late.fresh(task.id)
+        await late.chains.begin(task.id, Turn(0, 0), "late")
+        await registry.finish(task.id, "error")
+        while known.status == "running":
+            await late.change(task.id)
+        known.status = "running"  # as of who has not heard of it yet
+        await late.record(task.id, [ProbeResult(seq=0, url=LINES[0], timestamp=0, outcome="ok")])
+        assert (await registry.fresh(task.id)).counts.done == 0
+        assert (await registry.page(task.id)).results == []
 
 
 async def test_a_task_that_cannot_be_understood_keeps_no_other_from_being_followed(
