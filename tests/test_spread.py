@@ -150,6 +150,18 @@ async def test_a_host_has_its_slots_once_whoever_leads_to_it(site: Site) -> None
     assert site.peak_of("127.0.0.1") == 3
 
 
+async def test_they_have_no_more_slots_together_than_one_alone(site: Site) -> None:
+    async def slow(x: Exchange) -> None:
+        await asyncio.sleep(0.01)
+        await x.reply(200)
+
+    site.on("/slow", slow)
+    urls = [site.url(f"/slow?{number}", host=HOSTS[number % 20]) for number in range(300)]
+    results = await probe_all(urls, workers=2, concurrency=10)
+    assert [result.outcome for result in results] == ["ok"] * 300
+    assert 5 < site.peak <= 10
+
+
 async def test_a_stuck_host_holds_up_no_other_of_the_same_process(site: Site) -> None:
     """The fast ones all end while the stuck host answers nothing."""
     hosts = [host for host in HOSTS if owner(host, 2) == owner("127.0.0.1", 2)]
