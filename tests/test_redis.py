@@ -9,6 +9,7 @@ from crawler import Options, Registry, ServiceOptions, StoreError, Task, TaskNot
 from crawler.models import Idempotency, ProbeResult
 from crawler.retention import Retention
 from crawler.stores.chains import Turn
+from crawler.stores.chunks import Chunk, Work
 from crawler.stores.redis import RedisRegistry
 from tests.redis_proxy import proxy_to
 from tests.redis_server import RedisServer
@@ -82,6 +83,19 @@ async def test_a_batch_that_is_never_kept_is_swept(redis_server: RedisServer, mo
                     task = await other.fresh((await taking).id)
                     assert await pending(other, task.id) == [0, 1, 2]
             assert len(client.keys("crawler:task:*")) == 3 * kept  # its fields, chains and chunks
+
+
+async def test_of_a_batch_that_was_dropped_no_later_part_is_kept(redis_server: RedisServer) -> None:
+    """Else it would become a Task without its first lines, or stay for ever."""
+    async with RedisRegistry(redis_server.url) as registry:
+        chains = registry.chains
+        await chains.expect("id")
+        await chains.put("id", [Chunk(0, 0, [Work(0, "http://a/")])])
+        await chains.drop("id")
+        await chains.put("id", [Chunk(1, 0, [Work(1, "http://b/")])])
+        with redis_server.client() as client:
+            assert client.keys("*id*") == []
+            assert client.zscore("crawler:coming", "id") is None
 
 
 async def test_an_answer_that_comes_late_undoes_no_later_one(redis_server: RedisServer) -> None:
