@@ -171,6 +171,9 @@ async def test_of_a_chunk_that_is_left_nothing_is_suspected(redis_server: RedisS
         await registry.chains.leave(task.id, Turn(0, 0))
         assert await registry.chains.suspects(task.id, Turn(0, 0)) == set()
         assert (await registry.chains.begin(task.id, Turn(0, 0), "other"))[1] == 1
+        await registry.delete(task.id)
+        await registry.chains.suspect(task.id, Turn(0, 0), [1])  # by a worker that is late
+        assert await registry.chains.suspects(task.id, Turn(0, 0)) == set()
 
 
 @pytest.mark.parametrize("more", [[], ["http://a/"] * 2_000], ids=["small", "big"])
@@ -192,6 +195,16 @@ async def test_what_changed_while_the_connection_was_lost_is_known_soon(redis_se
         async with asyncio.timeout(10):
             while task.status == "running":
                 await registry.change(task.id)
+
+
+async def test_what_one_records_all_others_hear_of(redis_server: RedisServer) -> None:
+    async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as other:
+        task = await registry.submit(LINES, Options())
+        known = await other.fresh(task.id)
+        await registry.record(task.id, [ProbeResult(seq=0, url=LINES[0], timestamp=0, outcome="ok")])
+        async with asyncio.timeout(10):
+            while known.counts.ok == 0:
+                await other.change(task.id)
 
 
 async def test_of_a_task_that_has_ended_elsewhere_nothing_more_is_kept(redis_server: RedisServer) -> None:
