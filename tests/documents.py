@@ -331,6 +331,7 @@ def _canonical(line: str) -> str:
 def _steady(line: str) -> str:
     line = re.sub(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", "DATE", line)
     line = re.sub(r"process \[\d+\]", "process [PID]", line)
+    line = line.replace("Unprocessable Content", "Unprocessable Entity")  # as Python 3.13 has it
     line = re.sub(r"\b\d{10}(\.\d+)?\b", "SECONDS", line)
     line = re.sub(r"(?<=/)\d+(\.\d+)+", "VERSION", line)
     return re.sub(r"(?<![\w.])\d+\.\d+(?![\w.])", "MS", line)

@@ -38,6 +38,7 @@ VERIFY_CODES = range(100)  # OpenSSL's X509_V_ERR_*; it has 0 to 96
 PROGRAMS_OWN = {
     "asyncio.QueueEmpty",
     "asyncio.QueueFull",
+    "asyncio.QueueShutDown",
     "asyncio.BrokenBarrierError",
     "asyncio.InvalidStateError",
     "asyncio.SendfileNotAvailableError",

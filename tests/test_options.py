@@ -4,6 +4,7 @@ import ast
 import math
 from collections.abc import Iterator
 from contextlib import suppress
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -350,7 +351,7 @@ def test_any_texts_are_statuses_or_refused(texts: list[str]) -> None:
         ("[::1]:53", ("::1", 53)),
         ("[2606:4700:4700::1111]:5353", ("2606:4700:4700::1111", 5353)),
         ("2606:4700:4700:0::1111", ("2606:4700:4700::1111", 53)),
-        ("::ffff:1.1.1.1", ("::ffff:101:101", 53)),
+        ("::ffff:1.1.1.1", (str(IPv6Address("::ffff:1.1.1.1")), 53)),
         ("fe80::1%eth0", ("fe80::1%eth0", 53)),
         ("[fe80::1%eth0]:53", ("fe80::1%eth0", 53)),
     ],

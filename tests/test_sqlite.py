@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -37,7 +38,7 @@ async def pending(registry: Registry, task_id: str) -> list[int]:
 
 def rows(path: Path) -> dict[str, int]:
     """How many rows each table has, as another reader of the file sees it."""
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
         return {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables}
 
@@ -329,7 +330,7 @@ def test_a_place_where_no_file_can_be_is_named(tmp_path: Path) -> None:
 async def test_a_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
     migrate(path)
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     with pytest.raises(InputError, match="was written by a later version of crawler"):
         await SqliteRegistry(path).__aenter__()
@@ -338,7 +339,7 @@ async def test_a_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
 async def test_a_task_that_cannot_be_read_stops_no_other(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with SqliteRegistry(path) as registry:
         tasks = [await registry.submit(["http://a/"], Options()) for _ in range(4)]
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         for task, body in zip(tasks, ["no JSON", '{"id": 1}', json_with(tasks[2], timeout=-1.0)], strict=False):
             connection.execute("UPDATE tasks SET body = ? WHERE id = ?", (body, task.id))
     async with SqliteRegistry(path) as registry:
