@@ -206,12 +206,16 @@ def connect(path: Path, *, make: bool = False) -> sqlite3.Connection:
     """
     where = f"{path.absolute().as_uri()}?mode={'rwc' if make else 'rw'}"
     connection = sqlite3.connect(where, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
-    if make:
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before anything else is written
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute(f"PRAGMA cache_size = -{_CACHE}")
-    connection.execute("PRAGMA temp_store = FILE")
+    try:
+        if make:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before anything else is written
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE}")
+        connection.execute("PRAGMA temp_store = FILE")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
