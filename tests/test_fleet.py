@@ -139,6 +139,8 @@ async def test_a_worker_that_is_stopped_gives_back_at_once_what_it_has_not_begun
             assert await process.wait() == 0
         before = (await api.get(f"/tasks/{task['id']}"))["counts"]["ok"]
         assert 60 <= before < 400, "what was under way is recorded, and no more is begun"
+        with redis_server.client() as client:
+            assert client.keys("*:starts") == [], "that it was begun and left is held against no chunk"
         async with working(redis_server.url):
             ended = await api.get(f"/tasks/{task['id']}", wait=20)
     assert (ended["status"], ended["counts"]["ok"]) == ("ready", 400)
