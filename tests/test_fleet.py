@@ -110,7 +110,10 @@ async def test_a_worker_takes_as_many_chunks_at_once_as_it_has_room_for(
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
 
-async def test_nothing_is_remembered_of_a_task_that_is_cancelled(site: Site, redis_server: RedisServer) -> None:
+@pytest.mark.parametrize("drains", [False, True])
+async def test_nothing_is_remembered_of_a_task_that_is_cancelled(
+    drains: bool, site: Site, redis_server: RedisServer
+) -> None:
     options = Options(guard="any")
     async with (
         replica(redis_server) as api,
@@ -121,6 +124,8 @@ async def test_nothing_is_remembered_of_a_task_that_is_cancelled(site: Site, red
         task = await api.submit([site.url("/hang")])
         await site.until(lambda: site.active == 1)
         assert await registry.chains.works_of(task["id"], {0})
+        if drains:  # then the chunk is left for another worker
+            await prober.drain(0)
         await api.ask("POST", f"/tasks/{task['id']}/cancel")
         async with asyncio.timeout(20):
             while await registry.chains.works_of(task["id"], {0}):  # noqa: ASYNC110 - nothing tells of what is not remembered
@@ -242,25 +247,6 @@ async def test_what_else_there_is_of_a_task_is_none(name: str, site: Site, redis
         for task in (await api.get("/tasks"))["tasks"]:
             await api.ask("GET", f"/tasks/{task['id']}:{name}", 404)
         assert ended["status"] == "ready"
-
-
-async def test_nothing_is_remembered_of_a_chunk_that_was_left_once_its_task_ends(
-    site: Site, redis_server: RedisServer
-) -> None:
-    options = Options(guard="any")
-    async with (
-        replica(redis_server) as api,
-        RedisRegistry(redis_server.url) as registry,
-        open_prober(options) as prober,
-        ChunkWorker(registry, prober, options).running(),
-    ):
-        task = await api.submit([site.url("/hang")])
-        await site.until(lambda: site.active == 1)
-        await prober.drain(0)
-        await api.ask("POST", f"/tasks/{task['id']}/cancel")
-        async with asyncio.timeout(20):
-            while await registry.chains.works_of(task["id"], {0}):  # noqa: ASYNC110 - nothing tells of what is not remembered
-                await asyncio.sleep(0.01)
 
 
 # --- What is told of it ---

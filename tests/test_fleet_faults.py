@@ -17,6 +17,7 @@ from crawler import Options, ServiceOptions
 from crawler.stores.redis import RedisRegistry
 from tests.api import Api, serving_api
 from tests.chaos_processes import Member
+from tests.exchange import Exchange
 from tests.fleet import worker_process, working
 from tests.redis_server import RedisServer
 from tests.site import Site
@@ -67,6 +68,25 @@ async def test_a_target_that_ends_workers_is_found_and_the_others_are_probed(
 
 async def _asked_again(site: Site, before: int) -> None:
     await site.until(lambda: Counter(request.path for request in site.requests)["/hang?poison"] > before)
+
+
+async def test_a_chunk_that_ended_workers_goes_alone(site: Site, redis_server: RedisServer) -> None:
+    async def slow(x: Exchange) -> None:
+        beside[x.request.path] = site.active - 1
+        await asyncio.sleep(0.3)
+        beside[x.request.path] += site.active - 1
+        await x.reply()
+
+    beside: dict[str, int] = {}
+    site.on("/slow", slow)
+    async with replica(redis_server) as api:
+        tasks = [await api.submit([site.url(f"/slow?{number}", host=HOSTS[number])]) for number in range(4)]
+        with redis_server.client() as client:
+            client.hset(f"crawler:task:{tasks[1]['id']}:starts", "0.0", "3/of-another")
+        async with working(redis_server.url):
+            for task in tasks:
+                assert (await api.get(f"/tasks/{task['id']}", wait=20))["status"] == "ready"
+    assert beside["/slow?1"] == 0
 
 
 async def test_a_worker_that_stood_still_for_longer_than_its_lease_records_nothing_twice(

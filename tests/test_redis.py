@@ -221,6 +221,11 @@ async def test_of_a_task_that_has_ended_elsewhere_nothing_more_is_kept(redis_ser
         assert (await registry.page(task.id)).results == []
 
 
+async def not_understood(caplog: pytest.LogCaptureFixture) -> None:
+    while "could not be understood" not in caplog.text:  # noqa: ASYNC110 - nothing else tells of it
+        await asyncio.sleep(0.01)
+
+
 async def test_a_task_that_cannot_be_understood_keeps_no_other_from_being_followed(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -231,8 +236,7 @@ async def test_a_task_that_cannot_be_understood_keeps_no_other_from_being_follow
             client.hset(f"crawler:task:{broken.id}", "ok", "x")
             client.publish("crawler:changes", broken.id)
         async with asyncio.timeout(10):
-            while "could not be understood" not in caplog.text:  # noqa: ASYNC110 - nothing else tells of it
-                await asyncio.sleep(0.01)
+            await not_understood(caplog)
             await registry.finish(task.id, "error")
             while other.tasks[task.id].status == "running":
                 await other.change(task.id)
@@ -248,8 +252,7 @@ async def test_words_that_cannot_be_understood_do_not_make_deaf(
         with redis_server.client() as client:
             client.publish("crawler:changes", words.replace(b"%s", task.id.encode()))
         async with asyncio.timeout(10):
-            while "could not be understood" not in caplog.text:  # noqa: ASYNC110 - nothing else tells of it
-                await asyncio.sleep(0.01)
+            await not_understood(caplog)
             await registry.finish(task.id, "error")
             while other.tasks[task.id].status == "running":
                 await other.change(task.id)
