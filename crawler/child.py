@@ -11,6 +11,7 @@ import signal
 from asyncio import StreamReader, StreamWriter
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import uvloop
@@ -26,6 +27,8 @@ from crawler.targets import Target
 from crawler.verdict import Probe
 
 __all__ = ["main"]
+
+_TOLD: Final = 0.001  # seconds for a report to be on its way
 
 
 def main() -> None:
@@ -92,6 +95,8 @@ class _Batch:
 
         async def turn(probe: Probe) -> bool:
             self._due().begun.append(probe.target.seq)
+            if self._charge.index == ALONE:  # of this one a target may be the end: that it begins is told before
+                await asyncio.sleep(_TOLD)
             return await turn_of(probe) or not self._is_ours(probe.host)
 
         async with Lane(self._prober.throttle, turn, options.per_host, options.interval) as lane:

@@ -203,8 +203,6 @@ class ChunkWorker:
         if len(suspects) == 1:
             await self._mark(task, [each for each in works if each.seq in suspects])
             works = [each for each in works if each.seq not in suspects]
-        elif suspects:  # workers ended of one of these
-            works = sorted(works, key=lambda each: each.seq not in suspects)
         half = max(1, (len(suspects) if len(suspects) > 1 else len(works)) // 2)
         for start in range(0, len(works), half):
             some = works[start : start + half]

@@ -95,9 +95,9 @@ class Link:
                 await asyncio.sleep(patience)
                 patience = min(2 * patience, _LATER)
             finally:
+                writer.close()  # first: this may be cancelled while it waits
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
-                writer.close()
             if not self._batch.is_draining:
                 self._begin_again()
 

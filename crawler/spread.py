@@ -6,7 +6,6 @@ was under way in two that ended is probed apart from all else, for one of those 
 """
 
 import asyncio
-from asyncio import StreamReader, StreamWriter
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable
 from contextlib import suppress
@@ -28,6 +27,7 @@ from crawler.verdict import Probe
 __all__ = ["SpreadProber"]
 
 _WINDOW: Final = 20_000  # targets that wait for children which are busy, before the others have to wait too
+_SOON: Final = 0.01  # seconds until a child that began nothing is asked again
 _ON_ITS_WAY: Final = 1.0  # seconds for what children have found in the end
 
 
@@ -230,21 +230,30 @@ class _Batch:
         while True:
             work = await self._doubtful.get()
             async with self.crew.apart:
-                reader, writer = await self.crew.connect(ALONE)
-                try:
-                    self.take([await self._ask_alone(work, reader, writer)])
-                except LOST:
-                    self._take_death(work)
+                result = await self._ask_alone(work)
+            if result is None:
+                self._take_death(work)
+            else:
+                self.take([result])
 
-    async def _ask_alone(self, work: Work, reader: StreamReader, writer: StreamWriter) -> ProbeResult:
-        try:
-            writer.write(frame(orders([work], self.options, is_last=True)))
-            while True:
-                report = await receive(reader, Report)
-                if report.results:
-                    return report.results[0]
-        finally:
-            writer.close()
+    async def _ask_alone(self, work: Work) -> ProbeResult | None:
+        """Probe it in the child that has nothing else to do; None if that began it, and ended."""
+        while True:
+            reader, writer = await self.crew.connect(ALONE)
+            has_begun = False
+            try:
+                writer.write(frame(orders([work], self.options, is_last=True)))
+                while True:
+                    report = await receive(reader, Report)
+                    has_begun |= bool(report.begun)
+                    if report.results:
+                        return report.results[0]
+            except LOST:
+                if has_begun:
+                    return None
+            finally:
+                writer.close()
+            await asyncio.sleep(_SOON)  # the one before was about to end, and is no more
 
     def _take_death(self, work: Work) -> None:
         work = work._replace(deaths=work.deaths + 1)

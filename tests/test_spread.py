@@ -4,6 +4,7 @@ import asyncio
 import os
 import resource
 import signal
+import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -17,7 +18,7 @@ import pytest
 import crawler
 from crawler import Options, ProbeResult
 from crawler.compose import open_http_prober, open_prober
-from crawler.crew import Crew, owner
+from crawler.crew import ALONE, Crew, owner
 from crawler.errors import ChildError
 from crawler.registry import MemoryRegistry
 from crawler.spread import SpreadProber
@@ -277,6 +278,71 @@ async def test_a_target_that_ends_three_is_marked_and_no_other(site: Site) -> No
     assert marked.error is not None and marked.error.message == "3 processes that probed it have ended"
     assert [result.outcome for result in results] == ["ok"] * 100
     assert Counter(request.path for request in site.requests)["/kill"] == 3
+
+
+async def test_what_ends_them_is_probed_while_nothing_else_is_probed_apart(site: Site) -> None:
+    """Else another caller's target, which was under way each time, would be taken for it."""
+    async with spread(per_host=4, retries=0) as (prober, crew):
+
+        async def kill(x: Exchange) -> None:
+            await asyncio.sleep(0.1)
+            for pid in crew.pids:
+                os.kill(pid, signal.SIGKILL)
+            await asyncio.Event().wait()
+
+        site.on("/kill", kill)
+        slow = [site.url(f"/delay/0.3?{number}", host=HOSTS[number]) for number in range(10)]
+        [marked], others = await asyncio.gather(found(prober, [site.url("/kill")]), found(prober, slow))
+    assert verdict(marked) == "unknown"
+    assert [result.outcome for result in others] == ["ok"] * 10
+
+
+class Unlucky(Crew):
+    """Whose child that is alone is met, three times, at the moment in which it ends."""
+
+    missed = 0
+
+    async def connect(self, index: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if index != ALONE or self.missed == 3:
+            return await super().connect(index)
+        self.missed += 1
+        near, far = socket.socketpair()
+        far.close()
+        return await asyncio.open_unix_connection(sock=near)
+
+
+async def test_an_end_before_it_was_asked_is_not_the_targets(site: Site) -> None:
+    chosen = Options(guard="any", retries=0)
+    async with open_http_prober(chosen) as here, Unlucky(chosen, 2) as crew:
+
+        async def kill_twice(x: Exchange) -> None:
+            if len(site.requests) <= 2:
+                for pid in crew.pids:
+                    os.kill(pid, signal.SIGKILL)
+                await asyncio.Event().wait()
+            await x.reply()
+
+        site.on("/twice", kill_twice)
+        [result] = await found(SpreadProber(here, crew), [site.url("/twice")])
+        assert (verdict(result), crew.missed) == (200, 3)
+
+
+async def test_who_stands_still_holds_up_no_end(site: Site) -> None:
+    async with (
+        spread() as (prober, crew),
+        aclosing(prober.probe_many(targets([site.url("/hang"), site.url("/ok")]))) as results,
+    ):
+        assert verdict(await anext(results)) == 200
+        pids = crew.pids
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(20):
+                await prober.drain(0)
+                assert [result async for result in results] == []
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
 
 
 async def test_who_cannot_start_is_told_of(
