@@ -40,14 +40,14 @@ bench: $(VENV)/.dev /usr/sbin/nginx /usr/bin/wrk ## measure against other tools,
 	$(BIN)/python -m bench.$(or $(OF),run) $(ARGS)
 
 chaos: $(VENV)/.dev ## hurt the service, then services, workers and their Redis; look what is lost; ARGS='--rounds 1000'
-	$(BIN)/python -m tests.chaos $(ARGS)
-	$(BIN)/python -m tests.chaos_fleet $(ARGS)
+	$(BIN)/python -m tests.chaos.service $(ARGS)
+	$(BIN)/python -m tests.chaos.fleet $(ARGS)
 
 harden: $(VENV)/.dev /usr/sbin/nginx /usr/bin/chromium /usr/bin/slowhttptest ## run the long tests: a browser, slow clients, restarts, fuzzing
 	$(BIN)/pytest tests/harden/docs_page.py tests/harden/slow_clients.py tests/harden/restarts.py tests/harden/fuzz.py $(ARGS)
 
 documents: $(VENV)/.dev ## rewrite the tables and outputs in README and docs from the code
-	$(BIN)/python -m tests.documents
+	$(BIN)/python -m tests.support.documents
 
 matrix: $(VERSIONS:%=matrix-%) ## run the tests on each Python that the machine has
 

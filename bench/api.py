@@ -26,7 +26,7 @@ import uvloop
 from bench import soak
 from bench.bare import ANSWERS
 from bench.service import Process, service
-from crawler.stores.database import connect, transaction
+from crawler.stores.sqlite.database import connect, transaction
 
 MANY: Final = "-c16"  # connections
 WRK: Final = ["wrk", "-t1", "--latency", "--timeout", "30s"]

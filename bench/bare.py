@@ -16,7 +16,7 @@ import msgspec
 import uvloop
 from aiohttp import web
 
-from crawler.api.shapes import ResultPage, Summary
+from crawler.server.api.schemas import ResultPage, Summary
 
 ANSWERS: Final[dict[str, type[object]]] = {"task": dict, "summary": Summary, "results": ResultPage}
 

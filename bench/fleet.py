@@ -19,7 +19,7 @@ import uvloop
 from bench.scale import AT_ONCE, Run, hosts
 from bench.service import Process, cpu_of
 from bench.world import World, build, running_world
-from tests.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 EACH: Final = 10_000  # URLs a worker
 WORKERS: Final = (1, 2, 4, 8)

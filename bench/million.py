@@ -28,7 +28,7 @@ import uvloop
 
 from bench.service import Process, cpu_of, quantile, service
 from bench.world import World, build, running_world
-from tests.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 CONCURRENCY: Final = ["--concurrency", "256", "--per-host", "64", "--ipv4"]
 CHUNK: Final = 2**16

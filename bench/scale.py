@@ -20,9 +20,9 @@ import uvloop
 
 from bench.world import World, build, running_world
 from crawler.compose import open_prober
-from crawler.limits import collect_rarely
-from crawler.options import Options
-from crawler.targets import targets
+from crawler.core.options import Options
+from crawler.core.urls import targets
+from crawler.runtime.rlimits import collect_rarely
 
 AT_ONCE: Final = 50  # requests of one process
 SECONDS: Final = 16  # that a run on slow targets takes, if it is linear

@@ -7,15 +7,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from crawler.compose import open_prober, probe
-from crawler.errors import ERROR_TYPES, CrawlerError, InputError, OptionError, StoreError, TaskNotFound, TransitionError
-from crawler.models import Counts, Hop, ProbeError, ProbeResult, Task, Timings, TLSInfo
-from crawler.options import VERSION, Options, ServiceOptions
+from crawler.core.errors import (
+    ERROR_TYPES,
+    CrawlerError,
+    InputError,
+    OptionError,
+    StoreError,
+    TaskNotFound,
+    TransitionError,
+)
+from crawler.core.models import Counts, Hop, ProbeError, ProbeResult, Task, Timings, TLSInfo
+from crawler.core.options import VERSION, Options, ServiceOptions
+from crawler.core.urls import Target
 from crawler.registry import MemoryRegistry, Registry
-from crawler.targets import Target
 
 if TYPE_CHECKING:
     from crawler.service import TASKS, create_app, run_service
-    from crawler.stores.sqlite import SqliteRegistry
+    from crawler.stores.sqlite.registry import SqliteRegistry
 
 __version__ = VERSION
 
@@ -49,7 +57,7 @@ __all__ = [
 ]
 
 _LATER = {
-    "SqliteRegistry": "crawler.stores.sqlite",
+    "SqliteRegistry": "crawler.stores.sqlite.registry",
     "TASKS": "crawler.service",
     "create_app": "crawler.service",
     "run_service": "crawler.service",

@@ -1,6 +1,6 @@
 """`python -m crawler`."""
 
-from crawler.cli import main
+from crawler.cli.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

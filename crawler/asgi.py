@@ -10,12 +10,12 @@ import typer
 from aiohttp import web
 
 from crawler import service as aiohttp_service
+from crawler.cli.flags import takes
 from crawler.compose import open_registry
-from crawler.errors import InputError
-from crawler.exchange import Exchange, Receive, Scope, Send
-from crawler.flags import takes
-from crawler.options import Options, ServiceOptions
+from crawler.core.errors import InputError
+from crawler.core.options import Options, ServiceOptions
 from crawler.registry import Registry
+from crawler.server.asgi_bridge import Exchange, Receive, Scope, Send
 
 __all__ = ["AsgiApplication", "app", "create_app", "from_environment"]
 

@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from platformdirs import user_state_path
 
-from crawler.crew import Crew
+from crawler.core.errors import InputError
+from crawler.core.models import ProbeResult
+from crawler.core.options import Options, ServiceOptions
+from crawler.distributed.process_pool import Crew
+from crawler.distributed.process_prober import SpreadProber
 from crawler.engine import Engine, LocalEngine
-from crawler.errors import InputError
-from crawler.guard import Guard
-from crawler.limits import processes, within_descriptors
-from crawler.models import ProbeResult
-from crawler.options import Options, ServiceOptions
-from crawler.pool import Pool
-from crawler.prober import HttpProber, Prober, Transport
+from crawler.probing.prober import HttpProber, Prober, Transport
+from crawler.probing.scheduler import Throttle
 from crawler.registry import MemoryRegistry, Registry
-from crawler.resolver import Resolver
-from crawler.spread import SpreadProber
-from crawler.throttle import Throttle
-from crawler.transport import SocketTransport
-from crawler.twins import Twins
+from crawler.runtime.rlimits import processes, within_descriptors
+from crawler.stores.dedupe import Twins
+from crawler.transport.address_guard import Guard
+from crawler.transport.connection_pool import Pool
+from crawler.transport.resolver import Resolver
+from crawler.transport.socket_transport import SocketTransport
 
 if TYPE_CHECKING:
-    from crawler.stores.redis import RedisRegistry
+    from crawler.stores.redis.registry import RedisRegistry
 
 __all__ = ["open_engine", "open_http_prober", "open_prober", "open_redis", "open_registry", "probe"]
 
@@ -76,8 +76,8 @@ def open_engine(registry: Registry, prober: Prober) -> AbstractAsyncContextManag
     """What has Tasks worked on: this process, or if others have the registry too, whoever works for them all."""
     if not registry.is_shared:
         return LocalEngine(registry, prober)
-    from crawler.fleet import FleetEngine
-    from crawler.stores.redis import RedisRegistry
+    from crawler.distributed.fleet import FleetEngine
+    from crawler.stores.redis.registry import RedisRegistry
 
     assert isinstance(registry, RedisRegistry)
     return FleetEngine(registry, prober)
@@ -98,7 +98,7 @@ def open_registry(service: ServiceOptions, patience: float = 0.0) -> Registry:
     where = service.registry
     if where == "memory":
         return MemoryRegistry()
-    from crawler.stores.sqlite import SqliteRegistry
+    from crawler.stores.sqlite.registry import SqliteRegistry
 
     path = where.removeprefix("sqlite").removeprefix(":///")
     return SqliteRegistry(Path(path) if path else user_state_path("crawler") / "tasks.db", patience=patience)
@@ -111,7 +111,7 @@ def open_redis(url: str) -> "RedisRegistry":
         InputError: The extra is not installed.
     """
     try:
-        from crawler.stores.redis import RedisRegistry
+        from crawler.stores.redis.registry import RedisRegistry
     except ModuleNotFoundError as error:
         raise InputError(f"needs crawler[redis]: {error}", "--redis") from None
     return RedisRegistry(url)
@@ -120,7 +120,9 @@ def open_redis(url: str) -> "RedisRegistry":
 def _transport(options: Options) -> Callable[[Options, Resolver, Guard], Transport]:
     if options.transport == "socket" and options.proxy is None:
         return partial(SocketTransport, pool=Pool(options.concurrency))
-    from crawler.aiohttp_transport import AiohttpTransport  # aiohttp's client takes a third of a second to import
+    from crawler.transport.aiohttp_transport import (
+        AiohttpTransport,  # aiohttp's client takes a third of a second to import
+    )
 
     return AiohttpTransport
 

@@ -4,8 +4,8 @@ import asyncio
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from crawler.outlook import Outlook
-from crawler.prober import Prober
+from crawler.core.outlook import Outlook
+from crawler.probing.prober import Prober
 from crawler.registry import Registry
 from crawler.worker import worker
 

@@ -7,8 +7,8 @@ from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.errors import AppImportError
 
 from crawler.asgi import from_environment
-from crawler.errors import InputError
-from crawler.state import STATE
+from crawler.core.errors import InputError
+from crawler.server.task_manager import STATE
 
 __all__ = ["app"]
 

@@ -7,10 +7,10 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from crawler.ending import end
-from crawler.errors import StoreError
-from crawler.models import ProbeResult
+from crawler.core.errors import StoreError
+from crawler.core.models import ProbeResult
 from crawler.registry import Registry
+from crawler.runtime.cancellation import end
 
 __all__ = ["Recorder", "insist"]
 

@@ -26,11 +26,11 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from crawler.errors import TaskNotFound
-from crawler.models import ANY, Page, ProbeResult, Status, Task, Where
-from crawler.options import Options
-from crawler.tally import Calls
-from crawler.targets import Target, each
+from crawler.core.errors import TaskNotFound
+from crawler.core.models import ANY, Page, ProbeResult, Status, Task, Where
+from crawler.core.options import Options
+from crawler.core.urls import Target, each
+from crawler.runtime.counters import Calls
 
 __all__ = ["Lines", "MemoryRegistry", "Registry", "is_wanted"]
 

@@ -16,29 +16,29 @@ import msgspec
 import uvloop
 from aiohttp import web
 
-from crawler import api
-from crawler.access import ACCESS, ANCHOR, Access, check_access, owner_of, task_of, tasks_of
-from crawler.access_log import log_requests, tell_id
-from crawler.answers import gathered, json_answer, stream
-from crawler.api.openapi import DOCUMENT, Document
 from crawler.compose import open_registry
-from crawler.errors import InputError, TaskNotFound
-from crawler.forwarded import Forwarded
-from crawler.inputs import open_reader
-from crawler.lifecycle import Supervisor, stop_signals
-from crawler.limits import clients_within_descriptors, collect_rarely
-from crawler.listener import Listener
-from crawler.logs import Settings, write_logs
-from crawler.metrics import METRICS, Metrics
-from crawler.models import FirstRecord, ProbeResult, Task
-from crawler.options import Options, ServiceOptions
-from crawler.problems import answer_problems
+from crawler.core.errors import InputError, TaskNotFound
+from crawler.core.models import FirstRecord, ProbeResult, Task
+from crawler.core.options import Options, ServiceOptions
+from crawler.formats.url_lists import open_reader
 from crawler.registry import MemoryRegistry, Registry
-from crawler.site import Site
-from crawler.state import STATE, State
-from crawler.tls import server_context
-from crawler.traffic import Traffic
-from crawler.uploads import HANDLER_ARGS, chunks, lines
+from crawler.runtime.lifecycle import Supervisor, stop_signals
+from crawler.runtime.logs import Settings, write_logs
+from crawler.runtime.rlimits import clients_within_descriptors, collect_rarely
+from crawler.server import api
+from crawler.server.api.openapi import DOCUMENT, Document
+from crawler.server.http.connection_limits import Listener
+from crawler.server.http.request_body import HANDLER_ARGS, chunks, lines
+from crawler.server.http.responses import gathered, json_answer, stream
+from crawler.server.http.site import Site
+from crawler.server.metrics import METRICS, Metrics
+from crawler.server.middleware.access_log import log_requests, tell_id
+from crawler.server.middleware.auth import ACCESS, ANCHOR, Access, check_access, owner_of, task_of, tasks_of
+from crawler.server.middleware.problems import answer_problems
+from crawler.server.middleware.proxy_headers import Forwarded
+from crawler.server.middleware.request_metrics import Traffic
+from crawler.server.task_manager import STATE, State
+from crawler.transport.tls import server_context
 
 __all__ = ["TASKS", "create_app", "run_service"]
 

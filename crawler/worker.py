@@ -4,18 +4,18 @@ import logging
 from collections.abc import AsyncIterable, Iterable
 from contextlib import aclosing, suppress
 
-from crawler.errors import TaskNotFound, TransitionError
-from crawler.logs import about
-from crawler.options import Options
-from crawler.prober import Prober
+from crawler.core.errors import TaskNotFound, TransitionError
+from crawler.core.options import Options
+from crawler.core.urls import Target
+from crawler.probing.prober import Prober
 from crawler.recorder import Recorder, insist
 from crawler.registry import Registry
-from crawler.targets import Target
-from crawler.tracing import fail, task_span
+from crawler.runtime.logs import about
+from crawler.runtime.tracing import fail, task_span
 
 __all__ = ["work", "worker"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("crawler.worker")
 
 
 async def worker(task_id: str, registry: Registry, prober: Prober) -> None:

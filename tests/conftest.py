@@ -10,10 +10,10 @@ import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 
-from tests.certs import Authority
-from tests.names import Names
-from tests.redis_server import RedisServer
-from tests.site import Site
+from tests.support.certs import Authority
+from tests.support.dns_server import Names
+from tests.support.redis_server import RedisServer
+from tests.support.site import Site
 
 # How fast a busy machine draws examples says nothing of what they show.
 settings.register_profile("any-machine", suppress_health_check=[HealthCheck.too_slow], deadline=None)

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crawler import MemoryRegistry, Options, ProbeResult, Registry, TaskNotFound, TransitionError
-from crawler.models import Outcome, Status
-from crawler.stores.redis import RedisRegistry
-from crawler.stores.sqlite import SqliteRegistry
-from tests.redis_server import RedisServer
+from crawler.core.models import Outcome, Status
+from crawler.stores.redis.registry import RedisRegistry
+from crawler.stores.sqlite.registry import SqliteRegistry
+from tests.support.redis_server import RedisServer
 
 REGISTRIES: dict[str, Callable[[Path], Registry]] = {
     "memory": lambda _: MemoryRegistry(),
@@ -27,8 +27,8 @@ async def registry(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Registry]:
     if request.param.endswith("-in-slices"):  # so that every batch is a big one
-        monkeypatch.setattr("crawler.stores.intake._SLICE", 2)
-        monkeypatch.setattr("crawler.stores.chunks._SLICE", 2)
+        monkeypatch.setattr("crawler.stores.sqlite.ingest._SLICE", 2)
+        monkeypatch.setattr("crawler.stores.redis.chunking._SLICE", 2)
     if request.param.startswith("redis"):
         server: RedisServer = request.getfixturevalue("redis_server")
         made: Registry = RedisRegistry(server.url)

@@ -18,12 +18,12 @@ from aiohttp.test_utils import TestClient, TestServer
 
 import crawler
 from crawler import Options, ServiceOptions
-from crawler.state import STATE
-from crawler.stores.redis import RedisRegistry
-from crawler.stores.sqlite import SqliteRegistry
-from tests.fleet import working
-from tests.served import SERVERS
-from tests.site import Site
+from crawler.server.task_manager import STATE
+from crawler.stores.redis.registry import RedisRegistry
+from crawler.stores.sqlite.registry import SqliteRegistry
+from tests.support.fleet import working
+from tests.support.served import SERVERS
+from tests.support.site import Site
 
 Client = TestClient[web.Request, web.Application]
 

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 
 import crawler
-from crawler.api.operations import OPERATIONS
+from crawler.server.api.operations import OPERATIONS
 from tests.harden.browser import CHROMIUM, Browser
 from tests.test_service import serving
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.names import Names
-from tests.test_schemathesis import check_by_schemathesis
+from tests.server.test_schemathesis import check_by_schemathesis
+from tests.support.dns_server import Names
 
 
 @pytest.mark.timeout(1800)

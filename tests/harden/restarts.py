@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.redis_server import RedisServer
-from tests.replicas import behind, restarted_under_load
-from tests.shipped import PROXIES
-from tests.site import Site
+from tests.support.redis_server import RedisServer
+from tests.support.replicas import behind, restarted_under_load
+from tests.support.shipped import PROXIES
+from tests.support.site import Site
 
 
 @pytest.mark.timeout(600)

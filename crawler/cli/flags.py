@@ -1,0 +1,187 @@
+"""Records of options as flags of a command: what stands in `options.py` is spelled nowhere again.
+
+`@takes(options=Options)` gives a command a flag and a `CRAWLER_*` environment variable for every field of the record,
+and hands it the validated record as its argument `options`. `@takes(choices=Some(Options, names))` does so for the
+fields of these names, and hands it those that were given, by name.
+"""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Any, Final, NamedTuple
+
+import typer
+from msgspec.inspect import (
+    BoolType,
+    DictType,
+    Field,
+    FloatType,
+    IntType,
+    LiteralType,
+    Metadata,
+    StrType,
+    UnionType,
+    VarTupleType,
+    type_info,
+)
+
+from crawler.core.errors import OptionError
+from crawler.core.option_syntax import parse_headers
+from crawler.core.options import Checked
+
+__all__ = ["Flag", "Some", "flags_of", "in_environment", "takes"]
+
+
+class Flag(NamedTuple):
+    """One option as a user sees it."""
+
+    field: str
+    names: tuple[str, ...]
+    env: str
+    default: Any
+    help: str
+    type: Any
+    repeats: bool
+    metavar: str
+    panel: str
+    list_env: str  # a second variable, which has several values, if there is one
+
+
+class Some(NamedTuple):
+    """Some of a record's fields, of which a command wants to know which were given."""
+
+    record: type[Checked]
+    fields: Collection[str]
+
+
+def flags_of(record: type[Checked]) -> list[Flag]:
+    """The flags of a record's fields, in their order."""
+    return [_flag(field) for field in type_info(record).fields]  # type: ignore[attr-defined]
+
+
+def in_environment(flag: Flag) -> list[str]:
+    """The values that the environment has for a flag that repeats, each once.
+
+    They are a line each: typer would split at every blank, and headers have blanks. Of the second variable they stand
+    between blanks or commas.
+    """
+    lines = os.environ.get(flag.env, "").splitlines()
+    return list(dict.fromkeys([*lines, *os.environ.get(flag.list_env, "").replace(",", " ").split()]))
+
+
+def takes(**records: type[Checked] | Some) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Replace each named parameter of a command by flags for the fields of the record that it wants."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(command, eval_str=True)
+        flags = {name: _wanted(record) for name, record in records.items()}
+
+        @functools.wraps(command)
+        def run(**given: Any) -> Any:
+            for name, record in records.items():
+                values = {flag.field: given.pop(flag.field) for flag in flags[name]}
+                given[name] = _taken(record, flags[name], values)
+            return command(**given)
+
+        own = [parameter for name, parameter in signature.parameters.items() if name not in records]
+        made = [_parameter(flag) for name in records for flag in flags[name]]
+        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in [*own, *made]]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _flag(field: Field) -> Flag:
+    meta = field.type
+    assert isinstance(meta, Metadata), f"{field.name} has no description"
+    shown: dict[str, Any] = meta.extra or {}
+    names = shown.get("flags", ("--" + field.name.replace("_", "-"),))
+    repeats = isinstance(meta.type, DictType | VarTupleType)
+    return Flag(
+        field=field.name,
+        names=names,
+        env="CRAWLER_" + names[0].removeprefix("--").replace("-", "_").upper(),
+        default=() if repeats else field.default,
+        help=(meta.extra_json_schema or {})["description"],
+        type=meta.type,
+        repeats=repeats,
+        metavar=shown.get("metavar") or _metavar(meta.type),
+        panel=shown.get("panel", "Options"),
+        list_env=shown.get("list", ""),
+    )
+
+
+def _metavar(type_: Any) -> str:
+    if isinstance(type_, LiteralType):
+        return "|".join(sorted(map(str, type_.values), key=str.lower))
+    return {IntType: "N", FloatType: "SECONDS", BoolType: ""}.get(type(type_), "TEXT")
+
+
+def _parameter(flag: Flag) -> inspect.Parameter:
+    hint = _HINTS[type(flag.type)] | None if flag.default is None else _HINTS[type(flag.type)]
+    if flag.repeats:
+        more = f"; {flag.list_env}, between blanks or commas" if flag.list_env else ""
+        option = typer.Option(
+            *flag.names,
+            default_factory=lambda: in_environment(flag),
+            show_default=False,
+            metavar=flag.metavar,
+            help=rf"{flag.help} \[env var: {flag.env}, one a line{more}]",
+            rich_help_panel=flag.panel,
+        )
+        return inspect.Parameter(flag.field, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[list[str], option])
+    option = typer.Option(
+        *flag.names,
+        envvar=flag.env,
+        help=flag.help,
+        metavar=flag.metavar,
+        show_default=flag.default not in (None, False),
+        rich_help_panel=flag.panel,
+    )
+    return inspect.Parameter(
+        flag.field, inspect.Parameter.KEYWORD_ONLY, default=flag.default, annotation=Annotated[hint, option]
+    )
+
+
+# msgspec checks the values; typer only needs to know how to read one from the command line.
+_HINTS: Final[dict[type, Any]] = {
+    IntType: int,
+    FloatType: float,
+    BoolType: bool,
+    StrType: str,
+    LiteralType: str,
+    UnionType: str | None,
+    DictType: list[str],
+    VarTupleType: list[str],
+}
+
+
+def _wanted(record: type[Checked] | Some) -> list[Flag]:
+    if not isinstance(record, Some):
+        return flags_of(record)
+    # None stands for what is not given.
+    return [flag._replace(default=None) for flag in flags_of(record.record) if flag.field in record.fields]
+
+
+def _taken(record: type[Checked] | Some, flags: list[Flag], given: Mapping[str, Any]) -> Any:
+    """What the command gets of the values given to it, checked."""
+    try:
+        values = {flag.field: _value(flag, given[flag.field]) for flag in flags}
+        if not isinstance(record, Some):
+            return record.of(values)
+        chosen = {name: value for name, value in values.items() if value not in (None, [], {})}
+        record.record.of(chosen)
+        return chosen
+    except OptionError as error:
+        flag = next((flag for flag in flags if error.place.split("[")[0].split(".")[0] == flag.field), None)
+        raise typer.BadParameter(error.message, param_hint=flag.names[0] if flag else None) from None
+
+
+def _value(flag: Flag, given: Any) -> Any:
+    if isinstance(flag.type, DictType):
+        return parse_headers(given)
+    is_number = isinstance(flag.type, UnionType) and any(isinstance(kind, IntType) for kind in flag.type.types)
+    return int(given) if is_number and given.isdecimal() else given

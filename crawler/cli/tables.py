@@ -1,0 +1,71 @@
+"""Tasks, workers and queues as tables, on a terminal, for people."""
+
+import time
+from collections.abc import Iterable
+from typing import Final, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from crawler.cli.progress import tally
+from crawler.cli.task_summary import Summary
+from crawler.core.outlook import Outlook
+from crawler.formats.table import printable
+
+__all__ = ["print_outlook", "print_tasks"]
+
+_LABEL: Final = 24  # characters of a label that are shown
+_UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60))
+_STYLES: Final = {"running": "cyan", "ready": "green", "error": "red"}
+
+
+def print_tasks(tasks: Iterable[Summary], stream: TextIO) -> None:
+    """Print a row for each."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("id", no_wrap=True, min_width=36)
+    table.add_column("label", no_wrap=True, max_width=_LABEL)
+    table.add_column("status")
+    table.add_column("done", justify="right", no_wrap=True)
+    table.add_column("results")
+    table.add_column("age", justify="right", no_wrap=True)
+    now = time.time()
+    for task in tasks:
+        table.add_row(
+            task.id,
+            Text(printable(task.label or "")),
+            Text(task.status, style=_STYLES[task.status]),
+            f"{task.counts.done}/{task.total}",
+            tally(task.counts),
+            _age(now - task.created),
+        )
+    Console(file=stream, highlight=False, markup=False, emoji=False).print(table)
+
+
+def print_outlook(outlook: Outlook, stream: TextIO) -> None:
+    """Print the workers and the queues as tables."""
+    now = time.time()
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    console.print(_table(("worker", "seen"), ((name, f"{now - at:.0f} s ago") for name, at in outlook.workers.items())))
+    queues = (
+        (name, *map(str, (each.waiting, each.running)), f"{each.oldest:.0f} s") for name, each in outlook.queues.items()
+    )
+    console.print(_table(("queue", "waiting", "running", "oldest"), queues))
+    console.print(f"begun again because a worker fell silent: {outlook.redelivered}")
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in head:
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _age(seconds: float) -> str:
+    """A time in its largest unit."""
+    for unit, size in _UNITS:
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{max(seconds, 0):.0f}s"

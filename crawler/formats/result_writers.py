@@ -1,0 +1,75 @@
+"""Results as text: NDJSON and CSV for programs, a table for people."""
+
+import csv
+from collections.abc import Callable
+from typing import Final, Literal, Protocol, TextIO, get_args
+
+import msgspec
+
+from crawler.core.models import ProbeResult
+
+__all__ = ["COLUMNS", "FORMATS", "Format", "Writer", "open_writer"]
+
+Format = Literal["table", "ndjson", "csv"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+
+# The columns of CSV, in order.
+COLUMNS: Final[dict[str, Callable[[ProbeResult], object]]] = {
+    "seq": lambda result: result.seq,
+    "url": lambda result: result.url,
+    "outcome": lambda result: result.outcome,
+    "status": lambda result: result.status,
+    "error": lambda result: result.error and result.error.type,
+    "message": lambda result: result.error and result.error.message,
+    "method": lambda result: result.method,
+    "attempts": lambda result: result.attempts,
+    "final_url": lambda result: result.final_url,
+    "ip": lambda result: result.ip,
+    "total_ms": lambda result: result.timings.total,
+    "timestamp": lambda result: result.timestamp,
+}
+
+
+class Writer(Protocol):
+    """Writes results, each whole, as they come."""
+
+    def write(self, result: ProbeResult) -> None:
+        """Write one."""
+
+
+def open_writer(format_: Format, stream: TextIO) -> Writer:
+    """A writer of a format onto a stream."""
+    if format_ == "table":
+        from crawler.formats.table import Table  # with rich, which nobody needs in a pipe
+
+        return Table(stream)
+    return _Ndjson(stream) if format_ == "ndjson" else _Csv(stream)
+
+
+class _Ndjson:
+    """A JSON object a line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._encode = msgspec.json.Encoder().encode
+
+    def write(self, result: ProbeResult) -> None:
+        self._stream.write(self._encode(result).decode() + "\n")
+
+
+class _Csv:
+    """RFC 4180, with `COLUMNS` in the first line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._rows = csv.writer(stream)
+        self._rows.writerow(COLUMNS)
+
+    def write(self, result: ProbeResult) -> None:
+        self._rows.writerow([_cell(column(result)) for column in COLUMNS.values()])
+
+
+def _cell(value: object) -> object:
+    """Keep a spreadsheet from taking text for a formula."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return "'" + value
+    return value

@@ -1,0 +1,49 @@
+"""Results as a table, on a terminal, for people."""
+
+from typing import Final, TextIO
+
+from rich.console import Console
+from rich.control import Control
+from rich.segment import ControlType
+
+from crawler.core.models import Outcome, ProbeResult
+
+__all__ = ["STYLES", "Table", "printable"]
+
+STYLES: Final[dict[Outcome, str]] = {
+    "ok": "green",
+    "http_error": "yellow",
+    "failed": "red",
+    "blocked": "magenta",
+    "invalid": "magenta",
+}
+
+# Where the cursor is, on a terminal, the progress bar may stand; it comes back below the row.
+_CLEAR_LINE: Final = Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2))
+
+
+class Table:
+    """A line a result, for eyes: it may change."""
+
+    _ROW: Final = "{:<10} {:>6} {:>9}  {}"
+
+    def __init__(self, stream: TextIO) -> None:
+        self._console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._console.print(self._ROW.format("outcome", "status", "ms", "url"), style="bold")
+
+    def write(self, result: ProbeResult) -> None:
+        """Write one."""
+        what = result.url if result.error is None else f"{result.url}  {result.error.type}: {result.error.message}"
+        if result.final_url and len(result.hops) > 1 and result.final_url != result.hops[0].url:
+            what += f"  -> {result.final_url}"
+        status = "-" if result.status is None else str(result.status)
+        row = self._ROW.format(result.outcome, status, f"{result.timings.total:.1f}", printable(what))
+        with self._console as console:  # both in one write
+            if console.is_terminal:
+                console.control(_CLEAR_LINE)
+            console.print(row, style=STYLES[result.outcome])
+
+
+def printable(text: str) -> str:
+    """A URL or a server's words, kept from steering the terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -1,0 +1,105 @@
+"""Counting what happens, in plain numbers: cheap where it happens, and read only when somebody asks."""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Final, get_args
+
+from crawler.core.errors import ERROR_TYPES, StoreError
+from crawler.core.models import Outcome, ProbeResult
+
+__all__ = ["PHASES", "Calls", "Histogram", "Tally"]
+
+PHASES: Final = ("dns", "connect", "ssl", "wait")  # of a hop, under HAR's names; the others are next to nothing
+
+# Seconds. A name or a connection can take a millisecond, a slow server half a minute.
+_OF_PHASES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_OF_CALLS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Histogram:
+    """How many values there were up to each bound.
+
+    Args:
+        bounds: Rising, in the unit of the values, which is seconds everywhere here.
+    """
+
+    __slots__ = ("_bounds", "_counts", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def add(self, value: float) -> None:
+        """Count one more."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self.sum += value
+
+    def buckets(self) -> list[tuple[str, int]]:
+        """Each bound, as Prometheus writes it, with how many were no greater; the last has all."""
+        found, total = [], 0
+        for bound, count in zip([*map(str, self._bounds), "+Inf"], self._counts, strict=True):
+            total += count
+            found.append((bound, total))
+        return found
+
+
+class Tally:
+    """What probes came to.
+
+    Attributes:
+        outcomes: How many, by outcome.
+        errors: How many failed, by error type.
+        phases: How long each phase of their hops took.
+    """
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, int] = dict.fromkeys(get_args(Outcome), 0)
+        self.errors = dict.fromkeys(ERROR_TYPES, 0)
+        self.phases = {phase: Histogram(_OF_PHASES) for phase in PHASES}
+
+    def add(self, result: ProbeResult) -> None:
+        """Count one more."""
+        self.outcomes[result.outcome] += 1
+        if result.error is not None:
+            self.errors[result.error.type] += 1
+        phases = self.phases
+        for hop in result.hops:
+            timings = hop.timings
+            if (dns := timings.dns) is not None:
+                phases["dns"].add(dns / 1000)
+            if (connect := timings.connect) is not None:
+                phases["connect"].add(connect / 1000)
+            if (ssl := timings.ssl) is not None:
+                phases["ssl"].add(ssl / 1000)
+            if (wait := timings.wait) is not None:
+                phases["wait"].add(wait / 1000)
+
+
+class Calls:
+    """What a store was asked.
+
+    Attributes:
+        seconds: How long each call took, with the wait for its turn, by kind: `read` or `write`.
+        failures: How many could not be done, by kind.
+        is_damaged: Whether one found what the store has kept damaged.
+    """
+
+    def __init__(self) -> None:
+        self.is_damaged = False
+        self.seconds = {kind: Histogram(_OF_CALLS) for kind in ("read", "write")}
+        self.failures = dict.fromkeys(self.seconds, 0)
+
+    @contextmanager
+    def timed(self, kind: str) -> Iterator[None]:
+        """Count a call, which is what is done in the context."""
+        began = perf_counter()
+        try:
+            yield
+        except StoreError:
+            self.failures[kind] += 1
+            raise
+        finally:
+            self.seconds[kind].add(perf_counter() - began)

@@ -1,0 +1,129 @@
+"""Examples of what the API takes and gives. Those of answers are made of the records that the answers are."""
+
+from typing import Any, Final
+
+import msgspec
+
+from crawler.core.models import Counts, FirstRecord, Hop, ProbeError, ProbeResult, Timings
+from crawler.core.options import Options, task_choices
+from crawler.formats.result_writers import COLUMNS
+from crawler.server.api.schemas import Links, Progress, ResultPage, Summary, TaskPage
+
+__all__ = [
+    "BATCH",
+    "CHOICES",
+    "CSV",
+    "EVENTS",
+    "FIRST_BATCH",
+    "FIRST_TASK",
+    "FIRST_TASKS",
+    "LINES",
+    "NDJSON",
+    "PAGE",
+    "RESULT",
+    "RESULT_LINES",
+    "RESULT_ROWS",
+    "SUBMITTED",
+    "SUMMARY",
+    "TASKS",
+]
+
+_ID: Final = "5b24719a-8105-429d-a7af-db067412adf9"
+_URLS: Final = ["https://example.org/", "https://example.org/missing"]
+_BEGUN: Final = 1_795_357_077
+
+# --- Batches ---
+
+FIRST_BATCH: Final = {"urls": _URLS}
+CHOICES: Final = {"options": {"timeout": 10, "retries": 2}, "label": "nightly"}
+BATCH: Final = {**FIRST_BATCH, **CHOICES}
+LINES: Final = "".join(f"{url}\n" for url in _URLS)
+NDJSON: Final = "".join(f'{{"url": "{url}"}}\n' for url in _URLS)
+CSV: Final = "url,note\n" + "".join(f"{url},{number}\n" for number, url in enumerate(_URLS, 1))
+
+# --- Answers ---
+
+_TIMES: Final = Timings(dns=1.2, connect=10.0, ssl=21.3, send=0.1, wait=40.2, receive=0.0, total=72.8)
+_OK: Final = ProbeResult(
+    seq=0,
+    url=_URLS[0],
+    timestamp=_BEGUN + 1,
+    outcome="ok",
+    status=200,
+    method="HEAD",
+    attempts=1,
+    final_url=_URLS[0],
+    hops=[Hop(_URLS[0], "HEAD", 200, "203.0.113.7", _TIMES)],
+    timings=_TIMES,
+    ip="203.0.113.7",
+    headers={"content-type": "text/html"},
+)
+_REFUSED: Final = ProbeError.of("tcp.refused", "connection refused")
+_FAILED: Final = ProbeResult(
+    seq=1,
+    url=_URLS[1],
+    timestamp=_BEGUN + 2,
+    outcome="failed",
+    method="HEAD",
+    attempts=2,
+    error=_REFUSED,
+    errors={"http": _REFUSED.group},
+)
+_HERE: Final = f"/api/v1/tasks/{_ID}"
+_PROGRESS: Final = Progress(status="ready", total=2, done=2, counts=Counts(ok=1, failed=1), rate=1.5, eta=None)
+_SUMMARY: Final = Summary(
+    **{name: getattr(_PROGRESS, name) for name in Progress.__struct_fields__},
+    id=_ID,
+    label="nightly",
+    detail=None,
+    created=_BEGUN,
+    finished=_BEGUN + 2,
+    options=task_choices(Options(timeout=10, retries=2)),
+    webhook=None,
+    links=Links(_HERE, *(f"{_HERE}/{name}" for name in Links.__struct_fields__[1:])),
+)
+
+
+def _plain(record: object) -> Any:
+    """As JSON has it."""
+    return msgspec.to_builtins(record)
+
+
+def _event(name: str, record: object, head: str = "") -> str:
+    return f"event: {name}\n{head}data: {msgspec.json.encode(record).decode()}\n\n"
+
+
+def _row(result: ProbeResult) -> str:
+    cells = (column(result) for column in COLUMNS.values())
+    return ",".join("" if cell is None else str(cell) for cell in cells) + "\r\n"
+
+
+HEALTH: Final = {"healthy": True}
+_CHECKS: Final = {"store": "ok", "resolver": "ok", "loop": "ok", "service": "ok"}
+READY: Final = {"ready": True, "checks": _CHECKS}
+UNREADY: Final = {
+    "type": "about:blank",
+    "title": "Service Unavailable",
+    "status": 503,
+    "detail": "store: has no space left",
+    "ready": False,
+    "checks": _CHECKS | {"store": "has no space left"},
+    "fleet": {"workers": 3, "pending": 20, "oldest": 1.5, "redelivered": 0},
+}
+SUBMITTED: Final = {"task_id": _ID}
+FIRST_TASK: Final = _plain(
+    {"status": "ready", "result": {result.url: FirstRecord.of(result) for result in (_OK, _FAILED)}}
+)
+FIRST_TASKS: Final = {_ID: FIRST_TASK}
+SUMMARY: Final = _plain(_SUMMARY)
+TASKS: Final = _plain(TaskPage([_SUMMARY], None))
+RESULT: Final = _plain(_OK)
+PAGE: Final = _plain(ResultPage([_OK, _FAILED], None))
+RESULT_LINES: Final = "".join(msgspec.json.encode(result).decode() + "\n" for result in (_OK, _FAILED))
+RESULT_ROWS: Final = ",".join(COLUMNS) + "\r\n" + _row(_OK) + _row(_FAILED)
+EVENTS: Final = (
+    _event("result", _OK, "id: 1\n")
+    + _event("result", _FAILED, "id: 2\n")
+    + _event("progress", _PROGRESS)
+    + _event("end", _SUMMARY)
+)

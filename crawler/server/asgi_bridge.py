@@ -1,0 +1,197 @@
+"""One request that comes as ASGI messages, answered by aiohttp's application.
+
+It is handed over by the application's own request factory and handler, with a writer that turns what aiohttp writes
+into messages, and a body that is fed from them. Nothing is spelled out as HTTP to be parsed again, as it would be for
+aiohttp's protocol over a transport in memory: that is less work, and no header can become two.
+
+As with aiohttp's server, a client that leaves does not have its handler cancelled in the middle of a change: what that
+next reads or writes fails.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from aiohttp import StreamReader, hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion11, RawRequestMessage
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from crawler.server.middleware.proxy_headers import ROOT_PATH
+
+__all__ = ["Exchange", "Message", "Receive", "Scope", "Send"]
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_AHEAD: Final = 64 * 1024  # bytes of a body that are taken in before the handler asks for them; twice that is the most
+_OF_SERVER: Final = frozenset({hdrs.CONNECTION, hdrs.DATE, hdrs.SERVER, hdrs.TRANSFER_ENCODING})  # these it adds itself
+
+
+class _Transport(asyncio.Transport):
+    """What aiohttp wants to know of a connection, and what it tells it."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__({"peername": _address(scope.get("client")), "sockname": _address(scope.get("server"))})
+        self.may_read = asyncio.Event()
+        self.may_read.set()
+        self._is_closing = False
+
+    def pause_reading(self) -> None:
+        self.may_read.clear()
+
+    def resume_reading(self) -> None:
+        self.may_read.set()
+
+    def is_closing(self) -> bool:
+        return self._is_closing
+
+    def abort(self) -> None:
+        self._is_closing = True
+
+
+class _Protocol(web.RequestHandler):
+    """aiohttp's protocol, of which there is only needed what a body asks of it."""
+
+    def pause_reading(self) -> None:
+        assert self.transport is not None
+        self.transport.pause_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        assert self.transport is not None
+        self.transport.resume_reading()
+
+
+class _Writer(AbstractStreamWriter):
+    """Turns an answer into ASGI messages, each sent at once. How they are framed is up to the server."""
+
+    def __init__(self, send: Send, transport: _Transport) -> None:
+        self._send = send
+        self._transport = transport
+
+    async def write_headers(self, status_line: str, headers: "CIMultiDict[str]") -> None:
+        pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items() if name not in _OF_SERVER]
+        await self._tell({"type": "http.response.start", "status": int(status_line.split()[1]), "headers": pairs})
+
+    async def write(self, chunk: bytes | bytearray | memoryview) -> None:
+        await self._tell_body(chunk, more=True)
+
+    async def write_eof(self, chunk: bytes = b"") -> None:
+        await self._tell_body(chunk, more=False)
+
+    async def drain(self) -> None:
+        """Nothing is kept here."""
+
+    def enable_chunking(self) -> None:
+        """The server does that."""
+
+    def enable_compression(self, encoding: str = "deflate", strategy: int | None = None) -> None:
+        raise NotImplementedError("no answer is packed here")
+
+    async def _tell_body(self, chunk: bytes | bytearray | memoryview, *, more: bool) -> None:
+        self.output_size += len(chunk)
+        await self._tell({"type": "http.response.body", "body": bytes(chunk), "more_body": more})
+
+    async def _tell(self, message: Message) -> None:
+        if self._transport.is_closing():
+            raise ConnectionResetError("the client has left, or was cut off")
+        try:
+            await self._send(message)
+        except OSError as error:  # so a server may say that the client has left
+            raise ConnectionResetError(str(error)) from error
+
+
+class Exchange:
+    """One request and its answer."""
+
+    def __init__(self, server: web.Server, scope: Scope, receive: Receive, send: Send) -> None:
+        self._server = server
+        self._scope = scope
+        self._receive = receive
+        self._transport = _Transport(scope)
+        self._writer = _Writer(send, self._transport)
+        loop = asyncio.get_running_loop()
+        self._protocol = _Protocol(server, loop=loop)
+        self._protocol.transport = self._transport
+        self._body = StreamReader(self._protocol, _AHEAD, loop=loop)
+
+    async def run(self) -> None:
+        """Answer. An answer that was cut off stays without its end, by which a server knows to cut its client off."""
+        listening = asyncio.ensure_future(self._listen())
+        try:
+            request = self._request()
+            try:
+                response = await self._server.request_handler(request)
+            except web.HTTPException as error:
+                response = error
+            await response.prepare(request)
+            await response.write_eof()
+        except ConnectionError:
+            pass
+        finally:
+            listening.cancel()
+            await asyncio.wait([listening])
+
+    async def _listen(self) -> None:
+        """Feed the body, as fast as it is read, and take note when the client leaves."""
+        try:
+            while True:
+                await self._transport.may_read.wait()
+                message = await self._receive()
+                if message["type"] != "http.request":
+                    break
+                self._body.feed_data(message.get("body", b""))
+                if not message.get("more_body", False):
+                    self._body.feed_eof()
+        finally:
+            self._transport.abort()
+            if not self._body.is_eof():
+                self._body.set_exception(web.RequestPayloadError("the client has left"))
+
+    def _request(self) -> web.BaseRequest:
+        scope = self._scope
+        # A server has answered this already, or does so when the body is asked for.
+        raw = tuple((name, value) for name, value in scope["headers"] if name.lower() != b"expect")
+        headers = CIMultiDict((_text(name), _text(value)) for name, value in raw)
+        url = _url(scope)
+        message = RawRequestMessage(
+            scope["method"],
+            str(url),
+            HttpVersion11,
+            CIMultiDictProxy(headers),
+            raw,
+            should_close=False,
+            compression=None,
+            upgrade=False,
+            chunked=False,
+            url=url,
+        )
+        task = asyncio.current_task()
+        assert task is not None
+        request = self._server.request_factory(message, self._body, self._protocol, self._writer, task)
+        if scope.get("scheme", "http") != "http":
+            request = request.clone(scheme=scope["scheme"])
+        if root := scope.get("root_path"):
+            request[ROOT_PATH] = URL.build(path=root.rstrip("/")).raw_path
+        return request
+
+
+def _url(scope: Scope) -> URL:
+    """Path and query below the mount. By newer versions of ASGI the path has that of the mount before it."""
+    path, root = scope["path"], scope.get("root_path", "").rstrip("/")
+    if root and (path == root or path.startswith(root + "/")):
+        path = path[len(root) :]
+    query = _text(scope.get("query_string", b""))
+    return URL.build(path=URL.build(path=path or "/").raw_path, query_string=query, encoded=True)
+
+
+def _text(value: bytes) -> str:
+    """As aiohttp reads a head."""
+    return value.decode("utf-8", "surrogateescape")
+
+
+def _address(found: Any) -> tuple[Any, ...] | None:
+    return None if found is None else tuple(found)

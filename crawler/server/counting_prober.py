@@ -1,0 +1,58 @@
+"""A prober whose results are counted."""
+
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from contextlib import aclosing
+
+from crawler.core.models import ProbeResult
+from crawler.core.options import Options
+from crawler.core.urls import Target
+from crawler.probing.prober import Prober, Transport
+from crawler.probing.scheduler import Load
+from crawler.runtime.counters import Tally
+
+__all__ = ["Counted"]
+
+
+class Counted:
+    """Does what another prober does, and counts what it finds.
+
+    Args:
+        prober: The other one.
+        tally: Is told of each result.
+    """
+
+    def __init__(self, prober: Prober, tally: Tally) -> None:
+        self._prober = prober
+        self._tally = tally
+
+    async def probe(self, target: Target, options: Options | None = None) -> ProbeResult:
+        """Probe one target."""
+        result = await self._prober.probe(target, options)
+        self._tally.add(result)
+        return result
+
+    async def probe_many(
+        self, targets: Iterable[Target] | AsyncIterable[Target], options: Options | None = None
+    ) -> AsyncGenerator[ProbeResult, None]:
+        """Probe targets as they come."""
+        async with aclosing(self._prober.probe_many(targets, options)) as results:
+            async for result in results:
+                self._tally.add(result)
+                yield result
+
+    def transport_for(self, options: Options) -> Transport:
+        """What makes the requests of who probes with such options."""
+        return self._prober.transport_for(options)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it begins no more requests."""
+        return self._prober.is_draining
+
+    async def drain(self, seconds: float) -> None:
+        """Begin no more requests; those under way have so many seconds."""
+        await self._prober.drain(seconds)
+
+    async def load(self) -> Load:
+        """How busy it is."""
+        return await self._prober.load()

@@ -1,0 +1,87 @@
+"""Regular expressions of strangers: a search ends, and holds nobody up."""
+
+import asyncio
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crawler.core.errors import OptionError
+from crawler.core.patterns import compile_pattern, is_found
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "found"),
+    [
+        ("needle", "hay needle hay", True),
+        ("needle", "hay", False),
+        ("", "", True),
+        ("^a.c$", "abc", True),
+        ("(?i)grüße", "GRÜSSE GRÜßE", True),
+        (r"\p{Greek}", "latin λ", True),
+        (r"\d+ of \d+", "3 of 14", True),
+        ("a.b", "a\nb", False),
+        ("(?s)a.b", "a\nb", True),
+    ],
+)
+async def test_a_text_has_a_match_or_not(pattern: str, text: str, found: bool) -> None:
+    assert await is_found(pattern, text) is found
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)+$", "(.*a){20}$", "^(([a-z])+.)+[A-Z]([a-z])+$"])
+async def test_powers_cost_nothing(pattern: str) -> None:
+    """Python's own expressions would not see the end of this."""
+    assert await is_found(pattern, "a" * MIB + "!") is False
+
+
+async def test_the_loop_goes_on_while_a_long_search_is_made() -> None:
+    """A pattern that RE2 has no small automaton for."""
+    chance = random.Random(1)
+    text = "".join(chance.choice("ab") for _ in range(MIB // 4))
+    search = asyncio.ensure_future(is_found("(a|b)*a(a|b){50}c", text))
+    steps = 0
+    while not search.done():
+        await asyncio.sleep(0)
+        steps += 1
+    assert await search is False
+    assert steps > 100
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(",
+        "[",
+        "*",
+        "(?=look)",
+        r"(a)\1",
+        "\ud800",
+        "x" * 1001,
+        "((((a{9}){9}){9}){9}){9}",
+        "(.{1,100}){10}",
+        "(x{1,1000}){1000}",
+    ],
+)
+def test_what_is_no_expression_or_too_large_is_refused(pattern: str) -> None:
+    with pytest.raises(OptionError) as refused:
+        compile_pattern(pattern)
+    assert refused.value.place == "match"
+    assert refused.value.message
+
+
+def test_a_refusal_says_why() -> None:
+    with pytest.raises(OptionError, match="not a regular expression of RE2: missing ]"):
+        compile_pattern("[a")
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+async def test_any_text_is_an_expression_or_refused(pattern: str, text: str) -> None:
+    try:
+        compile_pattern(pattern)
+    except OptionError as error:
+        assert error.place == "match"
+    else:
+        assert await is_found(pattern, text) in (True, False)

@@ -1,0 +1,429 @@
+"""Probes on several processes: the same findings, the same limits, and nothing lost when one of them ends."""
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import crawler
+from crawler import Options, ProbeResult
+from crawler.compose import open_http_prober, open_prober
+from crawler.core.errors import ChildError
+from crawler.core.urls import targets
+from crawler.distributed.process_pool import ALONE, Crew, owner
+from crawler.distributed.process_prober import SpreadProber
+from crawler.registry import MemoryRegistry
+from tests.server.test_resume import state_of, until_ended
+from tests.support.behaviours import redirect_path
+from tests.support.exchange import Exchange
+from tests.support.probing import probe_all, verdict
+from tests.support.site import Site
+from tests.test_service import serving
+
+HOSTS = [f"127.0.0.{number}" for number in range(1, 21)]
+OF_FIRST = next(host for host in HOSTS if owner(host, 2) == 0)
+OF_SECOND = next(host for host in HOSTS if owner(host, 2) == 1)
+
+
+@asynccontextmanager
+async def spread(**options: Any) -> AsyncIterator[tuple[SpreadProber, Crew]]:
+    """A prober on two processes, and these."""
+    chosen = Options.of(options).guarded("any")
+    async with open_http_prober(chosen) as here, Crew(chosen, 2) as crew:
+        yield SpreadProber(here, crew), crew
+
+
+async def found(prober: SpreadProber, urls: list[str]) -> list[ProbeResult]:
+    async with aclosing(prober.probe_many(targets(urls))) as results:
+        return sorted([result async for result in results], key=lambda result: result.seq)
+
+
+def told(result: ProbeResult) -> object:
+    """A result without what differs each time."""
+    hops = [(hop.url, hop.method, hop.status, hop.ip, hop.error) for hop in result.hops]
+    return msgspec.structs.replace(result, timestamp=0, timings=crawler.Timings(), hops=[]), hops
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended but was not waited for does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def until_gone(pids: list[int]) -> None:
+    async with asyncio.timeout(20):
+        while any(map(is_alive, pids)):  # noqa: ASYNC110 - nothing tells of the end of another's process
+            await asyncio.sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    """Its processes that probe; it may have others, as servers of the tests."""
+    pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in pids if b"crawler.distributed.child" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def files_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+# --- The same findings ---
+
+
+async def test_they_find_what_one_process_finds(site: Site) -> None:
+    paths = ["/ok", "/status/404", "/redirect/3", "/loop/2", "/loop/20", "/head-only-405", "/reset", "/cookie-wall"]
+    urls = [site.url(path, host=host) for path in paths for host in (OF_FIRST, OF_SECOND)]
+    urls += [site.url(redirect_path(site.url("/title/there", host=OF_SECOND)), host=OF_FIRST)]
+    urls += [
+        site.url(redirect_path(site.url("/redirect/2", host=OF_FIRST)), host=OF_SECOND),
+        "nonsense",
+        urls[0],
+        "nonsense",
+    ]
+    options: dict[str, Any] = {"title": True, "retries": 0, "accept": ["200-399", "418"]}
+    apart = await probe_all(urls, workers=2, **options)
+    assert [told(result) for result in apart] == [told(result) for result in await probe_all(urls, **options)]
+    assert [result.url for result in apart] == urls
+
+
+async def test_a_probe_is_handed_over_with_all_it_knows(site: Site) -> None:
+    """Redirects, each to a host of the other process: how many there were is not forgotten on the way."""
+    url = site.url("/ok", host=OF_FIRST)
+    for number in range(4):
+        url = site.url(redirect_path(url), host=OF_SECOND if number % 2 == 0 else OF_FIRST)
+    [done] = await probe_all([url], workers=2, retries=0)
+    assert (done.outcome, len(done.hops)) == ("ok", 5)
+    [short] = await probe_all([url], workers=2, retries=0, max_redirects=2)
+    assert (verdict(short), [hop.method for hop in short.hops]) == (
+        "http.response.redirect_loop", ["HEAD", "HEAD", "HEAD", "GET"]
+    )  # fmt: skip
+
+
+async def test_options_of_a_task_reach_them(site: Site) -> None:
+    async with spread(retries=0) as (prober, _):
+        chosen = prober._here.options.chosen({"headers": {"X-Task": "this"}, "method": "GET"})
+        results = [result async for result in prober.probe_many(targets([site.url("/echo")]), chosen)]
+    assert results[0].method == "GET"
+    assert site.requests[0].header("X-Task") == "this"
+
+
+async def test_what_the_lines_raise_is_raised(site: Site) -> None:
+    def lines() -> Any:
+        yield site.url("/ok")
+        raise OSError("unreadable")
+
+    with pytest.raises(OSError, match="unreadable"):
+        await probe_all(lines(), workers=2)
+
+
+async def test_a_service_probes_on_them(site: Site) -> None:
+    async with serving(crawler.create_app(Options(guard="any", workers=2), registry=MemoryRegistry())) as client:
+        state = state_of(client)
+        task = await state.submit([site.url("/ok", host=host) for host in HOSTS])
+        await until_ended(state, task)
+        assert (task.status, task.counts.ok) == ("ready", len(HOSTS))
+
+
+# --- The same limits ---
+
+
+async def test_a_host_has_its_slots_once_whoever_leads_to_it(site: Site) -> None:
+    async def slow(x: Exchange) -> None:
+        await asyncio.sleep(0.01)
+        await x.reply(200)
+
+    site.on("/slow", slow)
+    urls = [site.url(redirect_path(site.url(f"/slow?{number}")), host=HOSTS[number % 20]) for number in range(200)]
+    urls += [site.url(f"/slow?direct{number}") for number in range(100)]
+    results = await probe_all(urls, workers=2, per_host=3, concurrency=100, method="GET")
+    assert [result.outcome for result in results] == ["ok"] * 300
+    assert site.peak_of("127.0.0.1") == 3
+
+
+async def test_they_have_no_more_slots_together_than_one_alone(site: Site) -> None:
+    async def slow(x: Exchange) -> None:
+        await asyncio.sleep(0.01)
+        await x.reply(200)
+
+    site.on("/slow", slow)
+    urls = [site.url(f"/slow?{number}", host=HOSTS[number % 20]) for number in range(300)]
+    results = await probe_all(urls, workers=2, concurrency=10)
+    assert [result.outcome for result in results] == ["ok"] * 300
+    assert 5 < site.peak <= 10
+
+
+async def test_a_stuck_host_holds_up_no_other_of_the_same_process(site: Site) -> None:
+    """The fast ones all end while the stuck host answers nothing."""
+    hosts = [host for host in HOSTS if owner(host, 2) == owner("127.0.0.1", 2)]
+    stuck = [site.url(f"/hang?{number}") for number in range(10_000)]
+    fast = [site.url(f"/ok?{number}", host=host) for number in range(200) for host in hosts[1:]]
+    async with (
+        spread(per_host=8, concurrency=40, timeout=60) as (prober, _),
+        aclosing(prober.probe_many(targets([*stuck, *fast]))) as results,
+    ):
+        first = [await anext(results) for _ in fast]
+    assert {result.outcome for result in first} == {"ok"}
+
+
+async def test_what_is_stopped_asks_no_more(site: Site) -> None:
+    async with spread() as (prober, _):
+        results = prober.probe_many(targets([site.url(f"/hang?{number}", host=OF_FIRST) for number in range(100)]))
+        waiting = asyncio.ensure_future(anext(results))
+        await site.until(lambda: site.active == 8)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await results.aclose()
+        await site.until(lambda: site.active == 0)
+        before = len(site.requests)
+        assert len(await found(prober, [site.url("/ok", host=host) for host in HOSTS])) == 20
+        assert len(site.requests) == before + 20
+
+
+# --- Ends ---
+
+
+async def test_who_ends_is_replaced_and_what_it_had_is_probed_again(site: Site) -> None:
+    urls = [site.url(f"/delay/0.05?{number}", host=HOSTS[number % 20]) for number in range(400)]
+    async with spread(per_host=4) as (prober, crew):
+        killed: list[int] = []
+        results = []
+        async with aclosing(prober.probe_many(targets(urls))) as coming:
+            async for result in coming:
+                results.append(result)
+                if len(results) in (50, 150):
+                    killed.append(crew.pids[len(killed)])
+                    os.kill(killed[-1], signal.SIGKILL)
+        assert set(crew.pids).isdisjoint(killed)
+        await until_gone(killed)
+    assert sorted(result.seq for result in results) == list(range(400)), "each line once"
+    assert {result.outcome for result in results} == {"ok"}
+
+
+@contextmanager
+def descriptors(more: int) -> Iterator[None]:
+    """So many more files can be opened."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+    taken = [os.open(os.devnull, os.O_RDONLY)]  # those that were free below it
+    while taken[-1] <= before:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[-1] + 1 + more, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in taken:
+            os.close(descriptor)
+
+
+async def test_more_batches_than_a_process_takes_on_at_once_all_get_through() -> None:
+    async with spread(retries=0) as (prober, crew):
+        for pid in crew.pids:
+            os.kill(pid, signal.SIGSTOP)
+        batches = [asyncio.ensure_future(found(prober, ["http://127.0.0.1:1/"])) for _ in range(300)]
+        await asyncio.sleep(0.1)  # they all try
+        for pid in crew.pids:
+            os.kill(pid, signal.SIGCONT)
+        assert {verdict(result) for results in await asyncio.gather(*batches) for result in results} == {"tcp.refused"}
+
+
+async def test_batches_wait_for_descriptors() -> None:
+    async with spread(retries=0) as (prober, _):
+        with descriptors(20):
+            batches = [asyncio.ensure_future(found(prober, ["http://127.0.0.1:1/"])) for _ in range(100)]
+            results = await asyncio.gather(*batches)
+    assert {verdict(result) for [result] in results} == {"tcp.refused"}
+
+
+async def test_who_cannot_be_replaced_now_is_replaced_later(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More often than it may fail at first."""
+    monkeypatch.setattr("crawler.distributed.process_pool._AGAIN", 0.01)
+    async with spread() as (prober, crew):
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(sys, "executable", "/nowhere")
+            os.kill(crew.pids[0], signal.SIGKILL)
+            async with asyncio.timeout(20):
+                while caplog.text.count("cannot be started") < 4:  # noqa: ASYNC110 - nothing tells of a log line
+                    await asyncio.sleep(0.02)
+        results = await found(prober, [site.url("/ok", host=host) for host in HOSTS])
+    assert {result.outcome for result in results} == {"ok"}
+
+
+async def test_a_target_that_ends_three_is_marked_and_no_other(site: Site) -> None:
+    async with spread(per_host=4, retries=0) as (prober, crew):
+
+        async def kill(x: Exchange) -> None:
+            for pid in crew.pids:
+                os.kill(pid, signal.SIGKILL)
+            await asyncio.Event().wait()
+
+        site.on("/kill", kill)
+        ordinary = [site.url(f"/delay/0.05?{number}", host=HOSTS[number % 20]) for number in range(100)]
+        results = await found(prober, [*ordinary[:50], site.url("/kill"), *ordinary[50:]])
+    marked = results.pop(50)
+    assert (verdict(marked), marked.outcome) == ("unknown", "failed")
+    assert marked.error is not None and marked.error.message == "3 processes that probed it have ended"
+    assert [result.outcome for result in results] == ["ok"] * 100
+    assert Counter(request.path for request in site.requests)["/kill"] == 3
+
+
+async def test_what_ends_them_is_probed_while_nothing_else_is_probed_apart(site: Site) -> None:
+    """Else another caller's target, which was under way each time, would be taken for it."""
+    async with spread(per_host=4, retries=0) as (prober, crew):
+
+        async def kill(x: Exchange) -> None:
+            await asyncio.sleep(0.1)
+            for pid in crew.pids:
+                os.kill(pid, signal.SIGKILL)
+            await asyncio.Event().wait()
+
+        site.on("/kill", kill)
+        slow = [site.url(f"/delay/0.3?{number}", host=HOSTS[number]) for number in range(10)]
+        [marked], others = await asyncio.gather(found(prober, [site.url("/kill")]), found(prober, slow))
+    assert verdict(marked) == "unknown"
+    assert [result.outcome for result in others] == ["ok"] * 10
+
+
+class Unlucky(Crew):
+    """Whose child that is alone is met, three times, at the moment in which it ends."""
+
+    missed = 0
+
+    async def connect(self, index: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if index != ALONE or self.missed == 3:
+            return await super().connect(index)
+        self.missed += 1
+        near, far = socket.socketpair()
+        far.close()
+        return await asyncio.open_unix_connection(sock=near)
+
+
+async def test_an_end_before_it_was_asked_is_not_the_targets(site: Site) -> None:
+    chosen = Options(guard="any", retries=0)
+    async with open_http_prober(chosen) as here, Unlucky(chosen, 2) as crew:
+
+        async def kill_twice(x: Exchange) -> None:
+            if len(site.requests) <= 2:
+                for pid in crew.pids:
+                    os.kill(pid, signal.SIGKILL)
+                await asyncio.Event().wait()
+            await x.reply()
+
+        site.on("/twice", kill_twice)
+        [result] = await found(SpreadProber(here, crew), [site.url("/twice")])
+        assert (verdict(result), crew.missed) == (200, 3)
+
+
+async def test_who_stands_still_holds_up_no_end(site: Site) -> None:
+    async with (
+        spread() as (prober, crew),
+        aclosing(prober.probe_many(targets([site.url("/hang"), site.url("/ok")]))) as results,
+    ):
+        assert verdict(await anext(results)) == 200
+        pids = crew.pids
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(20):
+                await prober.drain(0)
+                assert [result async for result in results] == []
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
+
+async def test_who_cannot_start_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / ("long" * 30)  # no name of a socket is as long
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    with pytest.raises(ChildError, match="do not start"):
+        await probe_all(["http://127.0.0.1/"], workers=2)
+    assert "path too long" in capfd.readouterr().err
+    assert not list(folder.iterdir())
+
+
+async def test_who_does_not_listen_in_time_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crawler.distributed.process_pool._START", 0.01)
+    with pytest.raises(ChildError, match="do not start"):
+        await probe_all(["http://127.0.0.1/"], workers=2)
+    assert not children(os.getpid())
+
+
+async def test_there_may_be_more_options_than_a_pipe_holds(site: Site) -> None:
+    names = [f"www{number}.example:80:127.0.0.1" for number in range(10_000)]
+    [result] = await probe_all([site.url("/ok")], workers=2, resolve=names)
+    assert result.outcome == "ok"
+
+
+async def test_a_command_that_cannot_start_them_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "crawler", "probe", "--workers", "2", "http://127.0.0.1/",
+        stderr=asyncio.subprocess.PIPE, env={**os.environ, "TMPDIR": str(folder)},
+    )  # fmt: skip
+    _, said = await process.communicate()
+    assert process.returncode == 2
+    assert said.decode().splitlines()[-1] == "crawler: the processes that probe do not start; see what they wrote"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+async def test_none_is_left_behind(number: signal.Signals, site: Site, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "crawler", "probe", "--workers", "2", "--guard", "any"]
+    process = await asyncio.create_subprocess_exec(
+        *command, site.url("/hang", host=OF_FIRST), site.url("/hang", host=OF_SECOND),
+        stdout=asyncio.subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    await site.until(lambda: site.active == 2)
+    pids = children(process.pid)
+    assert len(pids) == 2
+    process.send_signal(number)
+    await process.communicate()
+    await until_gone(pids)
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_signals_are_for_the_one_that_started_them(number: signal.Signals, site: Site) -> None:
+    """A terminal and systemd send them to each process."""
+    async with spread() as (prober, crew):
+        before = crew.pids
+        for pid in before:
+            os.kill(pid, number)
+        assert verdict((await found(prober, [site.url("/ok")]))[0]) == 200
+        assert crew.pids == before
+
+
+# --- How many ---
+
+
+async def test_so_many_are_started_as_are_asked_for() -> None:
+    others = len(children(os.getpid()))  # what the tests use serves on
+    async with open_prober(Options(workers=3)):
+        assert len(children(os.getpid())) - others == 3
+    async with open_prober(Options(workers=1)):
+        assert len(children(os.getpid())) == others
+    cores = len(os.sched_getaffinity(0))
+    async with open_prober(Options(workers="auto")):
+        assert len(children(os.getpid())) - others == (cores if cores > 1 else 0)
+
+
+def test_hosts_are_shared_out_evenly() -> None:
+    counts = Counter(owner(f"www{number}.example", 8) for number in range(8000))
+    assert min(counts.values()) > 850
+    assert max(counts.values()) < 1150

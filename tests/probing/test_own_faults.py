@@ -1,0 +1,389 @@
+"""What this machine lacks is never said of a target: descriptors, ports, memory."""
+
+import asyncio
+import errno
+import functools
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from crawler.core.models import Answer, ProbeError, Timings
+from crawler.core.options import Options
+from crawler.core.urls import Target
+from crawler.probing.probe import Probe
+from crawler.probing.prober import HttpProber
+from crawler.probing.scheduler import Throttle
+from crawler.probing.work_queue import Lane
+from crawler.transport.error_mapping import explain
+from tests.support.dns_server import Names
+from tests.support.probing import probe_one, verdict
+from tests.support.site import Site
+
+OWN_FAULTS = [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM, errno.ENETDOWN]
+
+
+async def run(command: list[str], urls: list[str]) -> tuple[int, list[Any], str]:
+    """Probe URLs in a process of its own: exit code, results, standard error."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CRAWLER_")}
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean
+    )
+    try:
+        out, err = await process.communicate("\n".join(urls).encode())
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return process.returncode, [json.loads(line) for line in out.splitlines()], err.decode()
+
+
+def limited(files: str, *command: str) -> list[str]:
+    """A command with `ulimit` on its open files."""
+    return ["sh", "-c", f'ulimit {files}; exec "$@"', "sh", sys.executable, *command]
+
+
+def hosts(site: Site, count: int) -> list[str]:
+    """Names of as many hosts as there shall be, all of them this site."""
+    return [f"127.0.{number // 250}.{1 + number % 250}" for number in range(count)]
+
+
+# --- Descriptors ---
+
+PROBE = ["-m", "crawler", "probe", "--file", "-", "--format", "ndjson", "--concurrency", "500"]
+
+
+@pytest.mark.parametrize("number", [pytest.param(1, id="one host"), pytest.param(500, id="500 hosts")])
+async def test_with_64_descriptors_500_at_once_are_all_right(number: int, site: Site) -> None:
+    places = hosts(site, number)
+    urls = [site.url(f"/delay/0.01/{n}", host=places[n % number]) for n in range(500)]
+    async with asyncio.timeout(6):
+        code, results, err = await run(limited("-n 64", *PROBE, "--per-host", "500"), urls)
+    assert sorted(result["url"] for result in results) == sorted(urls)
+    assert {(result["status"], result["outcome"], result["attempts"]) for result in results} == {(200, "ok", 1)}
+    assert (code, err) == (0, "")
+    assert 8 <= site.peak <= 64
+
+
+async def test_with_too_few_descriptors_for_anything_what_is_said_is_not_of_the_target(site: Site) -> None:
+    code, results, _ = await run(limited("-n 64", "-c", STARVED, site.url("/ok")), [])
+    assert code == 0
+    [result] = results
+    assert (result["outcome"], result["errors"]) == ("failed", {"http": "LOCAL_ERROR"})
+    assert (result["error"]["type"], result["attempts"]) == ("local.descriptors", 1)
+    assert site.requests == []
+
+
+STARVED = """
+import asyncio, os, sys, msgspec, crawler, crawler.probing.probe
+crawler.probing.probe._backoff = lambda times: 0.01
+
+async def main():
+    async with crawler.open_prober(crawler.Options(retries=0)) as prober:
+        held = []
+        try:
+            while True:
+                held.append(os.dup(0))
+        except OSError:
+            pass
+        result = await prober.probe(crawler.Target.of(0, sys.argv[1]))
+        os.close(held.pop())
+        print(msgspec.json.encode(result).decode())
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted", "slots", "soft"),
+    [
+        ("-n 64", 500, 16, 64),
+        ("-n 20", 500, 1, 20),
+        ("-Sn 100", 100, 100, 232),
+        ("-Sn 300", 100, 100, 300),
+        ("-n 200", 100, 84, 200),
+    ],
+)
+def test_slots_are_as_many_as_descriptors_allow_and_the_soft_limit_is_raised(
+    files: str, wanted: int, slots: int, soft: int
+) -> None:
+    ask = f"""
+import resource
+from crawler.runtime.rlimits import within_descriptors
+print(within_descriptors({wanted}), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+    done = subprocess.run(limited(files, "-c", ask), capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(slots), str(soft)]
+
+
+# --- Ports ---
+
+
+@functools.cache
+def can_unshare() -> bool:
+    """Whether this machine lets us have a network of our own, with as few ports as we like."""
+    try:
+        return subprocess.run(["unshare", "-rn", "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+async def in_a_network_of_its_own(program: str) -> tuple[int, list[Any], str]:
+    """Run a Python program where there is only loopback."""
+    script = 'ip link set lo up && exec "$@"'
+    return await run(["unshare", "-rn", "sh", "-c", script, "sh", sys.executable, "-c", program], [])
+
+
+FEW_PORTS = """
+import asyncio, collections, sys, uvloop
+from tests.support.probing import probe_all, verdict
+from tests.support.site import Site
+
+async def main():
+    async with Site() as site:
+        with open("/proc/sys/net/ipv4/ip_local_port_range", "w") as file:
+            file.write("20000 20009")
+        urls = [site.url(f"/delay/0.05/{number}") for number in range(100)]
+        results = await probe_all(urls, concurrency=50, per_host=50, retries=0)
+        assert {(verdict(result), result.attempts) for result in results} == {(200, 1)}, results
+        faults = sum(hop.error == "local.ports" for result in results for hop in result.hops)
+        assert faults > 0, "there were enough ports"
+        assert site.peak <= 10
+        print('"as it should be"')
+
+uvloop.run(main())
+"""
+
+
+@pytest.mark.skipif(not can_unshare(), reason="needs `unshare --net`")
+async def test_with_ten_ports_fifty_at_once_are_all_right() -> None:
+    assert await in_a_network_of_its_own(FEW_PORTS) == (0, ["as it should be"], "")
+
+
+# --- The network ---
+
+
+async def test_a_dns_server_that_cannot_be_reached_is_waited_for(site: Site) -> None:
+    async with Names() as names:
+        port = names.port
+    probing = asyncio.ensure_future(probe_one(site.url("/ok", host="a.test"), retries=0, dns=[f"127.0.0.1:{port}"]))
+    await asyncio.sleep(0.5)  # as long as the first wait is: it has tried and failed
+    async with Names(port=port) as names:
+        names.a("a.test", "127.0.0.1")
+        result = await probing
+    assert (verdict(result), result.attempts) == (200, 1)
+    assert {hop.error for hop in result.hops[:-1]} == {"dns.unreachable"}
+
+
+async def test_a_dns_server_that_is_not_there_is_no_fault_of_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crawler.probing.probe._backoff", lambda _: 0.01)
+    result = await probe_one("http://any.test/", dns=["127.0.0.1:9"])
+    assert (verdict(result), result.errors) == ("dns.unreachable", {"http": "LOCAL_ERROR"})
+    assert (result.attempts, len(result.hops)) == (1, 7)
+
+
+# A network of its own, that leads nowhere until somebody gives it the address.
+NO_NETWORK = """
+import asyncio, subprocess, sys, uvloop, crawler.probing.probe
+from tests.support.probing import probe_all, verdict
+from tests.support.site import Site
+
+async def main():
+    async with Site(host="0.0.0.0") as site:
+        urls = [site.url(f"/ok?{number}", host="192.0.2.1") for number in range(20)]
+        probing = asyncio.ensure_future(probe_all(urls, retries=0))
+        await asyncio.sleep(0.5)
+        subprocess.run(["ip", "address", "add", "192.0.2.1/32", "dev", "lo"], check=True)
+        results = await probing
+    assert {(verdict(result), result.attempts) for result in results} == {(200, 1)}, results
+    assert all(result.hops[0].error == "local.network" for result in results), results
+    crawler.probing.probe._backoff = lambda _: 0.01
+    [result] = await probe_all(["http://192.0.2.2/"])
+    assert (verdict(result), result.errors) == ("local.network", {"http": "LOCAL_ERROR"}), result
+    print('"as it should be"')
+
+uvloop.run(main())
+"""
+
+
+@pytest.mark.skipif(not can_unshare(), reason="needs `unshare --net`")
+async def test_a_network_that_is_down_is_waited_for() -> None:
+    assert await in_a_network_of_its_own(NO_NETWORK) == (0, ["as it should be"], "")
+
+
+# --- Any of them, told by the kernel to a probe ---
+
+
+@pytest.mark.parametrize("number", OWN_FAULTS, ids=errno.errorcode.__getitem__)
+def test_a_fault_of_this_machine_is_called_so(number: int) -> None:
+    problem = explain(OSError(number, os.strerror(number)), "connect")
+    assert (problem.group, problem.transient) == ("LOCAL_ERROR", True)
+
+
+def fault(number: int = errno.EADDRNOTAVAIL) -> Answer:
+    return Answer(Timings(), error=explain(OSError(number, os.strerror(number)), "connect"))
+
+
+class Hands:
+    """A clock that is turned by hand."""
+
+    time = 1000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+def a_probe(clock: Hands, **options: Any) -> Probe:
+    return Probe(Target.of(0, "http://a.test/"), Options(**options), clock)
+
+
+def test_a_fault_that_passes_costs_no_attempt_and_no_time() -> None:
+    clock = Hands()
+    probe = a_probe(clock, timeout=10, retries=0)
+    for _ in range(4):
+        probe.take(fault(), 9.0)
+        assert not probe.done
+        assert not probe.last_look
+        assert probe.not_before > clock.time
+        assert (probe.attempts, probe.method, probe.patience) == (1, "HEAD", 5.0)
+        clock.time = probe.not_before
+    probe.take(Answer(Timings(), status=200), 1.0)
+    assert (probe.result.outcome, probe.result.attempts, probe.result.method) == ("ok", 1, "HEAD")
+
+
+def test_a_fault_that_stays_is_reported_after_longer_and_longer_waits() -> None:
+    clock = Hands()
+    probe, waits = a_probe(clock, retries=0), []
+    probe.take(fault(), 0.0)
+    while not probe.done:
+        waits.append(probe.not_before - clock.time)
+        clock.time = probe.not_before
+        probe.take(fault(), 0.0)
+    assert len(waits) == 6
+    assert all(min(0.25 * 2**n, 30) <= wait <= 0.5 * 2**n for n, wait in enumerate(waits))
+    assert (probe.result.outcome, probe.result.attempts) == ("failed", 1)
+    assert probe.result.errors == {"http": "LOCAL_ERROR"}
+    assert probe.result.error is not None
+    assert probe.result.error.type == "local.ports"
+
+
+def test_a_fault_that_stays_costs_no_attempt_whatever_retries_there_are() -> None:
+    probe = a_probe(Hands(), retries=5)
+    while not probe.done:
+        probe.take(fault(), 0.0)
+    assert (probe.result.attempts, len(probe.result.hops)) == (1, 7)
+
+
+# --- Slots ---
+
+
+class Piece:
+    """Work that is done at once."""
+
+    host: str = "host"
+    not_before: float = 0.0
+    last_look: bool = False
+
+
+async def let_pass(throttle: Throttle, count: int) -> None:
+    """As many good answers, one after the other."""
+
+    async def turn(piece: Piece) -> bool:
+        throttle.answered(piece.host, 0.001)
+        return True
+
+    async with Lane(throttle, turn) as lane:
+        for _ in range(count):
+            lane.put(Piece())
+        lane.seal()
+        assert len([piece async for piece in lane]) == count
+
+
+async def peak(throttle: Throttle, count: int = 200) -> int:
+    """The most pieces that ran at once, of so many that each wait for the loop to have nothing better to do."""
+    running = most = 0
+
+    async def turn(_: Piece) -> bool:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        for _round in range(5):
+            await asyncio.sleep(0)
+        running -= 1
+        return True
+
+    async with Lane(throttle, turn) as lane:
+        for _ in range(count):
+            lane.put(Piece())
+        lane.seal()
+        async for _ in lane:
+            pass
+    return most
+
+
+async def shortage(throttle: Throttle, count: int, fails: int) -> None:
+    """So many pieces of work at once, of which the first few fail for want of something."""
+
+    async def turn(_: Piece) -> bool:
+        nonlocal fails
+        await asyncio.sleep(0)
+        if fails:
+            fails -= 1
+            throttle.shrink()
+        return True
+
+    async with Lane(throttle, turn) as lane:
+        for _ in range(count):
+            lane.put(Piece())
+        lane.seal()
+        assert len([piece async for piece in lane]) == count
+
+
+async def test_slots_shrink_to_what_this_machine_can_bear_and_grow_back_with_answers() -> None:
+    throttle = Throttle(concurrency=64, per_host=1000)
+    assert await peak(throttle) == 64
+    await shortage(throttle, 64, fails=24)
+    assert throttle._limit == 40, "no turn that brings no answer is a reason to grow"
+    assert await peak(throttle) == 40
+    await let_pass(throttle, 50)
+    assert 40.9 < throttle._limit < 41.1
+    await let_pass(throttle, 50 * 64)
+    assert throttle._limit == 64
+    assert await peak(throttle) == 64
+
+
+async def test_there_is_always_one_slot_left() -> None:
+    throttle = Throttle(concurrency=8, per_host=8)
+    await shortage(throttle, 50, fails=50)
+    assert throttle._limit == 1
+    assert await peak(throttle) == 1
+
+
+async def test_a_prober_in_trouble_goes_on_until_all_is_done() -> None:
+    """Its transport has four connections and not one more."""
+    transport = FourAtOnce()
+    throttle = Throttle(concurrency=32, per_host=32)
+    prober = HttpProber(Options(retries=0), lambda _: transport, throttle)
+    results = [r async for r in prober.probe_many(Target.of(n, f"http://h{n}.test/") for n in range(400))]
+    assert {(result.outcome, result.attempts) for result in results} == {("ok", 1)}
+    assert 28 <= transport.refused < 200, "it does not run against the wall again and again"
+
+
+class FourAtOnce:
+    active = refused = 0
+
+    async def hop(self, *_: Any, **__: Any) -> Answer:
+        if self.active == 4:
+            self.refused += 1
+            return Answer(Timings(), error=ProbeError.of("local.descriptors", "too many"))
+        self.active += 1
+        await asyncio.sleep(0.01)
+        self.active -= 1
+        return Answer(Timings(), status=200)
+
+    async def close(self) -> None:
+        pass

@@ -1,0 +1,335 @@
+"""What the hosts notice of us: how many requests at once, how often, and for how long after they asked for fewer."""
+
+import asyncio
+import socket
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from itertools import pairwise
+
+import pytest
+
+import crawler
+from crawler import ProbeResult
+from crawler.probing.adaptive_limit import Pace
+from crawler.probing.scheduler import Throttle
+from tests.support.dns_server import Names
+from tests.support.exchange import Exchange
+from tests.support.probing import asking, probe_all, probe_one, verdict
+from tests.support.site import Site
+
+ONE, OTHER = "127.0.0.2", "127.0.0.3"
+
+
+class Page:
+    """Answers after a moment; a host in `trouble` refuses for so many seconds. It notes of each host when each request
+    came, and the crowd: how many it served by then."""
+
+    def __init__(self, site: Site, trouble: dict[str, float] | None = None, status: int = 429) -> None:
+        self.crowd: dict[str, list[int]] = defaultdict(list)
+        self.times: dict[str, list[float]] = defaultdict(list)
+        self._active: dict[str, int] = defaultdict(int)
+        self._trouble = trouble or {}
+        self._status = status
+        self._site = site
+        site.on("/page", self._answer)
+
+    def urls(self, host: str, count: int) -> list[str]:
+        return [self._site.url(f"/page?{number}", host=host) for number in range(count)]
+
+    async def _answer(self, x: Exchange) -> None:
+        host = x.request.host.partition(":")[0]
+        self._active[host] += 1
+        self.crowd[host].append(self._active[host])
+        self.times[host].append(now())
+        try:
+            is_refused = now() < self.times[host][0] + self._trouble.get(host, 0.0)
+            await asyncio.sleep(0.04)
+        finally:
+            self._active[host] -= 1
+        await x.reply(self._status if is_refused else 200)
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the waits before retries."""
+    monkeypatch.setattr("crawler.probing.probe._backoff", lambda times: 0.05 * 2.0 ** (times - 1))
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def gaps(times: list[float]) -> list[float]:
+    return [later - earlier for earlier, later in pairwise(times)]
+
+
+def sent(site: Site, path: str) -> list[str]:
+    return [request.method for request in site.requests if request.path == path]
+
+
+# --- A host in trouble ---
+
+
+async def test_a_host_that_has_too_many_requests_gets_fewer_and_then_more_again(site: Site) -> None:
+    page = Page(site, {ONE: 1.2}, status=429)
+    results = await probe_all(page.urls(ONE, 220), retries=0, method="GET", per_host=8)
+    refused = [verdict(result) for result in results].count(429)
+    assert max(page.crowd[ONE][:8]) == 8
+    assert max(page.crowd[ONE][refused : refused + 5]) <= 2, "after three halvings"
+    assert max(page.crowd[ONE][-8:]) >= 7, "after a hundred good answers"
+    assert max(page.crowd[ONE]) == 8
+
+
+async def test_other_hosts_do_not_notice(site: Site) -> None:
+    page = Page(site, {ONE: 60.0}, status=503)
+    await probe_all([*page.urls(ONE, 100), *page.urls(OTHER, 120)], retries=0, method="GET", per_host=8)
+    assert max(page.crowd[ONE][-8:]) <= 4, "after half a second"
+    assert page.crowd[OTHER].count(8) >= 12, "of fifteen rounds of eight"
+    assert page.times[OTHER][-1] < page.times[ONE][-1]
+
+
+def test_what_was_refused_together_counts_once() -> None:
+    pace = Pace(16)
+    for _ in range(16):
+        pace.refused(0.0, now=10.0)
+    assert pace.limit == 8
+    pace.refused(0.0, now=11.0)
+    assert pace.limit == 4
+    for second in range(100):
+        pace.refused(0.0, now=12.0 + second)
+    assert pace.limit == 1
+
+
+def test_a_host_that_answers_slower_and_slower_gets_fewer() -> None:
+    pace = Pace(8)
+    for second in range(10):
+        pace.answered(0.1, now=float(second))
+    assert pace.limit == 8
+    for second in range(10, 20):
+        pace.answered(2.0, now=float(second))
+    assert pace.limit < 8
+
+
+def test_a_host_that_is_slow_from_the_start_is_in_no_trouble() -> None:
+    pace = Pace(8)
+    for second in range(100):
+        pace.answered(5.0 + second % 2, now=float(second))
+    assert pace.limit == 8
+
+
+def test_an_interval_that_the_host_asked_for_is_not_forgotten_with_its_last_request() -> None:
+    pace = Pace(8)
+    pace.keep_apart(0.5)
+    pace.start(now=1.0)
+    assert pace.is_hurt(now=100.0)
+
+
+def test_a_host_that_asked_for_no_interval_is_forgotten() -> None:
+    pace = Pace(8)
+    pace.keep_apart(0.0)
+    assert not pace.is_hurt(now=100.0)
+
+
+@pytest.mark.parametrize(
+    ("path", "seconds"), [("/retry-after/1?status=429", 1.0), ("/retry-after-date/0.6?status=503", 0.6)]
+)
+async def test_retry_after_holds_back_all_of_its_host_and_nothing_of_another(
+    path: str, seconds: float, site: Site
+) -> None:
+    page, started = Page(site), now()
+    results = await probe_all(
+        [site.url(path, host=ONE), *page.urls(ONE, 8), *page.urls(OTHER, 8)], per_host=1, method="GET"
+    )
+    assert {verdict(result) for result in results} == {200}
+    assert min(page.times[ONE]) >= started + seconds
+    assert max(page.times[OTHER]) < min(page.times[ONE])
+
+
+async def test_a_refused_head_waits_as_long_as_a_refused_get(site: Site) -> None:
+    page, started = Page(site), now()
+    await probe_all([site.url("/retry-after/1", host=ONE), *page.urls(ONE, 5)], per_host=1)
+    assert min(page.times[ONE]) >= started + 1
+
+
+async def test_retry_after_holds_back_what_is_under_way_at_its_host(site: Site) -> None:
+    """One page says Retry-After; the other was asked with HEAD by then, and its GET would be one more request."""
+    refused = asyncio.Event()
+    gets: list[float] = []
+
+    async def refuse(x: Exchange) -> None:
+        await x.reply(429, [("Retry-After", "1")])
+        refused.set()
+
+    async def no_head(x: Exchange) -> None:
+        if x.request.method == "HEAD":
+            await refused.wait()
+            await asyncio.sleep(0.05)
+            await x.reply(405)
+        else:
+            gets.append(now())
+            await x.reply()
+
+    site.on("/refuse", refuse)
+    site.on("/no-head", no_head)
+    started = now()
+    await probe_all([site.url("/refuse"), site.url("/no-head")], retries=0)
+    assert min(gets) >= started + 1
+
+
+async def test_a_retry_after_stands_when_a_hold_for_another_reason_ends() -> None:
+    throttle = Throttle(concurrency=8, per_host=8)
+    throttle.host("host")
+    throttle.hold("host", 60)
+    throttle.refused("host", 30)
+    throttle.let_go("host")
+    assert throttle.is_held("host")
+    throttle.host("other")
+    throttle.hold("other", 60)
+    assert throttle.is_held("other")
+    throttle.let_go("other")
+    assert not throttle.is_held("other")
+
+
+# --- How often, and how many ---
+
+
+async def test_an_interval_parts_the_urls_of_a_host(site: Site) -> None:
+    page = Page(site)
+    await probe_all([*page.urls(ONE, 5), *page.urls(OTHER, 5)], interval=0.1)
+    for host in (ONE, OTHER):
+        assert min(gaps(page.times[host])) >= 0.09
+    assert page.times[OTHER][0] < page.times[ONE][1], "hosts do not wait for each other"
+
+
+async def test_an_interval_parts_the_requests_of_one_url_too(site: Site) -> None:
+    """A redirect within the host and the GET after a HEAD are requests to it as any other."""
+    started = now()
+    await probe_all([site.url("/redirect/3"), site.url("/head/405")], interval=0.2)
+    assert len(site.requests) == 6
+    assert now() - started >= 5 * 0.2
+
+
+async def test_an_interval_holds_for_later_batches_of_the_same_prober(site: Site) -> None:
+    page = Page(site)
+    options = crawler.Options(interval=0.2)
+    async with crawler.open_prober(options) as prober:
+        for seq, url in enumerate(page.urls(ONE, 3)):
+            await prober.probe(crawler.Target.of(seq, url))
+    assert min(gaps(page.times[ONE])) >= 0.19
+
+
+async def test_two_names_of_one_address_are_two_hosts(site: Site, names: Names) -> None:
+    page = Page(site)
+    for name in ("one.test", "two.test"):
+        names.a(name, "127.0.0.1")
+    await probe_all([*page.urls("one.test", 20), *page.urls("two.test", 20)], per_host=2, **asking(names))
+    assert (max(page.crowd["one.test"]), max(page.crowd["two.test"])) == (2, 2)
+
+
+# --- The second look ---
+
+
+@pytest.mark.usefixtures("short_waits")
+@pytest.mark.parametrize(("retries", "is_last"), [(1, True), (2, False)])
+async def test_a_last_attempt_comes_after_all_other_targets(retries: int, is_last: bool, site: Site) -> None:
+    """The others take ten times as long as the wait before a retry, so it is not the wait that makes it last."""
+    flaky = ["/flaky/2/ok?1", "/flaky/2/ok?2"]
+    others = [site.url(f"/delay/0.05/{number}", host=OTHER) for number in range(40)]
+    results = await probe_all([*(site.url(path, host=ONE) for path in flaky), *others], per_host=4, retries=retries)
+    assert {verdict(result) for result in results} == {200}
+    assert [result.attempts for result in results[:2]] == [2, 2]
+    order = [request.path for request in site.requests]
+    assert (set(order[-2:]) == set(flaky)) is is_last
+
+
+async def test_a_last_attempt_waits_no_longer_than_its_bound_for_an_input_that_stays_open(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crawler.probing.work_queue._LATER_SECONDS", 0.7)
+    result_seen = asyncio.Event()
+
+    async def lines() -> AsyncIterator[str]:
+        yield site.url("/flaky/2/ok")
+        await result_seen.wait()
+
+    started = now()
+    async with asyncio.timeout(5):
+        async for result in crawler.probe(lines()):
+            assert (verdict(result), result.attempts) == (200, 2)
+            result_seen.set()
+    assert now() - started >= 0.7
+
+
+async def test_a_lone_target_gets_its_last_attempt_at_once(site: Site) -> None:
+    started = now()
+    assert verdict(await probe_one(site.url("/flaky/2/ok"))) == 200
+    assert now() - started < 2
+
+
+# --- The retry budget ---
+
+
+async def dead_urls(count: int) -> list[str]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    return [f"http://127.0.{number // 250}.{1 + number % 250}:{port}/" for number in range(count)]
+
+
+def retries(results: list[ProbeResult]) -> int:
+    return sum(result.attempts - 1 for result in results)
+
+
+@pytest.mark.usefixtures("short_waits")
+async def test_without_a_budget_a_dead_batch_makes_a_hundred_retries_in_all() -> None:
+    results = await probe_all(await dead_urls(1000), retry_budget=0, retries=5)
+    assert {verdict(result) for result in results} == {"tcp.refused"}
+    assert retries(results) == 100
+
+
+@pytest.mark.usefixtures("short_waits")
+async def test_with_a_budget_each_url_that_is_done_buys_its_share_of_a_retry() -> None:
+    results = await probe_all(await dead_urls(1000), retry_budget=0.1, retries=1)
+    assert 100 < retries(results) <= 200
+
+
+@pytest.mark.usefixtures("short_waits")
+async def test_a_small_batch_has_all_its_retries() -> None:
+    results = await probe_all(await dead_urls(50), retry_budget=0, retries=2)
+    assert retries(results) == 100
+
+
+# --- The habit of HEAD ---
+
+
+async def test_a_host_that_keeps_failing_head_and_passing_get_is_asked_with_get(site: Site) -> None:
+    urls = [site.url(f"/head/405?{number}", host=ONE) for number in range(6)]
+    results = await probe_all([*urls, site.url("/ok", host=OTHER)], per_host=1)
+    assert [sent(site, f"/head/405?{number}") for number in range(6)] == [["HEAD", "GET"]] * 3 + [["GET"]] * 3
+    assert sent(site, "/ok") == ["HEAD"], "another host's habit is its own"
+    assert [result.method for result in results] == ["GET"] * 6 + ["HEAD"]
+
+
+async def test_a_head_that_passes_proves_the_contrary(site: Site) -> None:
+    paths = ["/head/405?1", "/head/405?2", "/ok", "/head/405?3", "/head/405?4", "/head/405?5", "/ok?last"]
+    results = await probe_all([site.url(path) for path in paths], per_host=1, concurrency=1)
+    assert [sent(site, path) for path in paths] == [
+        *[["HEAD", "GET"]] * 2,
+        ["HEAD"],
+        *[["HEAD", "GET"]] * 3,
+        ["GET"],
+    ]
+    assert {verdict(result) for result in results} == {200}
+
+
+async def test_a_host_where_get_fails_too_is_still_asked_with_head(site: Site) -> None:
+    paths = [f"/status/404?{number}" for number in range(6)]
+    results = await probe_all([site.url(path) for path in paths], per_host=1)
+    assert [sent(site, path) for path in paths] == [["HEAD", "GET"]] * 6
+    assert {(verdict(result), result.method) for result in results} == {(404, "GET")}
+
+
+async def test_a_habit_outlives_its_batch(site: Site) -> None:
+    async with crawler.open_prober(crawler.Options(per_host=1)) as prober:
+        for seq in range(5):
+            await prober.probe(crawler.Target.of(seq, site.url(f"/head/405?{seq}")))
+    assert [request.method for request in site.requests] == ["HEAD", "GET"] * 3 + ["GET", "GET"]

@@ -1,0 +1,390 @@
+"""Batches of one prober, each with the options that it chose."""
+
+import asyncio
+import ssl
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import crawler
+from crawler import Options, ProbeResult, Target
+from crawler.core.models import Answer
+from crawler.core.urls import Url
+from crawler.probing.prober import HttpProber, Prober
+from tests.support.certs import Authority
+from tests.support.dns_server import Names
+from tests.support.exchange import Exchange
+from tests.support.probing import asking, probe_one, verdict
+from tests.support.site import Site
+
+TRANSPORTS = pytest.mark.parametrize("transport", ["socket", "aiohttp"])
+
+
+async def batch(prober: Prober, urls: Iterable[str], **choices: Any) -> list[ProbeResult]:
+    """The results of a batch with its own options, in the order of its lines."""
+    assert isinstance(prober, HttpProber)
+    targets = [Target.of(seq, url) for seq, url in enumerate(urls)]
+    found = [result async for result in prober.probe_many(targets, prober.options.chosen(choices))]
+    return sorted(found, key=lambda result: result.seq)
+
+
+async def one(prober: Prober, url: str, **choices: Any) -> ProbeResult:
+    [result] = await batch(prober, [url], **choices)
+    return result
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+# --- Statuses that count as ok ---
+
+
+@pytest.mark.parametrize(
+    ("path", "accept", "outcome", "asked"),
+    [
+        ("/ok", "200", "ok", ["HEAD"]),
+        ("/ok", "404", "http_error", ["HEAD", "GET"]),
+        ("/status/404", "404", "ok", ["HEAD"]),
+        ("/status/404", "400-499", "ok", ["HEAD"]),
+        ("/status/503", "500-599", "ok", ["HEAD"]),
+        ("/status/204", "200", "http_error", ["HEAD", "GET"]),
+        ("/no-location", "200-299", "http_error", ["HEAD", "GET"]),
+        ("/no-location", "302", "ok", ["HEAD"]),
+        ("/head/405", "200", "ok", ["HEAD", "GET"]),
+        ("/head/405", "405", "ok", ["HEAD"]),
+    ],
+)
+async def test_a_status_is_ok_if_it_was_accepted(
+    path: str, accept: str, outcome: str, asked: list[str], site: Site
+) -> None:
+    result = await probe_one(site.url(path), accept=[accept], retries=0)
+    assert (result.outcome, result.error) == (outcome, None)
+    assert result.errors == ({} if outcome == "ok" else {"http": result.status})
+    assert [request.method for request in site.requests] == asked
+
+
+async def test_an_answer_that_was_not_accepted_is_tried_again_only_if_it_may_pass(site: Site) -> None:
+    assert (await probe_one(site.url("/ok"), accept=["404"], retries=3)).attempts == 1
+    assert (await probe_one(site.url("/status/500"), accept=["200"], retries=1)).attempts == 2
+
+
+async def test_redirects_are_followed_and_the_last_answer_counts(site: Site) -> None:
+    result = await probe_one(site.url("/redirect/1"), accept=["302"])
+    assert (result.outcome, result.status, result.errors) == ("http_error", 200, {"http": 200})
+    away = site.redirect_to(site.url("/status/404"))
+    assert (await probe_one(away, accept=["404"])).outcome == "ok"
+
+
+async def test_who_follows_none_may_accept_a_redirect(site: Site) -> None:
+    result = await probe_one(site.url("/redirect/1"), accept=["302"], max_redirects=0)
+    assert (result.outcome, result.status, result.errors, len(result.hops)) == ("ok", 302, {}, 1)
+    refused = await probe_one(site.url("/redirect/1"), accept=["200"], max_redirects=0)
+    assert verdict(refused) == "http.response.redirect_loop"
+
+
+async def test_what_is_no_answer_is_not_accepted(site: Site) -> None:
+    result = await probe_one(site.url("/status/101"), accept=["100-999"], retries=0)
+    assert verdict(result) == "http.response.invalid"
+
+
+async def test_a_status_that_one_batch_does_not_accept_makes_no_habit_for_others(site: Site) -> None:
+    async with crawler.open_prober(Options()) as prober:
+        picky = await batch(prober, [site.url(f"/ok?{number}") for number in range(20)], accept=["404"])
+        assert {result.method for result in picky} == {"GET"}
+        assert (await one(prober, site.url("/ok"))).method == "HEAD"
+
+
+# --- One prober, batches of different minds ---
+
+
+async def test_each_batch_sends_its_own(site: Site) -> None:
+    async with crawler.open_prober(Options(user_agent="service/1", headers={"X-Of": "service"})) as prober:
+        await asyncio.gather(
+            batch(prober, [site.url(f"/ok?a{n}") for n in range(10)], user_agent="a/1", headers={"X-Of": "a"}),
+            batch(prober, [site.url(f"/ok?b{n}") for n in range(10)], method="GET", headers={}),
+            batch(prober, [site.url(f"/ok?c{n}") for n in range(10)]),
+        )
+    sent = {
+        (request.path[4], request.method, request.header("User-Agent"), request.header("X-Of"))
+        for request in site.requests
+    }
+    assert sent == {
+        ("a", "HEAD", "a/1", "a"),
+        ("b", "GET", "service/1", ""),
+        ("c", "HEAD", "service/1", "service"),
+    }
+
+
+@TRANSPORTS
+async def test_each_batch_has_its_own_patience_and_attempts(transport: str, site: Site) -> None:
+    async with crawler.open_prober(Options.of({"timeout": 60, "transport": transport})) as prober:
+        hasty = await one(prober, site.url("/hang"), timeout=1)
+        assert verdict(hasty) == "http.timed_out"
+        assert verdict(await one(prober, site.url("/redirect/2"), max_redirects=1)) == "http.response.redirect_loop"
+        failing = [await one(prober, site.url("/status/500"), retries=retries) for retries in range(2)]
+        assert [result.attempts for result in failing] == [1, 2]
+
+
+@TRANSPORTS
+async def test_each_batch_has_its_own_patience_with_a_connection(transport: str) -> None:
+    async with (
+        Site(on_accept="stall") as site,
+        crawler.open_prober(Options.of({"timeout": 60, "transport": transport, "connect_timeout": 30})) as prober,
+    ):
+        result = await one(prober, site.url("/").replace("http:", "https:"), connect_timeout=0.2, retries=0)
+        assert result.errors == {"http": "TIMEOUT"}
+        assert result.timings.total < 10_000
+
+
+@TRANSPORTS
+async def test_each_batch_reads_what_it_asked_for(transport: str, site: Site) -> None:
+    async with crawler.open_prober(Options.of({"transport": transport})) as prober:
+        url = site.url("/title/Hello")
+        titled = await one(prober, url, title=True)
+        matching = await one(prober, url, match="H.llo")
+        cut = await one(prober, url, match="H.llo", max_read=3)
+        plain = await one(prober, url)
+    assert [(result.title, result.matched) for result in (titled, matching, cut, plain)] == [
+        ("Hello", None),
+        (None, True),
+        (None, False),
+        (None, None),
+    ]
+
+
+async def test_a_slow_expression_holds_up_no_other_batch(site: Site) -> None:
+    """By Python's own expressions this would take longer than there is time."""
+    site.on("/aaa", b"HTTP/1.1 200 OK\r\nContent-Length: 100001\r\n\r\n" + b"a" * 100_000 + b"!")
+    async with crawler.open_prober(Options()) as prober:
+        results = await asyncio.gather(one(prober, site.url("/aaa"), match="(a+)+$"), one(prober, site.url("/ok")))
+    assert [(verdict(result), result.matched) for result in results] == [(200, False), (200, None)]
+
+
+async def test_what_is_the_services_stays_so_whatever_the_options_say(site: Site) -> None:
+    async with crawler.open_prober(Options(guard="public", per_host=2, timeout=5)) as prober:
+        loose = Options(guard="any", allow=("127.0.0.0/8",), proxy="http://127.0.0.1:1", transport="aiohttp")
+        assert verdict(await prober.probe(Target.of(0, site.url("/ok")), loose)) == "address.blocked"
+    assert site.requests == []
+    async with crawler.open_prober(Options(max_read=3)) as prober:
+        greedy = Options(max_read=2**20, match="H.llo")
+        assert (await prober.probe(Target.of(0, site.url("/title/Hello")), greedy)).matched is False
+
+
+async def test_options_out_of_bounds_are_refused_however_they_were_made(site: Site) -> None:
+    async with crawler.open_prober(Options()) as prober:
+        with pytest.raises(crawler.OptionError, match="per_host"):
+            await prober.probe(Target.of(0, site.url("/ok")), Options(per_host=0))
+
+
+# --- How many, how often ---
+
+
+class Crowd:
+    """Answers after a moment, and counts of each batch (the first letter of a query) how many are there at once."""
+
+    def __init__(self, site: Site) -> None:
+        self.most: dict[str, int] = defaultdict(int)
+        self.times: dict[str, list[float]] = defaultdict(list)
+        self._active: dict[str, int] = defaultdict(int)
+        self._site = site
+        site.on("/crowd", self._answer)
+
+    def urls(self, name: str, count: int, *, host: str = "127.0.0.1") -> list[str]:
+        return [self._site.url(f"/crowd?{name}{number}", host=host) for number in range(count)]
+
+    async def _answer(self, x: Exchange) -> None:
+        name = x.request.path.partition("?")[2][0]
+        self.times[name].append(now())
+        self._active[name] += 1
+        self.most[name] = max(self.most[name], self._active[name])
+        self.most["all"] = max(self.most["all"], sum(self._active.values()))
+        await asyncio.sleep(0.01)
+        self._active[name] -= 1
+        await x.reply()
+
+
+async def test_each_batch_has_its_own_limit_at_a_host_and_all_have_the_services(site: Site) -> None:
+    crowd = Crowd(site)
+    async with crawler.open_prober(Options(per_host=6)) as prober:
+        await asyncio.gather(
+            batch(prober, crowd.urls("a", 40), per_host=1),
+            batch(prober, crowd.urls("b", 60), per_host=3),
+            batch(prober, crowd.urls("c", 100)),
+        )
+    assert (crowd.most["a"], crowd.most["b"], crowd.most["all"]) == (1, 3, 6)
+    assert crowd.most["c"] >= 2
+
+
+async def test_a_batch_with_an_interval_of_its_own_holds_up_no_other(site: Site) -> None:
+    crowd = Crowd(site)
+    async with crawler.open_prober(Options()) as prober:
+        await asyncio.gather(
+            batch(prober, crowd.urls("a", 4), interval=0.2),
+            batch(prober, crowd.urls("b", 100)),
+        )
+    assert min(later - earlier for earlier, later in pairwise(crowd.times["a"])) >= 0.19
+    assert crowd.times["b"][-1] < crowd.times["a"][-1]
+
+
+async def test_an_interval_of_its_own_parts_the_requests_of_one_url_too(site: Site) -> None:
+    async with crawler.open_prober(Options()) as prober:
+        started = now()
+        results = await batch(prober, [site.url("/redirect/2"), site.url("/head/405")], interval=0.2)
+        assert {verdict(result) for result in results} == {200}
+    assert len(site.requests) == 5
+    assert now() - started >= 4 * 0.19
+
+
+# --- Connections made in one way serve no other ---
+
+
+@TRANSPORTS
+async def test_who_accepts_any_certificate_does_so_for_himself(transport: str, authority: Authority) -> None:
+    async with Site(tls=authority.self_signed()) as site:
+        async with crawler.open_prober(Options.of({"transport": transport})) as prober:
+            url = site.url("/ok", host="localhost")
+            found = [verdict(await one(prober, url, insecure=insecure)) for insecure in [True, False, True, False]]
+        refused = "tls.cert.authority_invalid"
+        assert found == [200, refused, 200, refused]
+        kept = {request.connection for request in site.requests}
+        assert len(kept) == (1 if transport == "socket" else 2)
+
+
+async def test_a_tls_session_without_a_look_at_the_certificate_is_resumed_by_nobody_else(authority: Authority) -> None:
+    """TLS 1.2: a session that is resumed shows no certificate any more."""
+    context = authority.self_signed()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    async with Site(tls=context) as site:
+
+        async def ending(x: Exchange) -> None:
+            x.keep = False
+            await x.reply(200, [("Connection", "close")])
+
+        site.on("/end", ending)
+        async with crawler.open_prober(Options()) as prober:
+            url = site.url("/end", host="localhost")
+            assert verdict(await one(prober, url, insecure=True)) == 200
+            assert verdict(await one(prober, url)) == "tls.cert.authority_invalid"
+
+
+async def test_an_address_of_one_family_is_known_to_nobody_else(site: Site, names: Names) -> None:
+    names.a("four.test", "127.0.0.1")
+    names.aaaa("six.test", "::1")
+    async with crawler.open_prober(Options.of({**asking(names), "retries": 0})) as prober:
+        url = site.url("/ok", host="four.test")
+        found = [
+            verdict(await one(prober, url, **choices))
+            for choices in [{"ipv6": True}, {}, {"ipv6": True}, {"ipv4": True}]
+        ]
+        assert found == ["dns.name_not_resolved", 200, "dns.name_not_resolved", 200]
+        url = site.url("/ok", host="six.test")
+        found = [verdict(await one(prober, url, **choices)) for choices in [{"ipv4": True}, {}, {"ipv4": True}]]
+        assert found == ["dns.name_not_resolved", "tcp.refused", "dns.name_not_resolved"]
+
+
+async def test_every_connection_is_closed() -> None:
+    choices = [{}, {"insecure": True}, {"ipv4": True}, {"ipv6": True}, {"ipv4": True, "insecure": True}]
+
+    def sockets() -> int:
+        return sum(descriptor.is_socket() for descriptor in Path("/proc/self/fd").iterdir())
+
+    async def use() -> None:
+        async with Site() as site, crawler.open_prober(Options()) as prober:
+            for chosen in choices:
+                await batch(prober, [site.url(f"/ok?{number}") for number in range(5)], **chosen)
+
+    before = sockets()
+    await use()
+    assert sockets() == before
+
+
+# --- robots.txt ---
+
+
+def robots(site: Site, text: str) -> None:
+    async def answer(x: Exchange) -> None:
+        await x.reply(200, [("Content-Type", "text/plain")], body=text.encode())
+
+    site.on("/robots.txt", answer)
+
+
+async def test_who_obeys_robots_does_so_for_himself(site: Site) -> None:
+    robots(site, "User-agent: *\nDisallow: /\n")
+    async with crawler.open_prober(Options()) as prober:
+        found = [verdict(await one(prober, site.url("/ok"), robots=robots)) for robots in [True, False, True]]
+    assert found == ["robots.disallowed", 200, "robots.disallowed"]
+    assert [request.path for request in site.requests].count("/robots.txt") == 1
+
+
+async def test_rules_are_those_for_the_batchs_user_agent(site: Site) -> None:
+    robots(site, "User-agent: good\nDisallow:\n\nUser-agent: *\nDisallow: /\n")
+    async with crawler.open_prober(Options(robots=True)) as prober:
+        found = [verdict(await one(prober, site.url("/ok"), user_agent=agent)) for agent in ["good/1", "bad/1"] * 2]
+    assert found == [200, "robots.disallowed"] * 2
+
+
+async def test_who_has_no_time_for_robots_blinds_nobody_else(site: Site) -> None:
+    async def slow(x: Exchange) -> None:
+        await asyncio.sleep(0.3)
+        await x.reply(body=b"User-agent: *\nDisallow: /\n")
+
+    site.on("/robots.txt", slow)
+    async with crawler.open_prober(Options(robots=True)) as prober:
+        assert verdict(await one(prober, site.url("/ok"), timeout=0.2)) == 200, "where there is none, all is allowed"
+        assert verdict(await one(prober, site.url("/ok"))) == "robots.disallowed"
+
+
+async def test_the_rules_of_many_user_agents_are_not_kept_for_ever(site: Site) -> None:
+    robots(site, "User-agent: *\nDisallow: /\n")
+    async with crawler.open_prober(Options(robots=True)) as prober:
+        assert isinstance(prober, HttpProber)
+        for number in range(40):
+            assert verdict(await one(prober, site.url("/ok"), user_agent=f"a{number}")) == "robots.disallowed"
+        assert len(prober._robots) == 16
+
+
+# --- Requests with content ---
+
+
+async def post(prober: Prober, url: str, content: bytes) -> Answer:
+    assert isinstance(prober, HttpProber)
+    where = Target.of(0, url).url
+    assert isinstance(where, Url)
+    transport = prober.transport_for(prober.options)
+    return await transport.hop("POST", where, [("X-Signature", "s")], 5.0, connect_timeout=5.0, content=content)
+
+
+@TRANSPORTS
+@pytest.mark.parametrize("content", [b'{"id": "x"}', b"x" * 500_000, b""], ids=["short", "long", "empty"])
+async def test_a_request_may_have_content(transport: str, content: bytes, site: Site) -> None:
+    async with crawler.open_prober(Options.of({"transport": transport})) as prober:
+        answer = await post(prober, site.url("/ok"), content)
+    assert (answer.status, answer.error) == (200, None)
+    [request] = site.requests
+    assert (request.method, request.body) == ("POST", content)
+    assert [value for name, value in request.headers if name.lower() == "content-length"] == [str(len(content))]
+    assert {name.lower() for name, _ in request.headers} - {"connection"} == {"host", "x-signature", "content-length"}
+
+
+async def test_what_is_not_to_be_done_twice_gets_a_connection_of_its_own(site: Site) -> None:
+    """One that was idle may be closed by the server just as it is used, and the request would be sent again."""
+    async with crawler.open_prober(Options()) as prober:
+        await one(prober, site.url("/ok"))
+        await post(prober, site.url("/ok"), b"x")
+        await one(prober, site.url("/ok?again"))
+    first, second, third = [request.connection for request in site.requests]
+    assert first != second
+    assert third in (first, second)
+
+
+async def test_content_to_a_blocked_address_is_not_sent(site: Site) -> None:
+    async with crawler.open_prober(Options(guard="public")) as prober:
+        answer = await post(prober, site.url("/ok"), b"x")
+    assert answer.error is not None
+    assert answer.error.type == "address.blocked"
+    assert site.requests == []

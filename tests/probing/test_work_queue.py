@@ -1,0 +1,550 @@
+"""Slots: bounded, fair, never held by somebody who waits, never lost."""
+
+import asyncio
+import gc
+import weakref
+from collections import Counter
+from collections.abc import Iterable
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crawler.probing.scheduler import Throttle, Turn
+from crawler.probing.work_queue import Lane
+
+
+class Piece:
+    """A piece of work: it runs until it is let go."""
+
+    def __init__(self, host: str, not_before: float = 0.0) -> None:
+        self.host = host
+        self.not_before = not_before
+        self.last_look = False
+        self.gate = asyncio.Event()
+        self.turns_left = 1
+
+
+class Works:
+    """Runs pieces, and remembers who ran."""
+
+    def __init__(self) -> None:
+        self.started: list[Piece] = []
+        self.running: set[Piece] = set()
+
+    async def turn(self, piece: Piece) -> bool:
+        self.started.append(piece)
+        self.running.add(piece)
+        try:
+            await piece.gate.wait()
+        finally:
+            self.running.discard(piece)
+        piece.turns_left -= 1
+        return piece.turns_left == 0
+
+    def running_of(self, host: str) -> int:
+        return sum(piece.host == host for piece in self.running)
+
+
+def fill(lane: Lane[Piece], pieces: Iterable[Piece]) -> list[Piece]:
+    put = list(pieces)
+    for piece in put:
+        lane.put(piece)
+    return put
+
+
+async def settle() -> None:
+    """Let everything that can happen without time passing happen."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_no_more_run_at_once_than_there_are_slots() -> None:
+    works, throttle = Works(), Throttle(concurrency=3, per_host=2)
+    async with Lane(throttle, works.turn) as lane:
+        pieces = fill(lane, [Piece(host) for host in "aaabbbccc"])
+        lane.seal()
+        for _ in pieces:
+            await settle()
+            assert len(works.running) <= 3
+            assert all(works.running_of(host) <= 2 for host in "abc")
+            next(iter(works.running)).gate.set()
+        assert len([piece async for piece in lane]) == 9
+    assert throttle.active == 0
+
+
+async def test_a_host_that_is_stuck_holds_its_own_slots_only() -> None:
+    works, throttle = Works(), Throttle(concurrency=4, per_host=2)
+    async with Lane(throttle, works.turn) as lane:
+        fill(lane, [Piece("stuck") for _ in range(1000)])
+        quick = fill(lane, [Piece(f"quick{number}") for number in range(100)])
+        for piece in quick:
+            piece.gate.set()
+        finished = [await anext(lane) for _ in quick]
+        assert set(finished) == set(quick)
+        assert works.running_of("stuck") == 2
+
+
+async def test_lanes_take_turns() -> None:
+    works, throttle = Works(), Throttle(concurrency=2, per_host=2)
+    async with Lane(throttle, works.turn) as big, Lane(throttle, works.turn) as small:
+        crowd = fill(big, [Piece(f"host{number}") for number in range(1000)])
+        few = fill(small, [Piece(f"other{number}") for number in range(10)])
+        for piece in [*crowd, *few]:
+            piece.gate.set()
+        for _ in few:
+            await anext(small)
+        before = works.started.index(few[-1])
+        assert before < 2 + 2 * len(few) + 2, f"the small lane's last piece was number {before}"
+
+
+async def test_lanes_take_turns_at_one_host() -> None:
+    works, throttle = Works(), Throttle(concurrency=10, per_host=1)
+    async with Lane(throttle, works.turn) as big, Lane(throttle, works.turn) as small:
+        crowd = fill(big, [Piece("host") for _ in range(1000)])
+        few = fill(small, [Piece("host") for _ in range(10)])
+        for piece in [*crowd, *few]:
+            piece.gate.set()
+        for _ in few:
+            await anext(small)
+        assert works.started.index(few[-1]) < 2 * len(few) + 2
+
+
+async def test_hosts_take_turns_within_a_lane() -> None:
+    works, throttle = Works(), Throttle(concurrency=1, per_host=1)
+    async with Lane(throttle, works.turn) as lane:
+        pieces = fill(lane, [Piece(host) for host in "aaaaabbbbb"])
+        lane.seal()
+        for piece in pieces:
+            piece.gate.set()
+        assert "".join([piece.host async for piece in lane]) in ("ababababab", "aababababb", "abababab" + "ab")
+
+
+async def test_an_unfinished_piece_goes_back_and_may_change_its_host() -> None:
+    works, throttle = Works(), Throttle(concurrency=2, per_host=1)
+    async with Lane(throttle, works.turn) as lane:
+        traveller, other = Piece("first"), Piece("second")
+        traveller.turns_left = 2
+        lane.put(other)
+        lane.put(traveller)
+        lane.seal()
+        await settle()
+        traveller.host = "second"
+        traveller.gate.set()
+        await settle()
+        assert works.running == {other}, "the second host's only slot is taken"
+        other.gate.set()
+        assert [piece async for piece in lane] == [other, traveller]
+
+
+async def test_a_piece_that_waits_for_its_time_holds_no_slot() -> None:
+    works, throttle = Works(), Throttle(concurrency=1, per_host=1)
+    loop = asyncio.get_running_loop()
+    async with Lane(throttle, works.turn) as lane:
+        later, now = Piece("host", not_before=loop.time() + 0.05), Piece("host")
+        later.gate.set()
+        now.gate.set()
+        lane.put(later)
+        lane.put(now)
+        lane.seal()
+        await settle()
+        assert [piece async for piece in lane] == [now, later]
+        assert loop.time() >= later.not_before
+
+
+@pytest.mark.parametrize("when", ["before its first step", "while it runs"])
+async def test_leaving_a_lane_gives_every_slot_back(when: str) -> None:
+    works, throttle = Works(), Throttle(concurrency=5, per_host=2)
+    async with Lane(throttle, works.turn) as lane:
+        fill(lane, [Piece(host) for host in "aaaabbbbcccc"])
+        fill(lane, [Piece("later", not_before=asyncio.get_running_loop().time() + 0.01)])
+        if when == "while it runs":
+            await settle()
+        assert throttle.active == 5
+    assert throttle.active == 0
+    assert not works.running
+    async with Lane(throttle, works.turn) as lane:
+        for piece in fill(lane, [Piece("a"), Piece("a")]):
+            piece.gate.set()
+        lane.seal()
+        assert len([piece async for piece in lane]) == 2
+
+
+async def test_leaving_a_lane_lets_the_others_go_on() -> None:
+    works, throttle = Works(), Throttle(concurrency=2, per_host=1)
+    async with Lane(throttle, works.turn) as staying:
+        async with Lane(throttle, works.turn) as leaving:
+            fill(leaving, [Piece("a") for _ in range(3)])
+            pieces = fill(staying, [Piece("a") for _ in range(3)])
+            staying.seal()
+        for piece in pieces:
+            piece.gate.set()
+        assert [piece async for piece in staying] == pieces
+
+
+async def test_hosts_are_forgotten() -> None:
+    works, throttle = Works(), Throttle(concurrency=100, per_host=1)
+    async with Lane(throttle, works.turn) as lane:
+        for piece in fill(lane, [Piece(f"host{number}") for number in range(1000)]):
+            piece.gate.set()
+        lane.seal()
+        assert len([piece async for piece in lane]) == 1000
+    assert not throttle._hosts
+
+
+async def test_a_lane_reads_on_past_a_host_that_is_full_but_not_without_end() -> None:
+    works, throttle = Works(), Throttle(concurrency=10_000, per_host=1)
+    async with Lane(throttle, works.turn) as lane:
+        read = 0
+
+        async def feed() -> None:
+            nonlocal read
+            while True:
+                await lane.room()
+                lane.put(Piece("stuck"))
+                read += 1
+
+        feeder = asyncio.ensure_future(feed())
+        await settle()
+        assert 10_000 < read <= 50_000
+        feeder.cancel()
+
+
+async def test_a_lane_reads_no_further_than_it_needs() -> None:
+    works, throttle = Works(), Throttle(concurrency=10, per_host=1)
+    async with Lane(throttle, works.turn) as lane:
+        read = 0
+
+        async def feed() -> None:
+            nonlocal read
+            while True:
+                await lane.room()
+                lane.put(Piece(f"host{read}"))
+                read += 1
+
+        feeder = asyncio.ensure_future(feed())
+        await settle()
+        assert read < 1000
+        feeder.cancel()
+
+
+async def test_a_lane_that_closes_passes_on_the_turn_it_was_given() -> None:
+    """Woken for a host's free slot, but the last slot goes elsewhere; then it closes: the next in line has to go."""
+    works, throttle = Works(), Throttle(concurrency=2, per_host=1)
+    async with Lane(throttle, works.turn) as other, Lane(throttle, works.turn) as waiting:
+        [first] = fill(other, [Piece("host")])
+        async with Lane(throttle, works.turn) as closing:
+            fill(closing, [Piece("host")])
+            [last] = fill(waiting, [Piece("host")])
+            waiting.seal()
+            rest = fill(other, [Piece(name) for name in ("one", "two", "three")])
+            await settle()
+            first.gate.set()
+            await settle()
+        for piece in [*rest, last]:
+            piece.gate.set()
+        async with asyncio.timeout(5):
+            assert [piece async for piece in waiting] == [last]
+
+
+async def test_a_lane_reads_on_when_what_it_has_ready_has_to_wait_for_its_host() -> None:
+    works, throttle = Works(), Throttle(concurrency=1, per_host=1)
+    async with Lane(throttle, works.turn) as other, Lane(throttle, works.turn) as lane:
+        [busy] = fill(other, [Piece("busy")])
+        held = [f"held{number}" for number in range(300)]
+        fill(lane, [Piece(name) for name in held])
+        for name in held:
+            throttle.hold(name, 3600)
+        feeder = asyncio.ensure_future(lane.room())
+        await settle()
+        assert not feeder.done()
+        busy.gate.set()
+        await asyncio.wait_for(feeder, 5)
+
+
+# --- Lanes with limits of their own ---
+
+
+async def test_two_lanes_have_each_their_own_limit_at_one_host() -> None:
+    throttle = Throttle(concurrency=20, per_host=6)
+    active = {"gentle": 0, "eager": 0}
+    most = {"gentle": 0, "eager": 0, "both": 0}
+
+    def turn_of(name: str) -> Turn[Piece]:
+        async def turn(_: Piece) -> bool:
+            active[name] += 1
+            most[name] = max(most[name], active[name])
+            most["both"] = max(most["both"], sum(active.values()))
+            await asyncio.sleep(0)
+            active[name] -= 1
+            return True
+
+        return turn
+
+    async with Lane(throttle, turn_of("gentle"), per_host=2) as gentle, Lane(throttle, turn_of("eager")) as eager:
+        for lane in (gentle, eager):
+            fill(lane, [Piece("host") for _ in range(30)])
+            lane.seal()
+        for lane in (gentle, eager):
+            assert len([piece async for piece in lane]) == 30
+    assert (most["gentle"], most["both"]) == (2, 6)
+    assert most["eager"] >= 4
+    assert not throttle._hosts
+
+
+async def test_a_lane_at_its_limit_leaves_the_rest_of_a_host_to_others() -> None:
+    gentle_works, works, throttle = Works(), Works(), Throttle(concurrency=20, per_host=4)
+    async with Lane(throttle, gentle_works.turn, per_host=1) as gentle, Lane(throttle, works.turn) as eager:
+        fill(gentle, [Piece("host") for _ in range(10)])
+        fill(eager, [Piece("host") for _ in range(10)])
+        await settle()
+        assert (len(gentle_works.running), len(works.running)) == (1, 3)
+
+
+async def test_lanes_of_one_slot_a_host_take_turns_at_it() -> None:
+    throttle = Throttle(concurrency=10, per_host=2)
+    order: list[int] = []
+
+    def turn_of(number: int) -> Turn[Piece]:
+        async def turn(_: Piece) -> bool:
+            order.append(number)
+            for _step in range(1 + len(order) % 3):
+                await asyncio.sleep(0)
+            return True
+
+        return turn
+
+    async def run(number: int) -> None:
+        async with Lane(throttle, turn_of(number), per_host=1) as lane:
+            fill(lane, [Piece("host") for _ in range(100)])
+            lane.seal()
+            assert len([piece async for piece in lane]) == 100
+
+    await asyncio.gather(*(run(number) for number in range(4)))
+    for number in range(4):
+        turns = [place for place, who in enumerate(order) if who == number]
+        assert turns[9] < 80, "a quarter of the turns are its"
+
+
+async def test_what_a_lane_at_its_limit_leaves_is_taken_at_once() -> None:
+    """Two slots of a host are free at once, and only one queue is woken: its lane cannot use the second."""
+    gentle_works, works, throttle = Works(), Works(), Throttle(concurrency=20, per_host=4)
+    async with Lane(throttle, gentle_works.turn, per_host=1) as gentle, Lane(throttle, works.turn) as eager:
+        throttle.host("host")
+        throttle.hold("host", 3600)
+        fill(gentle, [Piece("host") for _ in range(10)])
+        fill(eager, [Piece("host") for _ in range(10)])
+        await settle()
+        throttle.let_go("host")
+        await settle()
+        assert (len(gentle_works.running), len(works.running)) == (1, 3)
+
+
+async def test_a_lane_may_not_have_more_than_the_throttle_gives() -> None:
+    works, throttle = Works(), Throttle(concurrency=10, per_host=2)
+    async with Lane(throttle, works.turn, per_host=5) as lane:
+        fill(lane, [Piece("host") for _ in range(10)])
+        await settle()
+        assert len(works.running) == 2
+
+
+async def test_a_lane_parts_its_turns_with_a_host_and_not_those_of_others() -> None:
+    loop = asyncio.get_running_loop()
+    throttle = Throttle(concurrency=10, per_host=10)
+    times: dict[str, list[float]] = {"host": [], "other": [], "quick": []}
+
+    async def turn(piece: Piece) -> bool:
+        times[piece.host].append(loop.time())
+        return True
+
+    async def turn_of_others(_: Piece) -> bool:
+        times["quick"].append(loop.time())
+        return True
+
+    async with Lane(throttle, turn, interval=0.2) as slow, Lane(throttle, turn_of_others) as quick:
+        fill(slow, [Piece(host) for host in ["host", "other"] * 4])
+        fill(quick, [Piece("host") for _ in range(100)])
+        slow.seal()
+        quick.seal()
+        assert len([piece async for piece in quick]) == 100
+        assert len([piece async for piece in slow]) == 8
+    for host in ("host", "other"):
+        assert min(later - earlier for earlier, later in pairwise(times[host])) >= 0.1  # a busy machine begins one late
+    assert times["other"][0] < times["host"][1]
+    assert times["quick"][-1] < times["host"][2], "those of others do not wait for an interval that is not theirs"
+
+
+async def test_a_lanes_interval_outlasts_its_work_with_a_host() -> None:
+    loop = asyncio.get_running_loop()
+    works, throttle = Works(), Throttle(concurrency=10, per_host=10)
+    async with Lane(throttle, works.turn, interval=0.05) as lane:
+        [first] = fill(lane, [Piece("host")])
+        first.gate.set()
+        started = loop.time()
+        assert await anext(lane) is first
+        [second] = fill(lane, [Piece("host")])
+        second.gate.set()
+        assert await anext(lane) is second
+        assert loop.time() - started >= 0.045
+
+
+async def test_a_lane_with_work_put_aside_reads_on() -> None:
+    works, throttle = Works(), Throttle(concurrency=300, per_host=300)
+    async with Lane(throttle, works.turn) as other, Lane(throttle, works.turn, per_host=1) as lane:
+        busy = fill(other, [Piece("busy") for _ in range(300)])
+        fill(lane, [Piece(f"host{number % 300}") for number in range(600)])
+        feeder = asyncio.ensure_future(lane.room())
+        await settle()
+        assert not feeder.done()
+        for piece in busy:
+            piece.gate.set()
+        await asyncio.wait_for(feeder, 5)
+
+
+async def test_a_lane_that_was_left_is_not_kept_for_its_interval() -> None:
+    works, throttle = Works(), Throttle(concurrency=10, per_host=2)
+    lane = Lane(throttle, works.turn, interval=3600)
+    async with lane:
+        fill(lane, [Piece("host") for _ in range(10)])
+        await settle()
+    left = weakref.ref(lane)
+    del lane
+    await settle()
+    gc.collect()
+    assert left() is None
+
+
+@pytest.mark.parametrize(("per_host", "interval"), [(1, 0.0), (8, 3600.0), (1, 3600.0)])
+async def test_leaving_a_lane_with_work_put_aside_lets_the_others_go_on(per_host: int, interval: float) -> None:
+    works, throttle = Works(), Throttle(concurrency=10, per_host=2)
+    async with Lane(throttle, works.turn) as staying:
+        async with Lane(throttle, works.turn, per_host, interval) as leaving:
+            fill(leaving, [Piece("host") for _ in range(10)])
+            pieces = fill(staying, [Piece("host") for _ in range(10)])
+            staying.seal()
+            await settle()
+        for piece in pieces:
+            piece.gate.set()
+        async with asyncio.timeout(5):
+            assert len([piece async for piece in staying]) == 10
+    assert throttle.active == 0
+    assert not throttle._hosts
+
+
+class Step:
+    """An item that goes from host to host, a turn with each."""
+
+    def __init__(self, hosts: list[str]) -> None:
+        self.hosts = hosts
+        self.not_before = 0.0
+        self.last_look = False
+
+    @property
+    def host(self) -> str:
+        return self.hosts[0]
+
+
+LIMITS = st.tuples(st.integers(1, 5), st.sampled_from([0.0, 0.0, 0.001, 0.003]))
+JOURNEYS = st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=3), max_size=12)
+
+
+@given(
+    slots=st.integers(1, 6),
+    own=LIMITS,
+    lanes=st.lists(st.tuples(LIMITS, JOURNEYS), min_size=1, max_size=4),
+    trouble=st.sets(st.integers(0, 40)),
+)
+async def test_whatever_the_limits_everything_ends(
+    slots: int,
+    own: tuple[int, float],
+    lanes: list[tuple[tuple[int, float], list[list[str]]]],
+    trouble: set[int],
+) -> None:
+    throttle = Throttle(slots, *own)
+    active: Counter[tuple[int, str]] = Counter()
+    turns = 0
+
+    async def run(number: int, per_host: int, interval: float, journeys: list[list[str]]) -> None:
+        async def turn(step: Step) -> bool:
+            nonlocal turns
+            turns += 1
+            at = (number, step.host)
+            active[at] += 1
+            assert active[at] <= min(per_host, own[0])
+            assert throttle.active <= slots
+            for _ in range(turns % 3):
+                await asyncio.sleep(0)
+            if turns in trouble:
+                throttle.refused(step.host, 0.001)
+            active[at] -= 1
+            step.hosts = step.hosts[1:]
+            return not step.hosts
+
+        async with Lane(throttle, turn, per_host, interval) as lane:
+            for journey in journeys:
+                lane.put(Step(list(journey)))
+            lane.seal()
+            assert len([step async for step in lane]) == len(journeys)
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(run(number, *limits, journeys) for number, (limits, journeys) in enumerate(lanes)))
+    assert turns == sum(len(journey) for _, journeys in lanes for journey in journeys)
+    assert throttle.active == 0
+    assert not throttle._hosts
+    assert not throttle._rota
+
+
+# --- Draining ---
+
+
+async def test_a_drain_begins_no_turn_and_lets_those_in_flight_end() -> None:
+    works, throttle = Works(), Throttle(concurrency=2, per_host=2)
+    async with Lane(throttle, works.turn) as lane, Lane(throttle, works.turn) as empty:
+        pieces = fill(lane, [Piece("host") for _ in range(5)])
+        await settle()
+        draining = asyncio.ensure_future(throttle.drain(60))
+        assert [piece async for piece in empty] == []
+        fill(lane, [Piece("late")])
+        await settle()
+        assert works.started == pieces[:2]
+        assert not draining.done()
+        for piece in pieces:
+            piece.gate.set()
+        assert [piece async for piece in lane] == pieces[:2]
+        await draining
+        assert works.started == pieces[:2]
+    assert throttle.active == 0
+
+
+async def test_what_needs_another_turn_does_not_hold_a_drain() -> None:
+    works, throttle = Works(), Throttle(concurrency=2, per_host=2)
+    async with Lane(throttle, works.turn) as lane:
+        again, once = fill(lane, [Piece("host"), Piece("other")])
+        again.turns_left = 2
+        await settle()
+        draining = asyncio.ensure_future(throttle.drain(60))
+        again.gate.set()
+        once.gate.set()
+        assert [piece async for piece in lane] == [once]
+        await draining
+
+
+async def test_a_drain_cuts_off_what_takes_longer_and_heeds_no_verdict_of_it() -> None:
+    ended: list[Piece] = []
+
+    async def stubborn(piece: Piece) -> bool:
+        try:
+            await piece.gate.wait()
+        except asyncio.CancelledError:
+            ended.append(piece)
+        return True
+
+    throttle = Throttle(concurrency=2, per_host=2)
+    async with Lane(throttle, stubborn) as lane:
+        pieces = fill(lane, [Piece("host"), Piece("host")])
+        await settle()
+        await throttle.drain(0)
+        assert [piece async for piece in lane] == []
+    assert sorted(ended, key=pieces.index) == pieces
+    assert throttle.active == 0

@@ -1,0 +1,86 @@
+"""Two services behind a real proxy with the shipped files are one, also while they are restarted."""
+
+import asyncio
+import json
+from asyncio import StreamReader, StreamWriter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+
+from tests.server.test_stop import Gate
+from tests.support.process import field
+from tests.support.redis_server import RedisServer
+from tests.support.replicas import AUTHORIZATION, Fleet, begun, behind, certified, restarted_under_load
+from tests.support.shipped import PROXIES, proxy
+from tests.support.site import Site
+
+
+async def test_a_restart_fails_no_request(redis_server: RedisServer, site: Site, tmp_path: Path) -> None:
+    async with behind("nginx", tmp_path, redis_server.url) as fleet:  # `make harden` has the others
+        await restarted_under_load(fleet, site, rounds=2)
+
+
+async def submitted(fleet: Fleet, body: bytes, **headers: str) -> tuple[bytes, Any]:
+    """The head of the answer to a batch, and the Task."""
+    reply = await fleet.ask("POST", "/api/v1/tasks", body, Content_Type="application/json", **headers)
+    assert reply.status in (200, 201), reply
+    return reply.head, json.loads(reply.body)
+
+
+@pytest.mark.parametrize("name", PROXIES)
+async def test_a_proxy_lets_through_what_the_service_has(
+    name: str, redis_server: RedisServer, site: Site, tmp_path: Path
+) -> None:
+    gate = Gate(site)
+    async with behind(name, tmp_path, redis_server.url) as fleet:
+        batch = json.dumps({"urls": ["no url", site.url("/gate")]}).encode()
+        head, task = await submitted(
+            fleet, batch + b" " * 2_000_000, Idempotency_Key="once"
+        )  # nginx's own limit is 1 MB
+        assert b"201" in head
+        head, again = await submitted(fleet, batch + b" " * 2_000_000, Idempotency_Key="once")
+        assert (b"Idempotency-Replayed: true" in head, again["id"]) == (True, task["id"])
+
+        port, trust = fleet.proxy
+        async with (
+            ClientSession(headers={"Authorization": AUTHORIZATION}) as session,
+            session.get(f"https://localhost:{port}/api/v1/tasks/{task['id']}/events", ssl=trust) as events,
+        ):
+            async for line in events.content:
+                if line.startswith(b"event: result"):  # it comes while the other one is still to come
+                    break
+            gate.is_open.set()
+            assert (await events.text()).count("event: result") == 1
+
+        assert (await fleet.ask("GET", "/metrics")).status == 404
+
+
+@pytest.mark.parametrize("name", ["nginx", "caddy"])
+async def test_what_is_sent_again_has_the_same_key(name: str, tmp_path: Path) -> None:
+    heads: list[bytes] = []
+
+    async def answer_the_second(reader: StreamReader, writer: StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        if len(heads) % 2 == 0:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    certificate, trust = certified(tmp_path)
+    async with (
+        await asyncio.start_server(answer_the_second, "127.0.0.1", 0) as one,
+        await asyncio.start_server(answer_the_second, "127.0.0.1", 0) as other,
+    ):
+        ports = [server.sockets[0].getsockname()[1] for server in (one, other)]
+        with proxy(name, tmp_path, ports, certificate) as port:
+            await begun(port, trust)
+            heads.clear()
+            async with ClientSession() as session:
+                for headers in ({}, {"Idempotency-Key": "mine"}):
+                    url = f"https://localhost:{port}/api/v1/tasks"
+                    async with session.post(url, data=b"a", headers=headers, ssl=trust) as response:
+                        assert response.status == 200
+    first, again, *theirs = [field(head, b"idempotency-key") for head in heads]
+    assert (first, theirs) == (again, [b"mine", b"mine"])
+    assert len(first) >= 32

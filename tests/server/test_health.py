@@ -1,0 +1,358 @@
+"""What a load balancer is told: whether the service answers, and whether it can do its work."""
+
+import asyncio
+import os
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+import crawler
+from crawler import MemoryRegistry, Options, ProbeResult, Registry, ServiceOptions
+from crawler.core.errors import StoreDamaged
+from crawler.runtime.loop_lag import Lag
+from crawler.server.api.openapi import DOCUMENT
+from crawler.server.health import Health
+from crawler.server.task_manager import STATE
+from crawler.stores.sqlite.registry import SqliteRegistry
+from crawler.transport.resolver import has_servers
+from tests.probing.test_own_faults import can_unshare, run
+from tests.support.described import check_described
+from tests.test_service import Client, is_problem, serving
+
+PATHS = pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+
+
+@pytest.fixture
+async def registry(tmp_path: Path) -> AsyncIterator[SqliteRegistry]:
+    async with SqliteRegistry(tmp_path / "tasks.db") as registry:
+        yield registry
+
+
+def health_of(registry: Registry, **other: Any) -> Health:
+    """All is well but for what the registry says, or `other`."""
+    well: dict[str, Any] = {"has_resolver": lambda: True, "lag": lambda: 0.0, "is_stopping": lambda: False}
+    return Health(registry, **{**well, **other})
+
+
+async def trouble(registry: Registry) -> str | None:
+    async with health_of(registry) as health:
+        return (await health.troubles())["store"]
+
+
+async def all_on_disk(registry: Registry, path: Path) -> None:
+    """Leave nothing in the log beside the file."""
+    await registry.size()  # which waits until nothing is done in the background any more
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+    connection.close()
+
+
+# --- Who may ask ---
+
+
+@PATHS
+@pytest.mark.parametrize("headers", [{"Host": "192.0.2.7:7777"}, {"Host": ""}, {"Origin": "http://example.org"}])
+async def test_whoever_asks_is_answered(headers: dict[str, str], path: str) -> None:
+    async with (
+        serving(crawler.create_app(Options(dns=("127.0.0.1",)), only_local=True)) as client,
+        client.get(path, headers=headers) as response,
+    ):
+        assert response.status == 200
+
+
+@PATHS
+async def test_no_token_is_needed(path: str) -> None:
+    app = crawler.create_app(Options(dns=("127.0.0.1",)), service=ServiceOptions(tokens=("secret",)))
+    async with serving(app) as client, client.get(path) as response:
+        assert response.status == 200
+
+
+@PATHS
+async def test_it_is_below_the_mount(path: str) -> None:
+    root = web.Application()
+    app = crawler.create_app(Options(dns=("127.0.0.1",)), service=ServiceOptions(tokens=("secret",)))
+    root.add_subapp("/crawler", app)
+    async with serving(root) as client, client.get(f"/crawler{path}") as response:
+        assert response.status == 200
+
+
+async def test_metrics_are_not_for_everybody() -> None:
+    async with serving(crawler.create_app(only_local=True)) as client:
+        async with client.get("/metrics", headers={"Host": "192.0.2.7"}) as response:
+            await is_problem(response, 421)
+        async with client.get("/metrics") as response:
+            assert response.status == 200
+    app = crawler.create_app(service=ServiceOptions(tokens=("prometheus:read:secret",)))
+    async with serving(app) as client:
+        async with client.get("/metrics") as response:
+            await is_problem(response, 401)
+        async with client.get("/metrics", headers={"Authorization": "Bearer secret"}) as response:
+            assert response.status == 200
+
+
+# --- What is said ---
+
+
+async def readiness(client: Client) -> tuple[int, Any]:
+    async with client.get("/readyz") as response:
+        assert client.app is not None
+        check_described(client.app, "GET", response)
+        assert response.headers["Cache-Control"] == "no-store"
+        return response.status, await response.json(content_type=None)
+
+
+async def test_a_service_that_works_is_ready() -> None:
+    async with serving(crawler.create_app(Options(dns=("127.0.0.1",)))) as client:
+        checks = dict.fromkeys(("store", "resolver", "loop", "service"), "ok")
+        assert await readiness(client) == (200, {"ready": True, "checks": checks})
+
+
+async def test_the_document_says_what_is_said_when_it_is_not_ready() -> None:
+    document = crawler.create_app()[DOCUMENT].content
+    content = document["paths"]["/readyz"]["get"]["responses"]["503"]["content"]
+    assert content["application/problem+json"]["schema"] == {"$ref": "#/components/schemas/Unready"}
+    assert document["components"]["schemas"]["Unready"]["required"][-2:] == ["ready", "checks"]
+
+
+async def test_a_service_that_is_about_to_end_is_not_ready_but_healthy() -> None:
+    async with serving(crawler.create_app(Options(dns=("127.0.0.1",)))) as client:
+        assert client.app is not None
+        assert (await readiness(client))[0] == 200
+        await client.app[STATE].let_go(client.app)
+        status, problem = await readiness(client)
+        assert (status, problem["status"], problem["ready"]) == (503, 503, False)
+        assert problem["detail"] == "service: is about to end"
+        assert problem["checks"] == {"store": "ok", "resolver": "ok", "loop": "ok", "service": "is about to end"}
+        async with client.get("/healthz") as response:
+            assert (response.status, await response.json()) == (200, {"healthy": True})
+
+
+async def test_a_stranger_is_not_told_where_the_file_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "tasks.db"
+    async with serving(crawler.create_app(registry=SqliteRegistry(path))) as client:
+        path.unlink()
+        status, problem = await readiness(client)
+        assert (status, problem["checks"]["store"]) == (503, "cannot be written to")
+        assert str(tmp_path) not in str(problem)
+    assert str(path) in caplog.text
+    assert not path.exists(), "nothing is made in its place"
+
+
+# --- The store ---
+
+
+async def test_a_store_in_memory_is_well() -> None:
+    assert await trouble(MemoryRegistry()) is None
+
+
+async def test_a_file_is_well_before_and_after_it_is_used(registry: SqliteRegistry) -> None:
+    assert await trouble(registry) is None
+    await registry.submit([f"http://a/{number}" for number in range(5_000)], Options())
+    assert await trouble(registry) is None
+
+
+async def test_a_file_that_became_something_else_is_damaged(registry: SqliteRegistry, tmp_path: Path) -> None:
+    await all_on_disk(registry, tmp_path / "tasks.db")
+    with (tmp_path / "tasks.db").open("r+b") as file:
+        file.write(b"no database")
+    assert await trouble(registry) == "is damaged"
+
+
+async def test_once_something_could_not_be_read_a_file_is_damaged(registry: SqliteRegistry, tmp_path: Path) -> None:
+    path = tmp_path / "tasks.db"
+    urls = [f"http://a/{number}" for number in range(3_000)]
+    task = await registry.submit(urls, Options())
+    found = [ProbeResult(seq=seq, url=url, timestamp=1, outcome="ok") for seq, url in enumerate(urls)]
+    await registry.record(task.id, found)
+    await all_on_disk(registry, path)
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))  # all but the first page
+    with pytest.raises(StoreDamaged):
+        [result async for result in registry.results(task.id)]
+    assert await trouble(registry) == "is damaged"
+
+
+FULL = """
+import asyncio, os, sys, uvloop
+from pathlib import Path
+from crawler import Options
+from crawler.stores.sqlite.registry import SqliteRegistry
+from tests.server.test_health import trouble
+
+async def main():
+    folder = Path(sys.argv[1])
+    async with SqliteRegistry(folder / "tasks.db") as registry:
+        assert await trouble(registry) is None
+        with open(folder / "ballast", "wb", buffering=0) as ballast:
+            try:
+                while True:
+                    ballast.write(bytes(4096))
+            except OSError:
+                pass
+        assert await trouble(registry) == "has no space left"
+        os.truncate(folder / "ballast", os.stat(folder / "ballast").st_size - 2**19)
+        assert await trouble(registry) == "has no space left", "what is left is not enough"
+        (folder / "ballast").unlink()
+        assert await trouble(registry) is None
+    print('"as it should be"')
+
+uvloop.run(main())
+"""
+NO_QUOTA = """
+import asyncio, resource, sys, uvloop
+from pathlib import Path
+from crawler.stores.sqlite.registry import SqliteRegistry
+from tests.server.test_health import trouble
+
+async def main():
+    path = Path(sys.argv[1], "tasks.db")
+    async with SqliteRegistry(path) as registry:
+        for _ in range(10):
+            assert await trouble(registry) is None
+        size = Path(f"{path}-wal").stat().st_size
+        assert size > 2**15, "or other files would be too long first"
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        assert await trouble(registry) in ("cannot be written to", "has no space left")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert await trouble(registry) is None
+    print('"as it should be"')
+
+uvloop.run(main())
+"""
+READ_ONLY = """
+import asyncio, os, sys, uvloop
+from pathlib import Path
+from crawler.stores.sqlite.registry import SqliteRegistry
+from tests.server.test_health import trouble
+
+async def main():
+    async with SqliteRegistry(Path(sys.argv[1], "tasks.db")) as registry:
+        assert await trouble(registry) is None
+        assert os.system('mount --bind "$1" "$1" && mount -o remount,bind,ro "$1"'.replace("$1", sys.argv[1])) == 0
+        assert await trouble(registry) == "cannot be written to"
+        assert os.system('mount -o remount,bind,rw "$1"'.replace("$1", sys.argv[1])) == 0
+        assert await trouble(registry) is None
+    print('"as it should be"')
+
+uvloop.run(main())
+"""
+
+
+@pytest.mark.skipif(not can_unshare(), reason="needs `unshare --mount`")
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(FULL, id="full"),
+        pytest.param(NO_QUOTA, id="no bytes allowed"),
+        pytest.param(READ_ONLY, id="read-only"),
+    ],
+)
+async def test_what_befalls_a_disk_is_said_and_passes(program: str, tmp_path: Path) -> None:
+    script = 'mount -t tmpfs -o size=4m none "$1" && exec "$2" -c "$3" "$1"'
+    command = ["unshare", "-rm", "sh", "-c", script, "sh", str(tmp_path), sys.executable, program]
+    code, out, err = await run(command, [])
+    assert (code, out) == (0, ["as it should be"]), err
+
+
+class Slow(MemoryRegistry):
+    """One that answers when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.asked = 0
+
+    async def check(self) -> None:
+        self.asked += 1
+        await self.gate.wait()
+
+
+async def test_a_store_that_does_not_answer_is_waited_for_once() -> None:
+    registry = Slow()
+    async with health_of(registry, patience=0.01, kept=0.0) as health:
+        for _ in range(3):
+            assert (await health.troubles())["store"] == "does not answer"
+            await asyncio.sleep(0.01)
+        assert registry.asked == 1
+
+
+async def test_who_asks_at_once_or_soon_after_is_given_the_same_answer() -> None:
+    registry = Slow()
+    async with health_of(registry) as health:
+        asking = [asyncio.ensure_future(health.troubles()) for _ in range(100)]
+        await asyncio.sleep(0)
+        registry.gate.set()
+        assert {answer["store"] for answer in await asyncio.gather(*asking)} == {None}
+        assert (await health.troubles())["store"] is None
+        assert registry.asked == 1
+
+
+async def test_an_answer_does_not_hold_for_ever() -> None:
+    registry = Slow()
+    registry.gate.set()
+    async with health_of(registry, kept=0.0) as health:
+        await health.troubles()
+        await asyncio.sleep(0.01)
+        await health.troubles()
+        assert registry.asked == 2
+
+
+async def test_who_gives_up_takes_the_answer_from_nobody() -> None:
+    registry = Slow()
+    async with health_of(registry) as health:
+        first, second = (asyncio.ensure_future(health.troubles()) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        registry.gate.set()
+        assert (await second)["store"] is None
+
+
+# --- The rest ---
+
+
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [
+        ({"has_resolver": lambda: False}, "resolver"),
+        ({"lag": lambda: 10.0}, "loop"),
+        ({"is_stopping": lambda: True}, "service"),
+    ],
+)
+async def test_what_is_wrong_is_told_apart(other: dict[str, Any], name: str) -> None:
+    async with health_of(MemoryRegistry(), **other) as health:
+        troubles = await health.troubles()
+    assert [part for part, trouble in troubles.items() if trouble is not None] == [name]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("nameserver 192.0.2.1\n", True),
+        ("search a\n nameserver\t::1 # ours\n", True),
+        ("# nameserver 192.0.2.1\nsearch nameserver\n", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_somebody_is_named_to_be_asked_for_names(content: str | None, expected: bool, tmp_path: Path) -> None:
+    path = tmp_path / "resolv.conf"
+    if content is not None:
+        path.write_text(content)
+    assert has_servers(Options(), path) is expected
+    assert has_servers(Options(dns=("192.0.2.1",)), path)
+
+
+async def test_a_program_that_holds_the_loop_up_is_seen() -> None:
+    async with Lag(every=0.01) as lag:
+        await asyncio.sleep(0.03)
+        os.system("sleep 0.2")  # noqa: ASYNC221 - which is what must not be done
+        await asyncio.sleep(0.03)
+        assert lag.worst > 0.1
+        assert lag.seconds.sum >= lag.worst

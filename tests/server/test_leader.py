@@ -1,0 +1,59 @@
+"""What one process does for all goes on, whatever befell it before."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+import crawler
+from crawler import MemoryRegistry, Options, ServiceOptions
+from crawler.core.errors import StoreError
+from crawler.core.models import Webhook
+from crawler.engine import LocalEngine
+from tests.server.test_resume import state_of, until_ended
+from tests.support.site import Site
+from tests.test_service import serving
+
+
+class FailsAtFirst(MemoryRegistry):
+    """Cannot say at once who leads."""
+
+    def __init__(self, fault: Exception) -> None:
+        super().__init__()
+        self._faults = [fault, fault]
+
+    @asynccontextmanager
+    async def leading(self) -> AsyncIterator[asyncio.Event]:
+        if self._faults:
+            raise self._faults.pop()
+        yield asyncio.Event()
+
+
+@pytest.mark.parametrize("fault", [StoreError("away"), RuntimeError("ours")])
+async def test_webhooks_are_sent_though_the_first_tries_failed(
+    fault: Exception, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crawler.server.background.leader._AGAIN", 0.01)
+    service = ServiceOptions(webhook_secret="whsec_" + 32 * "a", drain=0)
+    app = crawler.create_app(Options(guard="any"), registry=FailsAtFirst(fault), service=service)
+    async with serving(app) as client:
+        webhook = Webhook(url=site.url("/ok"))
+        task = await state_of(client).submit([site.url("/count")], webhook=webhook)
+        await until_ended(state_of(client), task)
+        await site.until(lambda: any(request.method == "POST" for request in site.requests))
+
+
+async def test_what_was_left_lying_is_looked_for_though_that_failed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crawler.server.background.leader._AGAIN", 0.01)
+    faults, tended = [RuntimeError("ours")], asyncio.Event()
+
+    async def tend(_: LocalEngine) -> None:
+        if faults:
+            raise faults.pop()
+        tended.set()
+
+    monkeypatch.setattr(LocalEngine, "tend", tend)
+    app = crawler.create_app(Options(guard="any"), registry=MemoryRegistry(), service=ServiceOptions(drain=0))
+    async with serving(app), asyncio.timeout(10):
+        await tended.wait()

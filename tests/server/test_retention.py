@@ -1,0 +1,139 @@
+"""Tasks that have ended are kept for so long, in such a number, and as long as there is room."""
+
+import asyncio
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from crawler import MemoryRegistry, Options, ProbeResult, Registry, ServiceOptions, Task
+from crawler.server.background.retention import Retention, outlived
+from crawler.stores.sqlite import queries
+from crawler.stores.sqlite.registry import SqliteRegistry
+
+DAY = 86_400.0
+
+
+def ended(name: str, days_ago: float | None) -> Task:
+    finished = None if days_ago is None else 1000 * DAY - days_ago * DAY
+    return Task(id=name, options=Options(), finished=finished, status="running" if finished is None else "ready")
+
+
+TASKS = [ended("a", 3), ended("b", None), ended("c", 40), ended("d", 1), ended("e", 2)]
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        (ServiceOptions(), "c"),
+        (ServiceOptions(keep_days=2.5), "ca"),
+        (ServiceOptions(keep_days=0), "caed"),
+        (ServiceOptions(keep_days=100), ""),
+        (ServiceOptions(keep_days=100, keep_tasks=3), "c"),
+        (ServiceOptions(keep_days=100, keep_tasks=1), "cae"),
+        (ServiceOptions(keep_tasks=0), "caed"),
+        (ServiceOptions(keep_days=2.5, keep_tasks=1), "cae"),
+    ],
+)
+def test_those_that_ended_first_go_first_and_those_that_run_stay(kept: ServiceOptions, expected: str) -> None:
+    assert "".join(task.id for task in outlived(TASKS, kept, 1000 * DAY)) == expected
+
+
+def test_a_clock_that_went_back_deletes_nothing() -> None:
+    assert outlived(TASKS, ServiceOptions(), 900 * DAY) == []
+
+
+def looking(registry: Registry, service: ServiceOptions) -> Retention:
+    return Retention(registry, service, lambda task: registry.delete(task.id))
+
+
+async def finished(registry: Registry, lines: list[str]) -> Task:
+    task = await registry.submit(lines, Options())
+    found = [ProbeResult(seq=seq, url=line, timestamp=1, outcome="ok") for seq, line in enumerate(lines)]
+    await registry.record(task.id, found)
+    await registry.finish(task.id, "ready")
+    return task
+
+
+async def test_a_clock_that_is_set_right_deletes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = MemoryRegistry()
+    retention = looking(registry, ServiceOptions(keep_days=1))
+    task = await finished(registry, ["http://a/"])
+    await retention.once()
+    real = time.time
+    monkeypatch.setattr("time.time", lambda: real() + 1000 * DAY)
+    later = await finished(registry, ["http://a/"])
+    await retention.once()
+    assert list(registry.tasks) == [task.id, later.id]
+
+
+async def test_what_is_outlived_is_deleted() -> None:
+    registry = MemoryRegistry()
+    tasks = [await finished(registry, ["http://a/"]) for _ in range(5)]
+    running = await registry.submit(["http://a/"], Options())
+    await looking(registry, ServiceOptions(keep_tasks=2)).once()
+    assert list(registry.tasks) == [tasks[3].id, tasks[4].id, running.id]
+
+
+async def test_a_fault_of_ours_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crawler.server.background.retention._EVERY", 0.01)
+    registry, faults, goes = MemoryRegistry(), [RuntimeError("ours")], asyncio.Event()
+    task = await finished(registry, ["http://a/"])
+
+    async def delete(task: Task) -> None:
+        for _ in range(len(faults)):
+            raise faults.pop()
+        await registry.delete(task.id)
+        goes.set()
+
+    async with Retention(registry, ServiceOptions(keep_tasks=0), delete), asyncio.timeout(10):
+        await goes.wait()
+    assert task.id not in registry.tasks
+
+
+async def test_tasks_go_until_the_rest_has_room(tmp_path: Path) -> None:
+    async with SqliteRegistry(tmp_path / "tasks.db") as registry:
+        small = await finished(registry, ["http://a/"])
+        empty = await registry.size()
+        big = [await finished(registry, [f"http://a/{n}/{'x' * 500}" for n in range(1000)]) for _ in range(3)]
+        each = (await registry.size() - empty) // 3
+        await looking(registry, ServiceOptions(keep_bytes=empty + int(1.5 * each))).once()
+        assert list(registry.tasks) == [big[2].id], "those that ended first went, however small"
+        assert small.id not in registry.tasks
+        running = await registry.submit(["http://a/"], Options())
+        await looking(registry, ServiceOptions(keep_bytes=0)).once()
+        assert list(registry.tasks) == [running.id]
+
+
+async def test_what_is_still_read_costs_no_other_task_its_place(tmp_path: Path) -> None:
+    async with SqliteRegistry(tmp_path / "tasks.db") as registry:
+        tasks = [await finished(registry, [f"http://a/{n}/{'x' * 500}" for n in range(1000)]) for _ in range(3)]
+        service = ServiceOptions(keep_bytes=await registry.size() - 1)
+        reading = registry.results(tasks[0].id)
+        await anext(reading)
+        tidying = asyncio.ensure_future(looking(registry, service).once())
+        await asyncio.wait({tidying}, timeout=0.3)  # time to do wrong
+        assert len([result async for result in reading]) == 999
+        await tidying
+        assert list(registry.tasks) == [task.id for task in tasks[1:]]
+
+
+async def test_what_cannot_be_dropped_costs_no_other_task_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    dropped, failures = queries.dropped, iter([sqlite3.OperationalError("database or disk is full")])
+
+    def fails_once(connection: sqlite3.Connection, *, number: int) -> bool:
+        for error in failures:
+            raise error
+        return dropped(connection, number=number)
+
+    monkeypatch.setattr("crawler.stores.sqlite.registry._PATIENCE", 0.01)
+    async with SqliteRegistry(tmp_path / "tasks.db") as registry:
+        tasks = [await finished(registry, [f"http://a/{n}/{'x' * 500}" for n in range(1000)]) for _ in range(3)]
+        service = ServiceOptions(keep_bytes=await registry.size() - 1)
+        monkeypatch.setattr(queries, "dropped", fails_once)
+        await looking(registry, service).once()
+        assert "could not be dropped" in caplog.text
+        assert list(registry.tasks) == [task.id for task in tasks[1:]]

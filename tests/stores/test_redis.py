@@ -1,0 +1,301 @@
+"""What a Redis, and the way to it, do to Tasks: answers get lost, connections break, what was written comes twice."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from crawler import Options, Registry, ServiceOptions, StoreError, Task, TaskNotFound, TransitionError
+from crawler.core.models import Idempotency, ProbeResult
+from crawler.server.background.retention import Retention
+from crawler.stores.redis.chunk_store import Turn
+from crawler.stores.redis.chunking import Chunk, Work
+from crawler.stores.redis.registry import RedisRegistry
+from tests.support.redis_proxy import proxy_to
+from tests.support.redis_server import RedisServer
+from tests.test_registry import found, pending
+
+ADMITS = b"crawler:number"  # only what makes a batch a Task has this
+ADVANCES = b":suspects"
+BEGINS = b":starts"
+LINES = ["http://a/1", "http://b/1", "http://a/2"]
+
+
+async def test_a_task_whose_acknowledgement_is_lost_is_kept_once_and_whole(redis_server: RedisServer) -> None:
+    async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
+        before = await registry.submit(LINES, Options())  # so that Redis knows the scripts
+        proxy.lose(ADMITS)
+        task = await registry.submit(LINES, Options(), idempotency=Idempotency("key", "digest"))
+        assert proxy.lost == 1
+        assert await pending(registry, task.id) == [0, 1, 2]
+        assert list(registry.tasks) == [before.id, task.id]
+
+
+async def test_a_batch_that_is_given_up_while_it_is_kept_is_not_kept(redis_server: RedisServer) -> None:
+    async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
+        proxy.lose(ADMITS, times=100)
+        with pytest.raises(StoreError):
+            await registry.submit(LINES, Options())
+        with redis_server.client() as client:
+            assert client.keys("crawler:task:*") == []
+
+
+async def test_an_end_that_is_told_twice_leaves_no_work_behind(redis_server: RedisServer) -> None:
+    async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
+        before, task = [await registry.submit(LINES, Options()) for _ in range(2)]
+        await registry.finish(before.id, "error")  # so that Redis knows the script
+        proxy.lose(b'"error"')
+        with pytest.raises(TransitionError):
+            await registry.finish(task.id, "error")
+        assert (await registry.fresh(task.id)).status == "error"
+        assert await registry.chains.heads(task.id) == []
+
+
+async def test_what_an_end_leaves_behind_is_swept(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
+        task = await registry.submit(LINES, Options())
+        proxy.lose(b'"error"', times=100)  # as of a process that dies between the two
+        with pytest.raises(StoreError):
+            await registry.finish(task.id, "error")
+        async with RedisRegistry(redis_server.url) as other:
+            assert await other.chains.heads(task.id) != []
+            monkeypatch.setattr("crawler.stores.redis.chunk_store._STALE", -60.0)
+            await other.chains.sweep()
+            assert await other.chains.heads(task.id) == []
+
+
+async def test_a_batch_that_is_never_kept_is_swept(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with redis_server.client() as client:
+        async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as other:
+            client.zadd("crawler:coming", {"gone": 1.0})
+            client.hset("crawler:task:gone:chains", mapping={"0": "0/1", "70": "0/1"})
+            client.hset("crawler:task:gone:chunks:1", "70.0", b"x")
+            await other.chains.sweep()
+            assert client.keys("crawler:task:gone*") == []
+            monkeypatch.setattr("crawler.stores.redis.chunk_store._STALE", -60.0)
+            kept = 0
+            for _ in range(50):
+                taking = asyncio.ensure_future(registry.submit(LINES, Options()))
+                while not taking.done():  # swept at any moment, it is a Task with all lines or none
+                    await other.chains.sweep()
+                if taking.exception() is None:
+                    kept += 1
+                    task = await other.fresh((await taking).id)
+                    assert await pending(other, task.id) == [0, 1, 2]
+            assert len(client.keys("crawler:task:*")) == 3 * kept  # its fields, chains and chunks
+
+
+async def test_of_a_batch_that_was_dropped_no_later_part_is_kept(redis_server: RedisServer) -> None:
+    """Else it would become a Task without its first lines, or stay for ever."""
+    async with RedisRegistry(redis_server.url) as registry:
+        chains = registry.chains
+        await chains.expect("id")
+        await chains.put("id", [Chunk(0, 0, [Work(0, "http://a/")])])
+        await chains.drop("id")
+        await chains.put("id", [Chunk(1, 0, [Work(1, "http://b/")])])
+        with redis_server.client() as client:
+            assert client.keys("*id*") == []
+            assert client.zscore("crawler:coming", "id") is None
+
+
+async def test_an_answer_that_comes_late_undoes_no_later_one(redis_server: RedisServer) -> None:
+    """Else a Task that has ended would run for ever here."""
+    async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
+        task = await registry.submit(LINES, Options())
+        proxy.hold(b"HGETALL")
+        looking = asyncio.ensure_future(registry.fresh(task.id))
+        await proxy.holds.wait()
+        async with RedisRegistry(redis_server.url) as other:
+            await other.finish(task.id, "error")
+        while task.status == "running":
+            await registry.change(task.id)
+        proxy.go_on()
+        await looking
+        assert task.status == "error"
+
+
+@pytest.mark.parametrize("words", [b"ZRANGE", b"HGETALL"])
+async def test_a_task_that_comes_while_all_are_looked_at_is_known(words: bytes, redis_server: RedisServer) -> None:
+    """Else its events would end, and a worker would take it for deleted."""
+    async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
+        before = await registry.submit(LINES, Options())
+        proxy.hold(words)
+        looking = asyncio.ensure_future(registry.refresh())
+        await proxy.holds.wait()
+        task = await registry.submit(LINES, Options())
+        proxy.go_on()
+        await looking
+        assert list(registry.tasks) == [before.id, task.id]
+
+
+async def test_however_much_is_asked_at_once_all_of_it_is_answered(redis_server: RedisServer) -> None:
+    """There are fewer connections than that."""
+    async with RedisRegistry(redis_server.url) as registry:
+        task = await registry.submit(LINES, Options())
+        answers = await asyncio.gather(*(registry.fresh(task.id) for _ in range(200)))
+        assert all(each is task for each in answers)
+
+
+async def test_the_end_of_a_chunk_may_be_told_twice(redis_server: RedisServer) -> None:
+    async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
+        task = await registry.submit([f"http://a/{number}" for number in range(450)], Options())
+        await registry.chains.advance(task.id, Turn(1, 0))  # there is none, but Redis knows the script by it
+        proxy.lose(ADVANCES)
+        assert await registry.chains.advance(task.id, Turn(0, 0)) == Turn(0, 1)
+        assert proxy.lost == 1
+        assert await registry.chains.advance(task.id, Turn(0, 0)) == Turn(0, 1)
+        assert await registry.chains.advance(task.id, Turn(0, 1)) == Turn(0, 2)
+        assert await registry.chains.advance(task.id, Turn(0, 0)) == Turn(0, 2)  # by a worker that is late
+        assert await registry.chains.advance(task.id, Turn(0, 2)) is None
+        assert await registry.chains.advance(task.id, Turn(0, 1)) is None
+
+
+async def test_a_start_of_a_chunk_counts_once_however_often_it_is_told(redis_server: RedisServer) -> None:
+    async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
+        before, task = [await registry.submit(LINES, Options()) for _ in range(2)]
+        await registry.chains.begin(before.id, Turn(0, 0), "before")  # so that Redis knows the script
+        proxy.lose(BEGINS, times=3)
+        assert (await registry.chains.begin(task.id, Turn(0, 0), "one"))[1] == 1
+        assert proxy.lost == 3
+        assert await registry.chains.redelivered() == 0
+        assert [(await registry.chains.begin(task.id, Turn(0, 0), name))[1] for name in "abb"] == [2, 3, 3]
+        assert await registry.chains.redelivered() == 2
+
+
+async def test_of_a_chunk_that_is_left_nothing_is_suspected(redis_server: RedisServer) -> None:
+    async with RedisRegistry(redis_server.url) as registry:
+        task = await registry.submit(LINES, Options())
+        await registry.chains.begin(task.id, Turn(0, 0), "one")
+        await registry.chains.suspect(task.id, Turn(0, 0), [1])
+        assert await registry.chains.suspects(task.id, Turn(0, 0)) == {1}
+        await registry.chains.leave(task.id, Turn(0, 0))
+        assert await registry.chains.suspects(task.id, Turn(0, 0)) == set()
+        assert (await registry.chains.begin(task.id, Turn(0, 0), "other"))[1] == 1
+        await registry.delete(task.id)
+        await registry.chains.suspect(task.id, Turn(0, 0), [1])  # by a worker that is late
+        assert await registry.chains.suspects(task.id, Turn(0, 0)) == set()
+
+
+@pytest.mark.parametrize("more", [[], ["http://a/"] * 2_000], ids=["small", "big"])
+async def test_what_is_no_url_waits_for_nothing_else_that_is_none(more: list[str], redis_server: RedisServer) -> None:
+    async with RedisRegistry(redis_server.url) as registry:
+        task = await registry.submit([*(f"nonsense {number}" for number in range(450)), *more], Options())
+        heads = await registry.chains.heads(task.id)
+        assert [len((await registry.chains.begin(task.id, turn, "one"))[0]) for turn in heads[:3]] == [200, 200, 50]
+        assert {turn.place for turn in heads} == {0}
+
+
+async def test_what_changed_while_the_connection_was_lost_is_known_soon(redis_server: RedisServer) -> None:
+    async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
+        task = await registry.submit(["http://a/"], Options())
+        await proxy.cut()
+        with redis_server.client() as client:  # at once: the loop has no time to connect again
+            client.hset(f"crawler:task:{task.id}", mapping={"status": '"error"', "finished": "1.0"})
+            client.publish("crawler:changes", task.id)
+        async with asyncio.timeout(10):
+            while task.status == "running":
+                await registry.change(task.id)
+
+
+async def test_what_one_records_all_others_hear_of(redis_server: RedisServer) -> None:
+    async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as other:
+        task = await registry.submit(LINES, Options())
+        known = await other.fresh(task.id)
+        await registry.record(task.id, [ProbeResult(seq=0, url=LINES[0], timestamp=0, outcome="ok")])
+        async with asyncio.timeout(10):
+            while known.counts.ok == 0:
+                await other.change(task.id)
+
+
+async def test_of_a_task_that_has_ended_elsewhere_nothing_more_is_kept(redis_server: RedisServer) -> None:
+    async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as late:
+        task = await registry.submit(LINES, Options())
+        known = await late.fresh(task.id)
+        await late.chains.begin(task.id, Turn(0, 0), "late")
+        await registry.finish(task.id, "error")
+        while known.status == "running":
+            await late.change(task.id)
+        known.status = "running"  # as of who has not heard of it yet
+        await late.record(task.id, [ProbeResult(seq=0, url=LINES[0], timestamp=0, outcome="ok")])
+        assert (await registry.fresh(task.id)).counts.done == 0
+        assert (await registry.page(task.id)).results == []
+
+
+async def not_understood(caplog: pytest.LogCaptureFixture) -> None:
+    while "could not be understood" not in caplog.text:  # noqa: ASYNC110 - nothing else tells of it
+        await asyncio.sleep(0.01)
+
+
+async def test_a_task_that_cannot_be_understood_keeps_no_other_from_being_followed(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as other:
+        broken, task = [await registry.submit(["http://a/"], Options()) for _ in range(2)]
+        await other.refresh()
+        with redis_server.client() as client:
+            client.hset(f"crawler:task:{broken.id}", "ok", "x")
+            client.publish("crawler:changes", broken.id)
+        async with asyncio.timeout(10):
+            await not_understood(caplog)
+            await registry.finish(task.id, "error")
+            while other.tasks[task.id].status == "running":
+                await other.change(task.id)
+
+
+@pytest.mark.parametrize("words", [b"\xff", b'%s{"unheard_of":1}'])
+async def test_words_that_cannot_be_understood_do_not_make_deaf(
+    words: bytes, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as other:
+        task = await registry.submit(["http://a/"], Options())
+        await other.fresh(task.id)
+        with redis_server.client() as client:
+            client.publish("crawler:changes", words.replace(b"%s", task.id.encode()))
+        async with asyncio.timeout(10):
+            await not_understood(caplog)
+            await registry.finish(task.id, "error")
+            while other.tasks[task.id].status == "running":
+                await other.change(task.id)
+
+
+async def test_a_redis_that_has_lost_what_was_heard_has_the_last_word(redis_server: RedisServer) -> None:
+    async with RedisRegistry(redis_server.url) as registry:
+        task = await registry.submit(["http://a/", "http://b/"], Options())
+        await registry.record(task.id, [found(0, "http://a/")])
+        key = f"crawler:task:{task.id}"
+        with redis_server.client() as client:  # as if it had lost its last second, and the rest had come otherwise
+            client.hset(key, mapping={"ok": 0, "failed": 2, "done": 2})
+            async with RedisRegistry(redis_server.url) as other:
+                await other.finish(task.id, "ready")
+        ended = await registry.fresh(task.id)
+        assert (ended.counts.ok, ended.counts.failed) == (0, 2)
+
+
+async def test_a_chunk_of_a_deleted_task_leaves_nothing_behind(redis_server: RedisServer) -> None:
+    async with RedisRegistry(redis_server.url) as registry:
+        task = await registry.submit(LINES, Options())
+        await registry.chains.begin(task.id, Turn(0, 0), "one")
+        await registry.delete(task.id)
+        with pytest.raises(TaskNotFound):
+            await registry.chains.begin(task.id, Turn(0, 0), "other")
+        with redis_server.client() as client:
+            kept: Any = client.keys("crawler:task:*")
+            assert all(client.ttl(key) > 0 for key in kept)
+
+
+async def test_tasks_go_until_the_rest_has_room(redis_server: RedisServer) -> None:
+    async with RedisRegistry(redis_server.url) as registry:
+        tasks = [await _finished(registry) for _ in range(3)]
+        each = await registry.size() // 3
+        assert each > 5_000
+        service = ServiceOptions(keep_bytes=int(2.5 * each))
+        await Retention(registry, service, lambda task: registry.delete(task.id)).once()
+        assert list(registry.tasks) == [task.id for task in tasks[1:]], "though Redis has the memory for a while yet"
+        assert await registry.size() == 2 * each
+
+
+async def _finished(registry: Registry) -> Task:
+    task = await registry.submit([f"http://a/{number}" for number in range(1000)], Options())
+    await registry.record(task.id, [found(number, f"http://a/{number}") for number in range(1000)])
+    await registry.finish(task.id, "ready")
+    return task

@@ -1,0 +1,132 @@
+"""Short words for the tests of the versioned API."""
+
+import io
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from aiohttp import ClientResponse, web
+from aiohttp.test_utils import TestServer
+from multidict import CIMultiDictProxy
+
+import crawler
+from crawler import MemoryRegistry, Options, Registry, ServiceOptions
+from crawler.server.task_manager import STATE, State
+from crawler.stores.redis.registry import RedisRegistry
+from crawler.stores.sqlite.registry import SqliteRegistry
+from tests.support.described import check_described
+from tests.support.fleet import working
+from tests.support.served import SERVERS
+from tests.test_service import Client, serving
+
+REGISTRIES: dict[str, Callable[[Path], Registry]] = {
+    "memory": lambda _: MemoryRegistry(),
+    "sqlite": lambda folder: SqliteRegistry(folder / "tasks.db"),
+}
+WAYS = [*REGISTRIES, "asgi", "redis"]  # the application keeps its Tasks in memory, too; the last has a worker elsewhere
+ROOT = "/api/v1"
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Api:
+    """A client of one application."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    @property
+    def app(self) -> web.Application:
+        assert self.client.app is not None
+        return self.client.app
+
+    @property
+    def state(self) -> State:
+        return self.app[STATE]
+
+    async def ask(self, method: str, path: str, status: int = 200, **arguments: Any) -> Answer:
+        """Request something, which has to be answered with this status, and as the OpenAPI document says."""
+        async with self.client.request(method, ROOT + path, **arguments) as response:
+            answer = Answer(response.status, response.headers, await response.read())
+        check_described(self.app, method, response)
+        assert answer.status == status, answer.body
+        return answer
+
+    async def get(self, path: str, **query: str | int) -> Any:
+        """The JSON there."""
+        return (await self.ask("GET", path, params=query)).json
+
+    async def submit(self, urls: list[str], **members: Any) -> Any:
+        """The summary of a new Task."""
+        body = io.BytesIO(json.dumps({"urls": urls, **members}).encode())
+        headers = {"Content-Type": "application/json"}
+        return (await self.ask("POST", "/tasks", 201, data=body, headers=headers)).json
+
+    async def ended(self, urls: list[str], **members: Any) -> Any:
+        """The summary of a new Task that has come to its end."""
+        task = await self.submit(urls, **members)
+        return await self.get(f"/tasks/{task['id']}", wait=60)
+
+    async def refuses(self, method: str, path: str, status: int, *words: str, **arguments: Any) -> Answer:
+        """Request something that cannot be; the problem has to have these words."""
+        answer = await self.ask(method, path, status, **arguments)
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.json["status"] == status
+        for word in words:
+            assert word in answer.json["detail"]
+        return answer
+
+
+@asynccontextmanager
+async def serving_api(
+    registry: Registry, service: ServiceOptions | None = None, *, by: type[TestServer] = TestServer, **options: Any
+) -> AsyncIterator[Api]:
+    """An application that may probe the site of the tests, which is on loopback."""
+    service = service or ServiceOptions(drain=0)
+    app = crawler.create_app(Options(guard="any", **options), registry=registry, service=service)
+    async with serving(app, by) as client:
+        yield Api(client)
+
+
+@asynccontextmanager
+async def serving_as(request: pytest.FixtureRequest, service: ServiceOptions | None = None) -> AsyncIterator[Api]:
+    """The same, in the way of those in which the contract has to hold that is the fixture's parameter."""
+    way = request.param
+    if way == "redis":
+        url = request.getfixturevalue("redis_server").url
+        async with working(url), serving_api(RedisRegistry(url), service) as api:
+            yield api
+    else:
+        registry = REGISTRIES.get(way, REGISTRIES["memory"])(request.getfixturevalue("tmp_path"))
+        async with serving_api(registry, service, by=SERVERS.get(way, TestServer)) as api:
+            yield api
+
+
+class Event(NamedTuple):
+    name: str
+    id: int | None
+    data: Any
+
+
+async def read_events(response: ClientResponse) -> AsyncGenerator[Event, None]:
+    """The events of a stream."""
+    fields: dict[str, str] = {}
+    async for line in response.content:
+        text = line.decode().removesuffix("\n")
+        if text:
+            name, _, value = text.partition(": ")
+            fields[name] = value
+        elif "event" in fields:
+            yield Event(fields["event"], int(fields["id"]) if "id" in fields else None, json.loads(fields["data"]))
+            fields = {}

@@ -1,0 +1,399 @@
+"""Other people's exceptions, and what they mean for a target."""
+
+import ast
+import asyncio
+import builtins
+import errno
+import importlib
+import pkgutil
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import aiodns
+import aiohttp
+import pycares
+import pytest
+from aiohttp.client_reqrep import ConnectionKey
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+import crawler
+from crawler.core.errors import ERROR_TYPES
+from crawler.core.models import ProbeError
+from crawler.transport import error_mapping
+from crawler.transport.error_mapping import HopFailed, explain, row_of
+
+PHASES = ["dns", "connect", "tls", "http"]
+REQUEST = aiohttp.RequestInfo(URL("http://a/"), "GET", CIMultiDictProxy(CIMultiDict()), URL("http://a/"))
+KEY = ConnectionKey("a.example", 443, True, True, None, None, None)
+VERIFY_CODES = range(100)  # OpenSSL's X509_V_ERR_*; it has 0 to 96
+
+# Not the fault of a target, and of none can be said more than that: `unknown`.
+PROGRAMS_OWN = {
+    "asyncio.QueueEmpty",
+    "asyncio.QueueFull",
+    "asyncio.QueueShutDown",
+    "asyncio.BrokenBarrierError",
+    "asyncio.InvalidStateError",
+    "asyncio.SendfileNotAvailableError",
+    "aiohttp.EofStream",
+    "aiohttp.BadContentDispositionHeader",
+    "aiohttp.BadContentDispositionParam",
+    "aiohttp.LookupError",
+    "aiohttp.WSHandshakeError",
+    "aiohttp.TooManyMembersError",  # a parser of compressed bodies has it inside; it comes out as ContentEncodingError
+}
+
+
+def kind(error: BaseException, phase: str = "http") -> str:
+    return explain(error, phase).type
+
+
+# --- No exception without a row ---
+
+
+def exceptions(module: ModuleType) -> set[type[BaseException]]:
+    """The public exception classes that a module knows and that its package defines."""
+    package = module.__name__.partition(".")[0]
+    return {
+        item
+        for name, item in vars(module).items()
+        if isinstance(item, type) and issubclass(item, BaseException) and not name.startswith("_")
+        if item.__module__.partition(".")[0] in (package, "builtins", "concurrent")
+    }
+
+
+def modules_of_the_client() -> Iterator[ModuleType]:
+    yield aiohttp
+    for module in pkgutil.walk_packages(aiohttp.__path__, "aiohttp."):
+        if not module.name.startswith(("aiohttp.web", "aiohttp.test_utils", "aiohttp.pytest_plugin", "aiohttp.worker")):
+            yield importlib.import_module(module.name)
+
+
+def below(error: type[BaseException]) -> Iterator[type[BaseException]]:
+    yield error
+    for child in error.__subclasses__():
+        yield from below(child)
+
+
+def named(errors: set[type[BaseException]], package: str) -> set[str]:
+    return {f"{package}.{error.__name__}" for error in errors}
+
+
+def without_row(errors: set[type[BaseException]]) -> set[type[BaseException]]:
+    return {error for error in errors if row_of(error) is None}
+
+
+# Python's own that say nothing of a network; whoever meets one has met a bug.
+BUILTIN = {error for error in vars(builtins).values() if isinstance(error, type) and issubclass(error, BaseException)}
+SYSTEMS: tuple[type[BaseException], ...] = (OSError, EOFError, MemoryError, UnicodeError)
+OF_THE_SYSTEM = {error for error in BUILTIN if issubclass(error, SYSTEMS) and error.__base__ is not UnicodeError}
+
+
+def test_every_exception_of_the_operating_system_has_a_row() -> None:
+    assert ConnectionRefusedError in OF_THE_SYSTEM
+    assert without_row(OF_THE_SYSTEM) == set()
+
+
+@pytest.mark.parametrize("module", [ssl, socket, asyncio, aiodns.error], ids=lambda module: module.__name__)
+def test_every_exception_of_a_library_has_a_row(module: ModuleType) -> None:
+    package = module.__name__.partition(".")[0]
+    missing = without_row(exceptions(module) - (BUILTIN - OF_THE_SYSTEM))
+    assert named(missing, package) - PROGRAMS_OWN == set()
+
+
+def test_every_exception_of_aiohttps_client_has_a_row() -> None:
+    found = {error for module in modules_of_the_client() for error in exceptions(module)}
+    found = {error for error in found if error.__module__.startswith("aiohttp.")}
+    assert len(found) > 45
+    assert named(without_row(found), "aiohttp") - PROGRAMS_OWN == set()
+
+
+def test_every_kind_of_client_error_has_a_row() -> None:
+    tops = [aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, ssl.SSLError, aiodns.error.DNSError]
+    found = {error for top in tops for error in below(top) if not error.__module__.startswith("aiohttp.web")}
+    found = {error for error in found if error.__module__.partition(".")[0] in ("aiohttp", "ssl", "aiodns", "pycares")}
+    assert named(without_row(found), "aiohttp") == set()
+
+
+def test_every_status_of_c_ares_has_a_row() -> None:
+    codes = {code: name for name, code in vars(pycares.errno).items() if name.startswith("ARES_")}
+    del codes[pycares.errno.ARES_SUCCESS]
+    assert len(codes) >= 25
+    assert {name for code, name in codes.items() if code not in error_mapping._CARES} == set()
+
+
+def test_what_has_no_row_on_purpose_is_unknown() -> None:
+    for error in (asyncio.QueueEmpty(), asyncio.InvalidStateError(), ValueError("x"), KeyError("x"), AssertionError()):
+        assert kind(error) == "unknown"
+
+
+# --- No type that nothing gives ---
+
+
+def types_of_the_tables() -> set[str]:
+    tables: list[dict[Any, str]] = [
+        table
+        for name, table in vars(error_mapping).items()
+        if name.startswith("_") and name.isupper()
+        if isinstance(table, dict)
+    ]
+    assert len(tables) >= 7
+    return {type_ for table in tables for type_ in table.values()}
+
+
+def test_the_tables_name_only_types_that_exist() -> None:
+    assert types_of_the_tables() - {error_mapping._BY_PHASE, error_mapping._INSIDE} <= ERROR_TYPES.keys()
+
+
+def test_every_type_is_given_by_a_table_or_named_in_the_code() -> None:
+    written = {
+        node.value
+        for path in Path(crawler.__file__).parent.rglob("*.py")
+        if path.name != "errors.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    assert ERROR_TYPES.keys() - written == set()
+
+
+# --- What each comes to ---
+
+
+@pytest.mark.parametrize(
+    ("phase", "expected"),
+    [("dns", "dns.timed_out"), ("connect", "tcp.timed_out"), ("tls", "tls.timed_out"), ("http", "http.timed_out")],
+)
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimeoutError(),
+        TimeoutError(errno.ETIMEDOUT, "Connection timed out"),
+        aiohttp.ServerTimeoutError(),
+        aiohttp.ConnectionTimeoutError(),
+        aiohttp.SocketTimeoutError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_too_late_is_what_the_phase_says(error: Exception, phase: str, expected: str) -> None:
+    problem = explain(error, phase)
+    assert (problem.type, problem.phase, problem.group, problem.transient) == (expected, phase, "TIMEOUT", True)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ECONNREFUSED, "tcp.refused"),
+        (errno.ECONNRESET, "tcp.reset"),
+        (errno.EPIPE, "tcp.closed"),
+        (errno.ENETUNREACH, "tcp.address_unreachable"),
+        (errno.EHOSTUNREACH, "tcp.address_unreachable"),
+        (errno.EADDRNOTAVAIL, "local.ports"),
+        (errno.EMFILE, "local.descriptors"),
+        (errno.ENFILE, "local.descriptors"),
+        (errno.ENETDOWN, "local.network"),
+        (errno.ENOBUFS, "local.memory"),
+        (errno.EDOM, "tcp.failed"),
+    ],
+    ids=lambda value: errno.errorcode[value] if isinstance(value, int) else value,
+)
+def test_an_errno_counts_wrapped_or_not(number: int, expected: str) -> None:
+    bare = OSError(number, "as the system says")
+    wrapped = aiohttp.ClientConnectorError(KEY, bare)
+    chained = aiohttp.ClientConnectionError("cannot connect")
+    chained.__cause__ = bare
+    for error in (bare, wrapped, chained, aiohttp.ClientOSError(number, "as the system says")):
+        assert kind(error) == expected
+        assert explain(error, "http").message == "as the system says"
+
+
+def test_our_own_faults_are_never_blamed_on_the_target() -> None:
+    for number in (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.ENOBUFS, errno.ENOMEM):
+        problem = explain(aiohttp.ClientConnectorError(KEY, OSError(number, "x")), "connect")
+        assert (problem.group, problem.transient) == ("LOCAL_ERROR", True)
+
+
+def test_a_connection_closed_before_it_stood_is_aborted() -> None:
+    assert kind(ConnectionAbortedError(), "connect") == "tcp.aborted"
+    assert kind(BrokenPipeError(), "connect") == "tcp.aborted"
+    assert kind(EOFError(), "connect") == "tcp.aborted"
+    assert kind(EOFError(), "tls") == "tcp.closed"
+    assert kind(aiohttp.ServerDisconnectedError(), "http") == "tcp.closed"
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("WRONG_VERSION_NUMBER", "tls.protocol.error"),
+        ("TLSV1_ALERT_PROTOCOL_VERSION", "tls.version_or_cipher_mismatch"),
+        ("SSLV3_ALERT_HANDSHAKE_FAILURE", "tls.version_or_cipher_mismatch"),
+        ("UNEXPECTED_EOF_WHILE_READING", "tcp.closed"),
+        ("SOMETHING_NEW", "tls.failed"),
+        (None, "tls.failed"),
+    ],
+)
+def test_openssls_reason_tells_what_failed(reason: str | None, expected: str) -> None:
+    error = ssl.SSLError(1, "[SSL: X] x (_ssl.c:1006)")
+    error.reason = reason  # type: ignore[assignment]
+    wrapped = aiohttp.ClientConnectorSSLError(KEY, error)
+    assert kind(error, "tls") == kind(wrapped, "tls") == expected
+    if reason:
+        assert explain(wrapped, "tls").message == reason.replace("_", " ").lower()
+
+
+def certificate_error(code: int, message: str = "certificate has expired") -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, f"certificate verify failed: {message} (_ssl.c:1006)")
+    error.verify_code, error.verify_message = code, message
+    return error
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(10, "date"), (9, "date"), (18, "authority"), (19, "authority"), (20, "authority"), (62, "name"), (64, "name")],
+)
+def test_openssls_verify_code_tells_what_is_wrong_with_a_certificate(code: int, expected: str) -> None:
+    error = certificate_error(code)
+    wrapped = aiohttp.ClientConnectorCertificateError(KEY, error)
+    assert kind(error, "tls") == kind(wrapped, "tls") == f"tls.cert.{expected}_invalid"
+    assert explain(wrapped, "tls").message == "certificate has expired"
+
+
+def test_another_verify_code_is_still_the_certificate() -> None:
+    assert kind(certificate_error(23), "tls") == "tls.cert.invalid"
+    assert kind(ssl.SSLCertVerificationError("without a code"), "tls") == "tls.cert.invalid"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (aiodns.error.ARES_ENOTFOUND, "dns.name_not_resolved"),
+        (aiodns.error.ARES_ENODATA, "dns.name_not_resolved"),
+        (aiodns.error.ARES_ETIMEOUT, "dns.timed_out"),
+        (aiodns.error.ARES_ECONNREFUSED, "dns.unreachable"),
+        (aiodns.error.ARES_ESERVFAIL, "dns.failed"),
+        (aiodns.error.ARES_ECANCELLED, "abandoned"),
+        (-1, "dns.failed"),
+    ],
+)
+def test_the_status_of_c_ares_counts(code: int, expected: str) -> None:
+    error = aiodns.error.DNSError(code, "as c-ares says")
+    wrapped = aiohttp.ClientConnectorDNSError(KEY, OSError(None, "x"))
+    wrapped.__cause__ = error
+    assert (kind(error, "dns"), explain(error, "dns").message) == (expected, "as c-ares says")
+
+
+def test_a_wrapper_with_nothing_inside_says_what_it_can() -> None:
+    assert kind(aiohttp.ClientConnectionError()) == "http.failed"
+    assert kind(aiohttp.ClientOSError()) == "tcp.failed"
+
+
+# --- Any exception at all ---
+
+
+def made(error: type[BaseException]) -> list[BaseException]:
+    """Instances of a class, made in all the ways that it can be."""
+    if issubclass(error, aiohttp.ClientResponseError):
+        return [error(REQUEST, ()), error(REQUEST, (), status=502, message="text")]
+    instances: list[BaseException] = []
+    for arguments in (
+        (),
+        ("text",),
+        (1, "text"),
+        (KEY, OSError(errno.ECONNREFUSED, "refused")),
+        (KEY, ssl.SSLError(1, "x")),
+        (KEY, ssl.SSLCertVerificationError(1, "x")),
+        ("unix.sock", KEY, OSError(errno.ENOENT, "x")),
+        (b"partial", 10),
+        ("text", 10),
+        ("text", b"line", 10),
+        (b"expected", b"got", "a.example", 443),
+        ("http://a/", "description"),
+        ("text", "10", "20"),
+    ):
+        try:
+            instance = error(*arguments)
+            str(instance)  # some take anything and fail here
+        except (TypeError, ValueError, AttributeError):
+            continue
+        instances.append(instance)
+    return instances
+
+
+def class_of(name: str) -> type[BaseException]:
+    module, _, qualname = name.rpartition(".")
+    found: type[BaseException] = getattr(importlib.import_module(module or "builtins"), qualname)
+    return found
+
+
+CLASSES = [*map(class_of, error_mapping._CLASSES), Exception, RuntimeError, KeyError, asyncio.QueueEmpty]
+
+
+@pytest.mark.parametrize("name", error_mapping._CLASSES)
+def test_every_row_is_that_of_a_class_that_exists(name: str) -> None:
+    assert row_of(class_of(name)) == error_mapping._CLASSES[name]
+
+
+def test_what_we_have_decided_ourselves_is_not_explained_again() -> None:
+    problem = ProbeError.of("address.blocked", "as we said")
+    assert explain(HopFailed(problem), "http") is problem
+
+
+@pytest.mark.parametrize("error", CLASSES, ids=lambda error: f"{error.__module__}.{error.__name__}")
+@pytest.mark.parametrize("phase", PHASES)
+def test_every_class_is_explained(error: type[BaseException], phase: str) -> None:
+    instances = made(error)
+    assert instances
+    for instance in instances:
+        whole(instance, phase)
+
+
+def whole(error: BaseException, phase: str) -> None:
+    problem = explain(error, phase)
+    assert problem.type in ERROR_TYPES
+    assert problem.phase == phase
+    assert problem.transient == ERROR_TYPES[problem.type].transient
+    assert 0 < len(problem.message) <= 300
+    assert len(problem.message.splitlines()) == 1
+
+
+WORDS = st.one_of(st.text(max_size=20), st.text(st.sampled_from("a\r\n\0\x1b\u2028 "), min_size=200, max_size=900))
+SYSTEM = st.one_of(
+    st.builds(OSError, st.integers(-1, 200), WORDS),
+    st.builds(OSError, WORDS),
+    st.builds(socket.gaierror, st.integers(-20, 20), WORDS),
+    st.builds(certificate_error, st.sampled_from(VERIFY_CODES), WORDS),
+    st.builds(ssl.SSLError, st.integers(0, 20), WORDS),
+)
+ANY_ERROR = st.one_of(
+    SYSTEM,
+    st.builds(aiodns.error.DNSError, st.integers(-1, 40), WORDS),
+    st.builds(aiohttp.ClientConnectorError, st.just(KEY), SYSTEM),
+    st.builds(aiohttp.ClientConnectorSSLError, st.just(KEY), SYSTEM),
+    st.builds(aiohttp.ClientConnectorCertificateError, st.just(KEY), SYSTEM),
+    st.builds(aiohttp.ServerDisconnectedError, WORDS),
+    st.builds(aiohttp.http_exceptions.BadStatusLine, WORDS),
+    st.builds(aiohttp.http_exceptions.InvalidHeader, WORDS),
+    st.builds(aiohttp.ClientPayloadError, WORDS),
+    st.builds(Exception, WORDS, st.integers()),
+)
+
+
+@given(ANY_ERROR, st.sampled_from(PHASES))
+def test_any_instance_is_explained_in_one_bounded_line(error: BaseException, phase: str) -> None:
+    whole(error, phase)
+
+
+@given(st.lists(ANY_ERROR, min_size=2, max_size=4), st.sampled_from(PHASES))
+def test_any_chain_is_explained_in_one_bounded_line(errors: list[BaseException], phase: str) -> None:
+    outer: BaseException = aiohttp.ClientConnectionError("cannot")
+    first = outer
+    for error in errors:
+        outer.__cause__ = error
+        outer = error
+    whole(first, phase)

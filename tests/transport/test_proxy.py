@@ -1,0 +1,215 @@
+"""Probing through a proxy: the targets are its to find, and its own failures are not theirs."""
+
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from crawler.core.errors import OptionError
+from crawler.core.options import Options
+from tests.support.certs import Authority
+from tests.support.dns_server import Names
+from tests.support.probing import asking, probe_all, probe_one, verdict
+from tests.support.proxies import HttpProxy, SocksProxy
+from tests.support.site import Site
+
+KNOWN = {"good.test": "127.0.0.1", "away.test": "127.0.0.2"}
+Proxy = HttpProxy | SocksProxy
+
+
+@pytest.fixture(params=["http", "socks5"])
+async def proxy(request: pytest.FixtureRequest) -> AsyncIterator[Proxy]:
+    async with HttpProxy(KNOWN) if request.param == "http" else SocksProxy(KNOWN) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def secure(authority: Authority) -> AsyncIterator[Site]:
+    async with Site(tls=authority.good("good.test")) as site:
+        yield site
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faults of this machine are waited out for a minute and a half; not here."""
+    monkeypatch.setattr("crawler.probing.probe._backoff", lambda times: 0.001)
+
+
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """A port on which nobody listens, and nobody else will."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+# --- Who asks whom ---
+
+
+async def test_an_http_target_is_reached_through_it(proxy: Proxy, site: Site) -> None:
+    result = await probe_one(site.url("/ok", host="good.test"), proxy=proxy.url)
+    assert (verdict(result), result.method, result.attempts) == (200, "HEAD", 1)
+    assert [request.host for request in site.requests] == [f"good.test:{site.port}"]
+    assert proxy.asked == [
+        f"HEAD http://good.test:{site.port}/ok" if isinstance(proxy, HttpProxy) else f"good.test:{site.port}"
+    ]
+
+
+async def test_an_https_target_is_reached_through_it(proxy: Proxy, secure: Site, authority: Authority) -> None:
+    url = secure.url("/title/Safe", host="good.test")
+    result = await probe_one(url, proxy=proxy.url, cafile=str(authority.cafile), title=True)
+    assert (verdict(result), result.title) == (200, "Safe")
+    assert proxy.asked == [
+        f"CONNECT good.test:{secure.port}" if isinstance(proxy, HttpProxy) else f"good.test:{secure.port}"
+    ]
+    if isinstance(proxy, HttpProxy):
+        assert result.tls is not None
+        assert result.tls.version == "TLSv1.3"
+        assert result.timings.ssl
+
+
+async def test_names_are_the_proxys_to_resolve(proxy: Proxy, site: Site, names: Names) -> None:
+    names.nxdomain("good.test")
+    result = await probe_one(site.url("/ok", host="good.test"), proxy=proxy.url, **asking(names))
+    assert verdict(result) == 200
+    assert names.queries == []
+    assert result.ip is None, "nobody told us"
+
+
+async def test_a_socks_proxy_with_an_h_is_one_too(site: Site) -> None:
+    async with SocksProxy(KNOWN) as proxy:
+        url = proxy.url.replace("socks5", "socks5h")
+        assert verdict(await probe_one(site.url("/ok", host="good.test"), proxy=url)) == 200
+
+
+async def test_redirects_go_through_it_hop_by_hop(proxy: Proxy, site: Site) -> None:
+    there = site.url("/status/404", host="away.test")
+    result = await probe_one(site.redirect_to(there).replace("127.0.0.1", "good.test"), proxy=proxy.url)
+    assert (verdict(result), result.final_url) == (404, there)
+    assert len(proxy.asked) == 3, "a HEAD for each URL, and a GET for the bad one"
+
+
+async def test_a_batch_goes_through_it(proxy: Proxy, site: Site) -> None:
+    urls = [site.url(f"/ok?{n}", host="good.test") for n in range(100)]
+    assert {verdict(result) for result in await probe_all(urls, proxy=proxy.url)} == {200}
+    assert len(proxy.asked) == 100
+
+
+@pytest.mark.parametrize("path", ["/reset", "/close"])
+async def test_a_target_that_breaks_off_is_not_alive(path: str, proxy: Proxy, site: Site) -> None:
+    result = await probe_one(site.url(path, host="good.test"), proxy=proxy.url, retries=0)
+    assert result.error is not None
+    assert result.errors == {"http": "CONNECTION_ERROR"}
+
+
+async def test_a_target_that_hangs_is_late(proxy: Proxy, site: Site) -> None:
+    result = await probe_one(site.url("/hang", host="good.test"), proxy=proxy.url, timeout=2)
+    assert verdict(result) == "http.timed_out"
+
+
+@pytest.mark.parametrize(("fault", "type_"), [("expired", "date_invalid"), ("unknown_ca", "authority_invalid")])
+async def test_a_bad_certificate_is_seen_through_it(fault: str, type_: str, proxy: Proxy, authority: Authority) -> None:
+    async with Site(tls=getattr(authority, fault)("good.test")) as site:
+        result = await probe_one(site.url("/ok", host="good.test"), proxy=proxy.url, cafile=str(authority.cafile))
+        assert verdict(result) == f"tls.cert.{type_}"
+        assert len(proxy.asked) == 1
+
+
+async def test_a_handshake_that_stalls_is_late(proxy: Proxy) -> None:
+    async with Site(on_accept="stall") as site:
+        url = site.url("/ok", host="good.test")
+        result = await probe_one(url, proxy=proxy.url, timeout=5, connect_timeout=0.3, retries=0)
+        assert result.errors == {"http": "TIMEOUT"}
+        assert result.timings.total < 2000
+
+
+# --- What it says ---
+
+
+@pytest.mark.parametrize(
+    ("reply", "meaning"),
+    [
+        (1, "tcp.failed"),
+        (3, "tcp.address_unreachable"),
+        (4, "tcp.address_unreachable"),
+        (5, "tcp.refused"),
+        (6, "tcp.timed_out"),
+    ],
+)
+async def test_a_socks_proxy_that_cannot_reach_the_target_says_why(reply: int, meaning: str) -> None:
+    async with SocksProxy(reply=reply) as proxy:
+        assert verdict(await probe_one("http://good.test/", proxy=proxy.url, retries=0)) == meaning
+
+
+async def test_a_dead_target_behind_a_proxy_is_dead(dead_port: int) -> None:
+    url = f"http://127.0.0.1:{dead_port}/"
+    async with SocksProxy() as socks, HttpProxy() as http:
+        assert verdict(await probe_one(url, proxy=socks.url, retries=0)) == "tcp.refused"
+        assert verdict(await probe_one(url, proxy=http.url, retries=0)) == 502
+
+
+async def test_a_tunnel_that_is_refused_is_no_answer_of_the_target() -> None:
+    async with HttpProxy(refuse=502) as proxy:
+        result = await probe_one("https://good.test/", proxy=proxy.url, retries=0)
+        assert (verdict(result), result.status) == ("http.failed", None)
+
+
+# --- Its own failures ---
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+@pytest.mark.parametrize("target", ["http://good.test/", "https://good.test/"])
+async def test_a_dead_proxy_is_not_the_targets_fault(scheme: str, target: str, dead_port: int) -> None:
+    result = await probe_one(target, proxy=f"{scheme}://127.0.0.1:{dead_port}", retries=0)
+    assert (verdict(result), result.errors, result.attempts) == ("local.network", {"http": "LOCAL_ERROR"}, 1)
+    assert result.error is not None
+    assert "proxy" in result.error.message
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_proxy_without_an_address_is_not_the_targets_fault(names: Names) -> None:
+    result = await probe_one("http://good.test/", proxy="http://proxy.test:3128", retries=0, **asking(names))
+    assert verdict(result) == "local.network"
+    assert {name for name, _ in names.queries} == {"proxy.test"}
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("target", ["http://good.test/", "https://good.test/"])
+async def test_a_proxy_that_wants_a_password_is_not_the_targets_fault(target: str) -> None:
+    async with HttpProxy(refuse=407) as proxy:
+        assert verdict(await probe_one(target, proxy=proxy.url, retries=0)) == "local.network"
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("reply", [2, 7, 8])
+async def test_a_socks_proxy_that_does_not_want_to_is_not_the_targets_fault(reply: int) -> None:
+    async with SocksProxy(reply=reply) as proxy:
+        assert verdict(await probe_one("http://good.test/", proxy=proxy.url, retries=0)) == "local.network"
+
+
+# --- The guard ---
+
+
+def test_a_public_guard_cannot_see_whom_a_proxy_dials() -> None:
+    for scheme in ("http", "socks5", "socks4"):
+        with pytest.raises(OptionError) as refused:
+            Options.of({"proxy": f"{scheme}://127.0.0.1:1", "guard": "public"})
+        assert refused.value.place == "proxy"
+        with pytest.raises(OptionError):
+            Options(proxy=f"{scheme}://127.0.0.1:1").guarded("public")
+    assert Options(proxy="http://127.0.0.1:1").guarded("any").guard == "any"
+
+
+async def test_a_public_guard_with_a_proxy_probes_nothing(site: Site) -> None:
+    async with HttpProxy() as proxy:
+        with pytest.raises(OptionError, match="proxy"):
+            await probe_one(site.url("/ok"), proxy=proxy.url, guard="public")
+        assert proxy.asked == []
+
+
+@pytest.mark.parametrize("url", ["https://127.0.0.1:1", "ftp://127.0.0.1:1", "127.0.0.1:1", ""])
+def test_a_proxy_of_another_kind_is_refused(url: str) -> None:
+    with pytest.raises(OptionError) as refused:
+        Options(proxy=url)
+    assert refused.value.place == "proxy"

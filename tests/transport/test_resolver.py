@@ -1,0 +1,440 @@
+"""Names to addresses: asked for once, remembered as long as they hold, and dialled in the order that costs least."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiodns
+import pytest
+
+import crawler.transport.resolver
+from crawler import ProbeResult
+from crawler.core.options import Options
+from crawler.core.urls import Target
+from crawler.probing.prober import HttpProber
+from crawler.probing.scheduler import Throttle
+from crawler.transport.address_guard import Guard
+from crawler.transport.connection_pool import Pool
+from crawler.transport.resolver import Resolver
+from crawler.transport.socket_transport import SocketTransport
+from tests.support.dns_server import Names
+from tests.support.probing import asking, probe_all, probe_one, verdict
+from tests.support.site import Site
+
+STAGGER = 0.25
+"""Seconds until the next address is tried as well."""
+DNS_TIMEOUT = 1.5
+"""Seconds of the shortest wait for a DNS answer that does not come."""
+
+
+@asynccontextmanager
+async def resolving(names: Names, *, dual: bool = False, **options: Any) -> AsyncIterator[Resolver]:
+    resolver = Resolver(Options.of({**asking(names), **options}), dual=dual)
+    try:
+        yield resolver
+    finally:
+        await resolver.close()
+
+
+async def dual_probe(url: str, names: Names, **options: Any) -> ProbeResult:
+    """The probe of a machine that can reach both families."""
+    checked = Options.of({"method": "GET", "retries": 0, "timeout": 10, **asking(names), **options})
+    async with resolving(names, dual=True, **options) as resolver:
+        transport = SocketTransport(checked, resolver, Guard("any"), Pool(8))
+        try:
+            return await HttpProber(checked, lambda _: transport, Throttle(8, 8)).probe(Target.of(0, url))
+        finally:
+            await transport.close()
+
+
+async def code(resolver: Resolver, host: str) -> int:
+    """Why a name has no address, as c-ares counts the reasons."""
+    with pytest.raises(aiodns.error.DNSError) as failure:
+        await resolver.resolve(host, 80)
+    return int(failure.value.args[0])
+
+
+# --- Asked for once ---
+
+
+async def test_lookups_of_one_name_at_once_are_one(names: Names) -> None:
+    names.a("good.test", "127.0.0.9")
+    names.delay("good.test", 0.1)
+    async with resolving(names) as resolver:
+        found = await asyncio.gather(*(resolver.resolve("good.test", port) for port in range(1, 51)))
+    assert found == [["127.0.0.9"]] * 50
+    assert names.queries == [("good.test", "A")]
+
+
+async def test_failures_at_once_are_one_too(names: Names) -> None:
+    names.servfail("bad.test")
+    async with resolving(names) as resolver:
+        lookups = [resolver.resolve("bad.test", 80) for _ in range(50)]
+        found = await asyncio.gather(*lookups, return_exceptions=True)
+    assert {type(failure) for failure in found} == {aiodns.error.DNSError}
+    assert len(names.queries) == 2  # c-ares asks a server that fails again, and that is all
+
+
+async def test_what_one_caller_does_with_the_addresses_is_nothing_to_the_next(names: Names) -> None:
+    names.a("good.test", "127.0.0.9")
+    async with resolving(names) as resolver:
+        for _ in range(2):
+            (await resolver.resolve("good.test", 80)).clear()
+        assert await resolver.resolve("good.test", 80) == ["127.0.0.9"]
+
+
+async def test_one_who_gives_up_leaves_the_lookup_to_the_others(names: Names) -> None:
+    names.a("slow.test", "127.0.0.9")
+    names.delay("slow.test", 0.2)
+    async with resolving(names) as resolver:
+        hasty, patient = (asyncio.ensure_future(resolver.resolve("slow.test", 80)) for _ in range(2))
+        await asyncio.wait({hasty}, timeout=0.05)
+        hasty.cancel()
+        assert await patient == ["127.0.0.9"]
+        assert hasty.cancelled()
+        assert await resolver.resolve("slow.test", 80) == ["127.0.0.9"]
+    assert len(names.queries) == 1
+
+
+async def test_a_lookup_that_all_gave_up_goes_on_for_the_next(names: Names) -> None:
+    names.a("slow.test", "127.0.0.9")
+    names.delay("slow.test", 0.2)
+    async with resolving(names) as resolver:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await resolver.resolve("slow.test", 80)
+        assert await resolver.resolve("slow.test", 80) == ["127.0.0.9"]
+    assert len(names.queries) == 1
+
+
+async def test_closing_ends_lookups_that_nobody_waits_for(names: Names) -> None:
+    names.silent("slow.test")
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    async with resolving(names) as resolver:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await resolver.resolve("slow.test", 80)
+    assert loop.time() - started < 1
+    assert asyncio.all_tasks() <= {asyncio.current_task(), *names._tasks}
+
+
+def threads() -> int:
+    return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+
+async def test_no_thread_is_left_behind(names: Names) -> None:
+    """Each of c-ares' channels has one."""
+    names.a("good.test", "127.0.0.9")
+    async with resolving(names) as resolver:
+        await resolver.resolve("good.test", 80)
+    before = threads()
+    for _ in range(3):
+        async with resolving(names) as resolver:
+            await resolver.resolve("good.test", 80)
+    async with asyncio.timeout(5):
+        while threads() > before:  # noqa: ASYNC110 - a channel is destroyed in a thread of its own
+            await asyncio.sleep(0.01)
+
+
+# --- Remembered as long as it holds ---
+
+
+async def test_an_answer_holds_for_its_time_to_live(names: Names) -> None:
+    names.a("short.test", "127.0.0.9", ttl=1)
+    loop = asyncio.get_running_loop()
+    async with resolving(names) as resolver:
+        await resolver.resolve("short.test", 80)
+        answered = loop.time()
+        while len(names.queries) == 1:
+            await resolver.resolve("short.test", 80)
+            await asyncio.sleep(0.02)
+    assert 0.9 < loop.time() - answered < 2.5
+
+
+async def test_an_answer_that_holds_for_no_time_is_asked_for_each_time(names: Names) -> None:
+    names.rotating("rebinding.test", ["127.0.0.8", "127.0.0.9"])
+    async with resolving(names) as resolver:
+        found = [await resolver.resolve("rebinding.test", 80) for _ in range(4)]
+    assert found == [["127.0.0.8"], ["127.0.0.9"]] * 2
+
+
+# Not "no_data": c-ares itself remembers it, by its SOA or for an hour.
+@pytest.mark.parametrize("rule", ["nxdomain", "servfail", "refused"])
+async def test_a_failure_holds_for_a_short_while(rule: str, names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crawler.transport.resolver, "_FAILURE_TTL", 0.2)
+    getattr(names, rule)("bad.test")
+    async with resolving(names) as resolver:
+        first = await code(resolver, "bad.test")
+        asked = len(names.queries)
+        assert await code(resolver, "bad.test") == first
+        assert len(names.queries) == asked
+        names.a("bad.test", "127.0.0.9")
+        async with asyncio.timeout(2):
+            while True:
+                await asyncio.sleep(0.02)
+                try:
+                    assert await resolver.resolve("bad.test", 80) == ["127.0.0.9"]
+                except aiodns.error.DNSError:
+                    continue
+                break
+    assert len(names.queries) > asked
+
+
+async def test_only_so_many_names_are_remembered_and_those_asked_for_last(
+    names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crawler.transport.resolver, "_CACHED", 3)
+    names.a("*.test", "127.0.0.9")
+    async with resolving(names) as resolver:
+        for name in ("a", "b", "c", "a", "d"):  # "b" is the one not asked for longest
+            await resolver.resolve(f"{name}.test", 80)
+        assert list(resolver._cache) == ["c.test", "a.test", "d.test"]
+
+
+async def test_lookups_under_way_are_not_forgotten_but_make_room_afterwards(
+    names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crawler.transport.resolver, "_CACHED", 3)
+    names.a("*.test", "127.0.0.9")
+    names.a("slow.test", "127.0.0.8")
+    names.delay("slow.test", 0.3)
+    async with resolving(names) as resolver:
+        slow = asyncio.ensure_future(resolver.resolve("slow.test", 80))
+        await asyncio.sleep(0)
+        await asyncio.gather(*(resolver.resolve(f"{number}.test", 80) for number in range(20)))
+        assert await resolver.resolve("slow.test", 80) == await slow == ["127.0.0.8"]
+        await resolver.resolve("last.test", 80)
+        assert len(resolver._cache) == 3
+    assert names.queries.count(("slow.test", "A")) == 1
+
+
+# --- Which addresses, and of which family ---
+
+
+async def test_every_address_of_a_name_is_found(names: Names) -> None:
+    names.a("many.test", *(f"127.0.0.{number}" for number in range(2, 6)))
+    async with resolving(names) as resolver:
+        assert sorted(await resolver.resolve("many.test", 80)) == [f"127.0.0.{number}" for number in range(2, 6)]
+
+
+async def test_without_a_route_for_ipv6_only_a_name_without_ipv4_is_asked_for_it(names: Names) -> None:
+    names.a("both.test", "127.0.0.9")
+    names.aaaa("both.test", "::1")
+    names.aaaa("six.test", "::1")
+    async with resolving(names) as resolver:
+        assert await resolver.resolve("both.test", 80) == ["127.0.0.9"]
+        assert names.queries == [("both.test", "A")]
+        assert await resolver.resolve("six.test", 80) == ["::1"]
+
+
+async def test_with_one_both_are_asked_for_at_once_and_ipv6_is_first(names: Names) -> None:
+    names.a("both.test", "127.0.0.9")
+    names.aaaa("both.test", "::1")
+    async with resolving(names, dual=True) as resolver:
+        assert await resolver.resolve("both.test", 80) == ["::1", "127.0.0.9"]
+    assert sorted(names.queries) == [("both.test", "A"), ("both.test", "AAAA")]
+
+
+@pytest.mark.parametrize(("option", "address"), [("ipv4", "127.0.0.9"), ("ipv6", "::1")])
+async def test_one_family_may_be_asked_for_alone(option: str, address: str, names: Names) -> None:
+    names.a("both.test", "127.0.0.9")
+    names.aaaa("both.test", "::1")
+    async with resolving(names, dual=True, **{option: True}) as resolver:
+        assert await resolver.resolve("both.test", 80) == [address]
+    assert len(names.queries) == 1
+
+
+async def test_an_ipv6_answer_that_never_comes_does_not_stall_a_good_ipv4_one(names: Names) -> None:
+    names.a("broken.test", "127.0.0.9")
+    names.silent_aaaa("broken.test")
+    loop = asyncio.get_running_loop()
+    async with resolving(names, dual=True) as resolver:
+        started = loop.time()
+        assert await resolver.resolve("broken.test", 80) == ["127.0.0.9"]
+        assert 0.05 <= loop.time() - started < DNS_TIMEOUT / 3
+
+
+async def test_an_ipv4_answer_that_never_comes_does_not_stall_a_good_ipv6_one(names: Names) -> None:
+    names.aaaa("broken.test", "::1")
+    names._set("broken.test", silent=frozenset({"A"}))
+    loop = asyncio.get_running_loop()
+    async with resolving(names, dual=True) as resolver:
+        started = loop.time()
+        assert await resolver.resolve("broken.test", 80) == ["::1"]
+        assert loop.time() - started < DNS_TIMEOUT / 3
+
+
+@pytest.mark.parametrize(("add", "address"), [("a", "127.0.0.9"), ("aaaa", "::1")])
+async def test_a_name_with_addresses_of_one_family_is_not_kept_waiting(add: str, address: str, names: Names) -> None:
+    getattr(names, add)("one.test", address)
+    loop = asyncio.get_running_loop()
+    async with resolving(names, dual=True) as resolver:
+        started = loop.time()
+        assert await resolver.resolve("one.test", 80) == [address]
+        assert loop.time() - started < 0.5
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("nxdomain", aiodns.error.ARES_ENOTFOUND),
+        ("no_data", aiodns.error.ARES_ENODATA),
+        ("servfail", aiodns.error.ARES_ESERVFAIL),
+        ("refused", aiodns.error.ARES_EREFUSED),
+    ],
+)
+@pytest.mark.parametrize("dual", [False, True])
+async def test_what_failed_keeps_its_reason(rule: str, expected: int, dual: bool, names: Names) -> None:
+    getattr(names, rule)("bad.test")
+    async with resolving(names, dual=dual) as resolver:
+        assert await code(resolver, "bad.test") == expected
+
+
+async def test_no_answer_for_one_family_outweighs_no_address_of_the_other(names: Names) -> None:
+    """Where A says that there is none and AAAA says nothing, nobody knows whether the name has an address."""
+    for kind in ("A", "AAAA"):
+        names.no_data(f"half-{kind}.test")
+        names._set(f"half-{kind}.test", silent=frozenset({kind}))
+    async with resolving(names, dual=True) as resolver:
+        codes = await asyncio.gather(*(code(resolver, f"half-{kind}.test") for kind in ("A", "AAAA")))
+    assert codes == [aiodns.error.ARES_ETIMEOUT] * 2
+
+
+# --- Without asking DNS ---
+
+
+async def test_what_is_given_is_used_without_asking(site: Site, names: Names) -> None:
+    names.a("given.test", "127.0.0.9")
+    given = [f"GIVEN.test:{site.port}:127.0.0.7", "given.test:1:127.0.0.6", f"six.test:{site.port}:[::1]"]
+    async with resolving(names, resolve=given) as resolver:
+        assert await resolver.resolve("given.test", site.port) == ["127.0.0.7"]
+        assert await resolver.resolve("six.test", site.port) == ["::1"]
+        assert names.queries == []
+        assert await resolver.resolve("given.test", 2) == ["127.0.0.9"]  # another port was not given
+    result = await probe_one(site.url("/ok", host="given.test"), resolve=given, **asking(names))
+    assert (verdict(result), result.ip) == (200, "127.0.0.7")
+    assert site.requests[0].host == f"given.test:{site.port}"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "2001:db8::1", "10.0.0.1"])
+async def test_an_address_stands_for_itself(address: str, names: Names) -> None:
+    async with resolving(names) as resolver:
+        assert await resolver.resolve(address, 80) == [address]
+    assert names.queries == []
+
+
+@pytest.mark.parametrize("dual", [False, True])
+async def test_localhost_is_known_without_asking(dual: bool, names: Names) -> None:
+    async with resolving(names, dual=dual) as resolver:
+        found = await resolver.resolve("localhost", 80)
+    assert "127.0.0.1" in found
+    assert set(found) <= {"127.0.0.1", "::1"}
+    assert names.queries == []
+
+
+async def test_the_hosts_file_is_obeyed(names: Names) -> None:
+    """Whatever the machine that runs this has in it."""
+    with open("/etc/hosts") as file:  # noqa: ASYNC230, PTH123 - a small local file
+        rows = [line.split() for line in file if line[:1].isdigit()]
+    address, name = next((row[0], row[1]) for row in rows if "localhost" not in row[1] and ":" not in row[0])
+    async with resolving(names) as resolver:
+        assert address in await resolver.resolve(name, 80)
+    assert names.queries == []
+
+
+async def test_no_search_domain_is_used(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ndots:5, as in Kubernetes, a search domain would come even before the name itself."""
+    monkeypatch.setenv("LOCALDOMAIN", "elsewhere.test")
+    monkeypatch.setenv("RES_OPTIONS", "ndots:5")
+    names.a("*.elsewhere.test", "127.0.0.66")
+    names.a("good.test", "127.0.0.9")
+    async with resolving(names) as resolver:
+        assert await resolver.resolve("good.test", 80) == ["127.0.0.9"]
+        assert await code(resolver, "bad.test") == aiodns.error.ARES_ENOTFOUND
+        assert await code(resolver, "bad") == aiodns.error.ARES_ENOTFOUND
+    assert {name for name, _ in names.queries} == {"good.test", "bad.test", "bad"}
+
+
+# --- In what order addresses are dialled ---
+
+
+async def test_an_ipv6_address_that_answers_is_preferred(names: Names) -> None:
+    names.a("both.test", "127.0.0.1")
+    names.aaaa("both.test", "::1")
+    async with Site(host="::1") as six, Site(port=six.port) as four:
+        result = await dual_probe(six.url("/ok", host="both.test"), names)
+        assert (verdict(result), result.ip) == (200, "::1")
+        assert (six.connections, four.connections) == (1, 0)
+
+
+async def test_after_a_refused_ipv6_address_the_ipv4_one_is_dialled_at_once(names: Names) -> None:
+    names.a("both.test", "127.0.0.1")
+    names.aaaa("both.test", "::1")
+    async with Site() as four:
+        result = await dual_probe(four.url("/ok", host="both.test"), names)
+    assert (verdict(result), result.ip) == (200, "127.0.0.1")
+    assert result.timings.connect is not None
+    assert result.timings.connect < STAGGER * 1000 * 0.8
+
+
+async def test_beside_a_silent_ipv6_address_the_ipv4_one_is_dialled_after_a_while(names: Names) -> None:
+    names.a("both.test", "127.0.0.1")
+    names.aaaa("both.test", "::1")
+    async with Site(host="::1", on_accept="full") as six, Site(port=six.port) as four:
+        result = await dual_probe(four.url("/ok", host="both.test"), names)
+        assert (verdict(result), result.ip, four.connections) == (200, "127.0.0.1", 1)
+    assert result.timings.connect is not None
+    assert STAGGER * 1000 * 0.95 < result.timings.connect < STAGGER * 1000 * 3
+
+
+async def test_a_late_ipv6_address_still_wins_over_a_silent_ipv4_one(names: Names) -> None:
+    names.a("both.test", "127.0.0.1")
+    names.aaaa("both.test", "::1")
+    async with Site(on_accept="full") as four, Site(host="::1", port=four.port):
+        result = await dual_probe(four.url("/ok", host="both.test"), names)
+    assert (verdict(result), result.ip) == (200, "::1")
+
+
+async def test_where_both_are_dead_that_is_said_once(names: Names) -> None:
+    names.a("dead.test", "127.0.0.1")
+    names.aaaa("dead.test", "::1")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    result = await dual_probe(f"http://dead.test:{port}/", names)
+    assert (verdict(result), len(result.hops)) == ("tcp.refused", 1)
+
+
+async def test_where_both_are_silent_the_time_to_connect_is_for_both_together(names: Names) -> None:
+    names.a("dead.test", "127.0.0.1")
+    names.aaaa("dead.test", "::1")
+    async with Site(host="::1", on_accept="full") as six, Site(port=six.port, on_accept="full"):
+        result = await dual_probe(six.url("/", host="dead.test"), names, connect_timeout=0.5)
+    assert (verdict(result), len(result.hops)) == ("tcp.timed_out", 1)
+    assert result.timings.total < 900
+
+
+async def test_a_name_with_four_dead_addresses_costs_one_connection(site: Site, names: Names) -> None:
+    """It is reset and not refused, as nobody can count what is refused; a client that tried all would count four."""
+    names.a("many.test", *(f"127.0.0.{number}" for number in range(2, 6)))
+    async with Site(host="0.0.0.0", on_accept="reset") as dead:
+        result = await probe_one(dead.url("/", host="many.test"), method="GET", retries=0, **asking(names))
+        assert (verdict(result), len(result.hops), dead.connections) == ("tcp.reset", 1, 1)
+
+
+async def test_one_address_of_each_family_is_dialled(names: Names) -> None:
+    names.a("many.test", *(f"127.0.0.{number}" for number in range(2, 6)))
+    names.aaaa("many.test", "::1", "::2", "::3")
+    async with Site(host="0.0.0.0", on_accept="reset") as dead:
+        await dual_probe(dead.url("/", host="many.test"), names)
+        assert dead.connections == 1
+
+
+async def test_each_name_is_asked_for_once_by_a_whole_batch(site: Site, names: Names) -> None:
+    names.a("*.good.test", "127.0.0.9")
+    urls = [site.url(f"/ok?{number}", host=f"{number % 7}.good.test") for number in range(70)]
+    assert {verdict(result) for result in await probe_all(urls, ipv4=True, **asking(names))} == {200}
+    assert sorted(names.queries) == [(f"{number}.good.test", "A") for number in range(7)]

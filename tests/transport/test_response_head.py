@@ -1,0 +1,358 @@
+"""Response heads: what is read, how, and what is refused."""
+
+import math
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from crawler.transport.response_head import LIMIT, Head, HeadError, NotHTTP, parse_head
+
+OK = b"HTTP/1.1 200 OK\r\n"
+Fields = list[tuple[str, str]]
+
+
+def read(data: bytes) -> Head:
+    """The head of bytes that hold all of it."""
+    parsed = parse_head(data)
+    assert parsed is not None
+    return parsed[0]
+
+
+def fields(lines: bytes) -> Fields:
+    return read(OK + lines + b"\r\n").fields
+
+
+# --- What a browser reads, so does a prober ---
+
+STATUS_LINES: dict[bytes, tuple[int, tuple[int, int]]] = {
+    b"HTTP/1.1 200 OK": (200, (1, 1)),
+    b"HTTP/1.0 404 Not Found": (404, (1, 0)),
+    b"HTTP/1.1 200": (200, (1, 1)),  # no reason
+    b"HTTP/1.1 200 ": (200, (1, 1)),
+    b"HTTP/1.1 200OK": (200, (1, 1)),
+    b"HTTP/1.1  \t 200  OK": (200, (1, 1)),
+    b"http/1.1 200 OK": (200, (1, 1)),
+    b"hTtP/1.1 200 OK": (200, (1, 1)),
+    b"HTTP/2.0 200 OK": (200, (2, 0)),
+    b"HTTP/0.9 200 OK": (200, (0, 9)),
+    b"HTTP/1.1 099 Odd": (99, (1, 1)),
+    b"HTTP/1.1 000": (0, (1, 1)),
+    b"HTTP/1.1 999 Odd": (999, (1, 1)),
+    b"HTTP/1.1 200 Tr\xe8s bien \xff\x80": (200, (1, 1)),
+    b"HTTP/1.1 302 Found: here": (302, (1, 1)),
+}
+
+
+@pytest.mark.parametrize("line", STATUS_LINES)
+@pytest.mark.parametrize("stray", [b"", b"\n", b"\r\n", b"\n\n", b"\r\n\r\n", b"\n\r\n", b"\0", b"abcd", b"HTT"])
+def test_a_status_line_is_read_with_up_to_four_stray_bytes_before_it(line: bytes, stray: bytes) -> None:
+    data = stray + line + b"\r\nA: b\r\n\r\n"
+    head = read(data + b"the body")
+    assert (head.status, head.version) == STATUS_LINES[line]
+    assert head.fields == [("a", "b")]
+    assert parse_head(data + b"the body") == (head, len(data))
+
+
+@pytest.mark.parametrize("status", [99, 100, 101, 199, 200, 599, 600, 999])
+def test_any_three_digits_are_a_status(status: int) -> None:
+    assert read(b"HTTP/1.1 %03d x\r\n\r\n" % status).status == status
+
+
+@pytest.mark.parametrize(
+    ("status", "is_interim"),
+    [(99, False), (100, True), (101, False), (102, True), (103, True), (199, True), (200, False)],
+)
+def test_which_status_announces_another_response(status: int, is_interim: bool) -> None:
+    assert read(b"HTTP/1.1 %03d x\r\n\r\n" % status).is_interim is is_interim
+
+
+FIELDS: dict[bytes, Fields] = {
+    b"": [],
+    b"Server: x\r\n": [("server", "x")],
+    b"Server:x\r\n": [("server", "x")],
+    b"SERVER: \t x y \t\r\n": [("server", "x y")],
+    b"Server:\r\n": [("server", "")],
+    b": x\r\n": [("", "x")],
+    b"A: 1\nB: 2\n": [("a", "1"), ("b", "2")],  # bare LF
+    b"A: 1\nB: 2\r\nC: 3\n": [("a", "1"), ("b", "2"), ("c", "3")],
+    b"A: b: c:\r\n": [("a", "b: c:")],
+    b"Na me: x\r\n": [("na me", "x")],
+    b"Name : x\r\n": [("name", "x")],
+    b"a line without one\r\nA: 1\r\n": [("a", "1")],
+    b"A: one\r\n two\r\n\tthree\nB: 2\r\n": [("a", "one two three"), ("b", "2")],  # folded
+    b"A: one\r\n \r\n  two\r\n": [("a", "one  two")],
+    b"A:\r\n one\r\n": [("a", "one")],
+    b" folds: nothing\r\nA: 1\r\n": [("a", "1")],
+    b"A: 1\r\na: 2\r\nA: 1\r\n": [("a", "1"), ("a", "2"), ("a", "1")],
+    b"A: caf\xe9 \xff\x80\r\n": [("a", "caf\xe9 \xff\x80")],
+    b"\xc9: 1\r\n": [("\xe9", "1")],
+    b"A: 1\rB: 2\r\n": [("a", "1\rB: 2")],  # a bare CR ends no line
+    b"Content-Length: 2\r\nContent-Length: 2\r\n": [("content-length", "2")] * 2,
+    b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n": [("content-length", "2"), ("transfer-encoding", "chunked")],
+    b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\nContent-Length: 3\r\n": [
+        ("transfer-encoding", "chunked"),
+        ("content-length", "2"),
+        ("content-length", "3"),
+    ],
+    b"Location: /a\r\nLocation: /a\r\n": [("location", "/a")] * 2,
+}
+
+
+@pytest.mark.parametrize("lines", FIELDS)
+def test_fields_are_read_as_a_browser_reads_them(lines: bytes) -> None:
+    assert fields(lines) == FIELDS[lines]
+
+
+@pytest.mark.parametrize("end", [b"\r\n\r\n", b"\n\n", b"\r\n\n", b"\n\r\n"])
+def test_a_head_ends_with_an_empty_line_of_either_kind(end: bytes) -> None:
+    data = b"HTTP/1.1 200 OK\r\nA: 1" + end
+    parsed = parse_head(data + b"\r\n\r\nbody")
+    assert parsed is not None
+    assert (parsed[0].fields, parsed[1]) == ([("a", "1")], len(data))
+
+
+def test_ten_thousand_fields_are_read() -> None:
+    lines = b"".join(b"X-%d: a\r\n" % number for number in range(10_000))
+    assert fields(lines) == [(f"x-{number}", "a") for number in range(10_000)]
+
+
+def test_a_head_may_be_as_long_as_in_a_browser() -> None:
+    def head(size: int) -> bytes:
+        return OK + b"A: ".ljust(size - len(OK) - 4, b"a") + b"\r\n\r\n"
+
+    parsed = parse_head(head(LIMIT) + b"body")
+    assert parsed is not None
+    assert parsed[1] == LIMIT
+    with pytest.raises(HeadError, match="more than"):
+        parse_head(head(LIMIT + 1))
+    assert parse_head(OK.ljust(LIMIT, b"a")) is None
+    with pytest.raises(HeadError, match="more than"):
+        parse_head(OK.ljust(LIMIT + 1, b"a"))
+
+
+def test_the_first_of_several_values_is_given() -> None:
+    head = read(OK + b"A: 1\r\nB: 2\r\na: 3\r\n\r\n")
+    assert (head.get("a"), head.get("b"), head.get("c")) == ("1", "2", None)
+
+
+# --- What nobody can make sense of ---
+
+REFUSED: dict[bytes, type[HeadError]] = {
+    b"<html>HTTP/0.9 has no status line</html>\n\n": NotHTTP,
+    b"<!doctype html>": NotHTTP,
+    b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64": NotHTTP,  # HTTP/2: a SETTINGS frame
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n": NotHTTP,
+    b"\x15\x03\x03\0\x02\x02\x46": NotHTTP,  # TLS: an alert, whole
+    b"\x16\x03\x03\0\x7a\x02\0\0\x76\x03\x03": NotHTTP,  # TLS: a ServerHello
+    b"SSH-2.0-OpenSSH_9.2\r\n": NotHTTP,
+    b"220 mail.test ESMTP\r\n": NotHTTP,
+    b"-ERR unknown command\r\n": NotHTTP,
+    b"\n\n\n\n\nHTTP/1.1 200 OK\r\n\r\n": NotHTTP,  # five stray bytes
+    bytes(range(256)): NotHTTP,
+    b"HTTP/1.1\r\n\r\n": HeadError,
+    b"HTTP/1.1 \r\n\r\n": HeadError,
+    b"HTTP/1.1 OK\r\n\r\n": HeadError,
+    b"HTTP/1.1 20 OK\r\n\r\n": HeadError,
+    b"HTTP/1.1 2000 OK\r\n\r\n": HeadError,
+    b"HTTP/1.1 -20 OK\r\n\r\n": HeadError,
+    b"HTTP/1.1 \xb2\xb2\xb2 OK\r\n\r\n": HeadError,  # superscripts
+    b"HTTP/1.1200 OK\r\n\r\n": HeadError,
+    b"HTTP/1.1\r\n200: OK\r\n\r\n": HeadError,
+    b"HTTP/11 200 OK\r\n\r\n": HeadError,
+    b"HTTP/2 200\r\n\r\n": HeadError,
+    b"HTTP 200 OK\r\n\r\n": HeadError,
+    b"HTTPS are the first letters\r\n\r\n": HeadError,
+    OK + b"A: a\0b\r\n\r\n": HeadError,
+    b"HTTP/1.1 200 \0\r\n\r\n": HeadError,
+    OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n": HeadError,
+    OK + b"content-length: 2\r\nA: b\r\nCONTENT-LENGTH: 02\r\n\r\n": HeadError,
+    OK + b"Location: /a\r\nLocation: /b\r\n\r\n": HeadError,
+    OK + b"Location: /a\r\nTransfer-Encoding: chunked\r\nLocation: /b\r\n\r\n": HeadError,
+}
+
+
+@pytest.mark.parametrize("data", REFUSED)
+def test_what_nobody_can_make_sense_of_is_refused(data: bytes) -> None:
+    with pytest.raises(HeadError) as refusal:
+        parse_head(data)
+    assert refusal.type is REFUSED[data]
+
+
+@pytest.mark.parametrize("size", range(1, 8))
+def test_another_protocol_is_refused_however_it_is_cut(size: int) -> None:
+    data = b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64"
+    with pytest.raises(NotHTTP):
+        parse_in_pieces(data, [size])
+
+
+# --- Bytes come in any pieces ---
+
+
+def parse_in_pieces(data: bytes, cuts: list[int]) -> tuple[Head, int] | None:
+    """What a reader finds that gets the bytes in pieces, cut at these places."""
+    received, searched = bytearray(), 0
+    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    for start, end in pairwise(places):
+        received += data[start:end]
+        if (parsed := parse_head(received, searched)) is not None:
+            return parsed
+        searched = len(received)
+    return None
+
+
+def outcome(data: bytes, cuts: list[int]) -> object:
+    try:
+        return parse_in_pieces(data, cuts)
+    except HeadError as error:
+        return type(error)
+
+
+SCRAPS = [
+    b"HTTP/1.1 200 OK", b"http/1.0 404", b"HTTP", b"HT", b"\r\n", b"\n", b"\r", b"\r\n\r\n", b"\n\n", b" ", b"\t", b":",
+    b"A: b", b"Content-Length: 2", b"Content-Length: 3", b"Location: /", b"Transfer-Encoding: chunked", b"\0", b"\xff",
+]  # fmt: skip
+lumps = st.lists(st.sampled_from(SCRAPS) | st.binary(max_size=4), max_size=12).map(b"".join)
+anything = st.binary(max_size=64) | lumps | lumps.map(lambda lump: OK + lump + b"\r\n\r\n")
+
+
+@given(anything, st.lists(st.integers(0, 300), max_size=8))
+@settings(max_examples=500, deadline=None)
+@example(b"\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", [1, 3, 4, 9])
+@example(OK + b"\r\n", [len(OK) - 1, len(OK), len(OK) + 1])
+@example(b"\x15\x03\x03\0\x02\x02\x46", [3])
+def test_where_the_bytes_are_cut_makes_no_difference(data: bytes, cuts: list[int]) -> None:
+    assert outcome(data, cuts) == outcome(data, list(range(len(data))))
+
+
+@pytest.mark.parametrize("data", [*REFUSED, *(OK + lines + b"\r\n" for lines in FIELDS)])
+def test_byte_by_byte_is_the_same_as_all_at_once(data: bytes) -> None:
+    assert outcome(data, list(range(len(data)))) == outcome(data, [])
+
+
+def test_what_was_searched_is_not_searched_again() -> None:
+    data = OK + b"\r\n" + b"a" * 10
+    assert parse_head(data, len(OK) - 2) is not None
+    assert parse_head(data, len(data)) is None
+
+
+@given(st.binary() | anything, st.integers(0, 400))
+@settings(max_examples=500, deadline=None)
+def test_nothing_but_a_head_error_is_raised(data: bytes, searched: int) -> None:
+    try:
+        parsed = parse_head(data, min(searched, len(data)))
+    except HeadError:
+        return
+    if parsed is not None:
+        head, size = parsed
+        assert 0 < size <= len(data)
+        assert 0 <= head.status <= 999
+        for name, value in head.fields:
+            assert not {"\n", "\0"} & {*name, *value}
+            assert value == value.strip(" \t\r")
+        for method in ("HEAD", "GET"):
+            assert (head.body_length(method) or 0) >= 0
+        assert head.keeps_alive in (True, False)
+
+
+HOSTILE: dict[str, bytes] = {
+    "folds of a long value": OK + b"A: ".ljust(LIMIT // 2, b"a") + b"\n " * (LIMIT // 4 - 16),
+    "folds of one blank": OK + b"A: b" + b"\n " * (LIMIT // 2 - 16),
+    "blanks": OK + b"A:".ljust(LIMIT - 64, b" ") + b"b",
+    "blanks, and a fold": OK + b"A:".ljust(LIMIT - 64, b" ") + b"b\r\n c",
+    "blanks before a colon": OK + b"A".ljust(LIMIT - 64, b" ") + b": b",
+    "blanks in the status line": b"HTTP/1.1".ljust(LIMIT - 64, b" "),
+    "CR": OK + b"\r" * (LIMIT - 64),
+    "CR LF CR": OK + b"a\r\n\r" * (LIMIT // 4 - 16),
+    "fields": OK + b"a:\n" * (LIMIT // 3 - 16),
+    "equal lengths": OK + b"Content-Length:1\n" * (LIMIT // 17 - 16),
+    "colons": OK + b":" * (LIMIT - 64),
+}
+
+
+@pytest.mark.parametrize("trouble", HOSTILE)
+def test_the_longest_head_takes_no_longer_than_its_length(trouble: str) -> None:
+    """Less than three times an ordinary one of that size; what is quadratic takes seven times as long and more."""
+
+    def seconds(data: bytes) -> float:
+        started = time.process_time()
+        outcome(data + b"\r\n\r\n", [])
+        return time.process_time() - started
+
+    ordinary = hostile = math.inf
+    for _ in range(30):  # in turns, for other processes have times of their own
+        ordinary = min(ordinary, seconds(HOSTILE["fields"]))
+        hostile = min(hostile, seconds(HOSTILE[trouble]))
+        if hostile < 3 * ordinary:
+            return
+    pytest.fail(f"{hostile * 1000:.1f} ms, an ordinary one {ordinary * 1000:.1f} ms")
+
+
+def test_a_head_that_drips_is_searched_once() -> None:
+    data, received, searched = OK.ljust(60_000, b"a"), bytearray(), 0
+    started = time.process_time()
+    for byte in data:
+        received.append(byte)
+        assert parse_head(received, searched) is None
+        searched = len(received)
+    assert time.process_time() - started < 2.0  # searching all of it each time would take half a minute
+
+
+# --- What follows a head ---
+
+BODIES: list[tuple[str, int, bytes, int | None]] = [
+    ("GET", 200, b"Content-Length: 5\r\n", 5),
+    ("GET", 200, b"Content-Length: 0\r\n", 0),
+    ("GET", 200, b"Content-Length: 5\r\nContent-Length: 5\r\n", 5),
+    ("GET", 404, b"Content-Length: 5\r\n", 5),
+    ("GET", 200, b"", None),  # to the end of the connection
+    ("GET", 200, b"Transfer-Encoding: chunked\r\n", None),
+    ("GET", 200, b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", None),
+    ("GET", 200, b"Content-Length: five\r\n", None),
+    ("GET", 200, b"Content-Length: -5\r\n", None),
+    ("GET", 200, b"Content-Length: +5\r\n", None),
+    ("GET", 200, b"Content-Length: 5, 5\r\n", None),
+    ("GET", 200, b"Content-Length: 0x5\r\n", None),
+    ("GET", 200, b"Content-Length: \xb2\r\n", None),
+    ("GET", 200, b"Content-Length: " + b"9" * 18 + b"\r\n", 10**18 - 1),
+    ("GET", 200, b"Content-Length: " + b"9" * 5000 + b"\r\n", None),
+    ("GET", 204, b"Content-Length: 5\r\n", 0),
+    ("GET", 304, b"Content-Length: 5\r\n", 0),
+    ("GET", 304, b"Transfer-Encoding: chunked\r\n", 0),
+    ("HEAD", 200, b"Content-Length: 5\r\n", 0),
+    ("HEAD", 200, b"Transfer-Encoding: chunked\r\n", 0),
+    ("HEAD", 404, b"", 0),
+]
+
+
+@pytest.mark.parametrize(("method", "status", "lines", "length"), BODIES)
+def test_how_long_a_body_is(method: str, status: int, lines: bytes, length: int | None) -> None:
+    """RFC 9112, 6.3."""
+    assert read(b"HTTP/1.1 %d x\r\n%b\r\n" % (status, lines)).body_length(method) == length
+
+
+PERSISTENCE: list[tuple[bytes, bytes, bool]] = [
+    (b"1.1", b"", True),
+    (b"1.1", b"Connection: keep-alive\r\n", True),
+    (b"1.1", b"Connection: close\r\n", False),
+    (b"1.1", b"Connection: Close\r\n", False),
+    (b"1.1", b"Connection: keep-alive, close\r\n", False),
+    (b"1.1", b"Connection: keep-alive\r\nConnection: close\r\n", False),
+    (b"1.1", b"Connection: Upgrade\r\n", True),
+    (b"1.1", b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", False),  # RFC 9112, 6.3: smuggling
+    (b"1.0", b"", False),
+    (b"1.0", b"Connection: keep-alive\r\n", True),
+    (b"1.0", b"Connection: Keep-Alive\r\n", True),
+    (b"1.0", b"Connection: x\r\nConnection: keep-alive\r\n", True),
+    (b"1.0", b"Connection: close, keep-alive\r\n", False),
+    (b"0.9", b"", False),
+    (b"2.0", b"", True),
+]
+
+
+@pytest.mark.parametrize(("version", "lines", "stays"), PERSISTENCE)
+def test_whether_the_connection_stays(version: bytes, lines: bytes, stays: bool) -> None:
+    """RFC 9112, 9.3."""
+    assert read(b"HTTP/%b 200 OK\r\n%b\r\n" % (version, lines)).keeps_alive is stays

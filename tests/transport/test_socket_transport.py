@@ -1,0 +1,224 @@
+"""One hop: what the names, the certificates and the connection tell."""
+
+import time
+
+import pytest
+
+import crawler
+from tests.support.certs import Authority
+from tests.support.dns_server import Names
+from tests.support.exchange import Exchange
+from tests.support.probing import asking, probe_all, probe_one, verdict
+from tests.support.site import OnAccept, Site
+
+# --- Names ---
+
+
+async def test_a_name_that_resolves(site: Site, names: Names) -> None:
+    names.a("good.test", "127.0.0.9")
+    result = await probe_one(site.url("/ok", host="good.test"), **asking(names))
+    assert (verdict(result), result.ip) == (200, "127.0.0.9")
+    assert result.timings.dns is not None
+    assert result.timings.dns > 0
+    assert site.requests[0].host == f"good.test:{site.port}"
+
+
+async def test_an_alias_resolves(site: Site, names: Names) -> None:
+    names.cname("alias.test", "good.test")
+    names.a("good.test", "127.0.0.9")
+    assert (await probe_one(site.url("/ok", host="alias.test"), **asking(names))).ip == "127.0.0.9"
+
+
+async def test_a_name_is_asked_for_once(site: Site, names: Names) -> None:
+    names.a("*.good.test", "127.0.0.9")
+    urls = [site.url(f"/ok?{number}", host=f"{number % 3}.good.test") for number in range(60)]
+    results = await probe_all(urls, **asking(names))
+    assert {verdict(result) for result in results} == {200}
+    assert len(names.queries) == len(set(names.queries))
+
+
+async def test_a_name_with_an_ipv6_address_only(names: Names) -> None:
+    names.aaaa("six.test", "::1")
+    async with Site(host="::1") as site:
+        result = await probe_one(site.url("/ok", host="six.test"), **asking(names))
+        assert (verdict(result), result.ip) == (200, "::1")
+        assert verdict(await probe_one(site.url("/ok", host="six.test"), ipv4=True, **asking(names))) == (
+            "dns.name_not_resolved"
+        )
+        assert verdict(await probe_one(site.url("/ok"), **asking(names))) == 200
+
+
+async def test_ipv6_alone_asks_for_no_ipv4_address(site: Site, names: Names) -> None:
+    names.a("four.test", "127.0.0.1")
+    result = await probe_one(site.url("/ok", host="four.test"), ipv6=True, **asking(names))
+    assert verdict(result) == "dns.name_not_resolved"
+    assert {kind for _, kind in names.queries} == {"AAAA"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("nxdomain", "dns.name_not_resolved"),
+        ("no_data", "dns.name_not_resolved"),
+        ("servfail", "dns.failed"),
+        ("refused", "dns.failed"),
+        ("silent", "dns.timed_out"),
+    ],
+)
+async def test_a_name_that_does_not_resolve(rule: str, expected: str, names: Names) -> None:
+    getattr(names, rule)("bad.test")
+    result = await probe_one("http://bad.test/", retries=0, **asking(names))
+    assert verdict(result) == expected
+    assert result.error is not None
+    assert (result.error.phase, result.ip, result.outcome) == ("dns", None, "failed")
+    assert result.errors == {"http": "TIMEOUT" if rule == "silent" else "DNS_ERROR"}
+
+
+async def test_no_search_domain_makes_a_name_of_another_host(names: Names) -> None:
+    await probe_one("http://bad.test/", retries=0, **asking(names))
+    assert {name for name, _ in names.queries} == {"bad.test"}
+
+
+async def test_an_answer_to_another_question_is_not_believed(site: Site, names: Names) -> None:
+    names.lies("bad.test")
+    result = await probe_one(site.url("/ok", host="bad.test"), timeout=2, retries=0, **asking(names))
+    assert verdict(result) == "dns.timed_out"
+
+
+async def test_an_answer_too_long_for_udp(site: Site, names: Names) -> None:
+    names.a("long.test", "127.0.0.9")
+    names.truncated("long.test")
+    assert verdict(await probe_one(site.url("/ok", host="long.test"), **asking(names))) == 200
+
+
+async def test_one_probe_that_gives_up_does_not_take_the_lookup_from_another(site: Site, names: Names) -> None:
+    names.a("slow.test", "127.0.0.9")
+    names.delay("slow.test", 0.5)
+    [hasty] = await probe_all([site.url("/ok", host="slow.test")], timeout=0.2, retries=0, **asking(names))
+    assert verdict(hasty) == "dns.timed_out"
+    assert verdict(await probe_one(site.url("/ok", host="slow.test"), **asking(names))) == 200
+
+
+# --- Connections ---
+
+
+@pytest.mark.parametrize(
+    ("on_accept", "expected"),
+    [("reset", "tcp.reset"), ("close", "tcp.closed"), ("silent", "http.timed_out"), ("full", "tcp.timed_out")],
+)
+async def test_a_server_that_accepts_and_then(on_accept: OnAccept, expected: str) -> None:
+    async with Site(on_accept=on_accept) as site:
+        result = await probe_one(site.url("/"), timeout=1, connect_timeout=0.4, retries=0)
+    assert verdict(result) == expected
+    assert result.error is not None
+    # An RST may arrive while the connect is still being noticed.
+    assert result.error.phase in {"full": ["connect"], "reset": ["connect", "http"]}.get(on_accept, ["http"])
+
+
+async def test_a_port_where_nobody_listens() -> None:
+    result = await probe_one("http://127.0.0.1:9/", retries=0)
+    assert verdict(result) == "tcp.refused"
+    assert (result.error and result.error.phase, result.ip) == ("connect", "127.0.0.1")
+
+
+# --- TLS ---
+
+
+@pytest.mark.parametrize(
+    ("certificate", "expected"),
+    [
+        ("good", 200),
+        ("intermediate", 200),
+        ("many_names", 200),
+        ("expired", "tls.cert.date_invalid"),
+        ("not_yet_valid", "tls.cert.date_invalid"),
+        ("wrong_host", "tls.cert.name_invalid"),
+        ("self_signed", "tls.cert.authority_invalid"),
+        ("unknown_ca", "tls.cert.authority_invalid"),
+        ("unknown_root", "tls.cert.authority_invalid"),
+        ("missing_intermediate", "tls.cert.authority_invalid"),
+        ("old_tls", "tls.version_or_cipher_mismatch"),
+        ("no_shared_cipher", "tls.version_or_cipher_mismatch"),
+    ],
+)
+async def test_a_certificate(certificate: str, expected: int | str, authority: Authority) -> None:
+    async with Site(tls=getattr(authority, certificate)()) as site:
+        result = await probe_one(site.url("/ok", host="localhost"), cafile=str(authority.cafile), timeout=5)
+        assert verdict(result) == expected, result
+        if isinstance(expected, str):
+            assert result.errors == {"http": "SSL_ERROR"}
+            assert (result.error and result.error.phase) == "tls"
+            assert site.requests == []
+            assert verdict(await probe_one(site.url("/ok"), insecure=True)) == (
+                expected if "cipher" in expected else 200
+            )
+
+
+async def test_what_a_handshake_tells(authority: Authority) -> None:
+    async with Site(tls=authority.good()) as site:
+        result = await probe_one(site.url("/ok", host="localhost"), cafile=str(authority.cafile))
+    assert result.tls is not None
+    assert result.tls.version == "TLSv1.3"
+    assert result.tls.cipher
+    assert result.tls.issuer
+    assert result.tls.not_after
+    assert result.tls.not_after > time.time()
+    assert result.tls.days_left == int((result.tls.not_after - time.time()) // 86400)
+    assert result.timings.ssl
+    assert result.timings.connect
+
+
+async def test_a_wrong_address_in_the_certificate(authority: Authority) -> None:
+    async with Site(tls=authority.good("localhost")) as site:
+        result = await probe_one(site.url("/ok", host="127.0.0.1"), cafile=str(authority.cafile))
+    assert verdict(result) == "tls.cert.name_invalid"
+
+
+async def test_an_authority_that_nobody_named(authority: Authority) -> None:
+    async with Site(tls=authority.good()) as site:
+        assert verdict(await probe_one(site.url("/ok"))) == "tls.cert.authority_invalid"
+
+
+async def test_plain_http_on_the_tls_port(site: Site) -> None:
+    result = await probe_one(site.url("/ok").replace("http:", "https:"))
+    assert verdict(result) == "tls.protocol.error"
+
+
+async def test_tls_on_the_plain_port(authority: Authority) -> None:
+    async with Site(tls=authority.good()) as site:
+        result = await probe_one(site.url("/ok").replace("https:", "http:"), retries=0)
+    assert result.outcome == "failed"
+    assert verdict(result) in ("http.response.invalid", "http.protocol.error", "tcp.reset", "tcp.closed")
+
+
+async def test_a_handshake_that_never_comes() -> None:
+    async with Site(on_accept="stall") as site:
+        result = await probe_one(site.url("/"), connect_timeout=0.4, retries=0)
+    assert verdict(result) == "tls.timed_out"
+    assert (result.error and result.error.phase) == "tls"
+
+
+async def test_after_a_refusal_the_next_address_is_asked(names: Names) -> None:
+    names.a("two.test", "127.0.0.7", "127.0.0.9")
+    names.a("dead.test", "127.0.0.7", "127.0.0.8")
+    async with Site(host="127.0.0.9") as site:
+        result = await probe_one(site.url("/ok", host="two.test"), **asking(names))
+        assert (verdict(result), result.ip, result.attempts) == (200, "127.0.0.9", 1)
+        assert verdict(await probe_one(site.url("/ok", host="dead.test"), retries=0, **asking(names))) == "tcp.refused"
+
+
+async def test_a_tls_session_is_resumed(authority: Authority) -> None:
+    async with Site(tls=authority.good()) as site:
+        urls = [site.url(f"/close-after?{number}", host="localhost") for number in range(2)]
+        reused: list[bool] = []
+
+        async def ending(x: Exchange) -> None:
+            reused.append(x.connection.resumed)
+            x.keep = False
+            await x.reply(200, [("Connection", "close")])
+
+        site.on("/close-after", ending)
+        async with crawler.open_prober(crawler.Options(cafile=str(authority.cafile))) as prober:
+            for seq, url in enumerate(urls):
+                assert (await prober.probe(crawler.Target.of(seq, url))).status == 200
+    assert reused == [False, True]
