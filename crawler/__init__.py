@@ -17,7 +17,8 @@ from crawler.core.errors import (
     TransitionError,
 )
 from crawler.core.models import Counts, Hop, ProbeError, ProbeResult, Task, Timings, TLSInfo
-from crawler.core.options import VERSION, Options, ServiceOptions
+from crawler.core.options import VERSION, Options
+from crawler.core.service_options import ServiceOptions
 from crawler.core.urls import Target
 from crawler.registry import MemoryRegistry, Registry
 

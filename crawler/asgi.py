@@ -13,7 +13,8 @@ from crawler import service as aiohttp_service
 from crawler.cli.flags import takes
 from crawler.compose import open_registry
 from crawler.core.errors import InputError
-from crawler.core.options import Options, ServiceOptions
+from crawler.core.options import Options
+from crawler.core.service_options import ServiceOptions
 from crawler.registry import Registry
 from crawler.server.asgi_bridge import Exchange, Receive, Scope, Send
 

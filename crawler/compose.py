@@ -1,34 +1,29 @@
 """The object graph, put together in one place, and `probe`, the shortest way through it."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, closing
-from functools import partial
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from platformdirs import user_state_path
 
 from crawler.core.errors import InputError
 from crawler.core.models import ProbeResult
-from crawler.core.options import Options, ServiceOptions
+from crawler.core.options import Options
+from crawler.core.service_options import ServiceOptions
 from crawler.distributed.process_pool import Crew
 from crawler.distributed.process_prober import SpreadProber
-from crawler.engine import Engine, LocalEngine
-from crawler.probing.prober import HttpProber, Prober, Transport
-from crawler.probing.scheduler import Throttle
+from crawler.probing.factory import open_http_prober
+from crawler.probing.prober import Prober
 from crawler.registry import MemoryRegistry, Registry
-from crawler.runtime.rlimits import processes, within_descriptors
+from crawler.runtime.rlimits import processes
 from crawler.stores.dedupe import Twins
-from crawler.transport.address_guard import Guard
-from crawler.transport.connection_pool import Pool
-from crawler.transport.resolver import Resolver
-from crawler.transport.socket_transport import SocketTransport
+from crawler.worker import Engine, LocalEngine
 
 if TYPE_CHECKING:
     from crawler.stores.redis.registry import RedisRegistry
 
-__all__ = ["open_engine", "open_http_prober", "open_prober", "open_redis", "open_registry", "probe"]
+__all__ = ["open_engine", "open_prober", "open_redis", "open_registry", "probe"]
 
 
 @asynccontextmanager
@@ -45,31 +40,6 @@ async def open_prober(options: Options) -> AsyncIterator[Prober]:
         else:
             async with Crew(options, size) as crew:
                 yield SpreadProber(here, crew)
-
-
-@asynccontextmanager
-async def open_http_prober(options: Options) -> AsyncIterator[HttpProber]:
-    """The prober of one process."""
-    guard = Guard(options.guard, options.allow)
-    options = msgspec.structs.replace(options, concurrency=within_descriptors(options.concurrency))
-    throttle = Throttle(options.concurrency, options.per_host, options.interval)
-    make = _transport(options)
-    transports: dict[tuple[bool, ...], Transport] = {}
-    async with AsyncExitStack() as stack:
-
-        def transport_for(wanted: Options) -> Transport:
-            """The one whose connections, TLS sessions and addresses were all made as these options want them."""
-            insecure, ipv4, ipv6 = kind = wanted.insecure, wanted.ipv4, wanted.ipv6
-            if kind not in transports:
-                of_kind = msgspec.structs.replace(options, insecure=insecure, ipv4=ipv4, ipv6=ipv6)
-                resolver = Resolver(of_kind)
-                stack.push_async_callback(resolver.close)
-                transports[kind] = make(of_kind, resolver, guard)
-                stack.push_async_callback(transports[kind].close)
-            return transports[kind]
-
-        transport_for(options)  # at once, for it may find an option wrong
-        yield HttpProber(options, transport_for, throttle)
 
 
 def open_engine(registry: Registry, prober: Prober) -> AbstractAsyncContextManager[Engine]:
@@ -115,16 +85,6 @@ def open_redis(url: str) -> "RedisRegistry":
     except ModuleNotFoundError as error:
         raise InputError(f"needs crawler[redis]: {error}", "--redis") from None
     return RedisRegistry(url)
-
-
-def _transport(options: Options) -> Callable[[Options, Resolver, Guard], Transport]:
-    if options.transport == "socket" and options.proxy is None:
-        return partial(SocketTransport, pool=Pool(options.concurrency))
-    from crawler.transport.aiohttp_transport import (
-        AiohttpTransport,  # aiohttp's client takes a third of a second to import
-    )
-
-    return AiohttpTransport
 
 
 async def probe(

@@ -7,7 +7,7 @@ import pytest
 
 from crawler import MemoryRegistry, Options, StoreError, Task, TaskNotFound
 from crawler.core.models import ProbeResult
-from crawler.recorder import Recorder, insist
+from crawler.worker import Recorder, insist
 
 LINES = [f"http://h{number}.example/" for number in range(10)]
 
@@ -59,7 +59,7 @@ async def test_what_comes_together_is_recorded_together_and_without_being_asked(
 async def test_who_leaves_has_all_recorded_without_waiting_for_more(
     registry: Registry, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crawler.recorder._BREATH", 3_600.0)
+    monkeypatch.setattr("crawler.worker._BREATH", 3_600.0)
     async with asyncio.timeout(10), Recorder(task.id, registry) as recorder:
         for seq in range(10):
             await recorder.add(result(seq))
@@ -123,7 +123,7 @@ async def test_whoever_is_cancelled_waits_for_no_store(registry: Registry, task:
 async def test_one_that_waits_for_a_store_that_does_not_get_on_adds_no_more(
     registry: Registry, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crawler.recorder._WAITING", 3)
+    monkeypatch.setattr("crawler.worker._WAITING", 3)
     registry.is_open.clear()
     added = 0
 
@@ -197,6 +197,6 @@ async def test_what_a_store_refuses_is_tried_again(monkeypatch: pytest.MonkeyPat
             raise StoreError("full")
         return number
 
-    monkeypatch.setattr("crawler.recorder.asyncio.sleep", sleep)
+    monkeypatch.setattr("crawler.worker.asyncio.sleep", sleep)
     assert await insist(call, 5) == 5
     assert waited == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]

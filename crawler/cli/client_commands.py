@@ -32,7 +32,8 @@ from crawler.cli.flags import Some, flags_of, in_environment, takes
 from crawler.cli.url_files import Choice, format_of
 from crawler.core.errors import ERROR_TYPES, InputError
 from crawler.core.models import Counts, Outcome, ProbeResult, Status, Where
-from crawler.core.options import TASK_FIELDS, Options, ServiceOptions
+from crawler.core.options import TASK_FIELDS, Options
+from crawler.core.service_options import ServiceOptions
 from crawler.core.urls import Url, parse
 from crawler.formats.result_writers import open_writer
 from crawler.formats.url_lists import Line

@@ -26,9 +26,9 @@ from msgspec.inspect import (
     type_info,
 )
 
+from crawler.core.checked import Checked
 from crawler.core.errors import OptionError
 from crawler.core.option_syntax import parse_headers
-from crawler.core.options import Checked
 
 __all__ = ["Flag", "Some", "flags_of", "in_environment", "takes"]
 

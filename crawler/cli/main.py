@@ -35,7 +35,8 @@ from crawler.compose import open_redis
 from crawler.compose import probe as probe_urls
 from crawler.core.errors import ChildError, InputError
 from crawler.core.models import Counts, ProbeResult
-from crawler.core.options import VERSION, WORKER_FIELDS, Options, ServiceOptions
+from crawler.core.options import VERSION, WORKER_FIELDS, Options
+from crawler.core.service_options import ServiceOptions
 from crawler.formats.result_writers import open_writer
 from crawler.formats.url_lists import Line
 from crawler.runtime.logs import Settings, write_logs
@@ -155,7 +156,7 @@ def worker(service: dict[str, Any], options: Options) -> None:
     if chosen.redis is None:
         raise InputError("is needed", "--redis")
     open_redis(chosen.redis)  # says it if the extra is missing
-    from crawler.distributed.chunk_worker import run_worker  # with docket, which no other command needs
+    from crawler.cli.worker_command import run_worker  # with docket, which no other command needs
 
     run_worker(options, chosen, chosen.redis)
 

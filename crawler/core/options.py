@@ -22,9 +22,8 @@ from crawler.core.option_syntax import (
     parse_statuses,
 )
 from crawler.core.patterns import compile_pattern
-from crawler.core.service_options import ServiceOptions
 
-__all__ = ["TASK_FIELDS", "VERSION", "WORKER_FIELDS", "Checked", "Options", "ServiceOptions", "task_choices"]
+__all__ = ["TASK_FIELDS", "VERSION", "WORKER_FIELDS", "Options", "task_choices"]
 
 VERSION: Final = "0.1.0"
 

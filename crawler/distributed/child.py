@@ -16,10 +16,10 @@ from typing import Final
 import msgspec
 import uvloop
 
-from crawler.compose import open_http_prober
 from crawler.core.urls import Target
 from crawler.distributed.messages import Orders, Report, frame, receive
 from crawler.distributed.process_pool import ALONE, Charge, owner
+from crawler.probing.factory import open_http_prober
 from crawler.probing.probe import Probe
 from crawler.probing.prober import HttpProber
 from crawler.probing.work_queue import Lane

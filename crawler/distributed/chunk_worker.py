@@ -11,27 +11,22 @@ from datetime import timedelta
 from typing import Final
 from weakref import WeakValueDictionary
 
-import uvloop
 from docket import Worker
 
-from crawler.compose import open_prober
 from crawler.core.errors import TaskNotFound, TransitionError
 from crawler.core.models import ProbeError, ProbeResult, Task
-from crawler.core.options import Options, ServiceOptions
+from crawler.core.options import Options
 from crawler.distributed.fleet import KINDS, Queue
 from crawler.probing.probe import Probe
 from crawler.probing.prober import Prober
-from crawler.recorder import Recorder, insist
 from crawler.runtime.cancellation import end
-from crawler.runtime.lifecycle import Supervisor, stop_signals
-from crawler.runtime.logs import Settings, about, write_logs
-from crawler.runtime.rlimits import collect_rarely
+from crawler.runtime.logs import about
 from crawler.stores.redis.chunk_store import Turn
 from crawler.stores.redis.chunking import Work
 from crawler.stores.redis.registry import RedisRegistry
-from crawler.worker import work
+from crawler.worker import Recorder, insist, work
 
-__all__ = ["ChunkWorker", "run_worker"]
+__all__ = ["ChunkWorker"]
 
 log = logging.getLogger(__name__)
 
@@ -44,33 +39,6 @@ _SLOTS: Final = 8  # of the prober's, for which a chunk is taken on: the least t
 _FEW: Final = 8  # chunks of a kind at once, however few slots there are
 _DEATHS: Final = 3  # of workers on a chunk, after which it is probed apart from all else
 _LEAVE: Final = 5.0  # seconds for what was found to be recorded, and chunks to be given back
-
-
-def run_worker(options: Options, service: ServiceOptions, redis: str) -> None:
-    """Work until SIGINT or SIGTERM; then what is under way is finished, for `service.drain` seconds at most.
-
-    Raises:
-        InputError: Redis cannot be used.
-    """
-    write_logs(Settings.named(service.log_level, as_json=service.log_json))
-    collect_rarely()
-    # Whoever may submit to the service is a stranger here.
-    uvloop.run(_run(options.guarded("public"), service, redis))
-
-
-async def _run(options: Options, service: ServiceOptions, redis: str) -> None:
-    with stop_signals() as stop:
-        async with (
-            Supervisor() as supervisor,
-            RedisRegistry(redis) as registry,
-            open_prober(options) as prober,
-            ChunkWorker(registry, prober, options).running() as worker,
-        ):
-            supervisor.tell("READY=1")
-            print(f"crawler works for {registry.place} as {worker.name}. Ctrl-C stops it.", flush=True)
-            await stop.wait()
-            supervisor.tell("STOPPING=1")
-            await worker.drain(service.drain)
 
 
 class ChunkWorker:

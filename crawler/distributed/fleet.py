@@ -22,11 +22,11 @@ from crawler.core.errors import StoreError, TaskNotFound, TransitionError
 from crawler.core.models import Task
 from crawler.core.outlook import Backlog, Outlook
 from crawler.probing.prober import Prober
-from crawler.recorder import insist
 from crawler.runtime.cancellation import end
 from crawler.runtime.logs import about
 from crawler.stores.redis.chunk_store import Turn
 from crawler.stores.redis.registry import RedisRegistry
+from crawler.worker import insist
 
 __all__ = ["JOB", "KINDS", "FleetEngine", "Queue", "outlook_of"]
 

@@ -13,9 +13,9 @@ from aiohttp import web
 from crawler.compose import open_engine, open_prober
 from crawler.core.errors import Stopping, StoreError, TransitionError
 from crawler.core.models import ProbeResult, Task
-from crawler.core.options import Options, ServiceOptions
+from crawler.core.options import Options
+from crawler.core.service_options import ServiceOptions
 from crawler.core.urls import Target
-from crawler.engine import Engine
 from crawler.probing.prober import Prober
 from crawler.probing.scheduler import Load
 from crawler.registry import Lines, Registry
@@ -29,6 +29,7 @@ from crawler.server.counting_prober import Counted
 from crawler.server.health import Health
 from crawler.server.quotas import Quotas
 from crawler.transport.resolver import has_servers
+from crawler.worker import Engine
 
 __all__ = ["STATE", "State"]
 

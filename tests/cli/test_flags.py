@@ -9,7 +9,9 @@ import typer
 from msgspec.inspect import BoolType, DictType, FloatType, IntType, LiteralType, StrType, UnionType, VarTupleType
 
 from crawler.cli.flags import Flag, flags_of, takes
-from crawler.core.options import Checked, Options, ServiceOptions
+from crawler.core.checked import Checked
+from crawler.core.options import Options
+from crawler.core.service_options import ServiceOptions
 
 RECORDS: list[type[Checked]] = [Options, ServiceOptions]
 FLAGS = [(record, flag) for record in RECORDS for flag in flags_of(record)]

@@ -21,7 +21,9 @@ import pytest
 
 from crawler.cli.flags import flags_of
 from crawler.cli.main import main
-from crawler.core.options import VERSION, Checked, Options, ServiceOptions
+from crawler.core.checked import Checked
+from crawler.core.options import VERSION, Options
+from crawler.core.service_options import ServiceOptions
 from tests.core.test_models import RESULT_KEYS
 from tests.support.certs import Authority
 from tests.support.dns_server import Names

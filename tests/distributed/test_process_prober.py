@@ -17,11 +17,12 @@ import pytest
 
 import crawler
 from crawler import Options, ProbeResult
-from crawler.compose import open_http_prober, open_prober
+from crawler.compose import open_prober
 from crawler.core.errors import ChildError
 from crawler.core.urls import targets
 from crawler.distributed.process_pool import ALONE, Crew, owner
 from crawler.distributed.process_prober import SpreadProber
+from crawler.probing.factory import open_http_prober
 from crawler.registry import MemoryRegistry
 from tests.server.test_resume import state_of, until_ended
 from tests.support.behaviours import redirect_path

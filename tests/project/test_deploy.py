@@ -18,7 +18,8 @@ import yaml
 
 from crawler.cli.flags import flags_of
 from crawler.cli.main import app
-from crawler.core.options import Options, ServiceOptions
+from crawler.core.options import Options
+from crawler.core.service_options import ServiceOptions
 from crawler.distributed.fleet import KINDS, Queue
 from crawler.stores.redis.registry import RedisRegistry
 from tests.support.api import serving_api

@@ -19,11 +19,11 @@ from aiohttp import web
 
 import crawler
 from crawler import Options, ProbeResult, ServiceOptions
-from crawler.compose import open_http_prober
 from crawler.core.urls import Target, targets
 from crawler.distributed.messages import Orders, Report, frame, receive
 from crawler.distributed.process_pool import Crew
 from crawler.distributed.process_prober import SpreadProber
+from crawler.probing.factory import open_http_prober
 from crawler.probing.probe import Probe
 from crawler.probing.scheduler import Throttle
 from crawler.probing.work_queue import Lane

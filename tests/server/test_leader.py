@@ -10,7 +10,7 @@ import crawler
 from crawler import MemoryRegistry, Options, ServiceOptions
 from crawler.core.errors import StoreError
 from crawler.core.models import Webhook
-from crawler.engine import LocalEngine
+from crawler.worker import LocalEngine
 from tests.server.test_resume import state_of, until_ended
 from tests.support.site import Site
 from tests.test_service import serving

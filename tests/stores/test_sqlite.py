@@ -381,7 +381,7 @@ from tests.support.site import Site
 
 async def main():
     folder, failed = Path(sys.argv[1]), asyncio.Event()
-    logging.getLogger("crawler.recorder").addFilter(lambda _: failed.set())
+    logging.getLogger("crawler.worker").addFilter(lambda _: failed.set())
     registry = SqliteRegistry(folder / "tasks.db")
     async with Site() as site:
         app = create_app(Options(guard="any"), registry=registry)

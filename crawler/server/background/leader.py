@@ -6,11 +6,11 @@ from types import TracebackType
 from typing import Final, Self
 
 from crawler.core.errors import StoreError
-from crawler.engine import Engine
 from crawler.registry import Registry
 from crawler.runtime.cancellation import end
 from crawler.server.background.retention import Retention
 from crawler.server.background.webhooks import Webhooks
+from crawler.worker import Engine
 
 __all__ = ["House"]
 

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from crawler.core.errors import StoreError, TaskNotFound
 from crawler.core.models import Task
-from crawler.core.options import ServiceOptions
+from crawler.core.service_options import ServiceOptions
 from crawler.registry import Registry
 from crawler.runtime.cancellation import end
 from crawler.runtime.logs import about

@@ -21,7 +21,7 @@ import msgspec
 from crawler.core.errors import InputError, StoreError, TaskNotFound
 from crawler.core.models import Answer, Counts, ProbeError, Status, Task, Timings, Webhook
 from crawler.core.option_syntax import parse_secret
-from crawler.core.options import ServiceOptions
+from crawler.core.service_options import ServiceOptions
 from crawler.core.urls import Url, parse
 from crawler.probing.prober import Transport
 from crawler.probing.scheduler import Throttle

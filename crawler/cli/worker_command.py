@@ -1,0 +1,41 @@
+"""Run a worker process: `python -m crawler worker`."""
+
+import uvloop
+
+from crawler.compose import open_prober
+from crawler.core.options import Options
+from crawler.core.service_options import ServiceOptions
+from crawler.distributed.chunk_worker import ChunkWorker
+from crawler.runtime.lifecycle import Supervisor, stop_signals
+from crawler.runtime.logs import Settings, write_logs
+from crawler.runtime.rlimits import collect_rarely
+from crawler.stores.redis.registry import RedisRegistry
+
+__all__ = ["run_worker"]
+
+
+def run_worker(options: Options, service: ServiceOptions, redis: str) -> None:
+    """Work until SIGINT or SIGTERM; then what is under way is finished, for `service.drain` seconds at most.
+
+    Raises:
+        InputError: Redis cannot be used.
+    """
+    write_logs(Settings.named(service.log_level, as_json=service.log_json))
+    collect_rarely()
+    # Whoever may submit to the service is a stranger here.
+    uvloop.run(_run(options.guarded("public"), service, redis))
+
+
+async def _run(options: Options, service: ServiceOptions, redis: str) -> None:
+    with stop_signals() as stop:
+        async with (
+            Supervisor() as supervisor,
+            RedisRegistry(redis) as registry,
+            open_prober(options) as prober,
+            ChunkWorker(registry, prober, options).running() as worker,
+        ):
+            supervisor.tell("READY=1")
+            print(f"crawler works for {registry.place} as {worker.name}. Ctrl-C stops it.", flush=True)
+            await stop.wait()
+            supervisor.tell("STOPPING=1")
+            await worker.drain(service.drain)
