@@ -16,7 +16,7 @@ from crawler.core.errors import InputError
 from crawler.core.options import Options
 from crawler.core.service_options import ServiceOptions
 from crawler.registry import Registry
-from crawler.server.asgi_bridge import Exchange, Receive, Scope, Send
+from crawler.server.asgi_bridge import AsgiExchange, Receive, Scope, Send
 
 __all__ = ["AsgiApplication", "app", "create_app", "from_environment"]
 
@@ -45,7 +45,7 @@ class AsgiApplication:
         if scope["type"] == "http":
             if self._stop.is_set():
                 raise RuntimeError("the application has been stopped")
-            await Exchange((await self._started())[1], scope, receive, send).run()
+            await AsgiExchange((await self._started())[1], scope, receive, send).run()
         elif scope["type"] == "lifespan":
             await self._follow(receive, send)
         else:

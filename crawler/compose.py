@@ -11,13 +11,13 @@ from crawler.core.errors import InputError
 from crawler.core.models import ProbeResult
 from crawler.core.options import Options
 from crawler.core.service_options import ServiceOptions
-from crawler.distributed.process_pool import Crew
-from crawler.distributed.process_prober import SpreadProber
+from crawler.distributed.process_pool import ProcessPool
+from crawler.distributed.process_prober import ProcessProber
 from crawler.probing.factory import open_http_prober
 from crawler.probing.prober import Prober
 from crawler.registry import MemoryRegistry, Registry
 from crawler.runtime.rlimits import processes
-from crawler.stores.dedupe import Twins
+from crawler.stores.dedupe import Deduplicator
 from crawler.worker import Engine, LocalEngine
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ async def open_prober(options: Options) -> AsyncIterator[Prober]:
         if (size := processes(options.workers)) == 1:
             yield here
         else:
-            async with Crew(options, size) as crew:
-                yield SpreadProber(here, crew)
+            async with ProcessPool(options, size) as crew:
+                yield ProcessProber(here, crew)
 
 
 def open_engine(registry: Registry, prober: Prober) -> AbstractAsyncContextManager[Engine]:
@@ -109,7 +109,7 @@ async def probe(
         ...     print(result.url, result.status or result.error.type)
     """
     async with open_prober(Options.of(options)) as prober:
-        with closing(Twins()) as twins:
+        with closing(Deduplicator()) as twins:
             async with aclosing(prober.probe_many(twins.firsts(urls))) as results:
                 async for result in results:
                     yield result

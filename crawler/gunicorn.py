@@ -8,7 +8,7 @@ from gunicorn.errors import AppImportError
 
 from crawler.asgi import from_environment
 from crawler.core.errors import InputError
-from crawler.server.task_manager import STATE
+from crawler.server.task_manager import TASK_MANAGER
 
 __all__ = ["app"]
 
@@ -27,7 +27,7 @@ async def app() -> web.AppRunner:
         raise AppImportError(f"crawler: {error}") from None
     # Its own settings, from the command line, the environment and its configuration file: it hands them to nobody. To
     # count the workers that run would not do: at a reload there are two for a while.
-    if WSGIApplication().cfg.workers > 1 and not made[STATE].registry.is_shared:
+    if WSGIApplication().cfg.workers > 1 and not made[TASK_MANAGER].registry.is_shared:
         raise AppImportError(
             "crawler: several workers would not know of each other's tasks: run one, with --workers 1, or give them "
             "CRAWLER_REDIS; CRAWLER_WORKERS has one probe on several processes"
@@ -37,7 +37,7 @@ async def app() -> web.AppRunner:
 
 class _Runner(web.AppRunner):
     def __init__(self, made: web.Application) -> None:
-        service = made[STATE].service
+        service = made[TASK_MANAGER].service
         super().__init__(
             made, keepalive_timeout=service.keep_alive, shutdown_timeout=max(service.drain, 5.0), access_log=None
         )

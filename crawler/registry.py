@@ -27,15 +27,15 @@ from typing import Any, Final, Self
 import msgspec
 
 from crawler.core.errors import TaskNotFound
-from crawler.core.models import ANY, Page, ProbeResult, Status, Task, Where
+from crawler.core.models import ANY_RESULT, ProbeResult, ResultFilter, ResultPage, Status, Task
 from crawler.core.options import Options
 from crawler.core.urls import Target, each
-from crawler.runtime.counters import Calls
+from crawler.runtime.counters import CallCounter
 
 __all__ = ["Lines", "MemoryRegistry", "Registry", "is_wanted"]
 
 Lines = Iterable[str | bytes] | AsyncIterable[str | bytes]
-Reader = Callable[[int, int, Where], Awaitable[Page]]
+Reader = Callable[[int, int, ResultFilter], Awaitable[ResultPage]]
 
 _SCANNED: Final = 20_000  # records that are looked through at once for some that are wanted
 _SLICE: Final = 1_000  # lines that are taken in, and records that are read, at once
@@ -56,7 +56,7 @@ class Registry(ABC):
     is_shared = False
 
     def __init__(self) -> None:
-        self.calls = Calls()
+        self.calls = CallCounter()
         self.newcomers: set[Callable[[Task], None]] = set()
         self._changes: dict[str, asyncio.Event] = {}
         self._saving = asyncio.Lock()  # a Task is kept as a whole: two changes at once would undo each other
@@ -136,7 +136,9 @@ class Registry(ABC):
         """The targets that have no record yet: each once, hosts taking turns."""
         return self._pending(self.task(task_id))
 
-    async def page(self, task_id: str, start: int = 0, limit: int = _SLICE, where: Where = ANY) -> Page:
+    async def page(
+        self, task_id: str, start: int = 0, limit: int = _SLICE, where: ResultFilter = ANY_RESULT
+    ) -> ResultPage:
         """Some of the records so far, in the order in which they were made.
 
         Args:
@@ -151,7 +153,7 @@ class Registry(ABC):
         with self._reader(self.task(task_id)) as read:
             return await read(start, limit, where)
 
-    def results(self, task_id: str, where: Where = ANY) -> AsyncIterator[ProbeResult]:
+    def results(self, task_id: str, where: ResultFilter = ANY_RESULT) -> AsyncIterator[ProbeResult]:
         """The records, in the order in which they were made, also those made meanwhile; a deletion waits for it."""
         task = self.task(task_id)
         return _follow(task, self._reader(task), where)
@@ -252,7 +254,7 @@ class MemoryRegistry(Registry):
     def __init__(self) -> None:
         super().__init__()
         self._tasks: dict[str, Task] = {}
-        self._batches: dict[str, _Batch] = {}
+        self._batches: dict[str, _StoredTask] = {}
 
     @property
     def tasks(self) -> Mapping[str, Task]:
@@ -263,7 +265,7 @@ class MemoryRegistry(Registry):
         """Nothing: memory takes everything in."""
 
     async def _insert(self, task: Task, lines: Lines) -> None:
-        batch = _Batch()
+        batch = _StoredTask()
         async for line in each(lines):
             batch.take(Target.of(batch.total, line))
             if batch.total % _SLICE == 0:
@@ -295,7 +297,7 @@ class MemoryRegistry(Registry):
         return tuple(self._batches[task.id].records)
 
 
-class _Batch:
+class _StoredTask:
     """The lines of a Task and what is recorded of them."""
 
     def __init__(self) -> None:
@@ -314,7 +316,7 @@ class _Batch:
             self._firsts[target.seq] = target.wanted
         same.append(target)
 
-    async def read(self, start: int, limit: int, where: Where) -> Page:
+    async def read(self, start: int, limit: int, where: ResultFilter) -> ResultPage:
         """Some of the records."""
         found: list[ProbeResult] = []
         place = start
@@ -322,7 +324,7 @@ class _Batch:
             if is_wanted(self.records[place], where):
                 found.append(self.records[place])
             place += 1
-        return Page(found, place)
+        return ResultPage(found, place)
 
     def add(self, result: ProbeResult) -> Iterator[ProbeResult]:
         """Record a result for every line that asks for its target and has none; gives those records."""
@@ -344,7 +346,7 @@ class _Batch:
         return [target for *_, target in sorted(ranked, key=lambda entry: entry[:2])]
 
 
-def is_wanted(result: ProbeResult, where: Where) -> bool:
+def is_wanted(result: ProbeResult, where: ResultFilter) -> bool:
     """Whether a record is one of these."""
     return (
         where.outcome in (None, result.outcome)
@@ -360,7 +362,9 @@ async def _settled(lines: Lines, task: Task, settle: Callable[[Task], None]) -> 
     settle(task)
 
 
-async def _follow(task: Task, reader: AbstractContextManager[Reader], where: Where) -> AsyncIterator[ProbeResult]:
+async def _follow(
+    task: Task, reader: AbstractContextManager[Reader], where: ResultFilter
+) -> AsyncIterator[ProbeResult]:
     place = 0
     with reader as read:
         while place < task.counts.done:

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from crawler.compose import open_registry
 from crawler.core.errors import InputError, TaskNotFound
-from crawler.core.models import FirstRecord, ProbeResult, Task
+from crawler.core.models import FirstContractResult, ProbeResult, Task
 from crawler.core.options import Options
 from crawler.core.service_options import ServiceOptions
 from crawler.formats.url_lists import open_reader
@@ -28,17 +28,17 @@ from crawler.runtime.logs import Settings, write_logs
 from crawler.runtime.rlimits import clients_within_descriptors, collect_rarely
 from crawler.server import api
 from crawler.server.api.openapi import DOCUMENT, Document
-from crawler.server.http.connection_limits import Listener
+from crawler.server.http.connection_limits import ConnectionLimiter
 from crawler.server.http.request_body import HANDLER_ARGS, chunks, lines
 from crawler.server.http.responses import gathered, json_answer, stream
-from crawler.server.http.site import Site
+from crawler.server.http.site import ListeningSite
 from crawler.server.metrics import METRICS, Metrics
 from crawler.server.middleware.access_log import log_requests, tell_id
-from crawler.server.middleware.auth import ACCESS, ANCHOR, Access, check_access, owner_of, task_of, tasks_of
+from crawler.server.middleware.auth import ANCHOR, AUTHORIZER, Authorizer, check_access, owner_of, task_of, tasks_of
 from crawler.server.middleware.problems import answer_problems
-from crawler.server.middleware.proxy_headers import Forwarded
-from crawler.server.middleware.request_metrics import Traffic
-from crawler.server.task_manager import STATE, State
+from crawler.server.middleware.proxy_headers import ProxyHeaders
+from crawler.server.middleware.request_metrics import RequestMetrics
+from crawler.server.task_manager import TASK_MANAGER, TaskManager
 from crawler.transport.tls import server_context
 
 __all__ = ["TASKS", "create_app", "run_service"]
@@ -75,18 +75,18 @@ def create_app(
     # A stranger may submit: unless told otherwise, what only this machine can reach is not probed for him.
     options = (options or Options()).checked().guarded("public")
     service = service or ServiceOptions()
-    state = State(options, registry or MemoryRegistry(), service)
-    traffic = Traffic()
+    state = TaskManager(options, registry or MemoryRegistry(), service)
+    traffic = RequestMetrics()
     middlewares = [
         log_requests,
         traffic.middleware,
         answer_problems,
-        Forwarded(service.forwarded_allow).middleware,
+        ProxyHeaders(service.forwarded_allow).middleware,
         check_access,
     ]
     app = web.Application(middlewares=middlewares, handler_args=HANDLER_ARGS)
-    app[STATE] = state
-    app[ACCESS] = Access(service, only_local=only_local)
+    app[TASK_MANAGER] = state
+    app[AUTHORIZER] = Authorizer(service, only_local=only_local)
     app[METRICS] = Metrics(state, traffic)
     app[DOCUMENT] = Document(app)
     app[TASKS] = _LiveTasks(state)
@@ -139,7 +139,7 @@ def run_service(
     options = (options or Options()).guarded("any" if is_own else "public")
     only_local = not service.allow_anonymous
     app = create_app(options, registry=open_registry(service), service=service, only_local=only_local)
-    if only_local and not is_loopback and not app[ACCESS].has_tokens:
+    if only_local and not is_loopback and not app[AUTHORIZER].has_tokens:
         raise InputError("other machines can reach it, so it needs --token, --token-file or --allow-anonymous", host)
     sys.setswitchinterval(_SWITCH)
     collect_rarely()
@@ -149,7 +149,7 @@ def run_service(
 
 async def submit(request: web.Request) -> web.Response:
     """Take a batch in and start work on it."""
-    state = request.app[STATE]
+    state = request.app[TASK_MANAGER]
     owner = owner_of(request)
     with state.quotas.room(owner) as take:
         found = lines(chunks(request, state.service.max_body), open_reader("json"), take)
@@ -159,7 +159,7 @@ async def submit(request: web.Request) -> web.Response:
 
 async def tasks(request: web.Request) -> web.StreamResponse:
     """All Tasks with their results."""
-    state = request.app[STATE]
+    state = request.app[TASK_MANAGER]
 
     async def parts() -> AsyncIterator[bytes]:
         opening = b"{"
@@ -180,13 +180,13 @@ async def tasks(request: web.Request) -> web.StreamResponse:
 
 async def task_status(request: web.Request) -> web.StreamResponse:
     """One Task with its results."""
-    state = request.app[STATE]
+    state = request.app[TASK_MANAGER]
     return await stream(request, gathered(_shown(state, await task_of(request))))
 
 
 async def task_delete(request: web.Request) -> web.Response:
     """Stop a Task's work and forget it."""
-    state = request.app[STATE]
+    state = request.app[TASK_MANAGER]
     await state.delete(await task_of(request))
     return web.Response(status=204)
 
@@ -194,13 +194,15 @@ async def task_delete(request: web.Request) -> web.Response:
 class _LiveTasks(Mapping[str, Mapping[str, Any]]):
     """`app["TASKS"]`: each Task as it is at the moment of looking, with `status`, `workers` and `result`."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: TaskManager) -> None:
         self._state = state
 
     def __getitem__(self, task_id: str) -> Mapping[str, Any]:
         state = self._state
         task = state.registry.tasks[task_id]
-        found = {result.url: msgspec.to_builtins(FirstRecord.of(result)) for result in state.registry.found(task_id)}
+        found = {
+            result.url: msgspec.to_builtins(FirstContractResult.of(result)) for result in state.registry.found(task_id)
+        }
         return {"status": task.status, "workers": state.engine.workers(task_id), "result": found}
 
     def __iter__(self) -> Iterator[str]:
@@ -210,7 +212,7 @@ class _LiveTasks(Mapping[str, Mapping[str, Any]]):
         return len(self._state.registry.tasks)
 
 
-def _shown(state: State, task: Task) -> AsyncIterator[bytes]:
+def _shown(state: TaskManager, task: Task) -> AsyncIterator[bytes]:
     """A Task as the first contract shows it, in pieces of JSON; once begun, it goes on to its end."""
     return _pieces(task.status, state.registry.results(task.id))
 
@@ -225,7 +227,7 @@ async def _pieces(status: str, results: AsyncIterator[ProbeResult]) -> AsyncIter
             shown[result.url] = None
             if len(shown) > _CLOSE:
                 shown.popitem(last=False)
-            yield comma + msgspec.json.encode(result.url) + b":" + msgspec.json.encode(FirstRecord.of(result))
+            yield comma + msgspec.json.encode(result.url) + b":" + msgspec.json.encode(FirstContractResult.of(result))
             comma = b","
         result = await anext(results, None)
     yield b"}}"
@@ -241,10 +243,10 @@ def _is_loopback(host: str) -> bool:
 async def _serve(
     app: web.Application, host: str, port: int, tls: SSLContext | None, announce: Callable[[str], None]
 ) -> None:
-    state = app[STATE]
+    state = app[TASK_MANAGER]
     service = state.service
     most = clients_within_descriptors(service.max_connections, state.options.concurrency)
-    listener = Listener(service.receive_timeout, most)
+    listener = ConnectionLimiter(service.receive_timeout, most)
     app.middlewares.insert(0, listener.middleware)
     app.on_response_prepare.append(listener.say_close)
     runner = web.AppRunner(app, shutdown_timeout=_CUT)
@@ -253,7 +255,7 @@ async def _serve(
             await runner.setup()
             try:
                 async with listener:
-                    site = Site(runner, listener, (host, port), keep_alive=service.keep_alive, ssl_context=tls)
+                    site = ListeningSite(runner, listener, (host, port), keep_alive=service.keep_alive, ssl_context=tls)
                     await site.start()
                     scheme = "http" if tls is None else "https"
                     announce(f"{scheme}://{f'[{host}]' if ':' in host else host}:{runner.addresses[0][1]}")

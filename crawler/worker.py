@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, Self, TypeVar
 from crawler.core.errors import StoreError, TaskNotFound, TransitionError
 from crawler.core.models import ProbeResult
 from crawler.core.options import Options
-from crawler.core.outlook import Outlook
+from crawler.core.outlook import FleetStatus
 from crawler.core.urls import Target
 from crawler.probing.prober import Prober
 from crawler.registry import Registry
@@ -45,7 +45,7 @@ class Engine(Protocol):
     async def drain(self, seconds: float) -> None:
         """Have no more probes begun in this process; those under way have so many seconds."""
 
-    async def outlook(self) -> Outlook | None:
+    async def outlook(self) -> FleetStatus | None:
         """What waits for workers in other processes, and who they are; None if there are none, or nobody answers."""
 
     async def tend(self) -> None:
@@ -95,7 +95,7 @@ class LocalEngine:
         if workers := [future for workers in self._workers.values() for future in workers]:
             await asyncio.wait(workers, timeout=_RECORDING)
 
-    async def outlook(self) -> Outlook | None:
+    async def outlook(self) -> FleetStatus | None:
         """None: all is done here."""
         return None
 

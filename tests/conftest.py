@@ -11,7 +11,7 @@ import uvloop
 from hypothesis import HealthCheck, settings
 
 from tests.support.certs import Authority
-from tests.support.dns_server import Names
+from tests.support.dns_server import DnsServer
 from tests.support.redis_server import RedisServer
 from tests.support.site import Site
 
@@ -49,8 +49,8 @@ async def site() -> AsyncIterator[Site]:
 
 
 @pytest.fixture
-async def names() -> AsyncIterator[Names]:
-    async with Names() as names:
+async def names() -> AsyncIterator[DnsServer]:
+    async with DnsServer() as names:
         yield names
 
 

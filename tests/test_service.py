@@ -18,7 +18,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 import crawler
 from crawler import Options, ServiceOptions
-from crawler.server.task_manager import STATE
+from crawler.server.task_manager import TASK_MANAGER
 from crawler.stores.redis.registry import RedisRegistry
 from crawler.stores.sqlite.registry import SqliteRegistry
 from tests.support.fleet import working
@@ -71,7 +71,7 @@ async def look(client: Client, task_id: str) -> Any:
 async def finished(client: Client, task_id: str) -> Any:
     """The Task once it no longer runs. What ends the wait is its workers' end, or what they tell, not a guess."""
     assert client.app is not None
-    registry = client.app[STATE].registry
+    registry = client.app[TASK_MANAGER].registry
     if registry.is_shared:
         while registry.task(task_id).status == "running":
             await registry.change(task_id)

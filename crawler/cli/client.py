@@ -15,11 +15,11 @@ from yarl import URL
 
 from crawler.cli.task_summary import Progress, Summary, is_id
 from crawler.core.errors import InputError
-from crawler.core.models import ProbeResult, Status, Where
+from crawler.core.models import ProbeResult, ResultFilter, Status
 from crawler.formats.sse import EventReader
 from crawler.formats.table import printable
 
-__all__ = ["Client", "Upload"]
+__all__ = ["ListUpload", "ServiceClient"]
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ _NOT_OURS: Final = "what answers there is not crawler, or of another version"
 _EVENTS: Final[dict[str, type[ProbeResult | Progress]]] = {"result": ProbeResult, "progress": Progress, "end": Summary}
 
 
-class Upload:
+class ListUpload:
     """A batch on its way: what it is, and whether it can be read again.
 
     Args:
@@ -89,7 +89,7 @@ class _TaskPage(msgspec.Struct):
     next: str | None
 
 
-class Client:
+class ServiceClient:
     """A service at a URL, while its context lasts. What it refuses and what fails on the way is an `InputError`."""
 
     def __init__(self, url: str, token: str | None = None) -> None:
@@ -115,7 +115,7 @@ class Client:
         """Close its connections."""
         await self._session.close()
 
-    async def submit(self, upload: Upload, query: Mapping[str, str]) -> Summary:
+    async def submit(self, upload: ListUpload, query: Mapping[str, str]) -> Summary:
         """Make a batch a Task, sent as it is read. However often that takes, it is one Task."""
         headers = {
             "Content-Type": upload.content_type,
@@ -170,7 +170,7 @@ class Client:
         async with self._answer("DELETE", self._task(task_id)):
             pass
 
-    async def results(self, task_id: str, where: Where) -> AsyncGenerator[ProbeResult, None]:
+    async def results(self, task_id: str, where: ResultFilter) -> AsyncGenerator[ProbeResult, None]:
         """The results that a Task has by now, in the order in which they were found."""
         query = {name: str(value) for name, value in msgspec.structs.asdict(where).items() if value is not None}
         headers = {"Accept": "application/x-ndjson"}

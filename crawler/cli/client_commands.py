@@ -28,10 +28,10 @@ from crawler.cli.console import (
     run,
     tell,
 )
-from crawler.cli.flags import Some, flags_of, in_environment, takes
+from crawler.cli.flags import SomeFields, flags_of, in_environment, takes
 from crawler.cli.url_files import Choice, format_of
 from crawler.core.errors import ERROR_TYPES, InputError
-from crawler.core.models import Counts, Outcome, ProbeResult, Status, Where
+from crawler.core.models import Counts, Outcome, ProbeResult, ResultFilter, Status
 from crawler.core.options import TASK_FIELDS, Options
 from crawler.core.service_options import ServiceOptions
 from crawler.core.urls import Url, parse
@@ -40,7 +40,7 @@ from crawler.formats.url_lists import Line
 from crawler.registry import is_wanted
 
 if TYPE_CHECKING:
-    from crawler.cli.client import Client, Upload
+    from crawler.cli.client import ListUpload, ServiceClient
     from crawler.cli.task_summary import Summary
 
 __all__ = ["COMMANDS"]
@@ -50,12 +50,12 @@ _PIECE: Final = 64 * 1024
 _TOKENS: Final = next(flag for flag in flags_of(ServiceOptions) if flag.field == "tokens")
 
 Service: TypeAlias = Annotated[
-    str, typer.Option("--url", envvar="CRAWLER_URL", metavar="URL", help="Where the service is.")
+    str, typer.Option("--url", envvar="CRAWLER_URL", metavar="URL", help="ResultFilter the service is.")
 ]
 TaskId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="The task's id.")]
 
 
-@takes(choices=Some(Options, TASK_FIELDS))
+@takes(choices=SomeFields(Options, TASK_FIELDS))
 def submit(
     choices: dict[str, Any],
     urls: Urls = None,
@@ -122,7 +122,7 @@ def results(
     """
     if error is not None and error not in ERROR_TYPES:
         raise typer.BadParameter("there is no such error type", param_hint="--error")
-    where = Where(outcome=outcome, status=http_status, error=error, host=None if host_ is None else _host(host_))
+    where = ResultFilter(outcome=outcome, status=http_status, error=error, host=None if host_ is None else _host(host_))
 
     async def write() -> None:
         async with _client(url) as client:
@@ -185,11 +185,11 @@ def tasks(
 COMMANDS: Final[tuple[Callable[..., Any], ...]] = (submit, watch, results, cancel, tasks)
 
 
-def _client(url: str) -> "Client":
-    from crawler.cli.client import Client  # with aiohttp's client, which only these commands need
+def _client(url: str) -> "ServiceClient":
+    from crawler.cli.client import ServiceClient  # with aiohttp's client, which only these commands need
 
     tokens = in_environment(_TOKENS)
-    return Client(
+    return ServiceClient(
         url, tokens[0].rpartition(":")[2] if tokens else None
     )  # spelt as for the service, or the secret alone
 
@@ -206,8 +206,8 @@ def _as_text(value: Any) -> str:
     return "\n".join(value) if isinstance(value, list) else str(value)
 
 
-def _upload(urls: Sequence[str], file: str | None, input_: Choice, column: str | None) -> "Upload":
-    from crawler.cli.client import Upload
+def _upload(urls: Sequence[str], file: str | None, input_: Choice, column: str | None) -> "ListUpload":
+    from crawler.cli.client import ListUpload
 
     # In a text no URL is empty or has a line feed in it. In other formats one can be like that, and has its result too.
     is_text = file is None or format_of(file, input_) == "text"
@@ -215,7 +215,7 @@ def _upload(urls: Sequence[str], file: str | None, input_: Choice, column: str |
     if is_text and all(url == url.strip() != "" and "\n" not in url for url in urls):
         encode, kind = _in_text, "text/plain"
     repeats = file is None or (file != "-" and Path(file).is_file())
-    return Upload(kind, lambda: _pieces(lines_of(urls, file, input_, column), encode), repeats=repeats)
+    return ListUpload(kind, lambda: _pieces(lines_of(urls, file, input_, column), encode), repeats=repeats)
 
 
 async def _pieces(lines: AsyncGenerator[Line, None], encode: Callable[[Line], bytes]) -> AsyncIterator[bytes]:
@@ -278,7 +278,7 @@ def _update(counts: Counts, new: Counts) -> None:
         setattr(counts, outcome, number)
 
 
-async def _followed(client: "Client", task_id: str, where: Where) -> AsyncGenerator[ProbeResult, None]:
+async def _followed(client: "ServiceClient", task_id: str, where: ResultFilter) -> AsyncGenerator[ProbeResult, None]:
     async with aclosing(client.events(task_id, results=True)) as events:
         async for event in events:
             if isinstance(event, ProbeResult) and is_wanted(event, where):

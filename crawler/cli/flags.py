@@ -26,11 +26,11 @@ from msgspec.inspect import (
     type_info,
 )
 
-from crawler.core.checked import Checked
+from crawler.core.checked import CheckedOptions
 from crawler.core.errors import OptionError
 from crawler.core.option_syntax import parse_headers
 
-__all__ = ["Flag", "Some", "flags_of", "in_environment", "takes"]
+__all__ = ["Flag", "SomeFields", "flags_of", "in_environment", "takes"]
 
 
 class Flag(NamedTuple):
@@ -48,14 +48,14 @@ class Flag(NamedTuple):
     list_env: str  # a second variable, which has several values, if there is one
 
 
-class Some(NamedTuple):
+class SomeFields(NamedTuple):
     """Some of a record's fields, of which a command wants to know which were given."""
 
-    record: type[Checked]
+    record: type[CheckedOptions]
     fields: Collection[str]
 
 
-def flags_of(record: type[Checked]) -> list[Flag]:
+def flags_of(record: type[CheckedOptions]) -> list[Flag]:
     """The flags of a record's fields, in their order."""
     return [_flag(field) for field in type_info(record).fields]  # type: ignore[attr-defined]
 
@@ -70,7 +70,7 @@ def in_environment(flag: Flag) -> list[str]:
     return list(dict.fromkeys([*lines, *os.environ.get(flag.list_env, "").replace(",", " ").split()]))
 
 
-def takes(**records: type[Checked] | Some) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def takes(**records: type[CheckedOptions] | SomeFields) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Replace each named parameter of a command by flags for the fields of the record that it wants."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -159,18 +159,18 @@ _HINTS: Final[dict[type, Any]] = {
 }
 
 
-def _wanted(record: type[Checked] | Some) -> list[Flag]:
-    if not isinstance(record, Some):
+def _wanted(record: type[CheckedOptions] | SomeFields) -> list[Flag]:
+    if not isinstance(record, SomeFields):
         return flags_of(record)
     # None stands for what is not given.
     return [flag._replace(default=None) for flag in flags_of(record.record) if flag.field in record.fields]
 
 
-def _taken(record: type[Checked] | Some, flags: list[Flag], given: Mapping[str, Any]) -> Any:
+def _taken(record: type[CheckedOptions] | SomeFields, flags: list[Flag], given: Mapping[str, Any]) -> Any:
     """What the command gets of the values given to it, checked."""
     try:
         values = {flag.field: _value(flag, given[flag.field]) for flag in flags}
-        if not isinstance(record, Some):
+        if not isinstance(record, SomeFields):
             return record.of(values)
         chosen = {name: value for name, value in values.items() if value not in (None, [], {})}
         record.record.of(chosen)

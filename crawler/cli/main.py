@@ -29,7 +29,7 @@ from crawler.cli.console import (
     run,
     tell,
 )
-from crawler.cli.flags import Some, takes
+from crawler.cli.flags import SomeFields, takes
 from crawler.cli.url_files import Choice, count_lines
 from crawler.compose import open_redis
 from crawler.compose import probe as probe_urls
@@ -146,7 +146,7 @@ def probe(
 
 
 @app.command()
-@takes(service=Some(ServiceOptions, WORKER_FIELDS), options=Options)
+@takes(service=SomeFields(ServiceOptions, WORKER_FIELDS), options=Options)
 def worker(service: dict[str, Any], options: Options) -> None:
     """Probe for services on other machines, which have the same Redis.
 
@@ -162,7 +162,7 @@ def worker(service: dict[str, Any], options: Options) -> None:
 
 
 @app.command()
-@takes(service=Some(ServiceOptions, ("redis",)))
+@takes(service=SomeFields(ServiceOptions, ("redis",)))
 def workers(service: dict[str, Any]) -> None:
     """List the workers that have a Redis in common, and what waits for them."""
     url = service.get("redis")
@@ -170,9 +170,9 @@ def workers(service: dict[str, Any]) -> None:
         raise InputError("is needed", "--redis")
     open_redis(url)  # says it if the extra is missing
     from crawler.cli.tables import print_outlook  # with rich, which nobody needs in a pipe
-    from crawler.distributed.fleet import outlook_of
+    from crawler.distributed.fleet import fleet_status_of
 
-    print_outlook(run(outlook_of(url)), sys.stdout)
+    print_outlook(run(fleet_status_of(url)), sys.stdout)
 
 
 for command in client_commands.COMMANDS:

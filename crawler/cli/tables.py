@@ -10,7 +10,7 @@ from rich.text import Text
 
 from crawler.cli.progress import tally
 from crawler.cli.task_summary import Summary
-from crawler.core.outlook import Outlook
+from crawler.core.outlook import FleetStatus
 from crawler.formats.table import printable
 
 __all__ = ["print_outlook", "print_tasks"]
@@ -42,7 +42,7 @@ def print_tasks(tasks: Iterable[Summary], stream: TextIO) -> None:
     Console(file=stream, highlight=False, markup=False, emoji=False).print(table)
 
 
-def print_outlook(outlook: Outlook, stream: TextIO) -> None:
+def print_outlook(outlook: FleetStatus, stream: TextIO) -> None:
     """Print the workers and the queues as tables."""
     now = time.time()
     console = Console(file=stream, highlight=False, markup=False, emoji=False)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import IO, Final, Literal, TypeAlias, get_args
 
 from crawler.core.errors import InputError
-from crawler.formats.url_lists import Gunzip, InputFormat, Line, open_reader
+from crawler.formats.url_lists import GzipReader, InputFormat, Line, open_reader
 
 __all__ = ["CHOICES", "Choice", "count_lines", "format_of", "read_lines"]
 
@@ -59,12 +59,12 @@ async def read_lines(path: str, choice: Choice = "auto", column: str | None = No
     """
     try:
         reader = open_reader(format_of(path, choice), column)
-        gunzip: Gunzip | None = None
+        gunzip: GzipReader | None = None
         begun = False
         async for chunk in _chunks(path):
             if not begun:
                 begun = True
-                gunzip = Gunzip() if _GZIP.startswith(chunk[: len(_GZIP)]) else None
+                gunzip = GzipReader() if _GZIP.startswith(chunk[: len(_GZIP)]) else None
             for plain in gunzip.feed(chunk) if gunzip else (chunk,):
                 for line in reader.feed(plain):
                     yield line

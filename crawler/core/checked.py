@@ -7,10 +7,10 @@ import msgspec
 
 from crawler.core.errors import OptionError
 
-__all__ = ["Checked"]
+__all__ = ["CheckedOptions"]
 
 
-class Checked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CheckedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A record whose values are checked where it is made from outside (`of`) and where it is used (`checked`)."""
 
     def checked(self) -> Self:

@@ -14,24 +14,24 @@ from crawler.core.errors import ERROR_TYPES, TransitionError
 from crawler.core.options import Options
 
 __all__ = [
-    "ANY",
+    "ANY_RESULT",
     "REPORTED_HEADERS",
     "TRANSITIONS",
-    "Answer",
     "Counts",
-    "FirstRecord",
+    "FirstContractResult",
     "Hop",
-    "Idempotency",
+    "HopResult",
+    "IdempotencyKey",
     "Outcome",
-    "Page",
     "ProbeError",
     "ProbeResult",
+    "ResultFilter",
+    "ResultPage",
     "Status",
     "TLSInfo",
     "Task",
     "Timings",
     "Webhook",
-    "Where",
     "first_contract_errors",
 ]
 
@@ -108,7 +108,7 @@ class Hop(msgspec.Struct):
     error: str | None = None
 
 
-class Answer(msgspec.Struct):
+class HopResult(msgspec.Struct):
     """What a transport found in one hop: a response head, or `error`.
 
     `headers` has lower-case names and every value sent under them, in the order received; `body` is there if asked for.
@@ -180,7 +180,7 @@ def first_contract_errors(status: int | None, error: ProbeError | None) -> dict[
     return {"http": status} if status is not None and status >= 400 else {}
 
 
-class FirstRecord(msgspec.Struct, frozen=True):
+class FirstContractResult(msgspec.Struct, frozen=True):
     """What the first contract shows of a result."""
 
     timestamp: int
@@ -215,7 +215,7 @@ class Counts(msgspec.Struct, gc=False):
         setattr(self, outcome, getattr(self, outcome) + count)
 
 
-class Where(msgspec.Struct, frozen=True, kw_only=True):
+class ResultFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which records are wanted; None for any."""
 
     outcome: Outcome | None = None
@@ -224,17 +224,17 @@ class Where(msgspec.Struct, frozen=True, kw_only=True):
     host: str | None = None
 
 
-ANY: Final = Where()
+ANY_RESULT: Final = ResultFilter()
 
 
-class Page(msgspec.Struct, frozen=True):
+class ResultPage(msgspec.Struct, frozen=True):
     """Some records of a Task, in the order in which they were made; `next` is where the page after it starts."""
 
     results: Sequence[ProbeResult]
     next: int
 
 
-class Idempotency(msgspec.Struct, frozen=True):
+class IdempotencyKey(msgspec.Struct, frozen=True):
     """What makes a repeated submit the same one: the client's key, and a digest of what came with it."""
 
     key: str
@@ -277,7 +277,7 @@ class Task(msgspec.Struct, kw_only=True):
     finished: float | None = None
     detail: str | None = None
     label: str | None = None
-    idempotency: Idempotency | None = None
+    idempotency: IdempotencyKey | None = None
     webhook: Webhook | None = None
     owner: str | None = None
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 import msgspec
 from msgspec import Meta
 
-from crawler.core.checked import Checked
+from crawler.core.checked import CheckedOptions
 from crawler.core.errors import OptionError
 from crawler.core.option_syntax import (
     check_headers,
@@ -45,7 +45,7 @@ _REQUEST: Final = {"panel": "Requests"}
 _NETWORK: Final = {"panel": "Network"}
 
 
-class Options(Checked, frozen=True, kw_only=True):
+class Options(CheckedOptions, frozen=True, kw_only=True):
     """How to probe. Seconds for times, counts for the rest."""
 
     concurrency: Annotated[

@@ -2,10 +2,10 @@
 
 import msgspec
 
-__all__ = ["Backlog", "Outlook"]
+__all__ = ["FleetStatus", "QueueStatus"]
 
 
-class Backlog(msgspec.Struct, frozen=True):
+class QueueStatus(msgspec.Struct, frozen=True):
     """One queue: chunks that wait, chunks that workers have, and the seconds since the oldest of all was queued."""
 
     waiting: int = 0
@@ -13,7 +13,7 @@ class Backlog(msgspec.Struct, frozen=True):
     oldest: float = 0.0
 
 
-class Outlook(msgspec.Struct, frozen=True):
+class FleetStatus(msgspec.Struct, frozen=True):
     """What there is.
 
     Attributes:
@@ -22,6 +22,6 @@ class Outlook(msgspec.Struct, frozen=True):
         redelivered: How often a chunk was begun again because a worker had fallen silent.
     """
 
-    queues: dict[str, Backlog]
+    queues: dict[str, QueueStatus]
     workers: dict[str, float]
     redelivered: int

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
-from crawler.core.checked import Checked
+from crawler.core.checked import CheckedOptions
 from crawler.core.option_syntax import parse_secret
 from crawler.core.tokens import parse_tokens
 
@@ -17,7 +17,7 @@ _PROXY: Final = {"panel": "TLS and proxies"}
 _LOGS: Final = {"panel": "Logs"}
 
 
-class ServiceOptions(Checked, frozen=True, kw_only=True):
+class ServiceOptions(CheckedOptions, frozen=True, kw_only=True):
     """How to serve."""
 
     host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"

@@ -17,12 +17,12 @@ import msgspec
 import uvloop
 
 from crawler.core.urls import Target
-from crawler.distributed.messages import Orders, Report, frame, receive
-from crawler.distributed.process_pool import ALONE, Charge, owner
+from crawler.distributed.messages import ChildReport, ChildRequest, encode_frame, receive_frame
+from crawler.distributed.process_pool import ISOLATED, ChildConfig, child_of
 from crawler.probing.factory import open_http_prober
 from crawler.probing.probe import Probe
 from crawler.probing.prober import HttpProber
-from crawler.probing.work_queue import Lane
+from crawler.probing.work_queue import WorkQueue
 from crawler.runtime.logs import note, write_logs
 from crawler.runtime.rlimits import collect_rarely
 
@@ -38,12 +38,12 @@ def main() -> None:
     collect_rarely()
     with open(0, "rb", closefd=False) as parent:
         length = int.from_bytes(parent.read(4), "big")
-        charge = msgspec.msgpack.decode(parent.read(length), type=Charge)
+        charge = msgspec.msgpack.decode(parent.read(length), type=ChildConfig)
     write_logs(charge.logs)
     uvloop.run(_run(charge))
 
 
-async def _run(charge: Charge) -> None:
+async def _run(charge: ChildConfig) -> None:
     # Readable at its end only: nothing more is written to it.
     asyncio.get_running_loop().add_reader(0, _leave, Path(charge.path))
     async with open_http_prober(charge.options) as prober:
@@ -51,7 +51,7 @@ async def _run(charge: Charge) -> None:
         async def serve(reader: StreamReader, writer: StreamWriter) -> None:
             try:
                 with suppress(ConnectionError, asyncio.IncompleteReadError):  # the batch has ended, or is given up
-                    await _Batch(charge, prober, writer).serve(reader)
+                    await _ChildRun(charge, prober, writer).serve(reader)
             finally:
                 writer.close()
 
@@ -69,21 +69,21 @@ def _leave(path: Path) -> None:
     os._exit(0)
 
 
-class _Batch:
+class _ChildRun:
     """One connection: targets come, and what becomes of them is told."""
 
-    def __init__(self, charge: Charge, prober: HttpProber, writer: StreamWriter) -> None:
+    def __init__(self, charge: ChildConfig, prober: HttpProber, writer: StreamWriter) -> None:
         self._charge = charge
         self._prober = prober
         self._writer = writer
-        self._report = Report()
+        self._report = ChildReport()
         self._loop = asyncio.get_running_loop()
 
     async def serve(self, reader: StreamReader) -> None:
         """Work until the other side closes the connection."""
-        orders = await receive(reader, Orders)
+        orders = await receive_frame(reader, ChildRequest)
         if orders.asks_load:
-            self._writer.write(frame(Report(load=await self._prober.load())))
+            self._writer.write(encode_frame(ChildReport(load=await self._prober.load())))
             return
         if orders.drain is not None:
             await self._prober.drain(orders.drain)
@@ -95,11 +95,11 @@ class _Batch:
 
         async def turn(probe: Probe) -> bool:
             self._due().begun.append(probe.target.seq)
-            if self._charge.index == ALONE:  # of this one a target may be the end: that it begins is told before
+            if self._charge.index == ISOLATED:  # of this one a target may be the end: that it begins is told before
                 await asyncio.sleep(_TOLD)
             return await turn_of(probe) or not self._is_ours(probe.host)
 
-        async with Lane(self._prober.throttle, turn, options.per_host, options.interval) as lane:
+        async with WorkQueue(self._prober.throttle, turn, options.per_host, options.interval) as lane:
             telling = asyncio.ensure_future(self._tell(lane))
             try:
                 while True:
@@ -111,12 +111,12 @@ class _Batch:
                     if orders.is_last:
                         lane.hurry()
                     await lane.room()
-                    orders = await receive(reader, Orders)
+                    orders = await receive_frame(reader, ChildRequest)
             finally:
                 telling.cancel()
                 await asyncio.gather(telling, return_exceptions=True)
 
-    async def _tell(self, lane: Lane[Probe]) -> None:
+    async def _tell(self, lane: WorkQueue[Probe]) -> None:
         async for probe in lane:
             if probe.done:
                 self._due().results.append(probe.result)
@@ -126,18 +126,18 @@ class _Batch:
         self._due().is_last = True
 
     def _is_ours(self, host: str) -> bool:
-        return self._charge.index in (ALONE, owner(host, self._charge.size))
+        return self._charge.index in (ISOLATED, child_of(host, self._charge.size))
 
-    def _due(self) -> Report:
+    def _due(self) -> ChildReport:
         """The report that is sent once the loop has done what it is at."""
         if not (self._report.begun or self._report.results or self._report.moved):
             self._loop.call_soon(self._send)
         return self._report
 
     def _send(self) -> None:
-        report, self._report = self._report, Report()
+        report, self._report = self._report, ChildReport()
         if not self._writer.is_closing():  # else the batch is given up, and nobody reads this
-            self._writer.write(frame(report))
+            self._writer.write(encode_frame(report))
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ from typing import Final, NamedTuple, Protocol
 
 from crawler.core.models import ProbeResult
 from crawler.core.options import Options
-from crawler.distributed.messages import Orders, Report, frame, receive
-from crawler.distributed.process_pool import Crew
+from crawler.distributed.messages import ChildReport, ChildRequest, encode_frame, receive_frame
+from crawler.distributed.process_pool import ProcessPool
 from crawler.runtime.logs import fields
 
-__all__ = ["DEATHS", "LOST", "Link", "Owner", "Work", "orders"]
+__all__ = ["LOST", "MAX_DEATHS", "ChildLink", "LinkOwner", "SentTarget", "orders"]
 
-DEATHS: Final = 3  # of children at whose end a target was under way; then it is not probed any more
+MAX_DEATHS: Final = 3  # of children at whose end a target was under way; then it is not probed any more
 _FRAME: Final = 200  # targets that are sent at once
 
 LOST: Final = (OSError, IncompleteReadError)
@@ -23,7 +23,7 @@ _SOON: Final = 0.01  # seconds until a child that takes nothing on is asked agai
 _LATER: Final = 1.0  # at most
 
 
-class Work(NamedTuple):
+class SentTarget(NamedTuple):
     """A target, or if `state` is there a probe on its way; and the children at whose end it was under way."""
 
     seq: int
@@ -32,7 +32,7 @@ class Work(NamedTuple):
     deaths: int = 0
 
 
-class Owner(Protocol):
+class LinkOwner(Protocol):
     """The batch.
 
     Attributes:
@@ -44,7 +44,7 @@ class Owner(Protocol):
     """
 
     options: Options
-    crew: Crew
+    crew: ProcessPool
     is_sealed: bool
     is_draining: bool
     waiting: int
@@ -52,28 +52,28 @@ class Owner(Protocol):
     def has_room(self) -> None:
         """Some of what waited is on its way."""
 
-    def go_on(self, host: str, work: Work) -> None:
+    def go_on(self, host: str, work: SentTarget) -> None:
         """Have whose host it is work on it."""
 
     def take(self, results: list[ProbeResult]) -> None:
         """Pass on what children have found."""
 
-    def doubt(self, work: Work) -> None:
+    def doubt(self, work: SentTarget) -> None:
         """Have it probed apart."""
 
 
-class Link:
+class ChildLink:
     """What one child has of a batch."""
 
-    def __init__(self, batch: Owner, index: int) -> None:
+    def __init__(self, batch: LinkOwner, index: int) -> None:
         self.news = asyncio.Event()
         self._batch = batch
         self._index = index
-        self._backlog: deque[Work] = deque()
-        self._sent: dict[int, Work] = {}
+        self._backlog: deque[SentTarget] = deque()
+        self._sent: dict[int, SentTarget] = {}
         self._begun: set[int] = set()
 
-    def put(self, work: Work) -> None:
+    def put(self, work: SentTarget) -> None:
         """Send this next."""
         self._backlog.append(work)
         self._batch.waiting += 1
@@ -88,7 +88,7 @@ class Link:
             try:
                 is_last = False
                 while not is_last:
-                    report = await receive(reader, Report)
+                    report = await receive_frame(reader, ChildReport)
                     self._take(report)
                     is_last, patience = report.is_last, _SOON
             except LOST:
@@ -111,16 +111,16 @@ class Link:
                 batch.waiting -= len(works)
                 batch.has_room()
                 self._sent |= {work.seq: work for work in works}
-                writer.write(frame(orders(works, options if first else None, is_last=is_last)))
+                writer.write(encode_frame(orders(works, options if first else None, is_last=is_last)))
                 first, has_said_last = False, has_said_last or is_last
                 await writer.drain()
             else:
                 self.news.clear()
                 await self.news.wait()
         if first:  # else the child would wait for it
-            writer.write(frame(orders([], options, is_last=False)))
+            writer.write(encode_frame(orders([], options, is_last=False)))
 
-    def _take(self, report: Report) -> None:
+    def _take(self, report: ChildReport) -> None:
         self._begun.update(report.begun)
         for seq, host, state in report.moved:
             work = self._forget(seq)
@@ -130,7 +130,7 @@ class Link:
         if report.results:
             self._batch.take(report.results)
 
-    def _forget(self, seq: int) -> Work:
+    def _forget(self, seq: int) -> SentTarget:
         self._begun.discard(seq)
         return self._sent.pop(seq)
 
@@ -138,7 +138,7 @@ class Link:
         """Take back what the child had: it has ended."""
         for seq, work in self._sent.items():
             deaths = work.deaths + (seq in self._begun)
-            if deaths >= DEATHS - 1:
+            if deaths >= MAX_DEATHS - 1:
                 self._batch.doubt(work._replace(deaths=deaths))
             else:
                 self.put(work._replace(deaths=deaths))
@@ -146,9 +146,9 @@ class Link:
         self._begun.clear()
 
 
-def orders(works: list[Work], options: Options | None, *, is_last: bool) -> Orders:
+def orders(works: list[SentTarget], options: Options | None, *, is_last: bool) -> ChildRequest:
     """What is sent to a child of these."""
-    return Orders(
+    return ChildRequest(
         options,
         [(work.seq, work.text) for work in works if work.state is None],
         [work.state for work in works if work.state is not None],

@@ -16,13 +16,13 @@ from docket import Worker
 from crawler.core.errors import TaskNotFound, TransitionError
 from crawler.core.models import ProbeError, ProbeResult, Task
 from crawler.core.options import Options
-from crawler.distributed.fleet import KINDS, Queue
+from crawler.distributed.fleet import KINDS, ChunkQueue
 from crawler.probing.probe import Probe
 from crawler.probing.prober import Prober
 from crawler.runtime.cancellation import end
 from crawler.runtime.logs import about
-from crawler.stores.redis.chunk_store import Turn
-from crawler.stores.redis.chunking import Work
+from crawler.stores.redis.chunk_store import ChunkPosition
+from crawler.stores.redis.chunking import ChunkLine
 from crawler.stores.redis.registry import RedisRegistry
 from crawler.worker import Recorder, insist, work
 
@@ -55,12 +55,12 @@ class ChunkWorker:
         self._registry = registry
         self._prober = prober
         self._options = options
-        self._queue = Queue(registry, self.probe_chunk)
+        self._queue = ChunkQueue(registry, self.probe_chunk)
         self._gate = _Gate()
         self._takers: list[asyncio.Future[None]] = []
         self._at_work = 0
         self._changed = asyncio.Event()
-        self._left: list[tuple[Task, Turn]] = []
+        self._left: list[tuple[Task, ChunkPosition]] = []
         self._recorders: WeakValueDictionary[str, Recorder] = WeakValueDictionary()  # chunks of a Task share one
 
     @asynccontextmanager
@@ -104,7 +104,7 @@ class ChunkWorker:
 
     async def probe_chunk(self, task_id: str, chain: int, place: int) -> None:
         """Bring a chunk to its end."""
-        turn = Turn(chain, place)
+        turn = ChunkPosition(chain, place)
         is_left = False
         self._at_work += 1
         try:
@@ -121,7 +121,7 @@ class ChunkWorker:
             self._left.remove((task, turn))
             self._registry.chains.forget(task.id, turn)
 
-    async def _work(self, task: Task, turn: Turn) -> bool:
+    async def _work(self, task: Task, turn: ChunkPosition) -> bool:
         """Work on a chunk; false if it is left as far as it is, for another worker."""
         works, starts = await insist(self._registry.chains.begin, task.id, turn, uuid.uuid4().hex)
         probing = asyncio.ensure_future(self._probe(task, turn, works, starts))
@@ -145,7 +145,7 @@ class ChunkWorker:
             while task.status == "running":
                 await self._registry.change(task.id)
 
-    async def _probe(self, task: Task, turn: Turn, works: list[Work], starts: int) -> bool:
+    async def _probe(self, task: Task, turn: ChunkPosition, works: list[ChunkLine], starts: int) -> bool:
         """Have all of them recorded; false if the prober drains before."""
         try:
             if starts <= _DEATHS:
@@ -161,11 +161,11 @@ class ChunkWorker:
                 await insist(self._registry.finish, task.id, "error", f"{type(error).__name__}: {error}")
             return False
 
-    async def _record(self, task: Task, works: list[Work]) -> bool:
+    async def _record(self, task: Task, works: list[ChunkLine]) -> bool:
         recorder = self._recorders.setdefault(task.id, Recorder(task.id, self._registry))
         return await work([each.target for each in works], task.options, self._prober, recorder) == len(works)
 
-    async def _search(self, task: Task, turn: Turn, works: list[Work]) -> bool:
+    async def _search(self, task: Task, turn: ChunkPosition, works: list[ChunkLine]) -> bool:
         """Probe a chunk of which a target may be what ends workers: half by half, so that the next one finds it."""
         suspects = await insist(self._registry.chains.suspects, task.id, turn)
         if len(suspects) == 1:
@@ -179,7 +179,7 @@ class ChunkWorker:
                 return False
         return True
 
-    async def _mark(self, task: Task, works: list[Work]) -> None:
+    async def _mark(self, task: Task, works: list[ChunkLine]) -> None:
         for each in works:
             log.error("workers have ended of line %d of task %s, which is recorded as failed", each.seq, task.id)
             probe = Probe(each.target, task.options, asyncio.get_running_loop().time)
@@ -187,7 +187,7 @@ class ChunkWorker:
             found: list[ProbeResult] = [probe.result]
             await insist(self._registry.record, task.id, found)
 
-    async def _go_on(self, task: Task, turn: Turn) -> None:
+    async def _go_on(self, task: Task, turn: ChunkPosition) -> None:
         following = await insist(self._registry.chains.advance, task.id, turn)
         if following is not None:
             # Whoever is next, here or elsewhere, knows nothing of when the host was asked last.

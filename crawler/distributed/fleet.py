@@ -20,15 +20,15 @@ from redis.exceptions import RedisError, ResponseError
 
 from crawler.core.errors import StoreError, TaskNotFound, TransitionError
 from crawler.core.models import Task
-from crawler.core.outlook import Backlog, Outlook
+from crawler.core.outlook import FleetStatus, QueueStatus
 from crawler.probing.prober import Prober
 from crawler.runtime.cancellation import end
 from crawler.runtime.logs import about
-from crawler.stores.redis.chunk_store import Turn
+from crawler.stores.redis.chunk_store import ChunkPosition
 from crawler.stores.redis.registry import RedisRegistry
 from crawler.worker import insist
 
-__all__ = ["JOB", "KINDS", "FleetEngine", "Queue", "outlook_of"]
+__all__ = ["JOB", "KINDS", "ChunkQueue", "FleetEngine", "fleet_status_of"]
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ async def _nowhere(task_id: str, chain: int, place: int) -> None:
     raise AssertionError("a chunk is probed by workers")
 
 
-class Queue:
+class ChunkQueue:
     """The chunks that wait for a worker; open while its context lasts.
 
     Args:
@@ -90,7 +90,7 @@ class Queue:
             async with docket.redis() as redis:
                 redis.set_retry(Retry(ExponentialBackoff(cap=_LATER, base=_SOON), _ALWAYS))
 
-    async def put(self, task: Task, turns: Iterable[Turn]) -> None:
+    async def put(self, task: Task, turns: Iterable[ChunkPosition]) -> None:
         """Have chunks probed; one that waits already, or is being probed, does so once.
 
         Raises:
@@ -106,7 +106,7 @@ class Queue:
             if execution.schedule_exception is not None:
                 raise StoreError(f"a chunk could not be queued: {execution.schedule_exception}")
 
-    async def give_back(self, task: Task, turn: Turn) -> None:
+    async def give_back(self, task: Task, turn: ChunkPosition) -> None:
         """Have a chunk that is being probed here probed by another worker.
 
         Raises:
@@ -119,7 +119,7 @@ class Queue:
         except (RedisError, OSError) as error:
             raise StoreError(f"a chunk could not be queued: {error}") from None
 
-    async def outlook(self) -> Outlook:
+    async def outlook(self) -> FleetStatus:
         """What waits, and who works.
 
         Raises:
@@ -134,7 +134,7 @@ class Queue:
         workers: dict[str, float] = {}
         for worker in sorted(found, key=lambda worker: worker.name):
             workers[worker.name] = max(worker.last_seen.timestamp(), workers.get(worker.name, 0.0))
-        return Outlook(queues, workers, redelivered)
+        return FleetStatus(queues, workers, redelivered)
 
     def _docket(self, task: Task) -> Docket:
         return self.dockets["small" if task.total <= _SMALL else "big"]
@@ -145,7 +145,7 @@ def _with_room(url: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}max_connections={_CONNECTIONS}"
 
 
-async def _backlog(docket: Docket) -> Backlog:
+async def _backlog(docket: Docket) -> QueueStatus:
     """A docket's stream has what waits, and what workers have until it has ended; its ids are milliseconds."""
     redis: Any
     async with docket.redis() as redis:
@@ -155,9 +155,9 @@ async def _backlog(docket: Docket) -> Backlog:
         pipeline.xrange(docket.stream_key, count=1)
         length, pending, first = await pipeline.execute(raise_on_error=False)
     if isinstance(pending, ResponseError):  # nobody has come to this queue yet
-        return Backlog(waiting=length)
+        return QueueStatus(waiting=length)
     oldest = time.time() - int(first[0][0].partition(b"-")[0]) / 1000 if first else 0.0
-    return Backlog(length - pending["pending"], pending["pending"], max(0.0, oldest))
+    return QueueStatus(length - pending["pending"], pending["pending"], max(0.0, oldest))
 
 
 class FleetEngine:
@@ -171,10 +171,10 @@ class FleetEngine:
     def __init__(self, registry: RedisRegistry, prober: Prober) -> None:
         self._registry = registry
         self._prober = prober
-        self._queue = Queue(registry)
+        self._queue = ChunkQueue(registry)
         self._works: set[asyncio.Future[None]] = set()
         self._starts = asyncio.Semaphore(_STARTS)
-        self._looking: asyncio.Future[Outlook] | None = None
+        self._looking: asyncio.Future[FleetStatus] | None = None
         self._looked = 0.0
 
     async def __aenter__(self) -> Self:
@@ -206,7 +206,7 @@ class FleetEngine:
         """Have no more probes begun here; those under way have so many seconds."""
         await self._prober.drain(seconds)
 
-    async def outlook(self) -> Outlook | None:
+    async def outlook(self) -> FleetStatus | None:
         """What waits for workers; None while Redis does not answer. It is asked once a second at most."""
         now = time.monotonic()
         if self._looking is None or (self._looking.done() and now - self._looked > _FRESH):
@@ -255,12 +255,12 @@ class FleetEngine:
                 await self._registry.finish(task_id, "ready")
 
 
-async def outlook_of(url: str) -> Outlook:
+async def fleet_status_of(url: str) -> FleetStatus:
     """What waits in this Redis, and who works for it.
 
     Raises:
         InputError: Redis cannot be used.
         StoreError: It does not answer any more.
     """
-    async with RedisRegistry(url) as registry, Queue(registry) as queue:
+    async with RedisRegistry(url) as registry, ChunkQueue(registry) as queue:
         return await queue.outlook()

@@ -14,14 +14,14 @@ from crawler.core.models import ProbeResult
 from crawler.core.options import Options
 from crawler.probing.scheduler import Load
 
-__all__ = ["Orders", "Report", "frame", "receive"]
+__all__ = ["ChildReport", "ChildRequest", "encode_frame", "receive_frame"]
 
 T = TypeVar("T")
 
 _LENGTH: Final = 4
 
 
-class Orders(msgspec.Struct, omit_defaults=True):
+class ChildRequest(msgspec.Struct, omit_defaults=True):
     """What to probe.
 
     Attributes:
@@ -43,7 +43,7 @@ class Orders(msgspec.Struct, omit_defaults=True):
     drain: float | None = None
 
 
-class Report(msgspec.Struct, omit_defaults=True):
+class ChildReport(msgspec.Struct, omit_defaults=True):
     """What has become of it.
 
     Attributes:
@@ -61,13 +61,13 @@ class Report(msgspec.Struct, omit_defaults=True):
     is_last: bool = False
 
 
-def frame(content: Orders | Report) -> bytes:
+def encode_frame(content: ChildRequest | ChildReport) -> bytes:
     """Content as it is sent."""
     body = msgspec.msgpack.encode(content)
     return len(body).to_bytes(_LENGTH, "big") + body
 
 
-async def receive(reader: StreamReader, kind: type[T]) -> T:
+async def receive_frame(reader: StreamReader, kind: type[T]) -> T:
     """The next frame.
 
     Raises:

@@ -20,11 +20,11 @@ from crawler.core.options import Options
 from crawler.runtime.logs import Settings, settings
 from crawler.runtime.rlimits import many_descriptors
 
-__all__ = ["ALONE", "Charge", "Crew", "owner"]
+__all__ = ["ISOLATED", "ChildConfig", "ProcessPool", "child_of"]
 
 log = logging.getLogger(__name__)
 
-ALONE: Final = -1  # the child that probes whatever host, one target at a time
+ISOLATED: Final = -1  # the child that probes whatever host, one target at a time
 _START: Final = 60.0  # seconds in which a child has to listen: it imports, on a machine that may be busy
 _STOP: Final = 5.0  # seconds in which it has to end once it may
 _SOON: Final = 0.01  # seconds until a connection is tried again; doubled each time
@@ -34,7 +34,7 @@ _AGAIN: Final = 0.1  # seconds until a start is tried again; doubled each time, 
 _DOUBLED: Final = 8
 
 
-class Charge(msgspec.Struct):
+class ChildConfig(msgspec.Struct):
     """What a child is told at its start: where to listen, how to probe and log, which of how many children it is."""
 
     path: str
@@ -44,12 +44,12 @@ class Charge(msgspec.Struct):
     logs: Settings
 
 
-def owner(host: str, size: int) -> int:
+def child_of(host: str, size: int) -> int:
     """Which of so many children probes a host; the same one always, so that its limits are one count."""
     return crc32(host.encode()) % size
 
 
-class Crew:
+class ProcessPool:
     """So many children; they live while its context lasts, and whoever ends is replaced.
 
     Args:
@@ -62,7 +62,7 @@ class Crew:
         share = -(-options.concurrency // size)
         self._options = msgspec.structs.replace(options, concurrency=share, workers=1)
         self.apart = asyncio.Lock()  # held by who asks the child that is alone with its target
-        self._members: dict[int, _Member] = {}
+        self._members: dict[int, _ChildProcess] = {}
         self._is_up = False
 
     async def __aenter__(self) -> Self:
@@ -105,11 +105,11 @@ class Crew:
                 await asyncio.sleep(patience)
                 patience = min(2 * patience, _LATER)
 
-    def _member(self, index: int) -> "_Member":
+    def _member(self, index: int) -> "_ChildProcess":
         if index not in self._members:
             path = str(Path(self._folder.name) / f"{index}.sock")
-            charge = Charge(path, self._options, index, self.size, settings())
-            self._members[index] = _Member(charge, gives_up=not self._is_up)
+            charge = ChildConfig(path, self._options, index, self.size, settings())
+            self._members[index] = _ChildProcess(charge, gives_up=not self._is_up)
         return self._members[index]
 
     async def _close(self) -> None:
@@ -117,10 +117,10 @@ class Crew:
         self._folder.cleanup()
 
 
-class _Member:
+class _ChildProcess:
     """The place of one child: whoever ends is followed by another."""
 
-    def __init__(self, charge: Charge, *, gives_up: bool) -> None:
+    def __init__(self, charge: ChildConfig, *, gives_up: bool) -> None:
         self.process: Process | None = None
         self._charge = charge
         self._gives_up = gives_up

@@ -16,22 +16,22 @@ from crawler.core.errors import Stopping
 from crawler.core.models import ProbeError, ProbeResult
 from crawler.core.options import Options
 from crawler.core.urls import Target, Url, each
-from crawler.distributed.child_link import DEATHS, LOST, Link, Work, orders
-from crawler.distributed.messages import Orders, Report, frame, receive
+from crawler.distributed.child_link import LOST, MAX_DEATHS, ChildLink, SentTarget, orders
+from crawler.distributed.messages import ChildReport, ChildRequest, encode_frame, receive_frame
 from crawler.distributed.process_load import load_of
-from crawler.distributed.process_pool import ALONE, Crew, owner
+from crawler.distributed.process_pool import ISOLATED, ProcessPool, child_of
 from crawler.probing.probe import Probe
 from crawler.probing.prober import HttpProber, Transport
 from crawler.probing.scheduler import Load
 
-__all__ = ["SpreadProber"]
+__all__ = ["ProcessProber"]
 
 _WINDOW: Final = 20_000  # targets that wait for children which are busy, before the others have to wait too
 _SOON: Final = 0.01  # seconds until a child that began nothing is asked again
 _ON_ITS_WAY: Final = 1.0  # seconds for what children have found in the end
 
 
-class SpreadProber:
+class ProcessProber:
     """The prober of one process and its children.
 
     Args:
@@ -39,11 +39,11 @@ class SpreadProber:
         crew: The children.
     """
 
-    def __init__(self, here: HttpProber, crew: Crew) -> None:
+    def __init__(self, here: HttpProber, crew: ProcessPool) -> None:
         self.is_draining = False
         self._here = here
         self._crew = crew
-        self._batches: set[_Batch] = set()
+        self._batches: set[_ProcessRun] = set()
 
     async def probe(self, target: Target, options: Options | None = None) -> ProbeResult:
         """Probe one target; it takes its turn among all others."""
@@ -59,7 +59,7 @@ class SpreadProber:
         options = ours if options is None else ours.resumed(options.checked())
         if self.is_draining:
             return
-        async with _Batch(self._crew, options) as batch:
+        async with _ProcessRun(self._crew, options) as batch:
             self._batches.add(batch)
             feeder = asyncio.ensure_future(_feed(batch, targets, options))
             try:
@@ -88,7 +88,7 @@ class SpreadProber:
     async def _drain(self, index: int, seconds: float) -> None:
         """Tell a child; not behind what it has still to take in."""
         _, writer = await self._crew.connect(index)
-        writer.write(frame(Orders(drain=seconds)))
+        writer.write(encode_frame(ChildRequest(drain=seconds)))
         writer.close()
 
     def transport_for(self, options: Options) -> Transport:
@@ -100,12 +100,12 @@ class SpreadProber:
         return await load_of(self._crew)
 
 
-async def _feed(batch: "_Batch", targets: Iterable[Target] | AsyncIterable[Target], options: Options) -> None:
+async def _feed(batch: "_ProcessRun", targets: Iterable[Target] | AsyncIterable[Target], options: Options) -> None:
     now = asyncio.get_running_loop().time
     try:
         async for target in each(targets):
             if target.found is None and isinstance(target.url, Url):
-                batch.put(target.host, Work(target.seq, target.text))
+                batch.put(target.host, SentTarget(target.seq, target.text))
                 await batch.room()
             else:
                 batch.finish(Probe(target, options, now).result)
@@ -113,21 +113,21 @@ async def _feed(batch: "_Batch", targets: Iterable[Target] | AsyncIterable[Targe
         batch.seal()
 
 
-class _Batch:
+class _ProcessRun:
     """What one caller has the children do."""
 
-    def __init__(self, crew: Crew, options: Options) -> None:
+    def __init__(self, crew: ProcessPool, options: Options) -> None:
         self.options = options
         self.crew = crew
         self.is_sealed = False
         self.is_draining = False
         self.waiting = 0  # for children that are busy
-        self._links: dict[int, Link] = {}
+        self._links: dict[int, ChildLink] = {}
         self._unfinished = 0
         self._finished: deque[ProbeResult] = deque()
         self._changed = asyncio.Event()
         self._has_room = asyncio.Event()
-        self._doubtful: asyncio.Queue[Work] = asyncio.Queue()
+        self._doubtful: asyncio.Queue[SentTarget] = asyncio.Queue()
         self._running: list[asyncio.Future[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -141,22 +141,22 @@ class _Batch:
             running.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    def put(self, host: str, work: Work) -> None:
+    def put(self, host: str, work: SentTarget) -> None:
         """Have a target probed."""
         self._unfinished += 1
         self.go_on(host, work)
 
-    def go_on(self, host: str, work: Work) -> None:
+    def go_on(self, host: str, work: SentTarget) -> None:
         """Have whose host it is work on it."""
         if self.is_draining:
             return
-        index = owner(host, self.crew.size)
+        index = child_of(host, self.crew.size)
         if index not in self._links:
-            self._links[index] = Link(self, index)
+            self._links[index] = ChildLink(self, index)
             self._run(self._links[index].run())
         self._links[index].put(work)
 
-    def doubt(self, work: Work) -> None:
+    def doubt(self, work: SentTarget) -> None:
         """Have it probed apart."""
         self._doubtful.put_nowait(work)
 
@@ -236,15 +236,15 @@ class _Batch:
             else:
                 self.take([result])
 
-    async def _ask_alone(self, work: Work) -> ProbeResult | None:
+    async def _ask_alone(self, work: SentTarget) -> ProbeResult | None:
         """Probe it in the child that has nothing else to do; None if that began it, and ended."""
         while True:
-            reader, writer = await self.crew.connect(ALONE)
+            reader, writer = await self.crew.connect(ISOLATED)
             has_begun = False
             try:
-                writer.write(frame(orders([work], self.options, is_last=True)))
+                writer.write(encode_frame(orders([work], self.options, is_last=True)))
                 while True:
-                    report = await receive(reader, Report)
+                    report = await receive_frame(reader, ChildReport)
                     has_begun |= bool(report.begun)
                     if report.results:
                         return report.results[0]
@@ -255,12 +255,12 @@ class _Batch:
                 writer.close()
             await asyncio.sleep(_SOON)  # the one before was about to end, and is no more
 
-    def _take_death(self, work: Work) -> None:
+    def _take_death(self, work: SentTarget) -> None:
         work = work._replace(deaths=work.deaths + 1)
-        if work.deaths < DEATHS:
+        if work.deaths < MAX_DEATHS:
             self.doubt(work)
             return
-        problem = ProbeError.of("unknown", f"{DEATHS} processes that probed it have ended")
+        problem = ProbeError.of("unknown", f"{MAX_DEATHS} processes that probed it have ended")
         probe = Probe(Target.of(work.seq, work.text), self.options, asyncio.get_running_loop().time)
         probe.fail(problem)
         self.take([probe.result])

@@ -38,7 +38,7 @@ class NotJson(InputError):
     """What is no JSON, or stops half way."""
 
 
-class _Batch(msgspec.Struct):
+class _BatchHead(msgspec.Struct):
     urls: Annotated[list[str], msgspec.Meta(min_length=1)]
 
 
@@ -50,7 +50,7 @@ class _Other(msgspec.Struct):
     """No fields: msgspec checks the members that it skips, but makes nothing of them."""
 
 
-_BATCH: Final = msgspec.json.Decoder(_Batch)
+_BATCH: Final = msgspec.json.Decoder(_BatchHead)
 _KEY: Final = msgspec.json.Decoder(_Key)
 _OTHER: Final = msgspec.json.Decoder(_Other)
 _URLS: Final = msgspec.json.Decoder(list[str])

@@ -8,7 +8,7 @@ import msgspec
 
 from crawler.core.models import ProbeResult
 
-__all__ = ["COLUMNS", "FORMATS", "Format", "Writer", "open_writer"]
+__all__ = ["COLUMNS", "FORMATS", "Format", "ResultWriter", "open_writer"]
 
 Format = Literal["table", "ndjson", "csv"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
@@ -30,19 +30,19 @@ COLUMNS: Final[dict[str, Callable[[ProbeResult], object]]] = {
 }
 
 
-class Writer(Protocol):
+class ResultWriter(Protocol):
     """Writes results, each whole, as they come."""
 
     def write(self, result: ProbeResult) -> None:
         """Write one."""
 
 
-def open_writer(format_: Format, stream: TextIO) -> Writer:
+def open_writer(format_: Format, stream: TextIO) -> ResultWriter:
     """A writer of a format onto a stream."""
     if format_ == "table":
-        from crawler.formats.table import Table  # with rich, which nobody needs in a pipe
+        from crawler.formats.table import ResultTable  # with rich, which nobody needs in a pipe
 
-        return Table(stream)
+        return ResultTable(stream)
     return _Ndjson(stream) if format_ == "ndjson" else _Csv(stream)
 
 

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from crawler.core.errors import InputError
 
-__all__ = ["LONGEST_EVENT", "Event", "EventReader"]
+__all__ = ["LONGEST_EVENT", "EventReader", "ServerSentEvent"]
 
 LONGEST_EVENT: Final = 16 * 2**20  # bytes; a record has many URLs in it, each of up to 64 KiB
 
@@ -16,7 +16,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 _END: Final = re.compile(rb"\r\n|\n|\r(?!\Z)")  # a CR that comes last may be half of an end
 
 
-class Event(NamedTuple):
+class ServerSentEvent(NamedTuple):
     """One event; `id` is that of the last one that had any."""
 
     name: str
@@ -35,7 +35,7 @@ class EventReader:
         self._size = 0  # bytes of these
         self._id = b""
 
-    def feed(self, data: bytes) -> list[Event]:
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
         """The events that are complete by now and were not before.
 
         Raises:
@@ -48,7 +48,7 @@ class EventReader:
             raise InputError(f"an event is longer than {LONGEST_EVENT} bytes")
         return events
 
-    def _read(self) -> list[Event]:
+    def _read(self) -> list[ServerSentEvent]:
         if not self._begun:
             if len(self._rest) < len(_BOM) and _BOM.startswith(self._rest):
                 return []
@@ -57,7 +57,7 @@ class EventReader:
         *lines, self._rest = map(bytearray, _END.split(self._rest))
         return [event for line in lines if (event := self._take(bytes(line))) is not None]
 
-    def _take(self, line: bytes) -> Event | None:
+    def _take(self, line: bytes) -> ServerSentEvent | None:
         if not line:
             return self._dispatch()
         field, _, value = line.partition(b":")
@@ -71,7 +71,7 @@ class EventReader:
             self._id = value
         return None  # of a comment, of `retry`, and of what is unknown, nothing comes
 
-    def _dispatch(self) -> Event | None:
+    def _dispatch(self) -> ServerSentEvent | None:
         data, name = self._data, self._name.decode(errors="replace") or "message"
         self._data, self._size, self._name = [], 0, b""
-        return Event(name, b"\n".join(data), self._id.decode(errors="replace")) if data else None
+        return ServerSentEvent(name, b"\n".join(data), self._id.decode(errors="replace")) if data else None

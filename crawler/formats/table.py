@@ -8,7 +8,7 @@ from rich.segment import ControlType
 
 from crawler.core.models import Outcome, ProbeResult
 
-__all__ = ["STYLES", "Table", "printable"]
+__all__ = ["STYLES", "ResultTable", "printable"]
 
 STYLES: Final[dict[Outcome, str]] = {
     "ok": "green",
@@ -22,7 +22,7 @@ STYLES: Final[dict[Outcome, str]] = {
 _CLEAR_LINE: Final = Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2))
 
 
-class Table:
+class ResultTable:
     """A line a result, for eyes: it may change."""
 
     _ROW: Final = "{:<10} {:>6} {:>9}  {}"

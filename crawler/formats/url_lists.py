@@ -16,7 +16,7 @@ from crawler.core.errors import InputError
 from crawler.core.urls import LONGEST
 from crawler.formats.json_batch import LONGEST_VALUE, BatchReader
 
-__all__ = ["INPUTS", "Gunzip", "InputFormat", "Line", "Reader", "open_reader"]
+__all__ = ["INPUTS", "GzipReader", "InputFormat", "Line", "UrlListReader", "open_reader"]
 
 Line: TypeAlias = str | bytes  # a URL as submitted; bytes may not be UTF-8
 InputFormat: TypeAlias = Literal["text", "ndjson", "csv", "json"]
@@ -28,7 +28,7 @@ _GZIP: Final = 31  # as zlib spells it
 _SHOWN: Final = 300  # characters of a header row that an error shows
 
 
-class Reader(Protocol):
+class UrlListReader(Protocol):
     """Turns bytes into lines. After an `InputError` it is of no more use."""
 
     def feed(self, data: bytes) -> Sequence[Line]:
@@ -38,7 +38,7 @@ class Reader(Protocol):
         """What is left once all is fed."""
 
 
-def open_reader(format_: InputFormat, column: str | None = None) -> Reader:
+def open_reader(format_: InputFormat, column: str | None = None) -> UrlListReader:
     """A reader of this format.
 
     Args:
@@ -58,7 +58,7 @@ def open_reader(format_: InputFormat, column: str | None = None) -> Reader:
     return _Text() if format_ == "text" else BatchReader()
 
 
-class Gunzip:
+class GzipReader:
     """Unpacks gzip, also of several members, in pieces small enough that no bomb is ever in memory whole."""
 
     _PACKED: Final = 16 * 1024

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-__all__ = ["Pace"]
+__all__ = ["AdaptiveLimit"]
 
 _SMOOTHING: Final = 0.2  # weight of the newest answer's time
 _RISE: Final = 3.0  # times its usual time, and
@@ -10,7 +10,7 @@ _NOTICEABLE: Final = 0.5  # seconds more than that: then it is slowing down
 _BREATH: Final = 0.5  # seconds in which refusals count as one, at least: nobody knows how long those requests took
 
 
-class Pace:
+class AdaptiveLimit:
     """Additive increase, multiplicative decrease, as TCP does it (RFC 5681). Times are seconds, `now` the loop's time.
 
     Args:

@@ -8,10 +8,10 @@ import msgspec
 
 from crawler.core.options import Options
 from crawler.probing.prober import HttpProber, Transport
-from crawler.probing.scheduler import Throttle
+from crawler.probing.scheduler import Scheduler
 from crawler.runtime.rlimits import within_descriptors
-from crawler.transport.address_guard import Guard
-from crawler.transport.connection_pool import Pool
+from crawler.transport.address_guard import AddressGuard
+from crawler.transport.connection_pool import ConnectionPool
 from crawler.transport.resolver import Resolver
 from crawler.transport.socket_transport import SocketTransport
 
@@ -21,9 +21,9 @@ __all__ = ["open_http_prober"]
 @asynccontextmanager
 async def open_http_prober(options: Options) -> AsyncIterator[HttpProber]:
     """The prober of one process."""
-    guard = Guard(options.guard, options.allow)
+    guard = AddressGuard(options.guard, options.allow)
     options = msgspec.structs.replace(options, concurrency=within_descriptors(options.concurrency))
-    throttle = Throttle(options.concurrency, options.per_host, options.interval)
+    throttle = Scheduler(options.concurrency, options.per_host, options.interval)
     make = _transport(options)
     transports: dict[tuple[bool, ...], Transport] = {}
     async with AsyncExitStack() as stack:
@@ -43,9 +43,9 @@ async def open_http_prober(options: Options) -> AsyncIterator[HttpProber]:
         yield HttpProber(options, transport_for, throttle)
 
 
-def _transport(options: Options) -> Callable[[Options, Resolver, Guard], Transport]:
+def _transport(options: Options) -> Callable[[Options, Resolver, AddressGuard], Transport]:
     if options.transport == "socket" and options.proxy is None:
-        return partial(SocketTransport, pool=Pool(options.concurrency))
+        return partial(SocketTransport, pool=ConnectionPool(options.concurrency))
     from crawler.transport.aiohttp_transport import (
         AiohttpTransport,  # aiohttp's client takes a third of a second to import
     )

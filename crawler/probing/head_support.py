@@ -3,13 +3,13 @@
 from collections import OrderedDict
 from typing import Final
 
-__all__ = ["Habits"]
+__all__ = ["HeadSupport"]
 
 _ENOUGH: Final = 3  # HEADs that failed where GET passed
 _REMEMBERED: Final = 10_000  # hosts of which habits are known
 
 
-class Habits:
+class HeadSupport:
     """Which hosts keep failing HEAD and passing GET: they are asked with GET at once."""
 
     def __init__(self) -> None:

@@ -14,8 +14,8 @@ import msgspec
 
 from crawler.core.models import (
     REPORTED_HEADERS,
-    Answer,
     Hop,
+    HopResult,
     Outcome,
     ProbeError,
     ProbeResult,
@@ -111,7 +111,7 @@ class Probe:
         """Whether a bad answer to the next request would be asked for again with GET."""
         return self.method == "HEAD" and self._options.method == "auto"
 
-    def take(self, answer: Answer, seconds: float, *, may_retry: bool = True, matched: bool | None = None) -> None:
+    def take(self, answer: HopResult, seconds: float, *, may_retry: bool = True, matched: bool | None = None) -> None:
         """Decide what an answer, which took `seconds`, means; without `may_retry` a failure is final.
 
         `matched` is what a search of its body for `match` has found.
@@ -157,7 +157,7 @@ class Probe:
 
     def fail(self, problem: ProbeError) -> None:
         """Give the verdict without an answer."""
-        self._finish(Answer(Timings()), problem)
+        self._finish(HopResult(Timings()), problem)
 
     def cookie_for(self, url: Url) -> str | None:
         """The Cookie header for a request: what its host has set on the way here."""
@@ -168,14 +168,14 @@ class Probe:
     def _is_ok(self, status: int | None) -> bool:
         return status is not None and self._options.accepts(status)
 
-    def _leads_to(self, answer: Answer) -> str | None:
+    def _leads_to(self, answer: HopResult) -> str | None:
         """Where a redirect leads. Who follows none may accept it for an answer."""
         options = self._options
         if options.accept and not options.max_redirects and self._is_ok(answer.status):
             return None
         return answer.header("location")
 
-    def _follow(self, location: str, answer: Answer) -> ProbeError | None:
+    def _follow(self, location: str, answer: HopResult) -> ProbeError | None:
         """Go where a redirect leads, or say why not."""
         url = join(self.url, location)
         if isinstance(url, ProbeError):
@@ -194,19 +194,19 @@ class Probe:
         self.method = _first_method(self._options)
         return None
 
-    def _keep_cookies(self, answer: Answer) -> None:
+    def _keep_cookies(self, answer: HopResult) -> None:
         """Take the cookies of a redirect, for its own host; what else RFC 6265 says of them is for longer journeys."""
         for name, value in answer.headers:
             if name == "set-cookie" and len(self._cookies) < _COOKIES and _COOKIE.fullmatch(value):
                 key, _, rest = value.partition("=")
                 self._cookies = {**self._cookies, (self.host, key.strip()): rest.partition(";")[0].strip()}
 
-    def _wait(self, answer: Answer) -> float:
+    def _wait(self, answer: HopResult) -> float:
         """Seconds until the next attempt: what the server asks for, else exponential with jitter."""
         asked = answer.retry_after if answer.status in _COME_BACK else None
         return min(_backoff(self.attempts) if asked is None else asked, LONGEST_WAIT)
 
-    def _finish(self, answer: Answer, problem: ProbeError | None) -> None:
+    def _finish(self, answer: HopResult, problem: ProbeError | None) -> None:
         hops = self.hops
         outcome = self._outcome(answer.status, problem)
         errors = first_contract_errors(answer.status, problem)
@@ -246,14 +246,14 @@ def _first_method(options: Options) -> str:
     return "GET" if options.wants_body else "HEAD"
 
 
-def _unusable(answer: Answer) -> ProbeError | None:
+def _unusable(answer: HopResult) -> ProbeError | None:
     """Why a status is none that a verdict can stand on."""
     if answer.status is None or 200 <= answer.status <= 999:
         return None
     return ProbeError.of("http.response.invalid", f"status {answer.status} is not a final one")
 
 
-def _may_pass(answer: Answer, problem: ProbeError | None) -> bool:
+def _may_pass(answer: HopResult, problem: ProbeError | None) -> bool:
     return problem.transient if problem else answer.status in _TRANSIENT
 
 

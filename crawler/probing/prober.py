@@ -7,20 +7,20 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, 
 from typing import Any, Final, Protocol
 
 from crawler.core.errors import Stopping
-from crawler.core.models import Answer, ProbeError, ProbeResult
+from crawler.core.models import HopResult, ProbeError, ProbeResult
 from crawler.core.options import Options
 from crawler.core.patterns import is_found
 from crawler.core.urls import Target, Url, each, join
-from crawler.probing.head_support import Habits
+from crawler.probing.head_support import HeadSupport
 from crawler.probing.probe import LONGEST_WAIT, REDIRECTS, Probe
 from crawler.probing.robots import PATH as ROBOTS_PATH
 from crawler.probing.robots import SIZE as ROBOTS_SIZE
-from crawler.probing.robots import Robots
-from crawler.probing.scheduler import Load, Throttle
-from crawler.probing.work_queue import Lane
+from crawler.probing.robots import RobotsCache
+from crawler.probing.scheduler import Load, Scheduler
+from crawler.probing.work_queue import WorkQueue
 from crawler.transport.response_body import ENCODINGS
 
-__all__ = ["Batch", "HttpProber", "Prober", "Transport"]
+__all__ = ["HttpProber", "ProbeRun", "Prober", "Transport"]
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Transport(Protocol):
         connect_timeout: float,
         body: int = 0,
         content: bytes = b"",
-    ) -> Answer:
+    ) -> HopResult:
         """Send one request, with `content`, and read the response head. Failures are in the Answer.
 
         It all takes `timeout` seconds at most, and connecting and its TLS handshake `connect_timeout` each. Of the body
@@ -100,12 +100,12 @@ class HttpProber:
         throttle: The slots.
     """
 
-    def __init__(self, options: Options, transport_for: Callable[[Options], Transport], throttle: Throttle) -> None:
+    def __init__(self, options: Options, transport_for: Callable[[Options], Transport], throttle: Scheduler) -> None:
         self.options = options
         self.transport_for = transport_for
         self.throttle = throttle
-        self.habits = Habits()
-        self._robots: OrderedDict[tuple[object, ...], Robots] = OrderedDict()
+        self.habits = HeadSupport()
+        self._robots: OrderedDict[tuple[object, ...], RobotsCache] = OrderedDict()
 
     async def probe(self, target: Target, options: Options | None = None) -> ProbeResult:
         """Probe one target; it takes its turn among all others."""
@@ -118,7 +118,7 @@ class HttpProber:
     ) -> AsyncGenerator[ProbeResult, None]:
         """Probe targets as they come, reading no further ahead than needed to keep the slots busy."""
         options = self.options if options is None else self.options.resumed(options.checked())
-        async with Lane(self.throttle, self.batch(options).turn, options.per_host, options.interval) as lane:
+        async with WorkQueue(self.throttle, self.batch(options).turn, options.per_host, options.interval) as lane:
             feeder = asyncio.ensure_future(self._feed(lane, targets, options))
             try:
                 async for probe in lane:
@@ -133,9 +133,9 @@ class HttpProber:
         """How busy it is."""
         return self.throttle.load()
 
-    def batch(self, options: Options) -> "Batch":
+    def batch(self, options: Options) -> "ProbeRun":
         """What works on the probes of one caller."""
-        return Batch(self, options)
+        return ProbeRun(self, options)
 
     @property
     def is_draining(self) -> bool:
@@ -146,7 +146,7 @@ class HttpProber:
         """Begin no more requests; those under way have so many seconds."""
         await self.throttle.drain(seconds)
 
-    def robots_for(self, options: Options) -> Robots | None:
+    def robots_for(self, options: Options) -> RobotsCache | None:
         """The rules known to those who ask for them in the same way; None if they are not asked for.
 
         Who has less time, or trusts more certificates, may find none where others do.
@@ -157,14 +157,14 @@ class HttpProber:
             options.user_agent, options.timeout, options.connect_timeout, options.insecure, options.ipv4, options.ipv6
         )  # fmt: skip
         if way not in self._robots:
-            self._robots[way] = Robots(options.user_agent)
+            self._robots[way] = RobotsCache(options.user_agent)
             if len(self._robots) > _ROBOTS_KEPT:
                 self._robots.popitem(last=False)
         self._robots.move_to_end(way)
         return self._robots[way]
 
     async def _feed(
-        self, lane: Lane[Probe], targets: Iterable[Target] | AsyncIterable[Target], options: Options
+        self, lane: WorkQueue[Probe], targets: Iterable[Target] | AsyncIterable[Target], options: Options
     ) -> None:
         now = asyncio.get_running_loop().time
         try:
@@ -179,7 +179,7 @@ class HttpProber:
             lane.seal()
 
 
-class Batch:
+class ProbeRun:
     """What the probes of one caller have in common."""
 
     def __init__(self, prober: HttpProber, options: Options) -> None:
@@ -241,12 +241,12 @@ class Batch:
 
     def _hop(
         self, method: str, url: Url, headers: list[tuple[str, str]], patience: float, body: int
-    ) -> Coroutine[Any, Any, Answer]:
+    ) -> Coroutine[Any, Any, HopResult]:
         return self._transport.hop(
             method, url, headers, patience, connect_timeout=self._options.connect_timeout, body=body
         )
 
-    async def _is_welcome(self, probe: Probe, robots: Robots) -> bool:
+    async def _is_welcome(self, probe: Probe, robots: RobotsCache) -> bool:
         """Whether robots.txt lets the probe ask now; if not, it has its verdict or comes back later."""
         url = probe.url
         if not robots.knows(url.origin):
@@ -273,7 +273,7 @@ class Batch:
             return False
         return True
 
-    async def _fetch_robots(self, url: Url, patience: float) -> Answer:
+    async def _fetch_robots(self, url: Url, patience: float) -> HopResult:
         """Ask for an origin's robots.txt, through five redirects at most (RFC 9309, 2.3.1.2)."""
         where, until = join(url, ROBOTS_PATH), self._now() + patience
         for _ in range(1 + _ROBOTS_REDIRECTS):
@@ -285,7 +285,7 @@ class Batch:
                 break
         return answer
 
-    def _take(self, probe: Probe, answer: Answer, seconds: float, matched: bool | None) -> None:
+    def _take(self, probe: Probe, answer: HopResult, seconds: float, matched: bool | None) -> None:
         """Let the probe decide, within what the batch may spend on retries."""
         attempts = probe.attempts
         probe.take(answer, seconds, may_retry=self._retries >= 1.0, matched=matched)

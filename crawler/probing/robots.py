@@ -7,9 +7,9 @@ from typing import Final
 
 from protego import Protego
 
-from crawler.core.models import Answer
+from crawler.core.models import HopResult
 
-__all__ = ["PATH", "SIZE", "Robots"]
+__all__ = ["PATH", "SIZE", "RobotsCache"]
 
 PATH: Final = "/robots.txt"
 SIZE: Final = 500 * 1024  # bytes that have to be read (RFC 9309, 2.5)
@@ -25,7 +25,7 @@ _RULE = re.compile(r".*:|(?:dis\w*|allow|crawl[- ]delay|request[- ]rate|visit[- 
 Origin = tuple[str, str, int]
 
 
-class Robots:
+class RobotsCache:
     """The rules of each origin, as far as they are known, for one user agent."""
 
     def __init__(self, user_agent: str) -> None:
@@ -44,7 +44,7 @@ class Robots:
         self._fetching.add(origin)
         return True
 
-    def learn(self, origin: Origin, answer: Answer | None) -> None:
+    def learn(self, origin: Origin, answer: HopResult | None) -> None:
         """Take what came of asking for an origin's robots.txt; None if that was broken off.
 
         Without a file all is allowed; a server in trouble allows nothing (RFC 9309, 2.3.1). Where there is no server,

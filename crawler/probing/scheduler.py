@@ -12,15 +12,15 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
-from crawler.probing.adaptive_limit import Pace
+from crawler.probing.adaptive_limit import AdaptiveLimit
 
-__all__ = ["Item", "Load", "Throttle", "Turn"]
+__all__ = ["Load", "RunItem", "Scheduler", "WorkItem"]
 
 _REMEMBERED: Final = 10_000  # hosts that were told to slow down and have no work now
 _GROWTH: Final = 0.02  # slots that an answer gives back after faults of this machine took them
 
 
-class Item(Protocol):
+class WorkItem(Protocol):
     """What can wait for its turn."""
 
     last_look: bool  # better done after all others
@@ -34,8 +34,8 @@ class Item(Protocol):
         """Loop time before which it must not run; 0 for at once."""
 
 
-T = TypeVar("T", bound=Item)
-Turn = Callable[[T], Coroutine[Any, Any, bool]]
+T = TypeVar("T", bound=WorkItem)
+RunItem = Callable[[T], Coroutine[Any, Any, bool]]
 
 
 class Load(NamedTuple):
@@ -54,12 +54,12 @@ class Load(NamedTuple):
     slowed: int
 
 
-class Taker(Protocol):
+class QueueOwner(Protocol):
     """Whose queues are served: a lane."""
 
-    ready: "deque[Queue[Any]]"
+    ready: "deque[HostQueue[Any]]"
 
-    def start(self, queue: "Queue[Any]") -> None:
+    def start(self, queue: "HostQueue[Any]") -> None:
         """Begin the turn of the queue's first item; its slot is taken.
 
         If the queue does not get ready at once for its next, the turn to try at this host has to be passed on.
@@ -75,18 +75,18 @@ class Taker(Protocol):
         """End the turns that are under way; what they come to does not count."""
 
 
-class Host:
+class HostSlots:
     """The slots of one host, and the queues that wait for one."""
 
     __slots__ = ("active", "held_until", "name", "pace", "queues", "timer", "waiting")
 
-    def __init__(self, name: str, pace: Pace) -> None:
+    def __init__(self, name: str, pace: AdaptiveLimit) -> None:
         self.name = name
         self.pace = pace
         self.held_until = 0.0  # by us, while its robots.txt is fetched
         self.active = 0
         self.queues = 0
-        self.waiting: deque[Queue[Any]] | None = None  # most hosts never have one
+        self.waiting: deque[HostQueue[Any]] | None = None  # most hosts never have one
         self.timer: asyncio.TimerHandle | None = None
 
     @property
@@ -95,7 +95,7 @@ class Host:
         return max(self.pace.free_at, self.held_until)
 
 
-class Queue(Generic[T]):
+class HostQueue(Generic[T]):
     """The items of one lane for one host.
 
     It stands in the lane's `ready`, in the host's `waiting`, or is put aside by its lane.
@@ -103,13 +103,13 @@ class Queue(Generic[T]):
 
     __slots__ = ("host", "items", "lane")
 
-    def __init__(self, lane: Taker, host: Host) -> None:
+    def __init__(self, lane: QueueOwner, host: HostSlots) -> None:
         self.lane = lane
         self.host = host
         self.items: deque[T] = deque()
 
 
-class Throttle:
+class Scheduler:
     """All slots of a process, shared by its lanes.
 
     Args:
@@ -125,11 +125,11 @@ class Throttle:
         self.per_host = per_host
         self.interval = interval
         self.is_draining = False
-        self._lanes: set[Taker] = set()
+        self._lanes: set[QueueOwner] = set()
         self._is_quiet = asyncio.Event()
-        self._hosts: dict[str, Host] = {}
-        self._hurt: OrderedDict[str, Pace] = OrderedDict()
-        self._rota: deque[Taker] = deque()  # lanes with a ready queue, in the order of their turns
+        self._hosts: dict[str, HostSlots] = {}
+        self._hurt: OrderedDict[str, AdaptiveLimit] = OrderedDict()
+        self._rota: deque[QueueOwner] = deque()  # lanes with a ready queue, in the order of their turns
         self._loop = asyncio.get_running_loop()
 
     # What those who work on items report.
@@ -199,18 +199,18 @@ class Throttle:
 
     # What lanes do.
 
-    def enter(self, lane: Taker) -> None:
+    def enter(self, lane: QueueOwner) -> None:
         """Get to know a lane."""
         self._lanes.add(lane)
 
-    def host(self, name: str) -> Host:
+    def host(self, name: str) -> HostSlots:
         """The slots of a host."""
         if (host := self._hosts.get(name)) is None:
-            pace = self._hurt.pop(name, None) or Pace(self.per_host, self.interval)
-            host = self._hosts[name] = Host(name, pace)
+            pace = self._hurt.pop(name, None) or AdaptiveLimit(self.per_host, self.interval)
+            host = self._hosts[name] = HostSlots(name, pace)
         return host
 
-    def make_ready(self, queue: Queue[Any]) -> None:
+    def make_ready(self, queue: HostQueue[Any]) -> None:
         """Let a queue try for a slot."""
         lane = queue.lane
         if not lane.ready:
@@ -232,14 +232,14 @@ class Throttle:
             if lane.ready:
                 self._rota.append(lane)
 
-    def leave(self, lane: Taker) -> None:
+    def leave(self, lane: QueueOwner) -> None:
         """Forget a lane and the queues that it has ready."""
         self._lanes.discard(lane)
         if lane.ready:
             lane.ready.clear()
             self._rota.remove(lane)
 
-    def release(self, host: Host) -> None:
+    def release(self, host: HostSlots) -> None:
         """Take a slot back and let the next queue of that host try."""
         host.active -= 1
         self.active -= 1
@@ -248,7 +248,7 @@ class Throttle:
         self.pass_on(host)
         self.forget(host)
 
-    def pass_on(self, host: Host) -> None:
+    def pass_on(self, host: HostSlots) -> None:
         """Let the next queue that waits for a host try, if there is a slot to try for."""
         while host.waiting and host.active < host.pace.limit:
             queue = host.waiting.popleft()
@@ -256,7 +256,7 @@ class Throttle:
                 self.make_ready(queue)
                 break
 
-    def forget(self, host: Host) -> None:
+    def forget(self, host: HostSlots) -> None:
         """Drop a host that nobody uses: memory must not grow with the number of hosts ever seen."""
         if host.active or host.queues:
             return
@@ -268,7 +268,7 @@ class Throttle:
             if len(self._hurt) > _REMEMBERED:
                 self._hurt.popitem(last=False)
 
-    def _take(self, host: Host) -> bool:
+    def _take(self, host: HostSlots) -> bool:
         """Take a slot, if the host has one free now."""
         if host.active >= host.pace.limit:
             return False
@@ -282,7 +282,7 @@ class Throttle:
         self.active += 1
         return True
 
-    def _free(self, host: Host) -> None:
+    def _free(self, host: HostSlots) -> None:
         host.timer = None
         self.pass_on(host)
         self.pump()

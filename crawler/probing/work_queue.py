@@ -5,9 +5,9 @@ import contextvars
 from collections import OrderedDict, deque
 from typing import Any, Final, Generic, Self
 
-from crawler.probing.scheduler import Host, Queue, T, Throttle, Turn
+from crawler.probing.scheduler import HostQueue, HostSlots, RunItem, Scheduler, T
 
-__all__ = ["Lane"]
+__all__ = ["WorkQueue"]
 
 # How far a lane reads ahead. It stops once `_READY` hosts have something that could run, and reads on past hosts that
 # are full until it holds `_WINDOW` items: what one stuck host may cost in memory before it holds up its own lane.
@@ -21,7 +21,7 @@ _LATER_SECONDS: Final = 30.0
 _REMEMBERED: Final = 10_000  # hosts without work now, of which it is known from when on they may be asked again
 
 
-class _Share:
+class _HostShare:
     """What a lane with limits of its own has of one host."""
 
     __slots__ = ("active", "aside", "free_at", "timer")
@@ -29,11 +29,11 @@ class _Share:
     def __init__(self, free_at: float) -> None:
         self.active = 0
         self.free_at = free_at  # loop time
-        self.aside: Queue[Any] | None = None  # waits for a turn to end, or for `free_at`
+        self.aside: HostQueue[Any] | None = None  # waits for a turn to end, or for `free_at`
         self.timer: asyncio.TimerHandle | None = None
 
 
-class Lane(Generic[T]):
+class WorkQueue(Generic[T]):
     """`put` items while there is `room`, `seal` after the last, and iterate for those that are finished.
 
     They come as they finish. Leaving the context stops what is in flight. Once the throttle drains, the lane ends with
@@ -47,8 +47,10 @@ class Lane(Generic[T]):
         interval: Seconds from one of them to the next, if more than the throttle wants.
     """
 
-    def __init__(self, throttle: Throttle, turn: Turn[T], per_host: int | None = None, interval: float = 0.0) -> None:
-        self.ready: deque[Queue[T]] = deque()
+    def __init__(
+        self, throttle: Scheduler, turn: RunItem[T], per_host: int | None = None, interval: float = 0.0
+    ) -> None:
+        self.ready: deque[HostQueue[T]] = deque()
         self._throttle = throttle
         self._turn = turn
         self._loop = asyncio.get_running_loop()
@@ -56,9 +58,9 @@ class Lane(Generic[T]):
         self._per_host = throttle.per_host if per_host is None else per_host
         self._interval = interval
         self._is_limited = self._per_host < throttle.per_host or interval > throttle.interval
-        self._shares: dict[str, _Share] = {}  # of hosts with work, if the lane has limits of its own
+        self._shares: dict[str, _HostShare] = {}  # of hosts with work, if the lane has limits of its own
         self._resting: OrderedDict[str, float] = OrderedDict()  # of the others, from when on they are free
-        self._queues: dict[str, Queue[T]] = {}
+        self._queues: dict[str, HostQueue[T]] = {}
         self._later: dict[T, None] = {}
         self._running: set[asyncio.Task[bool]] = set()
         self._finished: deque[T] = deque()
@@ -145,7 +147,7 @@ class Lane(Generic[T]):
         for task in self._running:
             task.cancel()
 
-    def start(self, queue: Queue[T]) -> None:
+    def start(self, queue: HostQueue[T]) -> None:
         """Begin the turn of a queue's first item; the throttle has taken its slot."""
         host, item = queue.host, queue.items.popleft()
         if self._is_limited:
@@ -162,7 +164,7 @@ class Lane(Generic[T]):
         # A callback and not a `finally` in the turn: a task cancelled before its first step never enters its `try`.
         task.add_done_callback(lambda task: self._ended(task, item, host))
 
-    def _ended(self, task: asyncio.Task[bool], item: T, host: Host) -> None:
+    def _ended(self, task: asyncio.Task[bool], item: T, host: HostSlots) -> None:
         self._running.discard(task)
         self._throttle.release(host)
         if not self._closed and not self._is_cut:
@@ -193,7 +195,7 @@ class Lane(Generic[T]):
         if queue is None:
             host = self._throttle.host(item.host)
             host.queues += 1
-            queue = self._queues[item.host] = Queue(self, host)
+            queue = self._queues[item.host] = HostQueue(self, host)
             if self._may_try(queue):
                 self._throttle.make_ready(queue)
         queue.items.append(item)
@@ -205,7 +207,7 @@ class Lane(Generic[T]):
 
     # The lane's own limits
 
-    def _may_try(self, queue: Queue[T]) -> bool:
+    def _may_try(self, queue: HostQueue[T]) -> bool:
         """Whether a queue may try for a slot; if not, it is put aside until it may."""
         if not self._is_limited:
             return True
@@ -219,9 +221,9 @@ class Lane(Generic[T]):
         self._has_room.set()
         return False
 
-    def _share(self, name: str) -> _Share:
+    def _share(self, name: str) -> _HostShare:
         if (share := self._shares.get(name)) is None:
-            share = self._shares[name] = _Share(self._resting.pop(name, 0.0))
+            share = self._shares[name] = _HostShare(self._resting.pop(name, 0.0))
         return share
 
     def _count(self, name: str) -> None:
@@ -242,12 +244,12 @@ class Lane(Generic[T]):
                 if len(self._resting) > _REMEMBERED:
                     self._resting.popitem(last=False)
 
-    def _try_again(self, share: _Share) -> None:
+    def _try_again(self, share: _HostShare) -> None:
         queue, share.aside = share.aside, None
         if queue is not None and self._may_try(queue):
             self._throttle.make_ready(queue)
 
-    def _interval_over(self, share: _Share) -> None:
+    def _interval_over(self, share: _HostShare) -> None:
         share.timer = None
         self._try_again(share)
         self._throttle.pump()

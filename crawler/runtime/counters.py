@@ -9,7 +9,7 @@ from typing import Final, get_args
 from crawler.core.errors import ERROR_TYPES, StoreError
 from crawler.core.models import Outcome, ProbeResult
 
-__all__ = ["PHASES", "Calls", "Histogram", "Tally"]
+__all__ = ["PHASES", "CallCounter", "Histogram", "ProbeCounters"]
 
 PHASES: Final = ("dns", "connect", "ssl", "wait")  # of a hop, under HAR's names; the others are next to nothing
 
@@ -46,7 +46,7 @@ class Histogram:
         return found
 
 
-class Tally:
+class ProbeCounters:
     """What probes came to.
 
     Attributes:
@@ -78,7 +78,7 @@ class Tally:
                 phases["wait"].add(wait / 1000)
 
 
-class Calls:
+class CallCounter:
     """What a store was asked.
 
     Attributes:

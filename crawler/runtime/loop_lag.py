@@ -8,13 +8,13 @@ from typing import Final, Self
 
 from crawler.runtime.counters import Histogram
 
-__all__ = ["Lag"]
+__all__ = ["LoopLag"]
 
 _KEPT: Final = 20  # samples that `worst` is of
 _BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # seconds
 
 
-class Lag:
+class LoopLag:
     """Looks, while its context lasts, how much later than it wants it is woken up.
 
     Args:

@@ -20,7 +20,7 @@ from yarl import URL
 
 from crawler.server.middleware.proxy_headers import ROOT_PATH
 
-__all__ = ["Exchange", "Message", "Receive", "Scope", "Send"]
+__all__ = ["AsgiExchange", "Message", "Receive", "Scope", "Send"]
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -104,7 +104,7 @@ class _Writer(AbstractStreamWriter):
             raise ConnectionResetError(str(error)) from error
 
 
-class Exchange:
+class AsgiExchange:
     """One request and its answer."""
 
     def __init__(self, server: web.Server, scope: Scope, receive: Receive, send: Send) -> None:

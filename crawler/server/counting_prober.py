@@ -8,12 +8,12 @@ from crawler.core.options import Options
 from crawler.core.urls import Target
 from crawler.probing.prober import Prober, Transport
 from crawler.probing.scheduler import Load
-from crawler.runtime.counters import Tally
+from crawler.runtime.counters import ProbeCounters
 
-__all__ = ["Counted"]
+__all__ = ["CountingProber"]
 
 
-class Counted:
+class CountingProber:
     """Does what another prober does, and counts what it finds.
 
     Args:
@@ -21,7 +21,7 @@ class Counted:
         tally: Is told of each result.
     """
 
-    def __init__(self, prober: Prober, tally: Tally) -> None:
+    def __init__(self, prober: Prober, tally: ProbeCounters) -> None:
         self._prober = prober
         self._tally = tally
 

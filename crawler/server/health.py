@@ -9,14 +9,14 @@ from typing import Final, Self
 from crawler.core.errors import StoreDamaged, StoreError, StoreFull
 from crawler.registry import Registry
 
-__all__ = ["Health"]
+__all__ = ["HealthMonitor"]
 
 log = logging.getLogger(__name__)
 
 _LATE: Final = 2.0  # seconds that the event loop may be late
 
 
-class Health:
+class HealthMonitor:
     """What stands in the way of the service, while its context lasts.
 
     Args:

@@ -20,11 +20,11 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from crawler.core.models import Status
-from crawler.core.outlook import Outlook
+from crawler.core.outlook import FleetStatus
 from crawler.probing.scheduler import Load
 from crawler.runtime.counters import Histogram
-from crawler.server.middleware.request_metrics import Traffic
-from crawler.server.task_manager import State
+from crawler.server.middleware.request_metrics import RequestMetrics
+from crawler.server.task_manager import TaskManager
 
 __all__ = ["METRICS", "TABLE", "Metrics", "Row"]
 
@@ -83,11 +83,11 @@ class Metrics(Collector):
         traffic: Has what is counted of requests.
     """
 
-    def __init__(self, state: State, traffic: Traffic) -> None:
+    def __init__(self, state: TaskManager, traffic: RequestMetrics) -> None:
         self._state = state
         self._traffic = traffic
         self._load = Load(0, 0, 0, 0)
-        self._outlook: Outlook | None = None
+        self._outlook: FleetStatus | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -127,7 +127,7 @@ class Metrics(Collector):
 
     def _queues(self) -> Iterator[Metric]:
         """What other processes have to do; without samples where there are none."""
-        outlook = self._outlook or Outlook({}, {}, 0)
+        outlook = self._outlook or FleetStatus({}, {}, 0)
         queues, is_known = outlook.queues, self._outlook is not None
         chunks: dict[tuple[str, ...], float] = {}
         for name, each in queues.items():

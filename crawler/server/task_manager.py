@@ -19,24 +19,24 @@ from crawler.core.urls import Target
 from crawler.probing.prober import Prober
 from crawler.probing.scheduler import Load
 from crawler.registry import Lines, Registry
-from crawler.runtime.counters import Tally
+from crawler.runtime.counters import ProbeCounters
 from crawler.runtime.logs import note
-from crawler.runtime.loop_lag import Lag
-from crawler.server.background.leader import House
+from crawler.runtime.loop_lag import LoopLag
+from crawler.server.background.leader import Leader
 from crawler.server.background.retention import Retention
 from crawler.server.background.webhooks import Webhooks
-from crawler.server.counting_prober import Counted
-from crawler.server.health import Health
+from crawler.server.counting_prober import CountingProber
+from crawler.server.health import HealthMonitor
 from crawler.server.quotas import Quotas
 from crawler.transport.resolver import has_servers
 from crawler.worker import Engine
 
-__all__ = ["STATE", "State"]
+__all__ = ["TASK_MANAGER", "TaskManager"]
 
 _REMEMBERED: Final = 10_000  # Tasks of which it is known since when they are worked on
 
 
-class State:
+class TaskManager:
     """Lives as long as the application; `engine` stands while that runs.
 
     Attributes:
@@ -59,9 +59,9 @@ class State:
         self.coming: set[tuple[str | None, str]] = set()
         self.quotas = Quotas(registry, service)
         self.asked = 0
-        self.tally = Tally()
-        self.lag = Lag()
-        self.health = Health(
+        self.tally = ProbeCounters()
+        self.lag = LoopLag()
+        self.health = HealthMonitor(
             registry,
             has_resolver=partial(has_servers, options),
             lag=lambda: self.lag.worst,
@@ -78,8 +78,8 @@ class State:
             self.lag,
             self.health,
             open_prober(self.options) as prober,
-            open_engine(self.registry, counted := Counted(prober, self.tally)) as self.engine,
-            House(
+            open_engine(self.registry, counted := CountingProber(prober, self.tally)) as self.engine,
+            Leader(
                 self.registry,
                 self.engine,
                 Webhooks(self.registry, prober.transport_for(self.options), self.options.user_agent, self.service),
@@ -181,5 +181,5 @@ class State:
         self.engine.start(task.id)
 
 
-STATE: Final = web.AppKey("STATE", State)
+TASK_MANAGER: Final = web.AppKey("TASK_MANAGER", TaskManager)
 CANCELLED: Final = "cancelled"

@@ -7,19 +7,19 @@ from typing import Final
 
 from crawler.core.models import ProbeResult
 from crawler.core.urls import Target, each
-from crawler.stores.finding_store import Findings
+from crawler.stores.finding_store import SeenResults
 
-__all__ = ["Twins"]
+__all__ = ["Deduplicator"]
 
 _HELD: Final = 50_000  # lines that wait for the result of an equal one
 _SLICE: Final = 1_000
 
 
-class Twins:
+class Deduplicator:
     """Lines that ask for the same: the first is probed, all get its result."""
 
     def __init__(self) -> None:
-        self._found = Findings()
+        self._found = SeenResults()
         self._waiting: dict[bytes, list[Target]] = {}
         self._wanted: dict[int, bytes] = {}
         self._held = 0

@@ -10,7 +10,7 @@ import msgspec
 from crawler.core.models import ProbeResult
 from crawler.stores.sqlite.database import insert
 
-__all__ = ["Findings"]
+__all__ = ["SeenResults"]
 
 _IN_MEMORY: Final = 20_000  # results; a kilobyte each
 _LOT: Final = 500  # that leave for the file together: some milliseconds
@@ -20,7 +20,7 @@ _HEAD: Final = struct.Struct("<16sI")  # of a result in the file: its key, and i
 _number: Final = struct.Struct("<q8x").unpack
 
 
-class Findings:
+class SeenResults:
     """Results by keys of 16 bytes, of which the oldest are in a temporary file; `close` drops it.
 
     Their index is in SQLite, on disk too, and has half of each key: the whole one stands with the result.

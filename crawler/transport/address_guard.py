@@ -20,7 +20,7 @@ from crawler.core.errors import OptionError
 from crawler.core.models import ProbeError
 from crawler.transport.error_mapping import HopFailed
 
-__all__ = ["Guard"]
+__all__ = ["AddressGuard"]
 
 # Network; why it is refused, or None where it may be dialled; who says so. The narrowest network that holds an address
 # decides. An IPv4 address no row holds may be dialled; of IPv6 only 2000::/3 is given out, so all else is refused.
@@ -90,7 +90,7 @@ _Address = IPv4Address | IPv6Address
 _Network = IPv4Network | IPv6Network
 
 
-class Guard:
+class AddressGuard:
     """Says which addresses may be dialled.
 
     Args:

@@ -18,15 +18,15 @@ from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from crawler.core.errors import OptionError
-from crawler.core.models import Answer, ProbeError
+from crawler.core.models import HopResult, ProbeError
 from crawler.core.options import Options
 from crawler.core.urls import Url
-from crawler.transport.address_guard import Guard
+from crawler.transport.address_guard import AddressGuard
 from crawler.transport.error_mapping import HopFailed, explain
 from crawler.transport.resolver import Resolver, in_turns
 from crawler.transport.response_body import body_text
-from crawler.transport.response_head import LIMIT, Head
-from crawler.transport.timing import Clock
+from crawler.transport.response_head import LIMIT, ResponseHead
+from crawler.transport.timing import HopTimer
 from crawler.transport.tls import client_context, describe
 
 __all__ = ["AiohttpTransport"]
@@ -42,13 +42,13 @@ _SOCKS_REPLIES: Final = {
     6: "tcp.timed_out",
 }
 
-_clock: ContextVar[Clock] = ContextVar("_clock")  # of the hop that the current task makes
+_clock: ContextVar[HopTimer] = ContextVar("_clock")  # of the hop that the current task makes
 
 
 class AiohttpTransport:
     """One connection a hop, perhaps through a proxy. `close` it in the end."""
 
-    def __init__(self, options: Options, resolver: Resolver, guard: Guard) -> None:
+    def __init__(self, options: Options, resolver: Resolver, guard: AddressGuard) -> None:
         self._proxy = options.proxy if (options.proxy or "").startswith("http://") else None
         self._session = aiohttp.ClientSession(
             connector=_connector(options, resolver, guard),
@@ -73,13 +73,13 @@ class AiohttpTransport:
         connect_timeout: float,
         body: int = 0,
         content: bytes = b"",
-    ) -> Answer:
+    ) -> HopResult:
         """Send one request, with `content`, and read the response head. Failures are in the Answer.
 
         It all takes `timeout` seconds at most, and connecting and its TLS handshake `connect_timeout` each. Of the body
         of a good answer, `body` bytes are read.
         """
-        clock = Clock()
+        clock = HopTimer()
         _clock.set(clock)
         try:
             async with asyncio.timeout(timeout) as limit:
@@ -93,20 +93,22 @@ class AiohttpTransport:
                     timeout=aiohttp.ClientTimeout(sock_connect=connect_timeout),
                 )
             try:
-                head = Head.of(response.status, (1, 1), [(_text(n).lower(), _text(v)) for n, v in response.raw_headers])
+                head = ResponseHead.of(
+                    response.status, (1, 1), [(_text(n).lower(), _text(v)) for n, v in response.raw_headers]
+                )
                 wanted = body and 200 <= head.status < 300
                 text = await _read(response, head, body, limit.when()) if wanted else None
             finally:
                 response.close()
         except Exception as error:
             if (problem := _proxy_problem(error)) is not None:
-                return Answer(clock.timings(), error=problem)
+                return HopResult(clock.timings(), error=problem)
             phase = "tls" if isinstance(error, (ssl.SSLError, aiohttp.ClientSSLError)) else clock.phase
-            return Answer(clock.timings(), ip=clock.ip, tls=clock.tls, error=explain(error, phase))
+            return HopResult(clock.timings(), ip=clock.ip, tls=clock.tls, error=explain(error, phase))
         if self._proxy is not None and head.status == _WANTS_A_PASSWORD:
             problem = ProbeError.of("local.network", "the proxy wants another user or password")
-            return Answer(clock.timings(), error=problem)
-        return Answer(clock.timings(), head.status, clock.ip, head.fields, clock.tls, body=text)
+            return HopResult(clock.timings(), error=problem)
+        return HopResult(clock.timings(), head.status, clock.ip, head.fields, clock.tls, body=text)
 
     async def close(self) -> None:
         """Close the session; the resolver is not ours."""
@@ -116,7 +118,7 @@ class AiohttpTransport:
 class _Connector(aiohttp.TCPConnector):
     """Dials one address, chosen by us, in steps that are timed one by one."""
 
-    def __init__(self, options: Options, resolver: Resolver, guard: Guard) -> None:
+    def __init__(self, options: Options, resolver: Resolver, guard: AddressGuard) -> None:
         super().__init__(
             force_close=True,
             limit=0,
@@ -166,7 +168,7 @@ class _Connector(aiohttp.TCPConnector):
         clock.start("send")
         return transport, handler
 
-    async def _dial(self, addr_infos: list[Any], clock: Clock, patience: float | None) -> socket.socket:
+    async def _dial(self, addr_infos: list[Any], clock: HopTimer, patience: float | None) -> socket.socket:
         """The first address that takes a connection."""
         for family, kind, protocol, _, address in addr_infos:
             if not self._is_proxied:
@@ -189,7 +191,7 @@ class _Connector(aiohttp.TCPConnector):
 class _ChosenAddress(AbstractResolver):
     """Gives aiohttp a few addresses: it would try all that there are."""
 
-    def __init__(self, resolver: Resolver, guard: Guard, proxy: str | None) -> None:
+    def __init__(self, resolver: Resolver, guard: AddressGuard, proxy: str | None) -> None:
         self._resolver = resolver
         self._guard = guard
         self._proxy = proxy
@@ -218,7 +220,7 @@ def _family(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def _connector(options: Options, resolver: Resolver, guard: Guard) -> aiohttp.TCPConnector:
+def _connector(options: Options, resolver: Resolver, guard: AddressGuard) -> aiohttp.TCPConnector:
     if options.proxy is None or options.proxy.startswith("http://"):
         return _Connector(options, resolver, guard)
     try:
@@ -246,7 +248,7 @@ def _proxy_problem(error: Exception) -> ProbeError | None:
     return ProbeError.of(_SOCKS_REPLIES.get(getattr(error, "error_code", None) or 0, "local.network"), str(error))
 
 
-async def _read(response: aiohttp.ClientResponse, head: Head, cap: int, deadline: float | None) -> str:
+async def _read(response: aiohttp.ClientResponse, head: ResponseHead, cap: int, deadline: float | None) -> str:
     """As much of a body as is wanted, and comes in time: the head is the answer, the body only its evidence."""
     body = bytearray()
     with suppress(OSError, aiohttp.ClientError):

@@ -7,12 +7,12 @@ from typing import Final
 
 from crawler.transport.connection import Connection
 
-__all__ = ["Pool"]
+__all__ = ["ConnectionPool"]
 
 _IDLE: Final = 10.0  # seconds; many servers close after 15
 
 
-class Pool:
+class ConnectionPool:
     """At most `limit` idle connections; the one that is idle longest makes room.
 
     Those of a kind can stand for each other: they lead to one origin and were made in one way.

@@ -9,9 +9,9 @@ from typing import Final
 
 import brotli
 
-from crawler.transport.response_head import Head
+from crawler.transport.response_head import ResponseHead
 
-__all__ = ["ENCODINGS", "Unframer", "body_text", "title_of"]
+__all__ = ["ENCODINGS", "BodyDeframer", "body_text", "title_of"]
 
 ENCODINGS: Final = "gzip, deflate, br"  # what `body_text` can unpack, for Accept-Encoding
 
@@ -30,7 +30,7 @@ _TITLE_LENGTH: Final = 300
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
-class Unframer:
+class BodyDeframer:
     """Takes a body out of its framing (RFC 9112, 6 and 7) while it comes in.
 
     Attributes:
@@ -38,7 +38,7 @@ class Unframer:
         is_over: Whether nothing more has to be read.
     """
 
-    def __init__(self, head: Head, cap: int) -> None:
+    def __init__(self, head: ResponseHead, cap: int) -> None:
         self.body = bytearray()
         self.is_over = False
         self._cap = cap
@@ -91,7 +91,7 @@ class Unframer:
         del self._raw[:at]
 
 
-def body_text(head: Head, body: bytes | bytearray, cap: int) -> str:
+def body_text(head: ResponseHead, body: bytes | bytearray, cap: int) -> str:
     """A body as text: unpacked, as far as it can be, to at most `cap` bytes, and decoded by the charset it names.
 
     It can always be encoded again.

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 import msgspec
 
-__all__ = ["LIMIT", "Head", "HeadError", "NotHTTP", "parse_head"]
+__all__ = ["LIMIT", "HeadError", "NotHTTP", "ResponseHead", "parse_head"]
 
 LIMIT: Final = 256 * 1024  # bytes of head, as in Chromium
 
@@ -31,7 +31,7 @@ class NotHTTP(HeadError):
     """What came back is not HTTP/1."""
 
 
-class Head(msgspec.Struct, gc=False):
+class ResponseHead(msgspec.Struct, gc=False):
     """A status line and the fields after it, names in lower case, in the order received; `first` has each name once."""
 
     status: int
@@ -73,7 +73,7 @@ class Head(msgspec.Struct, gc=False):
         return int(length)
 
 
-def parse_head(data: bytes | bytearray, searched: int = 0) -> tuple[Head, int] | None:
+def parse_head(data: bytes | bytearray, searched: int = 0) -> tuple[ResponseHead, int] | None:
     """Read a head from the start of what was received.
 
     Args:
@@ -100,7 +100,7 @@ def parse_head(data: bytes | bytearray, searched: int = 0) -> tuple[Head, int] |
     return _parse(data[start.start(1) : end.start()].decode("latin-1")), end.end()
 
 
-def _parse(text: str) -> Head:
+def _parse(text: str) -> ResponseHead:
     status = _STATUS_LINE.match(text)
     if status is None:
         raise HeadError("the status line has no status")
@@ -109,13 +109,13 @@ def _parse(text: str) -> Head:
     if "\n " in text or "\n\t" in text:
         text = _FOLD.sub(" ", text)
     fields = [(name.strip(" \t").lower(), value.strip(" \t\r")) for name, value in _FIELD.findall(text)]
-    head = Head.of(int(status[3]), (int(status[1]), int(status[2])), fields)
+    head = ResponseHead.of(int(status[3]), (int(status[1]), int(status[2])), fields)
     if len(head.first) < len(fields):
         _refuse_contradictions(head)
     return head
 
 
-def _refuse_contradictions(head: Head) -> None:
+def _refuse_contradictions(head: ResponseHead) -> None:
     """Refuse what two readers would understand differently: unequal lengths, unequal redirects."""
     for name in _UNAMBIGUOUS:
         values = {value for key, value in head.fields if key == name}

@@ -11,19 +11,19 @@ from collections import OrderedDict
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from crawler.core.models import Answer
+from crawler.core.models import HopResult
 from crawler.core.options import Options
 from crawler.core.urls import Url
-from crawler.transport.address_guard import Guard
+from crawler.transport.address_guard import AddressGuard
 from crawler.transport.connection import Connection
-from crawler.transport.connection_pool import Pool
+from crawler.transport.connection_pool import ConnectionPool
 from crawler.transport.error_mapping import explain
 from crawler.transport.poller import Poller
 from crawler.transport.resolver import Resolver, in_turns
-from crawler.transport.response_body import Unframer, body_text
-from crawler.transport.response_head import Head, HeadError, parse_head
-from crawler.transport.timing import Clock
-from crawler.transport.tls import Contexts, chain_problem, describe
+from crawler.transport.response_body import BodyDeframer, body_text
+from crawler.transport.response_head import HeadError, ResponseHead, parse_head
+from crawler.transport.timing import HopTimer
+from crawler.transport.tls import TlsContexts, chain_problem, describe
 
 __all__ = ["SocketTransport"]
 
@@ -36,7 +36,7 @@ _REST: Final = 64 * 1024  # bytes of body to read so that the connection can be 
 _GONE: Final = (ConnectionError, EOFError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
-class _Ask(NamedTuple):
+class _HopRequest(NamedTuple):
     """One request: what to send, how long connecting may take, and how many bytes of body are wanted."""
 
     method: str
@@ -58,8 +58,8 @@ class SocketTransport:
         pool: Where connections are kept; others may keep theirs there too.
     """
 
-    def __init__(self, options: Options, resolver: Resolver, guard: Guard, pool: Pool) -> None:
-        self._contexts = Contexts(options)
+    def __init__(self, options: Options, resolver: Resolver, guard: AddressGuard, pool: ConnectionPool) -> None:
+        self._contexts = TlsContexts(options)
         self._kind = (options.insecure, options.ipv4, options.ipv6)
         self._poller = Poller()
         self._sessions: OrderedDict[tuple[str, str, int], ssl.SSLSession] = OrderedDict()
@@ -78,29 +78,29 @@ class SocketTransport:
         connect_timeout: float,
         body: int = 0,
         content: bytes = b"",
-    ) -> Answer:
+    ) -> HopResult:
         """Send one request, with `content`, and read the response head. Failures are in the Answer.
 
         It all takes `timeout` seconds at most, and connecting and its TLS handshake `connect_timeout` each. Of the body
         of a good answer, `body` bytes are read.
         """
-        clock = Clock()
+        clock = HopTimer()
         deadline = self._loop.time() + timeout
-        ask = _Ask(method, url, _request(method, url, headers, content), connect_timeout, body)
+        ask = _HopRequest(method, url, _request(method, url, headers, content), connect_timeout, body)
         try:
             head, text = await self._exchange(ask, clock, deadline)
         except Exception as error:
             # TLS 1.3 lets a server refuse the client after the handshake, in place of the answer.
             phase = "tls" if isinstance(error, ssl.SSLError) else clock.phase
-            return Answer(clock.timings(), ip=clock.ip, tls=clock.tls, error=explain(error, phase))
-        return Answer(clock.timings(), head.status, clock.ip, head.fields, clock.tls, body=text)
+            return HopResult(clock.timings(), ip=clock.ip, tls=clock.tls, error=explain(error, phase))
+        return HopResult(clock.timings(), head.status, clock.ip, head.fields, clock.tls, body=text)
 
     async def close(self) -> None:
         """Close all connections that are kept, also those of others; the resolver is not ours."""
         self._pool.close()
         self._poller.close()
 
-    async def _exchange(self, ask: _Ask, clock: Clock, deadline: float) -> tuple[Head, str | None]:
+    async def _exchange(self, ask: _HopRequest, clock: HopTimer, deadline: float) -> tuple[ResponseHead, str | None]:
         # What is not to be done twice gets a connection on which it cannot come to that (RFC 9110, 9.2.2).
         kept = self._pool.take((self._kind, ask.url.origin)) if ask.method in _REPEATABLE else None
         if kept is not None:
@@ -115,7 +115,7 @@ class SocketTransport:
         connection = await self._dial(ask, clock, deadline)
         return await self._converse(connection, ask, clock, deadline)
 
-    async def _dial(self, ask: _Ask, clock: Clock, deadline: float) -> Connection:
+    async def _dial(self, ask: _HopRequest, clock: HopTimer, deadline: float) -> Connection:
         """Connect to an address of the URL's host, and over TLS if its scheme says so."""
         url = ask.url
         addresses = self._resolver.known(url.host, url.port)
@@ -140,7 +140,7 @@ class SocketTransport:
                 raise
         return connection
 
-    async def _connect(self, addresses: list[str], port: int, clock: Clock, deadline: float) -> Connection:
+    async def _connect(self, addresses: list[str], port: int, clock: HopTimer, deadline: float) -> Connection:
         """Connect to the first address that answers; the next one starts after a failure or a while (RFC 8305)."""
         clock.ip = addresses[0]
         if len(addresses) == 1:
@@ -179,7 +179,9 @@ class SocketTransport:
                 attempt.add_done_callback(_close_late)
                 attempt.cancel()
 
-    async def _look_again(self, error: ssl.SSLCertVerificationError, ask: _Ask, clock: Clock, deadline: float) -> None:
+    async def _look_again(
+        self, error: ssl.SSLCertVerificationError, ask: _HopRequest, clock: HopTimer, deadline: float
+    ) -> None:
         """Fetch a refused certificate for the report, and say more of why; the verdict stays."""
         assert clock.ip is not None
         try:
@@ -194,8 +196,8 @@ class SocketTransport:
             pass  # then there is less to report
 
     async def _converse(
-        self, connection: Connection, ask: _Ask, clock: Clock, deadline: float
-    ) -> tuple[Head, str | None]:
+        self, connection: Connection, ask: _HopRequest, clock: HopTimer, deadline: float
+    ) -> tuple[ResponseHead, str | None]:
         """Ask, and read what is wanted; then keep the connection or close it."""
         clock.ip, clock.tls = connection.ip, connection.tls
         text, reusable = None, False
@@ -226,7 +228,7 @@ class SocketTransport:
             if len(self._sessions) > _SESSIONS:
                 self._sessions.popitem(last=False)
 
-    def _soon(self, ask: _Ask, deadline: float) -> float:
+    def _soon(self, ask: _HopRequest, deadline: float) -> float:
         return min(deadline, self._loop.time() + ask.connect_timeout)
 
 
@@ -243,7 +245,7 @@ def _request(method: str, url: Url, headers: list[tuple[str, str]], content: byt
     return "".join([*lines, "\r\n"]).encode("latin-1") + content
 
 
-async def _read_head(connection: Connection, clock: Clock, deadline: float) -> tuple[Head, bytes]:
+async def _read_head(connection: Connection, clock: HopTimer, deadline: float) -> tuple[ResponseHead, bytes]:
     """The final head, and what came behind it."""
     data = bytearray()
     searched = interim = 0
@@ -266,9 +268,9 @@ async def _read_head(connection: Connection, clock: Clock, deadline: float) -> t
         searched = 0
 
 
-async def _read_body(connection: Connection, head: Head, first: bytes, cap: int, deadline: float) -> str:
+async def _read_body(connection: Connection, head: ResponseHead, first: bytes, cap: int, deadline: float) -> str:
     """As much of a body as is wanted, and comes in time: the head is the answer, the body only its evidence."""
-    unframer = Unframer(head, cap)
+    unframer = BodyDeframer(head, cap)
     unframer.feed(first)
     with suppress(OSError):
         while not unframer.is_over and (data := await connection.receive(deadline)):

@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from crawler.core.models import Timings, TLSInfo
 
-__all__ = ["Clock", "Phase"]
+__all__ = ["HopTimer", "Phase"]
 
 Phase = Literal["dns", "connect", "ssl", "send", "wait", "receive"]
 
@@ -19,7 +19,7 @@ _ERROR_PHASES: Final[dict[Phase, str]] = {
 }
 
 
-class Clock:
+class HopTimer:
     """What a hop has come to so far: which phase it is in, how long each took, whom it talks to.
 
     It starts with the first phase; until then nothing has happened that a target could be charged with.

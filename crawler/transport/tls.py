@@ -10,7 +10,7 @@ from crawler.core.models import TLSInfo
 from crawler.core.options import Options
 from crawler.transport.certificates import Certificate, CertificateError, read_certificate
 
-__all__ = ["Contexts", "chain_problem", "client_context", "describe", "server_context"]
+__all__ = ["TlsContexts", "chain_problem", "client_context", "describe", "server_context"]
 
 _VERIFY_X509_STRICT: Final = 0x20  # OpenSSL's X509_V_FLAG_X509_STRICT
 _NO_LOCAL_ISSUER: Final = 20  # X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
@@ -32,7 +32,7 @@ def client_context(options: Options) -> ssl.SSLContext:
     return _as_client(context, blind=options.insecure)
 
 
-class Contexts:
+class TlsContexts:
     """The contexts of a process, made when they are first needed: reading the system's authorities takes time.
 
     Raises:

@@ -18,7 +18,7 @@ from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestServer
 
 from crawler import Options, create_app
-from crawler.cli.client import Client, Upload
+from crawler.cli.client import ListUpload, ServiceClient
 from crawler.cli.flags import flags_of
 from crawler.cli.main import main
 from crawler.core.options import TASK_FIELDS
@@ -287,8 +287,8 @@ async def test_a_service_that_starts_late_is_waited_for_even_with_standard_input
         async def pieces() -> AsyncIterator[bytes]:
             yield b"x\n"
 
-        upload = Upload("text/plain", pieces, repeats=False)
-        async with Client(url) as client:
+        upload = ListUpload("text/plain", pieces, repeats=False)
+        async with ServiceClient(url) as client:
             submitting = asyncio.create_task(client.submit(upload, {}))
             done, _ = await asyncio.wait([submitting], timeout=0.1)  # by then it was refused, here or on a slow machine
             assert not done

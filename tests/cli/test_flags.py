@@ -9,11 +9,11 @@ import typer
 from msgspec.inspect import BoolType, DictType, FloatType, IntType, LiteralType, StrType, UnionType, VarTupleType
 
 from crawler.cli.flags import Flag, flags_of, takes
-from crawler.core.checked import Checked
+from crawler.core.checked import CheckedOptions
 from crawler.core.options import Options
 from crawler.core.service_options import ServiceOptions
 
-RECORDS: list[type[Checked]] = [Options, ServiceOptions]
+RECORDS: list[type[CheckedOptions]] = [Options, ServiceOptions]
 FLAGS = [(record, flag) for record in RECORDS for flag in flags_of(record)]
 BY_NAME = {flag.field: flag for _, flag in FLAGS}
 
@@ -153,7 +153,7 @@ def test_no_two_options_share_a_name() -> None:
 
 
 @pytest.mark.parametrize("record", RECORDS)
-def test_every_field_has_a_flag_with_help(record: type[Checked]) -> None:
+def test_every_field_has_a_flag_with_help(record: type[CheckedOptions]) -> None:
     flags = flags_of(record)
     assert [flag.field for flag in flags] == list(record.__struct_fields__)
     assert all(flag.help for flag in flags)
@@ -213,7 +213,7 @@ def test_a_user_agent_is_not_taken_for_a_header() -> None:
 
 
 def test_a_field_without_description_is_a_bug() -> None:
-    class Bare(Checked, frozen=True, kw_only=True):
+    class Bare(CheckedOptions, frozen=True, kw_only=True):
         nothing: int = 0
 
     with pytest.raises(AssertionError, match="nothing has no description"):

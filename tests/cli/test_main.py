@@ -21,12 +21,12 @@ import pytest
 
 from crawler.cli.flags import flags_of
 from crawler.cli.main import main
-from crawler.core.checked import Checked
+from crawler.core.checked import CheckedOptions
 from crawler.core.options import VERSION, Options
 from crawler.core.service_options import ServiceOptions
 from tests.core.test_models import RESULT_KEYS
 from tests.support.certs import Authority
-from tests.support.dns_server import Names
+from tests.support.dns_server import DnsServer
 from tests.support.exchange import Exchange
 from tests.support.site import Site
 
@@ -392,7 +392,7 @@ async def test_what_the_environment_says_reaches_the_target(site: Site) -> None:
     assert [request.header(name) for name in ("X-One", "X-Two", "User-Agent")] == ["1", "a b", "someone"]
 
 
-async def test_options_reach_the_network(names: Names, authority: Authority) -> None:
+async def test_options_reach_the_network(names: DnsServer, authority: Authority) -> None:
     names.a("good.test", "127.0.0.1")
     async with Site(tls=authority.good("good.test")) as site:
         url = site.url("/ok", host="good.test")
@@ -418,7 +418,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     ("command", "records"), [("probe", [Options]), ("serve", [Options, ServiceOptions])], ids=["probe", "serve"]
 )
 def test_help_mentions_every_option_and_its_variable(
-    command: str, records: list[type[Checked]], option: str, capfd: pytest.CaptureFixture[str]
+    command: str, records: list[type[CheckedOptions]], option: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     ended = said_by(capfd, command, option)
     assert (ended.code, ended.err) == (0, "")

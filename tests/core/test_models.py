@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from crawler.core.errors import ERROR_TYPES, TransitionError
 from crawler.core.models import (
     TRANSITIONS,
-    Answer,
     Counts,
-    FirstRecord,
+    FirstContractResult,
     Hop,
+    HopResult,
     Outcome,
     ProbeError,
     ProbeResult,
@@ -141,7 +141,7 @@ def test_every_error_is_a_word_of_the_first_contract(type_: str) -> None:
 
 def test_the_first_contract_shows_time_and_errors() -> None:
     result = msgspec.structs.replace(a_result(), errors={"http": 404})
-    assert msgspec.to_builtins(FirstRecord.of(result)) == {"timestamp": 1_790_000_000, "errors": {"http": 404}}
+    assert msgspec.to_builtins(FirstContractResult.of(result)) == {"timestamp": 1_790_000_000, "errors": {"http": 404}}
 
 
 # --- Errors in results ---
@@ -212,5 +212,5 @@ def test_another_line_gets_the_same_finding_under_its_own_place_and_text() -> No
 
 
 def test_an_answer_gives_the_first_of_equal_headers() -> None:
-    answer = Answer(Timings(), headers=[("a", "1"), ("b", "2"), ("a", "3")])
+    answer = HopResult(Timings(), headers=[("a", "1"), ("b", "2"), ("a", "3")])
     assert (answer.header("a"), answer.header("b"), answer.header("c")) == ("1", "2", None)

@@ -27,16 +27,16 @@ from msgspec.inspect import (
 )
 
 import crawler
-from crawler.core.checked import Checked
+from crawler.core.checked import CheckedOptions
 from crawler.core.errors import CrawlerError, InputError, OptionError
 from crawler.core.option_syntax import parse_resolve, parse_server, parse_statuses
 from crawler.core.options import Options
 from crawler.core.service_options import ServiceOptions
 
-RECORDS: list[type[Checked]] = [Options, ServiceOptions]
+RECORDS: list[type[CheckedOptions]] = [Options, ServiceOptions]
 
 
-def refused(record: type[Checked], values: dict[str, Any]) -> OptionError:
+def refused(record: type[CheckedOptions], values: dict[str, Any]) -> OptionError:
     with pytest.raises(OptionError) as caught:
         record.of(values)
     return caught.value
@@ -46,7 +46,7 @@ def refusal(**values: Any) -> OptionError:
     return refused(Options, values)
 
 
-def fields(record: type[Checked]) -> dict[str, Any]:
+def fields(record: type[CheckedOptions]) -> dict[str, Any]:
     """The fields of a record, and what msgspec knows of their types."""
     described = type_info(record)
     assert isinstance(described, StructType)
@@ -70,12 +70,12 @@ BOUNDS = [
 
 
 @pytest.mark.parametrize("record", RECORDS)
-def test_every_default_is_within_its_own_bounds(record: type[Checked]) -> None:
+def test_every_default_is_within_its_own_bounds(record: type[CheckedOptions]) -> None:
     assert record.of(msgspec.to_builtins(record())) == record() == record.of({})
 
 
 @pytest.mark.parametrize("record", RECORDS)
-def test_every_option_says_what_it_is(record: type[Checked]) -> None:
+def test_every_option_says_what_it_is(record: type[CheckedOptions]) -> None:
     described = type_info(record)
     assert isinstance(described, StructType)
     for field in described.fields:
@@ -124,7 +124,7 @@ def literal_defaults(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterat
 
 
 @pytest.mark.parametrize("record", RECORDS)
-def test_unknown_options_are_refused_by_name(record: type[Checked]) -> None:
+def test_unknown_options_are_refused_by_name(record: type[CheckedOptions]) -> None:
     error = refused(record, {"bogus": 1})
     assert error.place == "options"
     assert "`bogus`" in error.message
@@ -146,7 +146,7 @@ WRONG: dict[type, list[Any]] = {
 WRONG_OF: dict[str, list[Any]] = {"workers": [1.5, None, [], True]}
 
 
-def wrong_types() -> Iterator[tuple[type[Checked], str, Any]]:
+def wrong_types() -> Iterator[tuple[type[CheckedOptions], str, Any]]:
     for record in RECORDS:
         for name, type_ in fields(record).items():
             for value in WRONG_OF.get(name, WRONG[type(type_)]):
@@ -154,7 +154,7 @@ def wrong_types() -> Iterator[tuple[type[Checked], str, Any]]:
 
 
 @pytest.mark.parametrize(("record", "name", "value"), list(wrong_types()))
-def test_wrong_types_are_refused_with_the_place(record: type[Checked], name: str, value: Any) -> None:
+def test_wrong_types_are_refused_with_the_place(record: type[CheckedOptions], name: str, value: Any) -> None:
     error = refused(record, {name: value})
     assert error.place == name
     assert "Expected" in error.message
@@ -163,7 +163,7 @@ def test_wrong_types_are_refused_with_the_place(record: type[Checked], name: str
 
 @pytest.mark.parametrize(("record", "name", "bounds"), BOUNDS)
 def test_values_out_of_bounds_are_refused_with_the_place(
-    record: type[Checked], name: str, bounds: IntType | FloatType
+    record: type[CheckedOptions], name: str, bounds: IntType | FloatType
 ) -> None:
     beyond = {
         *([bounds.ge - 1] if bounds.ge is not None else []),

@@ -20,8 +20,8 @@ from crawler import Options, ProbeResult
 from crawler.compose import open_prober
 from crawler.core.errors import ChildError
 from crawler.core.urls import targets
-from crawler.distributed.process_pool import ALONE, Crew, owner
-from crawler.distributed.process_prober import SpreadProber
+from crawler.distributed.process_pool import ISOLATED, ProcessPool, child_of
+from crawler.distributed.process_prober import ProcessProber
 from crawler.probing.factory import open_http_prober
 from crawler.registry import MemoryRegistry
 from tests.server.test_resume import state_of, until_ended
@@ -32,19 +32,19 @@ from tests.support.site import Site
 from tests.test_service import serving
 
 HOSTS = [f"127.0.0.{number}" for number in range(1, 21)]
-OF_FIRST = next(host for host in HOSTS if owner(host, 2) == 0)
-OF_SECOND = next(host for host in HOSTS if owner(host, 2) == 1)
+OF_FIRST = next(host for host in HOSTS if child_of(host, 2) == 0)
+OF_SECOND = next(host for host in HOSTS if child_of(host, 2) == 1)
 
 
 @asynccontextmanager
-async def spread(**options: Any) -> AsyncIterator[tuple[SpreadProber, Crew]]:
+async def spread(**options: Any) -> AsyncIterator[tuple[ProcessProber, ProcessPool]]:
     """A prober on two processes, and these."""
     chosen = Options.of(options).guarded("any")
-    async with open_http_prober(chosen) as here, Crew(chosen, 2) as crew:
-        yield SpreadProber(here, crew), crew
+    async with open_http_prober(chosen) as here, ProcessPool(chosen, 2) as crew:
+        yield ProcessProber(here, crew), crew
 
 
-async def found(prober: SpreadProber, urls: list[str]) -> list[ProbeResult]:
+async def found(prober: ProcessProber, urls: list[str]) -> list[ProbeResult]:
     async with aclosing(prober.probe_many(targets(urls))) as results:
         return sorted([result async for result in results], key=lambda result: result.seq)
 
@@ -166,7 +166,7 @@ async def test_they_have_no_more_slots_together_than_one_alone(site: Site) -> No
 
 async def test_a_stuck_host_holds_up_no_other_of_the_same_process(site: Site) -> None:
     """The fast ones all end while the stuck host answers nothing."""
-    hosts = [host for host in HOSTS if owner(host, 2) == owner("127.0.0.1", 2)]
+    hosts = [host for host in HOSTS if child_of(host, 2) == child_of("127.0.0.1", 2)]
     stuck = [site.url(f"/hang?{number}") for number in range(10_000)]
     fast = [site.url(f"/ok?{number}", host=host) for number in range(200) for host in hosts[1:]]
     async with (
@@ -298,13 +298,13 @@ async def test_what_ends_them_is_probed_while_nothing_else_is_probed_apart(site:
     assert [result.outcome for result in others] == ["ok"] * 10
 
 
-class Unlucky(Crew):
+class Unlucky(ProcessPool):
     """Whose child that is alone is met, three times, at the moment in which it ends."""
 
     missed = 0
 
     async def connect(self, index: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if index != ALONE or self.missed == 3:
+        if index != ISOLATED or self.missed == 3:
             return await super().connect(index)
         self.missed += 1
         near, far = socket.socketpair()
@@ -324,7 +324,7 @@ async def test_an_end_before_it_was_asked_is_not_the_targets(site: Site) -> None
             await x.reply()
 
         site.on("/twice", kill_twice)
-        [result] = await found(SpreadProber(here, crew), [site.url("/twice")])
+        [result] = await found(ProcessProber(here, crew), [site.url("/twice")])
         assert (verdict(result), crew.missed) == (200, 3)
 
 
@@ -425,6 +425,6 @@ async def test_so_many_are_started_as_are_asked_for() -> None:
 
 
 def test_hosts_are_shared_out_evenly() -> None:
-    counts = Counter(owner(f"www{number}.example", 8) for number in range(8000))
+    counts = Counter(child_of(f"www{number}.example", 8) for number in range(8000))
     assert min(counts.values()) > 850
     assert max(counts.values()) < 1150

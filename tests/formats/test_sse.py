@@ -7,39 +7,39 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.core.errors import InputError
-from crawler.formats.sse import LONGEST_EVENT, Event, EventReader
+from crawler.formats.sse import LONGEST_EVENT, EventReader, ServerSentEvent
 
 # The examples of the standard, and what it says in words.
 STREAMS = {
-    "lines of data are joined": (b"data: a\ndata\ndata:b\n\n", [Event("message", b"a\n\nb", "")]),
-    "one space is dropped": (b"data:  a \n\n", [Event("message", b" a ", "")]),
-    "comments say nothing": (b": hello\n\ndata: a\n:\ndata: b\n\n", [Event("message", b"a\nb", "")]),
-    "an event without data is none": (b"event: x\nid: 7\n\ndata: a\n\n", [Event("message", b"a", "7")]),
+    "lines of data are joined": (b"data: a\ndata\ndata:b\n\n", [ServerSentEvent("message", b"a\n\nb", "")]),
+    "one space is dropped": (b"data:  a \n\n", [ServerSentEvent("message", b" a ", "")]),
+    "comments say nothing": (b": hello\n\ndata: a\n:\ndata: b\n\n", [ServerSentEvent("message", b"a\nb", "")]),
+    "an event without data is none": (b"event: x\nid: 7\n\ndata: a\n\n", [ServerSentEvent("message", b"a", "7")]),
     "an id stays until the next": (
         b"id: 1\nevent: x\ndata: a\n\ndata: b\n\nid\ndata: c\n\n",
-        [Event("x", b"a", "1"), Event("message", b"b", "1"), Event("message", b"c", "")],
+        [ServerSentEvent("x", b"a", "1"), ServerSentEvent("message", b"b", "1"), ServerSentEvent("message", b"c", "")],
     ),
     "an id with a NUL is none": (
         b"id: 1\ndata: a\n\nid: 2\0\ndata: b\n\n",
-        [Event("message", b"a", "1"), Event("message", b"b", "1")],
+        [ServerSentEvent("message", b"a", "1"), ServerSentEvent("message", b"b", "1")],
     ),
     "any end of line": (
         b"data: a\r\rdata: b\r\n\r\ndata: c\n\n",
-        [Event("message", each, "") for each in (b"a", b"b", b"c")],
+        [ServerSentEvent("message", each, "") for each in (b"a", b"b", b"c")],
     ),
-    "a mark at the start": (b"\xef\xbb\xbfdata: a\n\n", [Event("message", b"a", "")]),
-    "what has no end is dropped": (b"data: a\n\ndata: b\n", [Event("message", b"a", "")]),
-    "what is unknown is passed over": (b"retry: 10\nx: y\ndata: a\n\n", [Event("message", b"a", "")]),
+    "a mark at the start": (b"\xef\xbb\xbfdata: a\n\n", [ServerSentEvent("message", b"a", "")]),
+    "what has no end is dropped": (b"data: a\n\ndata: b\n", [ServerSentEvent("message", b"a", "")]),
+    "what is unknown is passed over": (b"retry: 10\nx: y\ndata: a\n\n", [ServerSentEvent("message", b"a", "")]),
 }
 
 
-def read(*pieces: bytes) -> list[Event]:
+def read(*pieces: bytes) -> list[ServerSentEvent]:
     reader = EventReader()
     return [event for piece in pieces for event in reader.feed(piece)]
 
 
 @pytest.mark.parametrize(("stream", "events"), STREAMS.values(), ids=STREAMS)
-def test_a_stream_is_its_events_in_one_piece_and_in_bytes(stream: bytes, events: list[Event]) -> None:
+def test_a_stream_is_its_events_in_one_piece_and_in_bytes(stream: bytes, events: list[ServerSentEvent]) -> None:
     assert read(stream) == events
     assert read(*(bytes([byte]) for byte in stream)) == events
 

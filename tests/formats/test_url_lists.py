@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from crawler.core.errors import InputError
 from crawler.core.urls import LONGEST
 from crawler.formats.json_batch import LONGEST_VALUE, NotJson
-from crawler.formats.url_lists import INPUTS, Gunzip, InputFormat, Line, open_reader
+from crawler.formats.url_lists import INPUTS, GzipReader, InputFormat, Line, open_reader
 
 LONGEST_LINE: Final = 2 * LONGEST
 BOM: Final = b"\xef\xbb\xbf"
@@ -299,7 +299,7 @@ def test_a_large_list_leaves_nothing_behind(format_: InputFormat) -> None:
 
 
 def unpacked(data: bytes, sizes: list[int] = ALL_AT_ONCE) -> bytes:
-    gunzip = Gunzip()
+    gunzip = GzipReader()
     plain = b"".join(part for piece in pieces(data, sizes) for part in gunzip.feed(piece))
     gunzip.close()
     return plain
@@ -332,8 +332,8 @@ def test_what_is_no_gzip_is_told() -> None:
 
 def test_a_bomb_is_never_in_memory_whole() -> None:
     bomb = gzip.compress(gzip.compress(b"\n" * 20_000_000))
-    gunzip = Gunzip()
-    inner = Gunzip()
+    gunzip = GzipReader()
+    inner = GzipReader()
     reader = open_reader("text")
     unpacked = 0
     for part in gunzip.feed(bomb):

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.server.test_schemathesis import check_by_schemathesis
-from tests.support.dns_server import Names
+from tests.support.dns_server import DnsServer
 
 
 @pytest.mark.timeout(1800)
-async def test_schemathesis_finds_nothing_for_long(names: Names, tmp_path: Path) -> None:
+async def test_schemathesis_finds_nothing_for_long(names: DnsServer, tmp_path: Path) -> None:
     await check_by_schemathesis(names, tmp_path, "--max-examples", "200")

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from crawler.core.models import Answer, ProbeError, Timings
+from crawler.core.models import HopResult, ProbeError, Timings
 from crawler.core.options import Options
 from crawler.core.urls import Target
 from crawler.probing.probe import Probe
 from crawler.probing.prober import HttpProber
-from crawler.probing.scheduler import Throttle
-from crawler.probing.work_queue import Lane
+from crawler.probing.scheduler import Scheduler
+from crawler.probing.work_queue import WorkQueue
 from crawler.transport.error_mapping import explain
-from tests.support.dns_server import Names
+from tests.support.dns_server import DnsServer
 from tests.support.probing import probe_one, verdict
 from tests.support.site import Site
 
@@ -168,11 +168,11 @@ async def test_with_ten_ports_fifty_at_once_are_all_right() -> None:
 
 
 async def test_a_dns_server_that_cannot_be_reached_is_waited_for(site: Site) -> None:
-    async with Names() as names:
+    async with DnsServer() as names:
         port = names.port
     probing = asyncio.ensure_future(probe_one(site.url("/ok", host="a.test"), retries=0, dns=[f"127.0.0.1:{port}"]))
     await asyncio.sleep(0.5)  # as long as the first wait is: it has tried and failed
-    async with Names(port=port) as names:
+    async with DnsServer(port=port) as names:
         names.a("a.test", "127.0.0.1")
         result = await probing
     assert (verdict(result), result.attempts) == (200, 1)
@@ -224,8 +224,8 @@ def test_a_fault_of_this_machine_is_called_so(number: int) -> None:
     assert (problem.group, problem.transient) == ("LOCAL_ERROR", True)
 
 
-def fault(number: int = errno.EADDRNOTAVAIL) -> Answer:
-    return Answer(Timings(), error=explain(OSError(number, os.strerror(number)), "connect"))
+def fault(number: int = errno.EADDRNOTAVAIL) -> HopResult:
+    return HopResult(Timings(), error=explain(OSError(number, os.strerror(number)), "connect"))
 
 
 class Hands:
@@ -251,7 +251,7 @@ def test_a_fault_that_passes_costs_no_attempt_and_no_time() -> None:
         assert probe.not_before > clock.time
         assert (probe.attempts, probe.method, probe.patience) == (1, "HEAD", 5.0)
         clock.time = probe.not_before
-    probe.take(Answer(Timings(), status=200), 1.0)
+    probe.take(HopResult(Timings(), status=200), 1.0)
     assert (probe.result.outcome, probe.result.attempts, probe.result.method) == ("ok", 1, "HEAD")
 
 
@@ -289,21 +289,21 @@ class Piece:
     last_look: bool = False
 
 
-async def let_pass(throttle: Throttle, count: int) -> None:
+async def let_pass(throttle: Scheduler, count: int) -> None:
     """As many good answers, one after the other."""
 
     async def turn(piece: Piece) -> bool:
         throttle.answered(piece.host, 0.001)
         return True
 
-    async with Lane(throttle, turn) as lane:
+    async with WorkQueue(throttle, turn) as lane:
         for _ in range(count):
             lane.put(Piece())
         lane.seal()
         assert len([piece async for piece in lane]) == count
 
 
-async def peak(throttle: Throttle, count: int = 200) -> int:
+async def peak(throttle: Scheduler, count: int = 200) -> int:
     """The most pieces that ran at once, of so many that each wait for the loop to have nothing better to do."""
     running = most = 0
 
@@ -316,7 +316,7 @@ async def peak(throttle: Throttle, count: int = 200) -> int:
         running -= 1
         return True
 
-    async with Lane(throttle, turn) as lane:
+    async with WorkQueue(throttle, turn) as lane:
         for _ in range(count):
             lane.put(Piece())
         lane.seal()
@@ -325,7 +325,7 @@ async def peak(throttle: Throttle, count: int = 200) -> int:
     return most
 
 
-async def shortage(throttle: Throttle, count: int, fails: int) -> None:
+async def shortage(throttle: Scheduler, count: int, fails: int) -> None:
     """So many pieces of work at once, of which the first few fail for want of something."""
 
     async def turn(_: Piece) -> bool:
@@ -336,7 +336,7 @@ async def shortage(throttle: Throttle, count: int, fails: int) -> None:
             throttle.shrink()
         return True
 
-    async with Lane(throttle, turn) as lane:
+    async with WorkQueue(throttle, turn) as lane:
         for _ in range(count):
             lane.put(Piece())
         lane.seal()
@@ -344,7 +344,7 @@ async def shortage(throttle: Throttle, count: int, fails: int) -> None:
 
 
 async def test_slots_shrink_to_what_this_machine_can_bear_and_grow_back_with_answers() -> None:
-    throttle = Throttle(concurrency=64, per_host=1000)
+    throttle = Scheduler(concurrency=64, per_host=1000)
     assert await peak(throttle) == 64
     await shortage(throttle, 64, fails=24)
     assert throttle._limit == 40, "no turn that brings no answer is a reason to grow"
@@ -357,7 +357,7 @@ async def test_slots_shrink_to_what_this_machine_can_bear_and_grow_back_with_ans
 
 
 async def test_there_is_always_one_slot_left() -> None:
-    throttle = Throttle(concurrency=8, per_host=8)
+    throttle = Scheduler(concurrency=8, per_host=8)
     await shortage(throttle, 50, fails=50)
     assert throttle._limit == 1
     assert await peak(throttle) == 1
@@ -366,7 +366,7 @@ async def test_there_is_always_one_slot_left() -> None:
 async def test_a_prober_in_trouble_goes_on_until_all_is_done() -> None:
     """Its transport has four connections and not one more."""
     transport = FourAtOnce()
-    throttle = Throttle(concurrency=32, per_host=32)
+    throttle = Scheduler(concurrency=32, per_host=32)
     prober = HttpProber(Options(retries=0), lambda _: transport, throttle)
     results = [r async for r in prober.probe_many(Target.of(n, f"http://h{n}.test/") for n in range(400))]
     assert {(result.outcome, result.attempts) for result in results} == {("ok", 1)}
@@ -376,14 +376,14 @@ async def test_a_prober_in_trouble_goes_on_until_all_is_done() -> None:
 class FourAtOnce:
     active = refused = 0
 
-    async def hop(self, *_: Any, **__: Any) -> Answer:
+    async def hop(self, *_: Any, **__: Any) -> HopResult:
         if self.active == 4:
             self.refused += 1
-            return Answer(Timings(), error=ProbeError.of("local.descriptors", "too many"))
+            return HopResult(Timings(), error=ProbeError.of("local.descriptors", "too many"))
         self.active += 1
         await asyncio.sleep(0.01)
         self.active -= 1
-        return Answer(Timings(), status=200)
+        return HopResult(Timings(), status=200)
 
     async def close(self) -> None:
         pass

@@ -10,9 +10,9 @@ import pytest
 
 import crawler
 from crawler import ProbeResult
-from crawler.probing.adaptive_limit import Pace
-from crawler.probing.scheduler import Throttle
-from tests.support.dns_server import Names
+from crawler.probing.adaptive_limit import AdaptiveLimit
+from crawler.probing.scheduler import Scheduler
+from tests.support.dns_server import DnsServer
 from tests.support.exchange import Exchange
 from tests.support.probing import asking, probe_all, probe_one, verdict
 from tests.support.site import Site
@@ -89,7 +89,7 @@ async def test_other_hosts_do_not_notice(site: Site) -> None:
 
 
 def test_what_was_refused_together_counts_once() -> None:
-    pace = Pace(16)
+    pace = AdaptiveLimit(16)
     for _ in range(16):
         pace.refused(0.0, now=10.0)
     assert pace.limit == 8
@@ -101,7 +101,7 @@ def test_what_was_refused_together_counts_once() -> None:
 
 
 def test_a_host_that_answers_slower_and_slower_gets_fewer() -> None:
-    pace = Pace(8)
+    pace = AdaptiveLimit(8)
     for second in range(10):
         pace.answered(0.1, now=float(second))
     assert pace.limit == 8
@@ -111,21 +111,21 @@ def test_a_host_that_answers_slower_and_slower_gets_fewer() -> None:
 
 
 def test_a_host_that_is_slow_from_the_start_is_in_no_trouble() -> None:
-    pace = Pace(8)
+    pace = AdaptiveLimit(8)
     for second in range(100):
         pace.answered(5.0 + second % 2, now=float(second))
     assert pace.limit == 8
 
 
 def test_an_interval_that_the_host_asked_for_is_not_forgotten_with_its_last_request() -> None:
-    pace = Pace(8)
+    pace = AdaptiveLimit(8)
     pace.keep_apart(0.5)
     pace.start(now=1.0)
     assert pace.is_hurt(now=100.0)
 
 
 def test_a_host_that_asked_for_no_interval_is_forgotten() -> None:
-    pace = Pace(8)
+    pace = AdaptiveLimit(8)
     pace.keep_apart(0.0)
     assert not pace.is_hurt(now=100.0)
 
@@ -177,7 +177,7 @@ async def test_retry_after_holds_back_what_is_under_way_at_its_host(site: Site) 
 
 
 async def test_a_retry_after_stands_when_a_hold_for_another_reason_ends() -> None:
-    throttle = Throttle(concurrency=8, per_host=8)
+    throttle = Scheduler(concurrency=8, per_host=8)
     throttle.host("host")
     throttle.hold("host", 60)
     throttle.refused("host", 30)
@@ -218,7 +218,7 @@ async def test_an_interval_holds_for_later_batches_of_the_same_prober(site: Site
     assert min(gaps(page.times[ONE])) >= 0.19
 
 
-async def test_two_names_of_one_address_are_two_hosts(site: Site, names: Names) -> None:
+async def test_two_names_of_one_address_are_two_hosts(site: Site, names: DnsServer) -> None:
     page = Page(site)
     for name in ("one.test", "two.test"):
         names.a(name, "127.0.0.1")

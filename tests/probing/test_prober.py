@@ -10,7 +10,7 @@ import pytest
 
 import crawler
 from crawler import OptionError, ProbeResult
-from crawler.core.models import Answer, Timings
+from crawler.core.models import HopResult, Timings
 from crawler.core.options import Options
 from crawler.core.urls import Target
 from crawler.probing.probe import Probe
@@ -153,7 +153,7 @@ async def test_the_server_says_when_to_come_back(site: Site) -> None:
 
 
 def asks(value: str) -> float | None:
-    return Answer(Timings(), headers=[("retry-after", value)]).retry_after
+    return HopResult(Timings(), headers=[("retry-after", value)]).retry_after
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_retry_after_as_a_date() -> None:
 async def test_a_server_cannot_put_a_probe_off_for_ever() -> None:
     loop = asyncio.get_running_loop()
     probe = Probe(Target.of(0, "http://a/"), Options(method="GET"), loop.time)
-    probe.take(Answer(Timings(), status=503, headers=[("retry-after", "9" * 400)]), 0.0)
+    probe.take(HopResult(Timings(), status=503, headers=[("retry-after", "9" * 400)]), 0.0)
     assert not probe.done
     assert probe.not_before <= loop.time() + 60
 

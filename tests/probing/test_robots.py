@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from protego import Protego
 
 import crawler
-from crawler.core.models import Answer, Timings
-from crawler.probing.robots import Robots
+from crawler.core.models import HopResult, Timings
+from crawler.probing.robots import RobotsCache
 from tests.support.exchange import Exchange
 from tests.support.probing import probe_all, probe_one, verdict
 from tests.support.site import Site
@@ -258,11 +258,11 @@ def test_no_file_is_too_much(text: str) -> None:
 ORIGIN = ("http", "a.test", 80)
 
 
-def learned(text: str, agent: str = "crawler/0.1") -> Robots:
-    robots = Robots(agent)
+def learned(text: str, agent: str = "crawler/0.1") -> RobotsCache:
+    robots = RobotsCache(agent)
     assert robots.begin(ORIGIN)
     assert not robots.begin(ORIGIN)
-    robots.learn(ORIGIN, Answer(Timings(), status=200, body=text))
+    robots.learn(ORIGIN, HopResult(Timings(), status=200, body=text))
     return robots
 
 
@@ -309,7 +309,7 @@ def test_a_byte_order_mark_hides_no_rule() -> None:
 
 
 def test_what_was_broken_off_is_fetched_by_the_next() -> None:
-    robots = Robots("crawler/0.1")
+    robots = RobotsCache("crawler/0.1")
     assert robots.begin(ORIGIN)
     robots.learn(ORIGIN, None)
     assert not robots.knows(ORIGIN)
@@ -317,8 +317,8 @@ def test_what_was_broken_off_is_fetched_by_the_next() -> None:
 
 
 def test_origins_are_forgotten_in_the_end() -> None:
-    robots = Robots("crawler/0.1")
+    robots = RobotsCache("crawler/0.1")
     for port in range(1, 11_000):
-        robots.learn(("http", "a.test", port), Answer(Timings(), status=404))
+        robots.learn(("http", "a.test", port), HopResult(Timings(), status=404))
     assert not robots.knows(("http", "a.test", 1))
     assert robots.knows(("http", "a.test", 10_999))

@@ -12,11 +12,11 @@ import pytest
 
 import crawler
 from crawler import Options, ProbeResult, Target
-from crawler.core.models import Answer
+from crawler.core.models import HopResult
 from crawler.core.urls import Url
 from crawler.probing.prober import HttpProber, Prober
 from tests.support.certs import Authority
-from tests.support.dns_server import Names
+from tests.support.dns_server import DnsServer
 from tests.support.exchange import Exchange
 from tests.support.probing import asking, probe_one, verdict
 from tests.support.site import Site
@@ -272,7 +272,7 @@ async def test_a_tls_session_without_a_look_at_the_certificate_is_resumed_by_nob
             assert verdict(await one(prober, url)) == "tls.cert.authority_invalid"
 
 
-async def test_an_address_of_one_family_is_known_to_nobody_else(site: Site, names: Names) -> None:
+async def test_an_address_of_one_family_is_known_to_nobody_else(site: Site, names: DnsServer) -> None:
     names.a("four.test", "127.0.0.1")
     names.aaaa("six.test", "::1")
     async with crawler.open_prober(Options.of({**asking(names), "retries": 0})) as prober:
@@ -351,7 +351,7 @@ async def test_the_rules_of_many_user_agents_are_not_kept_for_ever(site: Site) -
 # --- Requests with content ---
 
 
-async def post(prober: Prober, url: str, content: bytes) -> Answer:
+async def post(prober: Prober, url: str, content: bytes) -> HopResult:
     assert isinstance(prober, HttpProber)
     where = Target.of(0, url).url
     assert isinstance(where, Url)

@@ -27,7 +27,7 @@ from cryptography.x509.oid import NameOID
 import crawler
 from crawler import OptionError
 from tests.support.certs import Authority
-from tests.support.dns_server import Names
+from tests.support.dns_server import DnsServer
 from tests.support.exchange import Exchange
 from tests.support.probing import asking, probe_all, probe_one, verdict
 from tests.support.site import Site
@@ -45,7 +45,7 @@ def descriptors() -> int:
 
 
 async def test_trap_1_a_self_signed_host_with_four_addresses_gets_one_handshake(
-    names: Names, authority: Authority
+    names: DnsServer, authority: Authority
 ) -> None:
     """And one look at what it refused, at the same address."""
     names.a("four.test", *FOUR)
@@ -55,7 +55,7 @@ async def test_trap_1_a_self_signed_host_with_four_addresses_gets_one_handshake(
         assert (site.connections, site.requests) == (2, [])
 
 
-async def test_trap_1_a_host_with_four_addresses_that_fail_gets_one_connection_an_attempt(names: Names) -> None:
+async def test_trap_1_a_host_with_four_addresses_that_fail_gets_one_connection_an_attempt(names: DnsServer) -> None:
     names.a("four.test", *FOUR)
     async with Site(host="0.0.0.0", on_accept="reset") as site:
         url = site.url("/", host="four.test")
@@ -63,7 +63,7 @@ async def test_trap_1_a_host_with_four_addresses_that_fail_gets_one_connection_a
         assert (result.attempts, len(result.hops), site.connections) == (3, 3, 3)
 
 
-async def test_trap_1_a_host_with_four_addresses_that_refuse_is_one_failure(names: Names) -> None:
+async def test_trap_1_a_host_with_four_addresses_that_refuse_is_one_failure(names: DnsServer) -> None:
     names.a("four.test", *FOUR)
     result = await probe_one("http://four.test:9/", retries=0, **asking(names))
     assert (verdict(result), len(result.hops)) == ("tcp.refused", 1)
@@ -155,7 +155,7 @@ async def test_trap_5_a_wait_for_a_slot_costs_no_target_its_time(site: Site) -> 
 # --- 6. DNS ---
 
 
-async def test_trap_6_a_name_is_asked_for_once_whatever_the_port(site: Site, names: Names) -> None:
+async def test_trap_6_a_name_is_asked_for_once_whatever_the_port(site: Site, names: DnsServer) -> None:
     names.a("good.test", "127.0.0.9")
     async with Site(host="0.0.0.0") as other:
         urls = [site.url("/ok", host="good.test"), other.url("/ok", host="good.test")]
@@ -164,7 +164,7 @@ async def test_trap_6_a_name_is_asked_for_once_whatever_the_port(site: Site, nam
     assert names.queries == [("good.test", "A")]
 
 
-async def test_trap_6_no_lookup_outlives_who_asked(names: Names) -> None:
+async def test_trap_6_no_lookup_outlives_who_asked(names: DnsServer) -> None:
     names.silent("slow.test")
     before, loop = asyncio.all_tasks(), asyncio.get_running_loop()
     started = loop.time()
@@ -183,7 +183,7 @@ async def test_trap_6_no_lookup_outlives_who_asked(names: Names) -> None:
         ("refused", "dns.failed", "refused"),
     ],
 )
-async def test_trap_6_what_dns_answers_is_told(rule: str, expected: str, says: str, names: Names) -> None:
+async def test_trap_6_what_dns_answers_is_told(rule: str, expected: str, says: str, names: DnsServer) -> None:
     getattr(names, rule)("bad.test")
     result = await probe_one("http://bad.test/", retries=0, **asking(names))
     assert verdict(result) == expected
@@ -229,7 +229,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("soon")
-async def test_trap_8_no_host_name_raises(names: Names) -> None:
+async def test_trap_8_no_host_name_raises(names: DnsServer) -> None:
     results = await probe_all(ODD_HOSTS, timeout=2, retries=0, **asking(names))
     assert len(results) == len(ODD_HOSTS)
     for result in results:
@@ -239,7 +239,7 @@ async def test_trap_8_no_host_name_raises(names: Names) -> None:
 
 
 @pytest.mark.usefixtures("soon")
-async def test_trap_8_no_redirect_to_one_raises(site: Site, names: Names) -> None:
+async def test_trap_8_no_redirect_to_one_raises(site: Site, names: DnsServer) -> None:
     results = await probe_all((site.redirect_to(url) for url in ODD_HOSTS), timeout=2, retries=0, **asking(names))
     assert len(results) == len(ODD_HOSTS)
     for result in results:
@@ -309,7 +309,7 @@ async def test_trap_10_a_timeout_of_more_than_five_seconds_is_not_rounded_up() -
     assert end - 0.05 < loop.time() < end + 0.9
 
 
-async def test_trap_10_a_timeout_tells_which_phase_it_was(names: Names) -> None:
+async def test_trap_10_a_timeout_tells_which_phase_it_was(names: DnsServer) -> None:
     names.silent("silent.test")
     async with Site(on_accept="full") as full, Site(on_accept="stall") as stall, Site(on_accept="silent") as silent:
         urls = ["http://silent.test/", full.url("/"), stall.url("/"), silent.url("/")]
@@ -344,7 +344,7 @@ async def test_trap_11_no_proxy_of_the_environment_is_obeyed(
 
 
 async def test_dns_a_search_domain_makes_no_name_of_another_host(
-    site: Site, names: Names, monkeypatch: pytest.MonkeyPatch
+    site: Site, names: DnsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCALDOMAIN", "elsewhere.test")
     monkeypatch.setenv("RES_OPTIONS", "ndots:5")
@@ -353,7 +353,7 @@ async def test_dns_a_search_domain_makes_no_name_of_another_host(
     assert {name for name, _ in names.queries} == {"bad.test"}
 
 
-async def test_dns_a_dead_name_is_given_up_after_two_tries(names: Names) -> None:
+async def test_dns_a_dead_name_is_given_up_after_two_tries(names: DnsServer) -> None:
     names.silent("dead.test")
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -363,7 +363,7 @@ async def test_dns_a_dead_name_is_given_up_after_two_tries(names: Names) -> None
     assert names.queries == [("dead.test", "A")] * 2
 
 
-async def test_dns_a_broken_answer_for_ipv6_does_not_stall_a_good_one_for_ipv4(site: Site, names: Names) -> None:
+async def test_dns_a_broken_answer_for_ipv6_does_not_stall_a_good_one_for_ipv4(site: Site, names: DnsServer) -> None:
     names.a("broken.test", "127.0.0.9")
     names.silent_aaaa("broken.test")
     result = await probe_one(site.url("/ok", host="broken.test"), **asking(names))
@@ -371,7 +371,7 @@ async def test_dns_a_broken_answer_for_ipv6_does_not_stall_a_good_one_for_ipv4(s
     assert (result.timings.dns or 0) < 700
 
 
-async def test_dns_many_names_at_once_are_all_answered(site: Site, names: Names) -> None:
+async def test_dns_many_names_at_once_are_all_answered(site: Site, names: DnsServer) -> None:
     """As many answers as arrive together fit into the socket's buffer."""
     names.a("*.good.test", "127.0.0.9")
     urls = [site.url("/ok", host=f"{number}.good.test") for number in range(500)]

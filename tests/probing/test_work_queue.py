@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.probing.scheduler import Throttle, Turn
-from crawler.probing.work_queue import Lane
+from crawler.probing.scheduler import RunItem, Scheduler
+from crawler.probing.work_queue import WorkQueue
 
 
 class Piece:
@@ -47,7 +47,7 @@ class Works:
         return sum(piece.host == host for piece in self.running)
 
 
-def fill(lane: Lane[Piece], pieces: Iterable[Piece]) -> list[Piece]:
+def fill(lane: WorkQueue[Piece], pieces: Iterable[Piece]) -> list[Piece]:
     put = list(pieces)
     for piece in put:
         lane.put(piece)
@@ -61,8 +61,8 @@ async def settle() -> None:
 
 
 async def test_no_more_run_at_once_than_there_are_slots() -> None:
-    works, throttle = Works(), Throttle(concurrency=3, per_host=2)
-    async with Lane(throttle, works.turn) as lane:
+    works, throttle = Works(), Scheduler(concurrency=3, per_host=2)
+    async with WorkQueue(throttle, works.turn) as lane:
         pieces = fill(lane, [Piece(host) for host in "aaabbbccc"])
         lane.seal()
         for _ in pieces:
@@ -75,8 +75,8 @@ async def test_no_more_run_at_once_than_there_are_slots() -> None:
 
 
 async def test_a_host_that_is_stuck_holds_its_own_slots_only() -> None:
-    works, throttle = Works(), Throttle(concurrency=4, per_host=2)
-    async with Lane(throttle, works.turn) as lane:
+    works, throttle = Works(), Scheduler(concurrency=4, per_host=2)
+    async with WorkQueue(throttle, works.turn) as lane:
         fill(lane, [Piece("stuck") for _ in range(1000)])
         quick = fill(lane, [Piece(f"quick{number}") for number in range(100)])
         for piece in quick:
@@ -87,8 +87,8 @@ async def test_a_host_that_is_stuck_holds_its_own_slots_only() -> None:
 
 
 async def test_lanes_take_turns() -> None:
-    works, throttle = Works(), Throttle(concurrency=2, per_host=2)
-    async with Lane(throttle, works.turn) as big, Lane(throttle, works.turn) as small:
+    works, throttle = Works(), Scheduler(concurrency=2, per_host=2)
+    async with WorkQueue(throttle, works.turn) as big, WorkQueue(throttle, works.turn) as small:
         crowd = fill(big, [Piece(f"host{number}") for number in range(1000)])
         few = fill(small, [Piece(f"other{number}") for number in range(10)])
         for piece in [*crowd, *few]:
@@ -100,8 +100,8 @@ async def test_lanes_take_turns() -> None:
 
 
 async def test_lanes_take_turns_at_one_host() -> None:
-    works, throttle = Works(), Throttle(concurrency=10, per_host=1)
-    async with Lane(throttle, works.turn) as big, Lane(throttle, works.turn) as small:
+    works, throttle = Works(), Scheduler(concurrency=10, per_host=1)
+    async with WorkQueue(throttle, works.turn) as big, WorkQueue(throttle, works.turn) as small:
         crowd = fill(big, [Piece("host") for _ in range(1000)])
         few = fill(small, [Piece("host") for _ in range(10)])
         for piece in [*crowd, *few]:
@@ -112,8 +112,8 @@ async def test_lanes_take_turns_at_one_host() -> None:
 
 
 async def test_hosts_take_turns_within_a_lane() -> None:
-    works, throttle = Works(), Throttle(concurrency=1, per_host=1)
-    async with Lane(throttle, works.turn) as lane:
+    works, throttle = Works(), Scheduler(concurrency=1, per_host=1)
+    async with WorkQueue(throttle, works.turn) as lane:
         pieces = fill(lane, [Piece(host) for host in "aaaaabbbbb"])
         lane.seal()
         for piece in pieces:
@@ -122,8 +122,8 @@ async def test_hosts_take_turns_within_a_lane() -> None:
 
 
 async def test_an_unfinished_piece_goes_back_and_may_change_its_host() -> None:
-    works, throttle = Works(), Throttle(concurrency=2, per_host=1)
-    async with Lane(throttle, works.turn) as lane:
+    works, throttle = Works(), Scheduler(concurrency=2, per_host=1)
+    async with WorkQueue(throttle, works.turn) as lane:
         traveller, other = Piece("first"), Piece("second")
         traveller.turns_left = 2
         lane.put(other)
@@ -139,9 +139,9 @@ async def test_an_unfinished_piece_goes_back_and_may_change_its_host() -> None:
 
 
 async def test_a_piece_that_waits_for_its_time_holds_no_slot() -> None:
-    works, throttle = Works(), Throttle(concurrency=1, per_host=1)
+    works, throttle = Works(), Scheduler(concurrency=1, per_host=1)
     loop = asyncio.get_running_loop()
-    async with Lane(throttle, works.turn) as lane:
+    async with WorkQueue(throttle, works.turn) as lane:
         later, now = Piece("host", not_before=loop.time() + 0.05), Piece("host")
         later.gate.set()
         now.gate.set()
@@ -155,8 +155,8 @@ async def test_a_piece_that_waits_for_its_time_holds_no_slot() -> None:
 
 @pytest.mark.parametrize("when", ["before its first step", "while it runs"])
 async def test_leaving_a_lane_gives_every_slot_back(when: str) -> None:
-    works, throttle = Works(), Throttle(concurrency=5, per_host=2)
-    async with Lane(throttle, works.turn) as lane:
+    works, throttle = Works(), Scheduler(concurrency=5, per_host=2)
+    async with WorkQueue(throttle, works.turn) as lane:
         fill(lane, [Piece(host) for host in "aaaabbbbcccc"])
         fill(lane, [Piece("later", not_before=asyncio.get_running_loop().time() + 0.01)])
         if when == "while it runs":
@@ -164,7 +164,7 @@ async def test_leaving_a_lane_gives_every_slot_back(when: str) -> None:
         assert throttle.active == 5
     assert throttle.active == 0
     assert not works.running
-    async with Lane(throttle, works.turn) as lane:
+    async with WorkQueue(throttle, works.turn) as lane:
         for piece in fill(lane, [Piece("a"), Piece("a")]):
             piece.gate.set()
         lane.seal()
@@ -172,9 +172,9 @@ async def test_leaving_a_lane_gives_every_slot_back(when: str) -> None:
 
 
 async def test_leaving_a_lane_lets_the_others_go_on() -> None:
-    works, throttle = Works(), Throttle(concurrency=2, per_host=1)
-    async with Lane(throttle, works.turn) as staying:
-        async with Lane(throttle, works.turn) as leaving:
+    works, throttle = Works(), Scheduler(concurrency=2, per_host=1)
+    async with WorkQueue(throttle, works.turn) as staying:
+        async with WorkQueue(throttle, works.turn) as leaving:
             fill(leaving, [Piece("a") for _ in range(3)])
             pieces = fill(staying, [Piece("a") for _ in range(3)])
             staying.seal()
@@ -184,8 +184,8 @@ async def test_leaving_a_lane_lets_the_others_go_on() -> None:
 
 
 async def test_hosts_are_forgotten() -> None:
-    works, throttle = Works(), Throttle(concurrency=100, per_host=1)
-    async with Lane(throttle, works.turn) as lane:
+    works, throttle = Works(), Scheduler(concurrency=100, per_host=1)
+    async with WorkQueue(throttle, works.turn) as lane:
         for piece in fill(lane, [Piece(f"host{number}") for number in range(1000)]):
             piece.gate.set()
         lane.seal()
@@ -194,8 +194,8 @@ async def test_hosts_are_forgotten() -> None:
 
 
 async def test_a_lane_reads_on_past_a_host_that_is_full_but_not_without_end() -> None:
-    works, throttle = Works(), Throttle(concurrency=10_000, per_host=1)
-    async with Lane(throttle, works.turn) as lane:
+    works, throttle = Works(), Scheduler(concurrency=10_000, per_host=1)
+    async with WorkQueue(throttle, works.turn) as lane:
         read = 0
 
         async def feed() -> None:
@@ -212,8 +212,8 @@ async def test_a_lane_reads_on_past_a_host_that_is_full_but_not_without_end() ->
 
 
 async def test_a_lane_reads_no_further_than_it_needs() -> None:
-    works, throttle = Works(), Throttle(concurrency=10, per_host=1)
-    async with Lane(throttle, works.turn) as lane:
+    works, throttle = Works(), Scheduler(concurrency=10, per_host=1)
+    async with WorkQueue(throttle, works.turn) as lane:
         read = 0
 
         async def feed() -> None:
@@ -231,10 +231,10 @@ async def test_a_lane_reads_no_further_than_it_needs() -> None:
 
 async def test_a_lane_that_closes_passes_on_the_turn_it_was_given() -> None:
     """Woken for a host's free slot, but the last slot goes elsewhere; then it closes: the next in line has to go."""
-    works, throttle = Works(), Throttle(concurrency=2, per_host=1)
-    async with Lane(throttle, works.turn) as other, Lane(throttle, works.turn) as waiting:
+    works, throttle = Works(), Scheduler(concurrency=2, per_host=1)
+    async with WorkQueue(throttle, works.turn) as other, WorkQueue(throttle, works.turn) as waiting:
         [first] = fill(other, [Piece("host")])
-        async with Lane(throttle, works.turn) as closing:
+        async with WorkQueue(throttle, works.turn) as closing:
             fill(closing, [Piece("host")])
             [last] = fill(waiting, [Piece("host")])
             waiting.seal()
@@ -249,8 +249,8 @@ async def test_a_lane_that_closes_passes_on_the_turn_it_was_given() -> None:
 
 
 async def test_a_lane_reads_on_when_what_it_has_ready_has_to_wait_for_its_host() -> None:
-    works, throttle = Works(), Throttle(concurrency=1, per_host=1)
-    async with Lane(throttle, works.turn) as other, Lane(throttle, works.turn) as lane:
+    works, throttle = Works(), Scheduler(concurrency=1, per_host=1)
+    async with WorkQueue(throttle, works.turn) as other, WorkQueue(throttle, works.turn) as lane:
         [busy] = fill(other, [Piece("busy")])
         held = [f"held{number}" for number in range(300)]
         fill(lane, [Piece(name) for name in held])
@@ -267,11 +267,11 @@ async def test_a_lane_reads_on_when_what_it_has_ready_has_to_wait_for_its_host()
 
 
 async def test_two_lanes_have_each_their_own_limit_at_one_host() -> None:
-    throttle = Throttle(concurrency=20, per_host=6)
+    throttle = Scheduler(concurrency=20, per_host=6)
     active = {"gentle": 0, "eager": 0}
     most = {"gentle": 0, "eager": 0, "both": 0}
 
-    def turn_of(name: str) -> Turn[Piece]:
+    def turn_of(name: str) -> RunItem[Piece]:
         async def turn(_: Piece) -> bool:
             active[name] += 1
             most[name] = max(most[name], active[name])
@@ -282,7 +282,10 @@ async def test_two_lanes_have_each_their_own_limit_at_one_host() -> None:
 
         return turn
 
-    async with Lane(throttle, turn_of("gentle"), per_host=2) as gentle, Lane(throttle, turn_of("eager")) as eager:
+    async with (
+        WorkQueue(throttle, turn_of("gentle"), per_host=2) as gentle,
+        WorkQueue(throttle, turn_of("eager")) as eager,
+    ):
         for lane in (gentle, eager):
             fill(lane, [Piece("host") for _ in range(30)])
             lane.seal()
@@ -294,8 +297,8 @@ async def test_two_lanes_have_each_their_own_limit_at_one_host() -> None:
 
 
 async def test_a_lane_at_its_limit_leaves_the_rest_of_a_host_to_others() -> None:
-    gentle_works, works, throttle = Works(), Works(), Throttle(concurrency=20, per_host=4)
-    async with Lane(throttle, gentle_works.turn, per_host=1) as gentle, Lane(throttle, works.turn) as eager:
+    gentle_works, works, throttle = Works(), Works(), Scheduler(concurrency=20, per_host=4)
+    async with WorkQueue(throttle, gentle_works.turn, per_host=1) as gentle, WorkQueue(throttle, works.turn) as eager:
         fill(gentle, [Piece("host") for _ in range(10)])
         fill(eager, [Piece("host") for _ in range(10)])
         await settle()
@@ -303,10 +306,10 @@ async def test_a_lane_at_its_limit_leaves_the_rest_of_a_host_to_others() -> None
 
 
 async def test_lanes_of_one_slot_a_host_take_turns_at_it() -> None:
-    throttle = Throttle(concurrency=10, per_host=2)
+    throttle = Scheduler(concurrency=10, per_host=2)
     order: list[int] = []
 
-    def turn_of(number: int) -> Turn[Piece]:
+    def turn_of(number: int) -> RunItem[Piece]:
         async def turn(_: Piece) -> bool:
             order.append(number)
             for _step in range(1 + len(order) % 3):
@@ -316,7 +319,7 @@ async def test_lanes_of_one_slot_a_host_take_turns_at_it() -> None:
         return turn
 
     async def run(number: int) -> None:
-        async with Lane(throttle, turn_of(number), per_host=1) as lane:
+        async with WorkQueue(throttle, turn_of(number), per_host=1) as lane:
             fill(lane, [Piece("host") for _ in range(100)])
             lane.seal()
             assert len([piece async for piece in lane]) == 100
@@ -329,8 +332,8 @@ async def test_lanes_of_one_slot_a_host_take_turns_at_it() -> None:
 
 async def test_what_a_lane_at_its_limit_leaves_is_taken_at_once() -> None:
     """Two slots of a host are free at once, and only one queue is woken: its lane cannot use the second."""
-    gentle_works, works, throttle = Works(), Works(), Throttle(concurrency=20, per_host=4)
-    async with Lane(throttle, gentle_works.turn, per_host=1) as gentle, Lane(throttle, works.turn) as eager:
+    gentle_works, works, throttle = Works(), Works(), Scheduler(concurrency=20, per_host=4)
+    async with WorkQueue(throttle, gentle_works.turn, per_host=1) as gentle, WorkQueue(throttle, works.turn) as eager:
         throttle.host("host")
         throttle.hold("host", 3600)
         fill(gentle, [Piece("host") for _ in range(10)])
@@ -342,8 +345,8 @@ async def test_what_a_lane_at_its_limit_leaves_is_taken_at_once() -> None:
 
 
 async def test_a_lane_may_not_have_more_than_the_throttle_gives() -> None:
-    works, throttle = Works(), Throttle(concurrency=10, per_host=2)
-    async with Lane(throttle, works.turn, per_host=5) as lane:
+    works, throttle = Works(), Scheduler(concurrency=10, per_host=2)
+    async with WorkQueue(throttle, works.turn, per_host=5) as lane:
         fill(lane, [Piece("host") for _ in range(10)])
         await settle()
         assert len(works.running) == 2
@@ -351,7 +354,7 @@ async def test_a_lane_may_not_have_more_than_the_throttle_gives() -> None:
 
 async def test_a_lane_parts_its_turns_with_a_host_and_not_those_of_others() -> None:
     loop = asyncio.get_running_loop()
-    throttle = Throttle(concurrency=10, per_host=10)
+    throttle = Scheduler(concurrency=10, per_host=10)
     times: dict[str, list[float]] = {"host": [], "other": [], "quick": []}
 
     async def turn(piece: Piece) -> bool:
@@ -362,7 +365,7 @@ async def test_a_lane_parts_its_turns_with_a_host_and_not_those_of_others() -> N
         times["quick"].append(loop.time())
         return True
 
-    async with Lane(throttle, turn, interval=0.2) as slow, Lane(throttle, turn_of_others) as quick:
+    async with WorkQueue(throttle, turn, interval=0.2) as slow, WorkQueue(throttle, turn_of_others) as quick:
         fill(slow, [Piece(host) for host in ["host", "other"] * 4])
         fill(quick, [Piece("host") for _ in range(100)])
         slow.seal()
@@ -377,8 +380,8 @@ async def test_a_lane_parts_its_turns_with_a_host_and_not_those_of_others() -> N
 
 async def test_a_lanes_interval_outlasts_its_work_with_a_host() -> None:
     loop = asyncio.get_running_loop()
-    works, throttle = Works(), Throttle(concurrency=10, per_host=10)
-    async with Lane(throttle, works.turn, interval=0.05) as lane:
+    works, throttle = Works(), Scheduler(concurrency=10, per_host=10)
+    async with WorkQueue(throttle, works.turn, interval=0.05) as lane:
         [first] = fill(lane, [Piece("host")])
         first.gate.set()
         started = loop.time()
@@ -390,8 +393,8 @@ async def test_a_lanes_interval_outlasts_its_work_with_a_host() -> None:
 
 
 async def test_a_lane_with_work_put_aside_reads_on() -> None:
-    works, throttle = Works(), Throttle(concurrency=300, per_host=300)
-    async with Lane(throttle, works.turn) as other, Lane(throttle, works.turn, per_host=1) as lane:
+    works, throttle = Works(), Scheduler(concurrency=300, per_host=300)
+    async with WorkQueue(throttle, works.turn) as other, WorkQueue(throttle, works.turn, per_host=1) as lane:
         busy = fill(other, [Piece("busy") for _ in range(300)])
         fill(lane, [Piece(f"host{number % 300}") for number in range(600)])
         feeder = asyncio.ensure_future(lane.room())
@@ -403,8 +406,8 @@ async def test_a_lane_with_work_put_aside_reads_on() -> None:
 
 
 async def test_a_lane_that_was_left_is_not_kept_for_its_interval() -> None:
-    works, throttle = Works(), Throttle(concurrency=10, per_host=2)
-    lane = Lane(throttle, works.turn, interval=3600)
+    works, throttle = Works(), Scheduler(concurrency=10, per_host=2)
+    lane = WorkQueue(throttle, works.turn, interval=3600)
     async with lane:
         fill(lane, [Piece("host") for _ in range(10)])
         await settle()
@@ -417,9 +420,9 @@ async def test_a_lane_that_was_left_is_not_kept_for_its_interval() -> None:
 
 @pytest.mark.parametrize(("per_host", "interval"), [(1, 0.0), (8, 3600.0), (1, 3600.0)])
 async def test_leaving_a_lane_with_work_put_aside_lets_the_others_go_on(per_host: int, interval: float) -> None:
-    works, throttle = Works(), Throttle(concurrency=10, per_host=2)
-    async with Lane(throttle, works.turn) as staying:
-        async with Lane(throttle, works.turn, per_host, interval) as leaving:
+    works, throttle = Works(), Scheduler(concurrency=10, per_host=2)
+    async with WorkQueue(throttle, works.turn) as staying:
+        async with WorkQueue(throttle, works.turn, per_host, interval) as leaving:
             fill(leaving, [Piece("host") for _ in range(10)])
             pieces = fill(staying, [Piece("host") for _ in range(10)])
             staying.seal()
@@ -461,7 +464,7 @@ async def test_whatever_the_limits_everything_ends(
     lanes: list[tuple[tuple[int, float], list[list[str]]]],
     trouble: set[int],
 ) -> None:
-    throttle = Throttle(slots, *own)
+    throttle = Scheduler(slots, *own)
     active: Counter[tuple[int, str]] = Counter()
     turns = 0
 
@@ -481,7 +484,7 @@ async def test_whatever_the_limits_everything_ends(
             step.hosts = step.hosts[1:]
             return not step.hosts
 
-        async with Lane(throttle, turn, per_host, interval) as lane:
+        async with WorkQueue(throttle, turn, per_host, interval) as lane:
             for journey in journeys:
                 lane.put(Step(list(journey)))
             lane.seal()
@@ -499,8 +502,8 @@ async def test_whatever_the_limits_everything_ends(
 
 
 async def test_a_drain_begins_no_turn_and_lets_those_in_flight_end() -> None:
-    works, throttle = Works(), Throttle(concurrency=2, per_host=2)
-    async with Lane(throttle, works.turn) as lane, Lane(throttle, works.turn) as empty:
+    works, throttle = Works(), Scheduler(concurrency=2, per_host=2)
+    async with WorkQueue(throttle, works.turn) as lane, WorkQueue(throttle, works.turn) as empty:
         pieces = fill(lane, [Piece("host") for _ in range(5)])
         await settle()
         draining = asyncio.ensure_future(throttle.drain(60))
@@ -518,8 +521,8 @@ async def test_a_drain_begins_no_turn_and_lets_those_in_flight_end() -> None:
 
 
 async def test_what_needs_another_turn_does_not_hold_a_drain() -> None:
-    works, throttle = Works(), Throttle(concurrency=2, per_host=2)
-    async with Lane(throttle, works.turn) as lane:
+    works, throttle = Works(), Scheduler(concurrency=2, per_host=2)
+    async with WorkQueue(throttle, works.turn) as lane:
         again, once = fill(lane, [Piece("host"), Piece("other")])
         again.turns_left = 2
         await settle()
@@ -540,8 +543,8 @@ async def test_a_drain_cuts_off_what_takes_longer_and_heeds_no_verdict_of_it() -
             ended.append(piece)
         return True
 
-    throttle = Throttle(concurrency=2, per_host=2)
-    async with Lane(throttle, stubborn) as lane:
+    throttle = Scheduler(concurrency=2, per_host=2)
+    async with WorkQueue(throttle, stubborn) as lane:
         pieces = fill(lane, [Piece("host"), Piece("host")])
         await settle()
         await throttle.drain(0)

@@ -20,13 +20,13 @@ from aiohttp import web
 import crawler
 from crawler import Options, ProbeResult, ServiceOptions
 from crawler.core.urls import Target, targets
-from crawler.distributed.messages import Orders, Report, frame, receive
-from crawler.distributed.process_pool import Crew
-from crawler.distributed.process_prober import SpreadProber
+from crawler.distributed.messages import ChildReport, ChildRequest, encode_frame, receive_frame
+from crawler.distributed.process_pool import ProcessPool
+from crawler.distributed.process_prober import ProcessProber
 from crawler.probing.factory import open_http_prober
 from crawler.probing.probe import Probe
-from crawler.probing.scheduler import Throttle
-from crawler.probing.work_queue import Lane
+from crawler.probing.scheduler import Scheduler
+from crawler.probing.work_queue import WorkQueue
 from crawler.runtime.logs import JsonLines, Settings, TextLines, about, note, settings, write_logs
 from tests.cli.test_main import end_of, started
 from tests.probing.test_work_queue import Piece, settle
@@ -371,12 +371,12 @@ async def test_lines_of_a_turn_are_about_the_task_whose_lane_it_is_in() -> None:
         seen.append(TextLines().format(record("x")).partition(" x ")[2])
         return True
 
-    throttle = Throttle(concurrency=2, per_host=2)
+    throttle = Scheduler(concurrency=2, per_host=2)
     pieces = [Piece(host) for host in "aabb"]
     with about(task="a"):
-        first = Lane[Piece](throttle, turn)
+        first = WorkQueue[Piece](throttle, turn)
     with about(task="b"):
-        second = Lane[Piece](throttle, turn)
+        second = WorkQueue[Piece](throttle, turn)
     async with first, second:
         with about(request="r"):
             for piece in pieces:
@@ -396,21 +396,21 @@ async def test_lines_of_a_turn_are_about_the_task_whose_lane_it_is_in() -> None:
 async def test_lines_of_a_child_are_like_those_of_its_parent(capfd: pytest.CaptureFixture[str], site: Site) -> None:
     options = Options(guard="any")
     with configured(Settings(logging.INFO, as_json=True)):
-        async with Crew(options, 1) as crew:
+        async with ProcessPool(options, 1) as crew:
             reader, writer = await crew.connect(0)
             broken = Probe(Target.of(7, site.url("/ok")), options, asyncio.get_running_loop().time)
             broken.method = "\N{SNOWMAN}"
-            writer.write(frame(Orders(options, moved=[pickle.dumps(broken)], about={"task": "t-1"})))
+            writer.write(encode_frame(ChildRequest(options, moved=[pickle.dumps(broken)], about={"task": "t-1"})))
             results: list[ProbeResult] = []
             while not results:
-                results = (await receive(reader, Report)).results
+                results = (await receive_frame(reader, ChildReport)).results
             writer.close()
     (line,) = map(json.loads, capfd.readouterr().err.splitlines())
     assert (line["logger"], line["task"]) == ("crawler.probing.prober", "t-1")
     assert "UnicodeEncodeError" in line["exception"]
 
 
-class Overheard(Crew):
+class Overheard(ProcessPool):
     """Children whose place is taken by whoever listens at a path."""
 
     path = ""
@@ -420,18 +420,18 @@ class Overheard(Crew):
 
 
 async def test_a_child_is_told_what_its_lines_are_about(tmp_path: Path) -> None:
-    told: asyncio.Future[Orders] = asyncio.get_running_loop().create_future()
+    told: asyncio.Future[ChildRequest] = asyncio.get_running_loop().create_future()
     connections = []
 
     async def child(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connections.append(writer)
-        told.set_result(await receive(reader, Orders))
+        told.set_result(await receive_frame(reader, ChildRequest))
 
     options, crew = Options(guard="any"), Overheard(Options(), 1)
     crew.path = str(tmp_path / "child.sock")
     async with await asyncio.start_unix_server(child, crew.path), open_http_prober(options) as here:
         with about(task="t-1"):
-            results = SpreadProber(here, crew).probe_many(targets(["http://a.test/"]))
+            results = ProcessProber(here, crew).probe_many(targets(["http://a.test/"]))
             asking = asyncio.ensure_future(anext(results))
         orders = await told
         asking.cancel()

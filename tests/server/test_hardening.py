@@ -19,9 +19,9 @@ from aiohttp import ClientSession, web
 
 import crawler
 from crawler import Options, ServiceOptions
-from crawler.server.http.connection_limits import Listener
-from crawler.server.http.site import Site
-from crawler.server.task_manager import STATE
+from crawler.server.http.connection_limits import ConnectionLimiter
+from crawler.server.http.site import ListeningSite
+from crawler.server.task_manager import TASK_MANAGER
 from tests.server.test_auth import by, status
 from tests.support.site import Site as Target
 from tests.test_service import Client, is_problem, serving
@@ -258,7 +258,7 @@ async def test_only_so_many_requests_are_under_way(tokens: tuple[str, ...], site
         assert await status(client, "GET", "/tasks", "bobs-secret") == (200 if tokens else 429)
         for path in ("/docs", "/openapi.json"):  # which anybody may read
             assert await status(client, "GET", path, "") == 200
-        await app[STATE].delete(app[STATE].registry.task(answer["task_id"]))  # which both wait for
+        await app[TASK_MANAGER].delete(app[TASK_MANAGER].registry.task(answer["task_id"]))  # which both wait for
         assert await poll == 404
         await events.read()
         assert await status(client, "GET", "/tasks", "anns-secret") == 200
@@ -310,13 +310,13 @@ async def listening(
 ) -> AsyncIterator[int]:
     """A service behind the listener, as `run_service` puts it there; gives its port."""
     app = app or crawler.create_app(Options(guard="any"), service=service)
-    listener = Listener(service.receive_timeout, service.max_connections)
+    listener = ConnectionLimiter(service.receive_timeout, service.max_connections)
     app.middlewares.insert(0, listener.middleware)
     runner = web.AppRunner(app, shutdown_timeout=1)
     await runner.setup()
     try:
         async with listener:
-            site = Site(runner, listener, ("127.0.0.1", 0), keep_alive=service.keep_alive, ssl_context=tls)
+            site = ListeningSite(runner, listener, ("127.0.0.1", 0), keep_alive=service.keep_alive, ssl_context=tls)
             await site.start()
             yield runner.addresses[0][1]
     finally:
@@ -605,7 +605,7 @@ async def test_one_too_many_is_told_so(site: Target) -> None:
     service = ServiceOptions(receive_timeout=60, max_connections=2, drain=0)
     app = crawler.create_app(Options(guard="any"), service=service)
     async with listening(service, app) as port:
-        task = await app[STATE].submit([site.url("/hang")])
+        task = await app[TASK_MANAGER].submit([site.url("/hang")])
         busy = []
         for _ in range(2):
             wait = f"GET /api/v1/tasks/{task.id}?wait=60 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n"

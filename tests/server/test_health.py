@@ -14,10 +14,10 @@ from aiohttp import web
 import crawler
 from crawler import MemoryRegistry, Options, ProbeResult, Registry, ServiceOptions
 from crawler.core.errors import StoreDamaged
-from crawler.runtime.loop_lag import Lag
+from crawler.runtime.loop_lag import LoopLag
 from crawler.server.api.openapi import DOCUMENT
-from crawler.server.health import Health
-from crawler.server.task_manager import STATE
+from crawler.server.health import HealthMonitor
+from crawler.server.task_manager import TASK_MANAGER
 from crawler.stores.sqlite.registry import SqliteRegistry
 from crawler.transport.resolver import has_servers
 from tests.probing.test_own_faults import can_unshare, run
@@ -33,10 +33,10 @@ async def registry(tmp_path: Path) -> AsyncIterator[SqliteRegistry]:
         yield registry
 
 
-def health_of(registry: Registry, **other: Any) -> Health:
+def health_of(registry: Registry, **other: Any) -> HealthMonitor:
     """All is well but for what the registry says, or `other`."""
     well: dict[str, Any] = {"has_resolver": lambda: True, "lag": lambda: 0.0, "is_stopping": lambda: False}
-    return Health(registry, **{**well, **other})
+    return HealthMonitor(registry, **{**well, **other})
 
 
 async def trouble(registry: Registry) -> str | None:
@@ -123,7 +123,7 @@ async def test_a_service_that_is_about_to_end_is_not_ready_but_healthy() -> None
     async with serving(crawler.create_app(Options(dns=("127.0.0.1",)))) as client:
         assert client.app is not None
         assert (await readiness(client))[0] == 200
-        await client.app[STATE].let_go(client.app)
+        await client.app[TASK_MANAGER].let_go(client.app)
         status, problem = await readiness(client)
         assert (status, problem["status"], problem["ready"]) == (503, 503, False)
         assert problem["detail"] == "service: is about to end"
@@ -350,7 +350,7 @@ def test_somebody_is_named_to_be_asked_for_names(content: str | None, expected: 
 
 
 async def test_a_program_that_holds_the_loop_up_is_seen() -> None:
-    async with Lag(every=0.01) as lag:
+    async with LoopLag(every=0.01) as lag:
         await asyncio.sleep(0.03)
         os.system("sleep 0.2")  # noqa: ASYNC221 - which is what must not be done
         await asyncio.sleep(0.03)

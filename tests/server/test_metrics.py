@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 import crawler
 from crawler import Options, ServiceOptions
 from crawler.core.models import Hop, ProbeError, ProbeResult, Timings
-from crawler.probing.scheduler import Load, Throttle
-from crawler.runtime.counters import Histogram, Tally
+from crawler.probing.scheduler import Load, Scheduler
+from crawler.runtime.counters import Histogram, ProbeCounters
 from crawler.server.metrics import TABLE
 from crawler.stores.redis.registry import RedisRegistry
 from crawler.stores.sqlite.registry import SqliteRegistry
@@ -122,7 +122,7 @@ def children() -> set[int]:
 
 
 async def test_hosts_in_trouble_are_seen_while_they_have_work() -> None:
-    throttle = Throttle(concurrency=5, per_host=2)
+    throttle = Scheduler(concurrency=5, per_host=2)
     for name in ("a", "b"):
         throttle.host(name).queues += 1
     assert throttle.load() == Load(active=0, limit=5, waiting=2, slowed=0)
@@ -162,7 +162,7 @@ def test_a_histogram_counts_up_to_its_bounds() -> None:
 
 
 def test_each_phase_of_each_hop_is_counted_where_there_was_one() -> None:
-    tally = Tally()
+    tally = ProbeCounters()
     hops = [
         Hop("http://a/", "HEAD", 302, None, Timings(dns=20.0, connect=3.0, ssl=40.0, wait=600.0)),
         Hop("http://a/b", "HEAD", None, None, Timings(wait=1500.0), "http.timed_out"),

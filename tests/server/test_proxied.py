@@ -14,7 +14,7 @@ from aiohttp import ClientSession, web
 import crawler
 from crawler import InputError, OptionError, ServiceOptions
 from crawler.cli.main import main
-from crawler.server.middleware.proxy_headers import Forwarded
+from crawler.server.middleware.proxy_headers import ProxyHeaders
 from tests.test_service import serving
 
 
@@ -82,7 +82,7 @@ async def seen(networks: tuple[str, ...], headers: list[tuple[str, str]]) -> tup
     async def show(request: web.Request) -> web.Response:
         return web.json_response([request.remote, request.scheme, request.host])
 
-    app = web.Application(middlewares=[Forwarded(networks).middleware])
+    app = web.Application(middlewares=[ProxyHeaders(networks).middleware])
     app.add_routes([web.get("/", show)])
     async with serving(app) as client, client.get("/", headers=[("Host", "here"), *headers]) as response:
         remote, scheme, host = await response.json()

@@ -6,15 +6,15 @@ from aiohttp import web
 
 import crawler
 from crawler import Options, ServiceOptions, Task
-from crawler.server.task_manager import STATE, State
+from crawler.server.task_manager import TASK_MANAGER, TaskManager
 from crawler.stores.sqlite.registry import SqliteRegistry
 from tests.support.site import Site
 from tests.test_service import Client, serving
 
 
-def state_of(client: Client) -> State:
+def state_of(client: Client) -> TaskManager:
     assert client.app is not None
-    return client.app[STATE]
+    return client.app[TASK_MANAGER]
 
 
 def on(path: Path, **options: object) -> web.Application:
@@ -22,12 +22,12 @@ def on(path: Path, **options: object) -> web.Application:
     return crawler.create_app(probing, registry=SqliteRegistry(path), service=ServiceOptions(drain=0))
 
 
-async def until_done(state: State, task: Task, done: int) -> None:
+async def until_done(state: TaskManager, task: Task, done: int) -> None:
     while task.counts.done < done:
         await state.registry.change(task.id)
 
 
-async def until_ended(state: State, task: Task) -> None:
+async def until_ended(state: TaskManager, task: Task) -> None:
     while task.status == "running":
         await state.registry.change(task.id)
 

@@ -9,14 +9,14 @@ import pytest
 
 import crawler
 from crawler import Options
-from tests.support.dns_server import Names
+from tests.support.dns_server import DnsServer
 from tests.test_service import serving
 
 CONFIG = Path(__file__).parents[1] / "support/schemathesis.toml"
 HOOKS = Path(__file__).parents[1] / "support/schemathesis_hooks.py"
 
 
-async def check_by_schemathesis(names: Names, folder: Path, *more: str) -> None:
+async def check_by_schemathesis(names: DnsServer, folder: Path, *more: str) -> None:
     """Have schemathesis look; `more` are arguments of its command."""
     # The URLs that it makes up lead nowhere: no name has an address here.
     options = Options(dns=(names.address,), retries=0, timeout=2)
@@ -35,5 +35,5 @@ async def check_by_schemathesis(names: Names, folder: Path, *more: str) -> None:
 
 
 @pytest.mark.timeout(300)
-async def test_schemathesis_finds_nothing(names: Names, tmp_path: Path) -> None:
+async def test_schemathesis_finds_nothing(names: DnsServer, tmp_path: Path) -> None:
     await check_by_schemathesis(names, tmp_path)

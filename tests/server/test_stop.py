@@ -19,9 +19,9 @@ from aiohttp import web
 import crawler
 from crawler import Options, Registry, ServiceOptions, Target
 from crawler.core.errors import Stopping
-from crawler.server.http.connection_limits import Listener
-from crawler.server.http.site import Site as ListenerSite
-from crawler.server.task_manager import STATE, State
+from crawler.server.http.connection_limits import ConnectionLimiter
+from crawler.server.http.site import ListeningSite as ListenerSite
+from crawler.server.task_manager import TASK_MANAGER, TaskManager
 from tests.server.test_proxied import pem
 from tests.support.api import REGISTRIES
 from tests.support.exchange import Exchange
@@ -141,9 +141,9 @@ async def test_a_second_signal_stops_it_at_once(number: signal.Signals, site: Si
         assert (await summary(service, task_id))["status"] == "ready"
 
 
-def state_of(registry: Registry) -> tuple[Any, State]:
+def state_of(registry: Registry) -> tuple[Any, TaskManager]:
     app = crawler.create_app(Options(guard="any", timeout=60), registry=registry, service=ServiceOptions(drain=15))
-    return app, app[STATE]
+    return app, app[TASK_MANAGER]
 
 
 @pytest.fixture(params=sorted(REGISTRIES))
@@ -288,7 +288,7 @@ async def test_a_stream_that_had_begun_is_its_connections_last_answer() -> None:
         await response.write_eof()
         return response
 
-    app, listener = web.Application(), Listener(30, 10)
+    app, listener = web.Application(), ConnectionLimiter(30, 10)
     app.router.add_get("/", streamed)
     app.middlewares.append(listener.middleware)
     app.on_response_prepare.append(listener.say_close)
@@ -314,7 +314,7 @@ async def test_a_stream_that_had_begun_is_its_connections_last_answer() -> None:
 async def test_a_batch_that_comes_while_it_stops_is_refused(path: str, site: Site) -> None:
     app = crawler.create_app(Options(guard="any"))
     async with serving(app) as client:
-        await app[STATE].stop()
+        await app[TASK_MANAGER].stop()
         async with client.post(path, json={"urls": [site.url("/ok")]}) as response:
             assert response.status == 503
             assert response.content_type == "application/problem+json"
@@ -329,8 +329,8 @@ async def test_who_asks_for_one_url_that_can_be_probed_no_more_is_told(site: Sit
         asking = [asyncio.ensure_future(client.get("/api/v1/probe", params={"url": site.url("/hang")})) for _ in "12"]
         await site.until(lambda: site.active == 1)
         async with client.get("/tasks"):  # by when the other has been read too
-            assert app[STATE].asked == 2
-        await app[STATE].stop()
+            assert app[TASK_MANAGER].asked == 2
+        await app[TASK_MANAGER].stop()
         for response in await asyncio.gather(*asking):
             assert response.status == 503
             response.release()

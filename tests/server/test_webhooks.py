@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 import crawler
 from crawler import InputError, MemoryRegistry, OptionError, Options, ProbeResult, Registry, ServiceOptions, Task
 from crawler.core.errors import StoreFull
-from crawler.core.models import Answer, ProbeError, Timings, Webhook
+from crawler.core.models import HopResult, ProbeError, Timings, Webhook
 from crawler.core.option_syntax import parse_secret
 from crawler.server.background import webhooks as module
 from crawler.server.background.webhooks import WAITS, judged, new_webhook
-from crawler.server.task_manager import State
+from crawler.server.task_manager import TaskManager
 from crawler.stores.sqlite.registry import SqliteRegistry
 from tests.support.api import REGISTRIES, Api, serving_api
-from tests.support.dns_server import Names
+from tests.support.dns_server import DnsServer
 from tests.support.exchange import Exchange, Request
 from tests.support.site import Site
 from tests.test_service import serving
@@ -84,7 +84,7 @@ def hook_at(site: Site, path: str = "/hook", **more: Any) -> dict[str, Any]:
     return {"url": site.url(path), "secret": SECRET, **more}
 
 
-async def until(state: State, task_id: str, status: str, attempts: int = 0) -> Webhook:
+async def until(state: TaskManager, task_id: str, status: str, attempts: int = 0) -> Webhook:
     """The webhook of a Task, once that is its status after so many attempts or more."""
     while True:
         webhook = state.registry.task(task_id).webhook
@@ -338,14 +338,14 @@ async def test_after_a_failure_it_waits(site: Site) -> None:
 
 @pytest.mark.parametrize(("asked", "wait"), [("3600", 3600.0), ("1", 5.0), ("9" * 30, 24 * 3600.0), ("soon", 5.0)])
 def test_a_receiver_may_ask_for_more_time(asked: str, wait: float) -> None:
-    answer = Answer(Timings(), status=503, headers=[("retry-after", asked)])
+    answer = HopResult(Timings(), status=503, headers=[("retry-after", asked)])
     after = judged(Webhook("http://a/", attempts=1), answer, 1000.0)
     assert after.due is not None
     assert wait <= after.due - 1000.0 <= wait + 0.5
 
 
 def test_waits_grow_as_the_standard_says() -> None:
-    answer = Answer(Timings(), error=ProbeError.of("tcp.refused", ""))
+    answer = HopResult(Timings(), error=ProbeError.of("tcp.refused", ""))
     waits = []
     for attempts in range(1, 10):
         after = judged(Webhook("http://a/", attempts=attempts), answer, 0.0)
@@ -357,7 +357,7 @@ def test_waits_grow_as_the_standard_says() -> None:
 
 
 async def test_a_fault_of_this_machine_is_no_attempt() -> None:
-    async with Names() as names:
+    async with DnsServer() as names:
         pass
     async with serving_api(MemoryRegistry(), dns=(names.address,)) as api:
         task = await api.submit(NO_URL, webhook={"url": "http://a.example/", "secret": SECRET})
@@ -476,7 +476,7 @@ async def test_a_full_disk_neither_loses_nor_repeats_it(site: Site, monkeypatch:
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "169.254.169.254", "[::1]", "0x7f.1", "localhost.test", "metadata.test", "mixed.test"]
 )
-async def test_the_guard_holds_for_webhooks(transport: Any, host: str, site: Site, names: Names) -> None:
+async def test_the_guard_holds_for_webhooks(transport: Any, host: str, site: Site, names: DnsServer) -> None:
     names.a("localhost.test", "127.0.0.1")
     names.a("metadata.test", "169.254.169.254")
     names.a("mixed.test", "93.184.216.34", "127.0.0.1")

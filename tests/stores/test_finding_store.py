@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import crawler
 from crawler import Hop, ProbeResult, Timings
-from crawler.stores.finding_store import Findings
+from crawler.stores.finding_store import SeenResults
 from tests.support.site import Site
 
 
@@ -32,7 +32,7 @@ def key(number: int) -> bytes:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, 100), unique=True, min_size=40), st.lists(st.integers(0, 100), min_size=40))
 def test_all_that_was_added_is_there_and_nothing_else(added: list[int], wanted: list[int]) -> None:
-    findings = Findings()
+    findings = SeenResults()
     for number in added:
         findings.add(key(number), found(number))
     for number in wanted:

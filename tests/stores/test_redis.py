@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from crawler import Options, Registry, ServiceOptions, StoreError, Task, TaskNotFound, TransitionError
-from crawler.core.models import Idempotency, ProbeResult
+from crawler.core.models import IdempotencyKey, ProbeResult
 from crawler.server.background.retention import Retention
-from crawler.stores.redis.chunk_store import Turn
-from crawler.stores.redis.chunking import Chunk, Work
+from crawler.stores.redis.chunk_store import ChunkPosition
+from crawler.stores.redis.chunking import Chunk, ChunkLine
 from crawler.stores.redis.registry import RedisRegistry
 from tests.support.redis_proxy import proxy_to
 from tests.support.redis_server import RedisServer
@@ -25,7 +25,7 @@ async def test_a_task_whose_acknowledgement_is_lost_is_kept_once_and_whole(redis
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         before = await registry.submit(LINES, Options())  # so that Redis knows the scripts
         proxy.lose(ADMITS)
-        task = await registry.submit(LINES, Options(), idempotency=Idempotency("key", "digest"))
+        task = await registry.submit(LINES, Options(), idempotency=IdempotencyKey("key", "digest"))
         assert proxy.lost == 1
         assert await pending(registry, task.id) == [0, 1, 2]
         assert list(registry.tasks) == [before.id, task.id]
@@ -90,9 +90,9 @@ async def test_of_a_batch_that_was_dropped_no_later_part_is_kept(redis_server: R
     async with RedisRegistry(redis_server.url) as registry:
         chains = registry.chains
         await chains.expect("id")
-        await chains.put("id", [Chunk(0, 0, [Work(0, "http://a/")])])
+        await chains.put("id", [Chunk(0, 0, [ChunkLine(0, "http://a/")])])
         await chains.drop("id")
-        await chains.put("id", [Chunk(1, 0, [Work(1, "http://b/")])])
+        await chains.put("id", [Chunk(1, 0, [ChunkLine(1, "http://b/")])])
         with redis_server.client() as client:
             assert client.keys("*id*") == []
             assert client.zscore("crawler:coming", "id") is None
@@ -139,41 +139,43 @@ async def test_however_much_is_asked_at_once_all_of_it_is_answered(redis_server:
 async def test_the_end_of_a_chunk_may_be_told_twice(redis_server: RedisServer) -> None:
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         task = await registry.submit([f"http://a/{number}" for number in range(450)], Options())
-        await registry.chains.advance(task.id, Turn(1, 0))  # there is none, but Redis knows the script by it
+        await registry.chains.advance(task.id, ChunkPosition(1, 0))  # there is none, but Redis knows the script by it
         proxy.lose(ADVANCES)
-        assert await registry.chains.advance(task.id, Turn(0, 0)) == Turn(0, 1)
+        assert await registry.chains.advance(task.id, ChunkPosition(0, 0)) == ChunkPosition(0, 1)
         assert proxy.lost == 1
-        assert await registry.chains.advance(task.id, Turn(0, 0)) == Turn(0, 1)
-        assert await registry.chains.advance(task.id, Turn(0, 1)) == Turn(0, 2)
-        assert await registry.chains.advance(task.id, Turn(0, 0)) == Turn(0, 2)  # by a worker that is late
-        assert await registry.chains.advance(task.id, Turn(0, 2)) is None
-        assert await registry.chains.advance(task.id, Turn(0, 1)) is None
+        assert await registry.chains.advance(task.id, ChunkPosition(0, 0)) == ChunkPosition(0, 1)
+        assert await registry.chains.advance(task.id, ChunkPosition(0, 1)) == ChunkPosition(0, 2)
+        assert await registry.chains.advance(task.id, ChunkPosition(0, 0)) == ChunkPosition(
+            0, 2
+        )  # by a worker that is late
+        assert await registry.chains.advance(task.id, ChunkPosition(0, 2)) is None
+        assert await registry.chains.advance(task.id, ChunkPosition(0, 1)) is None
 
 
 async def test_a_start_of_a_chunk_counts_once_however_often_it_is_told(redis_server: RedisServer) -> None:
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         before, task = [await registry.submit(LINES, Options()) for _ in range(2)]
-        await registry.chains.begin(before.id, Turn(0, 0), "before")  # so that Redis knows the script
+        await registry.chains.begin(before.id, ChunkPosition(0, 0), "before")  # so that Redis knows the script
         proxy.lose(BEGINS, times=3)
-        assert (await registry.chains.begin(task.id, Turn(0, 0), "one"))[1] == 1
+        assert (await registry.chains.begin(task.id, ChunkPosition(0, 0), "one"))[1] == 1
         assert proxy.lost == 3
         assert await registry.chains.redelivered() == 0
-        assert [(await registry.chains.begin(task.id, Turn(0, 0), name))[1] for name in "abb"] == [2, 3, 3]
+        assert [(await registry.chains.begin(task.id, ChunkPosition(0, 0), name))[1] for name in "abb"] == [2, 3, 3]
         assert await registry.chains.redelivered() == 2
 
 
 async def test_of_a_chunk_that_is_left_nothing_is_suspected(redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry:
         task = await registry.submit(LINES, Options())
-        await registry.chains.begin(task.id, Turn(0, 0), "one")
-        await registry.chains.suspect(task.id, Turn(0, 0), [1])
-        assert await registry.chains.suspects(task.id, Turn(0, 0)) == {1}
-        await registry.chains.leave(task.id, Turn(0, 0))
-        assert await registry.chains.suspects(task.id, Turn(0, 0)) == set()
-        assert (await registry.chains.begin(task.id, Turn(0, 0), "other"))[1] == 1
+        await registry.chains.begin(task.id, ChunkPosition(0, 0), "one")
+        await registry.chains.suspect(task.id, ChunkPosition(0, 0), [1])
+        assert await registry.chains.suspects(task.id, ChunkPosition(0, 0)) == {1}
+        await registry.chains.leave(task.id, ChunkPosition(0, 0))
+        assert await registry.chains.suspects(task.id, ChunkPosition(0, 0)) == set()
+        assert (await registry.chains.begin(task.id, ChunkPosition(0, 0), "other"))[1] == 1
         await registry.delete(task.id)
-        await registry.chains.suspect(task.id, Turn(0, 0), [1])  # by a worker that is late
-        assert await registry.chains.suspects(task.id, Turn(0, 0)) == set()
+        await registry.chains.suspect(task.id, ChunkPosition(0, 0), [1])  # by a worker that is late
+        assert await registry.chains.suspects(task.id, ChunkPosition(0, 0)) == set()
 
 
 @pytest.mark.parametrize("more", [[], ["http://a/"] * 2_000], ids=["small", "big"])
@@ -211,7 +213,7 @@ async def test_of_a_task_that_has_ended_elsewhere_nothing_more_is_kept(redis_ser
     async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as late:
         task = await registry.submit(LINES, Options())
         known = await late.fresh(task.id)
-        await late.chains.begin(task.id, Turn(0, 0), "late")
+        await late.chains.begin(task.id, ChunkPosition(0, 0), "late")
         await registry.finish(task.id, "error")
         while known.status == "running":
             await late.change(task.id)
@@ -274,10 +276,10 @@ async def test_a_redis_that_has_lost_what_was_heard_has_the_last_word(redis_serv
 async def test_a_chunk_of_a_deleted_task_leaves_nothing_behind(redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry:
         task = await registry.submit(LINES, Options())
-        await registry.chains.begin(task.id, Turn(0, 0), "one")
+        await registry.chains.begin(task.id, ChunkPosition(0, 0), "one")
         await registry.delete(task.id)
         with pytest.raises(TaskNotFound):
-            await registry.chains.begin(task.id, Turn(0, 0), "other")
+            await registry.chains.begin(task.id, ChunkPosition(0, 0), "other")
         with redis_server.client() as client:
             kept: Any = client.keys("crawler:task:*")
             assert all(client.ttl(key) > 0 for key in kept)

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from crawler import InputError, Options, ProbeError, ProbeResult, Task
-from crawler.core.models import Idempotency, Webhook, Where
+from crawler.core.models import IdempotencyKey, ResultFilter, Webhook
 from crawler.registry import Registry
 from crawler.stores.sqlite.database import connect, migrate
 from crawler.stores.sqlite.registry import SqliteRegistry
@@ -58,7 +58,7 @@ async def test_a_task_is_there_again_as_it_was(path: Path) -> None:
     ]
     async with SqliteRegistry(path) as registry:
         task = await registry.submit(
-            lines, Options(retries=3, headers={"X": "y"}), label="nightly", idempotency=Idempotency("key", "digest")
+            lines, Options(retries=3, headers={"X": "y"}), label="nightly", idempotency=IdempotencyKey("key", "digest")
         )
         await registry.record(task.id, [found(1, "http://b/"), found(2, "http://a/2")])
         before = [result async for result in registry.results(task.id)]
@@ -279,7 +279,7 @@ async def test_a_page_may_be_empty_and_others_come_after_it(path: Path) -> None:
         await registry.record(task.id, [found(seq, lines[seq]) for seq in range(45_000)])
         start, calls = 0, 0
         while start < 45_000:
-            page = await registry.page(task.id, start, 10, Where(outcome="failed"))
+            page = await registry.page(task.id, start, 10, ResultFilter(outcome="failed"))
             assert not page.results
             assert page.next > start
             start, calls = page.next, calls + 1

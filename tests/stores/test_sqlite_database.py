@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crawler import StoreError
-from crawler.runtime.counters import Calls
+from crawler.runtime.counters import CallCounter
 from crawler.stores.sqlite import database
 from crawler.stores.sqlite.database import Database, connect
 
@@ -34,7 +34,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Database]:
     connection = connect(tmp_path / "some.db", make=True)
     connection.execute("CREATE TABLE some (number INTEGER PRIMARY KEY)")
     connection.close()
-    async with aclosing(Database(tmp_path / "some.db", asyncio.Lock(), Calls())) as store:
+    async with aclosing(Database(tmp_path / "some.db", asyncio.Lock(), CallCounter())) as store:
         yield store
 
 

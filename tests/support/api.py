@@ -14,7 +14,7 @@ from multidict import CIMultiDictProxy
 
 import crawler
 from crawler import MemoryRegistry, Options, Registry, ServiceOptions
-from crawler.server.task_manager import STATE, State
+from crawler.server.task_manager import TASK_MANAGER, TaskManager
 from crawler.stores.redis.registry import RedisRegistry
 from crawler.stores.sqlite.registry import SqliteRegistry
 from tests.support.described import check_described
@@ -52,8 +52,8 @@ class Api:
         return self.client.app
 
     @property
-    def state(self) -> State:
-        return self.app[STATE]
+    def state(self) -> TaskManager:
+        return self.app[TASK_MANAGER]
 
     async def ask(self, method: str, path: str, status: int = 200, **arguments: Any) -> Answer:
         """Request something, which has to be answered with this status, and as the OpenAPI document says."""

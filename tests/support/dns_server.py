@@ -40,7 +40,7 @@ class Rule:
     lie: Literal["name", "id"] | None = None
 
 
-class Names:
+class DnsServer:
     """Answers from `async with` on, on the running loop, and stops with the block.
 
     A rule's name is a name, or "*.zone" for all names below a zone that have no rule of their own.
@@ -237,7 +237,7 @@ class Names:
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: DnsServer) -> None:
         self._names = names
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import crawler
 from crawler import ProbeResult
-from tests.support.dns_server import Names
+from tests.support.dns_server import DnsServer
 
 
 async def probe_all(urls: Iterable[str | bytes], **options: Any) -> list[ProbeResult]:
@@ -28,6 +28,6 @@ def verdict(result: ProbeResult) -> int | str:
     return result.status
 
 
-def asking(names: Names) -> dict[str, Any]:
+def asking(names: DnsServer) -> dict[str, Any]:
     """Options that make a prober ask this DNS server."""
     return {"dns": [names.address]}

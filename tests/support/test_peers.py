@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.behaviours import BEHAVIOURS, ENDED_BY_EOF, FIXED
 from tests.support.certs import Authority
-from tests.support.dns_server import Names
+from tests.support.dns_server import DnsServer
 from tests.support.exchange import Exchange
 from tests.support.site import OnAccept, Site
 
@@ -317,7 +317,7 @@ async def test_urls() -> None:
 
 async def test_a_stop_cuts_every_connection(authority: Authority) -> None:
     async with contextlib.AsyncExitStack() as clients:
-        async with Site() as site, Site(tls=authority.good()) as tls, Names() as names:
+        async with Site() as site, Site(tls=authority.good()) as tls, DnsServer() as names:
             _, writer = await clients.enter_async_context(connected(site))
             writer.write(b"GET /endless-body HTTP/1.1\r\n\r\n")
             await clients.enter_async_context(connected(tls))  # says no ClientHello
@@ -388,18 +388,18 @@ def test_contexts_are_made_once(authority: Authority, tmp_path: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def resolver(names: Names) -> AsyncIterator[aiodns.DNSResolver]:
+async def resolver(names: DnsServer) -> AsyncIterator[aiodns.DNSResolver]:
     async with aiodns.DNSResolver(nameservers=[names.address], timeout=0.1, tries=2) as resolver:
         yield resolver
 
 
-async def look_up(names: Names, name: str, kind: str = "A") -> list[str]:
+async def look_up(names: DnsServer, name: str, kind: str = "A") -> list[str]:
     async with resolver(names) as client:
         answer = (await client.query_dns(name, kind)).answer
     return [record.data.addr for record in answer if hasattr(record.data, "addr")]
 
 
-async def test_addresses(names: Names) -> None:
+async def test_addresses(names: DnsServer) -> None:
     names.a("good.test", "127.0.0.1", "127.0.0.2")
     names.aaaa("good.test", "::1")
     names.a("*.zone.test", "127.0.0.3")
@@ -411,7 +411,7 @@ async def test_addresses(names: Names) -> None:
     assert names.queries[:2] == [("good.test", "A"), ("good.test", "AAAA")]
 
 
-async def test_rotating_addresses(names: Names) -> None:
+async def test_rotating_addresses(names: DnsServer) -> None:
     names.rotating("rebind.test", ["127.0.0.1", "10.0.0.1"])
     answers = [await look_up(names, "rebind.test") for _ in range(3)]
     assert answers == [["127.0.0.1"], ["10.0.0.1"], ["127.0.0.1"]]
@@ -421,7 +421,7 @@ async def test_rotating_addresses(names: Names) -> None:
     ("rule", "code"),
     [("nxdomain", 4), ("no_data", 1), ("servfail", 3), ("refused", 6), ("silent", 12), ("lies", 12)],
 )
-async def test_failures(names: Names, rule: str, code: int) -> None:
+async def test_failures(names: DnsServer, rule: str, code: int) -> None:
     names.a("ill.test", "127.0.0.1")
     getattr(names, rule)("ill.test")
     with pytest.raises(aiodns.error.DNSError) as caught:
@@ -429,13 +429,13 @@ async def test_failures(names: Names, rule: str, code: int) -> None:
     assert caught.value.args[0] == code
 
 
-async def test_an_answer_with_a_wrong_id_is_not_believed(names: Names) -> None:
+async def test_an_answer_with_a_wrong_id_is_not_believed(names: DnsServer) -> None:
     names.lies("liar.test", "id")
     with pytest.raises(aiodns.error.DNSError):
         await look_up(names, "liar.test")
 
 
-async def test_silent_aaaa_delay_and_truncation(names: Names) -> None:
+async def test_silent_aaaa_delay_and_truncation(names: DnsServer) -> None:
     names.a("good.test", "127.0.0.1")
     names.silent_aaaa("good.test")
     with pytest.raises(aiodns.error.DNSError):

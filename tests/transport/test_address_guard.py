@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from crawler.core.errors import OptionError
 from crawler.core.urls import Url, parse
-from crawler.transport.address_guard import Guard
+from crawler.transport.address_guard import AddressGuard
 
-PUBLIC = Guard("public")
+PUBLIC = AddressGuard("public")
 
 
 def words(text: str) -> list[str]:
@@ -137,8 +137,8 @@ def test_what_only_resembles_isatap_may_be_dialled(address: str) -> None:
 @pytest.mark.parametrize(
     "address", ["fe80::1%eth0", "2a00::1%1", "::1%lo", "::ffff:8.8.8.8%1", "fe80::1%", "8.8.8.8%1"]
 )
-@pytest.mark.parametrize("guard", [PUBLIC, Guard("public", ["::/0", "0.0.0.0/0"])])
-def test_an_address_with_a_zone_is_refused(guard: Guard, address: str) -> None:
+@pytest.mark.parametrize("guard", [PUBLIC, AddressGuard("public", ["::/0", "0.0.0.0/0"])])
+def test_an_address_with_a_zone_is_refused(guard: AddressGuard, address: str) -> None:
     assert guard.refuses(address)
 
 
@@ -201,15 +201,15 @@ def test_a_spelling_in_doubt_is_no_url(text: str) -> None:
         *("9" * 10_000, ":" * 10_000, "1." * 10_000),
     ],
 )
-@pytest.mark.parametrize("guard", [PUBLIC, Guard("public", ["0.0.0.0/0", "::/0"])])
-def test_what_is_no_address_is_refused(guard: Guard, text: str) -> None:
+@pytest.mark.parametrize("guard", [PUBLIC, AddressGuard("public", ["0.0.0.0/0", "::/0"])])
+def test_what_is_no_address_is_refused(guard: AddressGuard, text: str) -> None:
     assert guard.refuses(text)
 
 
 @given(st.text() | st.text("0123456789abcdefxX.:%/[]", max_size=45))
 @example("fe80::%\n")
 def test_any_text_gets_a_verdict_of_one_line(text: str) -> None:
-    for guard in (PUBLIC, Guard("public", ["10.0.0.0/8", "fc00::/7"])):
+    for guard in (PUBLIC, AddressGuard("public", ["10.0.0.0/8", "fc00::/7"])):
         for why in (guard.refuses(text), guard.judge([text])):
             assert why is None or (why and why.isprintable())
     try:
@@ -299,12 +299,12 @@ def test_no_ipv6_form_opens_a_refused_ipv4_address(address: IPv4Address, prefix:
 
 @given(st.text() | (ipv4 | ipv6).map(str))
 def test_any_refuses_nothing(text: str) -> None:
-    assert Guard("any").refuses(text) is None
+    assert AddressGuard("any").refuses(text) is None
 
 
 def test_an_unknown_policy_is_the_strict_one() -> None:
     policy: Any = "Any"
-    assert Guard(policy).refuses("127.0.0.1")
+    assert AddressGuard(policy).refuses("127.0.0.1")
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_an_unknown_policy_is_the_strict_one() -> None:
     ],
 )
 def test_an_allowed_network_opens_itself_and_nothing_else(allow: list[str], opened: str, closed: str) -> None:
-    guard = Guard("public", allow)
+    guard = AddressGuard("public", allow)
     assert [address for address in opened.split() if guard.refuses(address)] == []
     assert [address for address in closed.split() if not guard.refuses(address)] == []
 
@@ -344,7 +344,7 @@ def test_an_address_is_dialled_if_the_policy_or_an_allowed_network_holds_it(addr
         if address.ipv4_mapped:
             return
     allowed = any(address in network for network in networks)
-    guard = Guard("public", [str(network) for network in networks])
+    guard = AddressGuard("public", [str(network) for network in networks])
     assert (guard.refuses(str(address)) is None) == (may_be_dialled(address) or allowed)
 
 
@@ -360,14 +360,14 @@ def test_an_address_is_dialled_if_the_policy_or_an_allowed_network_holds_it(addr
 )
 def test_an_entry_that_is_no_network_is_an_error_of_the_option(text: str) -> None:
     with pytest.raises(OptionError) as caught:
-        Guard("public", ["192.168.0.0/16", text])
+        AddressGuard("public", ["192.168.0.0/16", text])
     assert caught.value.place == "allow"
     assert repr(text) in caught.value.message
 
 
 def test_an_entry_is_checked_under_any_too() -> None:
     with pytest.raises(OptionError):
-        Guard("any", ["10.0.0.1/8"])
+        AddressGuard("any", ["10.0.0.1/8"])
 
 
 @pytest.mark.parametrize(
@@ -383,10 +383,10 @@ def test_an_entry_is_checked_under_any_too() -> None:
 )
 def test_one_bad_answer_blocks_the_host(addresses: list[str], verdict: str | None) -> None:
     assert PUBLIC.judge(addresses) == verdict
-    assert Guard("any").judge(addresses) is None
+    assert AddressGuard("any").judge(addresses) is None
 
 
 def test_an_allowed_answer_is_a_good_one() -> None:
-    guard = Guard("public", ["10.0.0.0/8"])
+    guard = AddressGuard("public", ["10.0.0.0/8"])
     assert guard.judge(["8.8.8.8", "10.0.0.1"]) is None
     assert guard.judge(["10.0.0.1", "169.254.169.254"]) == "169.254.169.254: link-local, cloud metadata (RFC 3927)"

@@ -14,7 +14,7 @@ from crawler.compose import open_prober
 from crawler.core.options import Options
 from crawler.core.urls import Target
 from crawler.transport.connection import Connection
-from crawler.transport.connection_pool import Pool
+from crawler.transport.connection_pool import ConnectionPool
 from crawler.transport.poller import Poller
 from tests.support.certs import Authority
 from tests.support.exchange import Exchange
@@ -291,7 +291,7 @@ async def stands(site: Site, count: int) -> None:
 
 
 async def test_the_last_used_is_taken_first(site: Site, poller: Poller) -> None:
-    pool = Pool(10)
+    pool = ConnectionPool(10)
     first, second = await connect(site, poller), await connect(site, poller)
     pool.put(A, first)
     pool.put(A, second)
@@ -302,7 +302,7 @@ async def test_the_last_used_is_taken_first(site: Site, poller: Poller) -> None:
 
 
 async def test_the_one_that_is_idle_longest_makes_room(site: Site, poller: Poller) -> None:
-    pool = Pool(2)
+    pool = ConnectionPool(2)
     first, second, third = [await connect(site, poller) for _ in range(3)]
     pool.put(A, first)
     pool.put(B, second)
@@ -314,7 +314,7 @@ async def test_the_one_that_is_idle_longest_makes_room(site: Site, poller: Polle
 
 
 async def test_what_was_used_again_is_not_the_longest_idle(site: Site, poller: Poller) -> None:
-    pool = Pool(2)
+    pool = ConnectionPool(2)
     first, second, third = [await connect(site, poller) for _ in range(3)]
     pool.put(A, first)
     pool.put(B, second)
@@ -331,7 +331,7 @@ async def test_old_ones_are_closed_after_their_time(
     site: Site, poller: Poller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crawler.transport.connection_pool, "_IDLE", 0.2)
-    loop, pool = asyncio.get_running_loop(), Pool(10)
+    loop, pool = asyncio.get_running_loop(), ConnectionPool(10)
     started = loop.time()
     for origin in (A, B):
         pool.put(origin, await connect(site, poller))
@@ -348,7 +348,7 @@ async def test_old_ones_are_closed_after_their_time(
 
 
 async def test_closing_closes_all(site: Site, poller: Poller) -> None:
-    pool = Pool(10)
+    pool = ConnectionPool(10)
     for origin in (A, B, B):
         pool.put(origin, await connect(site, poller))
     pool.close()

@@ -8,7 +8,7 @@ import pytest
 from crawler.core.errors import OptionError
 from crawler.core.options import Options
 from tests.support.certs import Authority
-from tests.support.dns_server import Names
+from tests.support.dns_server import DnsServer
 from tests.support.probing import asking, probe_all, probe_one, verdict
 from tests.support.proxies import HttpProxy, SocksProxy
 from tests.support.site import Site
@@ -68,7 +68,7 @@ async def test_an_https_target_is_reached_through_it(proxy: Proxy, secure: Site,
         assert result.timings.ssl
 
 
-async def test_names_are_the_proxys_to_resolve(proxy: Proxy, site: Site, names: Names) -> None:
+async def test_names_are_the_proxys_to_resolve(proxy: Proxy, site: Site, names: DnsServer) -> None:
     names.nxdomain("good.test")
     result = await probe_one(site.url("/ok", host="good.test"), proxy=proxy.url, **asking(names))
     assert verdict(result) == 200
@@ -168,7 +168,7 @@ async def test_a_dead_proxy_is_not_the_targets_fault(scheme: str, target: str, d
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_proxy_without_an_address_is_not_the_targets_fault(names: Names) -> None:
+async def test_a_proxy_without_an_address_is_not_the_targets_fault(names: DnsServer) -> None:
     result = await probe_one("http://good.test/", proxy="http://proxy.test:3128", retries=0, **asking(names))
     assert verdict(result) == "local.network"
     assert {name for name, _ in names.queries} == {"proxy.test"}

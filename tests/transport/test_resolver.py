@@ -15,12 +15,12 @@ from crawler import ProbeResult
 from crawler.core.options import Options
 from crawler.core.urls import Target
 from crawler.probing.prober import HttpProber
-from crawler.probing.scheduler import Throttle
-from crawler.transport.address_guard import Guard
-from crawler.transport.connection_pool import Pool
+from crawler.probing.scheduler import Scheduler
+from crawler.transport.address_guard import AddressGuard
+from crawler.transport.connection_pool import ConnectionPool
 from crawler.transport.resolver import Resolver
 from crawler.transport.socket_transport import SocketTransport
-from tests.support.dns_server import Names
+from tests.support.dns_server import DnsServer
 from tests.support.probing import asking, probe_all, probe_one, verdict
 from tests.support.site import Site
 
@@ -31,7 +31,7 @@ DNS_TIMEOUT = 1.5
 
 
 @asynccontextmanager
-async def resolving(names: Names, *, dual: bool = False, **options: Any) -> AsyncIterator[Resolver]:
+async def resolving(names: DnsServer, *, dual: bool = False, **options: Any) -> AsyncIterator[Resolver]:
     resolver = Resolver(Options.of({**asking(names), **options}), dual=dual)
     try:
         yield resolver
@@ -39,13 +39,13 @@ async def resolving(names: Names, *, dual: bool = False, **options: Any) -> Asyn
         await resolver.close()
 
 
-async def dual_probe(url: str, names: Names, **options: Any) -> ProbeResult:
+async def dual_probe(url: str, names: DnsServer, **options: Any) -> ProbeResult:
     """The probe of a machine that can reach both families."""
     checked = Options.of({"method": "GET", "retries": 0, "timeout": 10, **asking(names), **options})
     async with resolving(names, dual=True, **options) as resolver:
-        transport = SocketTransport(checked, resolver, Guard("any"), Pool(8))
+        transport = SocketTransport(checked, resolver, AddressGuard("any"), ConnectionPool(8))
         try:
-            return await HttpProber(checked, lambda _: transport, Throttle(8, 8)).probe(Target.of(0, url))
+            return await HttpProber(checked, lambda _: transport, Scheduler(8, 8)).probe(Target.of(0, url))
         finally:
             await transport.close()
 
@@ -60,7 +60,7 @@ async def code(resolver: Resolver, host: str) -> int:
 # --- Asked for once ---
 
 
-async def test_lookups_of_one_name_at_once_are_one(names: Names) -> None:
+async def test_lookups_of_one_name_at_once_are_one(names: DnsServer) -> None:
     names.a("good.test", "127.0.0.9")
     names.delay("good.test", 0.1)
     async with resolving(names) as resolver:
@@ -69,7 +69,7 @@ async def test_lookups_of_one_name_at_once_are_one(names: Names) -> None:
     assert names.queries == [("good.test", "A")]
 
 
-async def test_failures_at_once_are_one_too(names: Names) -> None:
+async def test_failures_at_once_are_one_too(names: DnsServer) -> None:
     names.servfail("bad.test")
     async with resolving(names) as resolver:
         lookups = [resolver.resolve("bad.test", 80) for _ in range(50)]
@@ -78,7 +78,7 @@ async def test_failures_at_once_are_one_too(names: Names) -> None:
     assert len(names.queries) == 2  # c-ares asks a server that fails again, and that is all
 
 
-async def test_what_one_caller_does_with_the_addresses_is_nothing_to_the_next(names: Names) -> None:
+async def test_what_one_caller_does_with_the_addresses_is_nothing_to_the_next(names: DnsServer) -> None:
     names.a("good.test", "127.0.0.9")
     async with resolving(names) as resolver:
         for _ in range(2):
@@ -86,7 +86,7 @@ async def test_what_one_caller_does_with_the_addresses_is_nothing_to_the_next(na
         assert await resolver.resolve("good.test", 80) == ["127.0.0.9"]
 
 
-async def test_one_who_gives_up_leaves_the_lookup_to_the_others(names: Names) -> None:
+async def test_one_who_gives_up_leaves_the_lookup_to_the_others(names: DnsServer) -> None:
     names.a("slow.test", "127.0.0.9")
     names.delay("slow.test", 0.2)
     async with resolving(names) as resolver:
@@ -99,7 +99,7 @@ async def test_one_who_gives_up_leaves_the_lookup_to_the_others(names: Names) ->
     assert len(names.queries) == 1
 
 
-async def test_a_lookup_that_all_gave_up_goes_on_for_the_next(names: Names) -> None:
+async def test_a_lookup_that_all_gave_up_goes_on_for_the_next(names: DnsServer) -> None:
     names.a("slow.test", "127.0.0.9")
     names.delay("slow.test", 0.2)
     async with resolving(names) as resolver:
@@ -110,7 +110,7 @@ async def test_a_lookup_that_all_gave_up_goes_on_for_the_next(names: Names) -> N
     assert len(names.queries) == 1
 
 
-async def test_closing_ends_lookups_that_nobody_waits_for(names: Names) -> None:
+async def test_closing_ends_lookups_that_nobody_waits_for(names: DnsServer) -> None:
     names.silent("slow.test")
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -126,7 +126,7 @@ def threads() -> int:
     return sum(1 for _ in Path("/proc/self/task").iterdir())
 
 
-async def test_no_thread_is_left_behind(names: Names) -> None:
+async def test_no_thread_is_left_behind(names: DnsServer) -> None:
     """Each of c-ares' channels has one."""
     names.a("good.test", "127.0.0.9")
     async with resolving(names) as resolver:
@@ -143,7 +143,7 @@ async def test_no_thread_is_left_behind(names: Names) -> None:
 # --- Remembered as long as it holds ---
 
 
-async def test_an_answer_holds_for_its_time_to_live(names: Names) -> None:
+async def test_an_answer_holds_for_its_time_to_live(names: DnsServer) -> None:
     names.a("short.test", "127.0.0.9", ttl=1)
     loop = asyncio.get_running_loop()
     async with resolving(names) as resolver:
@@ -155,7 +155,7 @@ async def test_an_answer_holds_for_its_time_to_live(names: Names) -> None:
     assert 0.9 < loop.time() - answered < 2.5
 
 
-async def test_an_answer_that_holds_for_no_time_is_asked_for_each_time(names: Names) -> None:
+async def test_an_answer_that_holds_for_no_time_is_asked_for_each_time(names: DnsServer) -> None:
     names.rotating("rebinding.test", ["127.0.0.8", "127.0.0.9"])
     async with resolving(names) as resolver:
         found = [await resolver.resolve("rebinding.test", 80) for _ in range(4)]
@@ -164,7 +164,7 @@ async def test_an_answer_that_holds_for_no_time_is_asked_for_each_time(names: Na
 
 # Not "no_data": c-ares itself remembers it, by its SOA or for an hour.
 @pytest.mark.parametrize("rule", ["nxdomain", "servfail", "refused"])
-async def test_a_failure_holds_for_a_short_while(rule: str, names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failure_holds_for_a_short_while(rule: str, names: DnsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crawler.transport.resolver, "_FAILURE_TTL", 0.2)
     getattr(names, rule)("bad.test")
     async with resolving(names) as resolver:
@@ -185,7 +185,7 @@ async def test_a_failure_holds_for_a_short_while(rule: str, names: Names, monkey
 
 
 async def test_only_so_many_names_are_remembered_and_those_asked_for_last(
-    names: Names, monkeypatch: pytest.MonkeyPatch
+    names: DnsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crawler.transport.resolver, "_CACHED", 3)
     names.a("*.test", "127.0.0.9")
@@ -196,7 +196,7 @@ async def test_only_so_many_names_are_remembered_and_those_asked_for_last(
 
 
 async def test_lookups_under_way_are_not_forgotten_but_make_room_afterwards(
-    names: Names, monkeypatch: pytest.MonkeyPatch
+    names: DnsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crawler.transport.resolver, "_CACHED", 3)
     names.a("*.test", "127.0.0.9")
@@ -215,13 +215,13 @@ async def test_lookups_under_way_are_not_forgotten_but_make_room_afterwards(
 # --- Which addresses, and of which family ---
 
 
-async def test_every_address_of_a_name_is_found(names: Names) -> None:
+async def test_every_address_of_a_name_is_found(names: DnsServer) -> None:
     names.a("many.test", *(f"127.0.0.{number}" for number in range(2, 6)))
     async with resolving(names) as resolver:
         assert sorted(await resolver.resolve("many.test", 80)) == [f"127.0.0.{number}" for number in range(2, 6)]
 
 
-async def test_without_a_route_for_ipv6_only_a_name_without_ipv4_is_asked_for_it(names: Names) -> None:
+async def test_without_a_route_for_ipv6_only_a_name_without_ipv4_is_asked_for_it(names: DnsServer) -> None:
     names.a("both.test", "127.0.0.9")
     names.aaaa("both.test", "::1")
     names.aaaa("six.test", "::1")
@@ -231,7 +231,7 @@ async def test_without_a_route_for_ipv6_only_a_name_without_ipv4_is_asked_for_it
         assert await resolver.resolve("six.test", 80) == ["::1"]
 
 
-async def test_with_one_both_are_asked_for_at_once_and_ipv6_is_first(names: Names) -> None:
+async def test_with_one_both_are_asked_for_at_once_and_ipv6_is_first(names: DnsServer) -> None:
     names.a("both.test", "127.0.0.9")
     names.aaaa("both.test", "::1")
     async with resolving(names, dual=True) as resolver:
@@ -240,7 +240,7 @@ async def test_with_one_both_are_asked_for_at_once_and_ipv6_is_first(names: Name
 
 
 @pytest.mark.parametrize(("option", "address"), [("ipv4", "127.0.0.9"), ("ipv6", "::1")])
-async def test_one_family_may_be_asked_for_alone(option: str, address: str, names: Names) -> None:
+async def test_one_family_may_be_asked_for_alone(option: str, address: str, names: DnsServer) -> None:
     names.a("both.test", "127.0.0.9")
     names.aaaa("both.test", "::1")
     async with resolving(names, dual=True, **{option: True}) as resolver:
@@ -248,7 +248,7 @@ async def test_one_family_may_be_asked_for_alone(option: str, address: str, name
     assert len(names.queries) == 1
 
 
-async def test_an_ipv6_answer_that_never_comes_does_not_stall_a_good_ipv4_one(names: Names) -> None:
+async def test_an_ipv6_answer_that_never_comes_does_not_stall_a_good_ipv4_one(names: DnsServer) -> None:
     names.a("broken.test", "127.0.0.9")
     names.silent_aaaa("broken.test")
     loop = asyncio.get_running_loop()
@@ -258,7 +258,7 @@ async def test_an_ipv6_answer_that_never_comes_does_not_stall_a_good_ipv4_one(na
         assert 0.05 <= loop.time() - started < DNS_TIMEOUT / 3
 
 
-async def test_an_ipv4_answer_that_never_comes_does_not_stall_a_good_ipv6_one(names: Names) -> None:
+async def test_an_ipv4_answer_that_never_comes_does_not_stall_a_good_ipv6_one(names: DnsServer) -> None:
     names.aaaa("broken.test", "::1")
     names._set("broken.test", silent=frozenset({"A"}))
     loop = asyncio.get_running_loop()
@@ -269,7 +269,9 @@ async def test_an_ipv4_answer_that_never_comes_does_not_stall_a_good_ipv6_one(na
 
 
 @pytest.mark.parametrize(("add", "address"), [("a", "127.0.0.9"), ("aaaa", "::1")])
-async def test_a_name_with_addresses_of_one_family_is_not_kept_waiting(add: str, address: str, names: Names) -> None:
+async def test_a_name_with_addresses_of_one_family_is_not_kept_waiting(
+    add: str, address: str, names: DnsServer
+) -> None:
     getattr(names, add)("one.test", address)
     loop = asyncio.get_running_loop()
     async with resolving(names, dual=True) as resolver:
@@ -288,13 +290,13 @@ async def test_a_name_with_addresses_of_one_family_is_not_kept_waiting(add: str,
     ],
 )
 @pytest.mark.parametrize("dual", [False, True])
-async def test_what_failed_keeps_its_reason(rule: str, expected: int, dual: bool, names: Names) -> None:
+async def test_what_failed_keeps_its_reason(rule: str, expected: int, dual: bool, names: DnsServer) -> None:
     getattr(names, rule)("bad.test")
     async with resolving(names, dual=dual) as resolver:
         assert await code(resolver, "bad.test") == expected
 
 
-async def test_no_answer_for_one_family_outweighs_no_address_of_the_other(names: Names) -> None:
+async def test_no_answer_for_one_family_outweighs_no_address_of_the_other(names: DnsServer) -> None:
     """Where A says that there is none and AAAA says nothing, nobody knows whether the name has an address."""
     for kind in ("A", "AAAA"):
         names.no_data(f"half-{kind}.test")
@@ -307,7 +309,7 @@ async def test_no_answer_for_one_family_outweighs_no_address_of_the_other(names:
 # --- Without asking DNS ---
 
 
-async def test_what_is_given_is_used_without_asking(site: Site, names: Names) -> None:
+async def test_what_is_given_is_used_without_asking(site: Site, names: DnsServer) -> None:
     names.a("given.test", "127.0.0.9")
     given = [f"GIVEN.test:{site.port}:127.0.0.7", "given.test:1:127.0.0.6", f"six.test:{site.port}:[::1]"]
     async with resolving(names, resolve=given) as resolver:
@@ -321,14 +323,14 @@ async def test_what_is_given_is_used_without_asking(site: Site, names: Names) ->
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "2001:db8::1", "10.0.0.1"])
-async def test_an_address_stands_for_itself(address: str, names: Names) -> None:
+async def test_an_address_stands_for_itself(address: str, names: DnsServer) -> None:
     async with resolving(names) as resolver:
         assert await resolver.resolve(address, 80) == [address]
     assert names.queries == []
 
 
 @pytest.mark.parametrize("dual", [False, True])
-async def test_localhost_is_known_without_asking(dual: bool, names: Names) -> None:
+async def test_localhost_is_known_without_asking(dual: bool, names: DnsServer) -> None:
     async with resolving(names, dual=dual) as resolver:
         found = await resolver.resolve("localhost", 80)
     assert "127.0.0.1" in found
@@ -336,7 +338,7 @@ async def test_localhost_is_known_without_asking(dual: bool, names: Names) -> No
     assert names.queries == []
 
 
-async def test_the_hosts_file_is_obeyed(names: Names) -> None:
+async def test_the_hosts_file_is_obeyed(names: DnsServer) -> None:
     """Whatever the machine that runs this has in it."""
     with open("/etc/hosts") as file:  # noqa: ASYNC230, PTH123 - a small local file
         rows = [line.split() for line in file if line[:1].isdigit()]
@@ -346,7 +348,7 @@ async def test_the_hosts_file_is_obeyed(names: Names) -> None:
     assert names.queries == []
 
 
-async def test_no_search_domain_is_used(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_search_domain_is_used(names: DnsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """With ndots:5, as in Kubernetes, a search domain would come even before the name itself."""
     monkeypatch.setenv("LOCALDOMAIN", "elsewhere.test")
     monkeypatch.setenv("RES_OPTIONS", "ndots:5")
@@ -362,7 +364,7 @@ async def test_no_search_domain_is_used(names: Names, monkeypatch: pytest.Monkey
 # --- In what order addresses are dialled ---
 
 
-async def test_an_ipv6_address_that_answers_is_preferred(names: Names) -> None:
+async def test_an_ipv6_address_that_answers_is_preferred(names: DnsServer) -> None:
     names.a("both.test", "127.0.0.1")
     names.aaaa("both.test", "::1")
     async with Site(host="::1") as six, Site(port=six.port) as four:
@@ -371,7 +373,7 @@ async def test_an_ipv6_address_that_answers_is_preferred(names: Names) -> None:
         assert (six.connections, four.connections) == (1, 0)
 
 
-async def test_after_a_refused_ipv6_address_the_ipv4_one_is_dialled_at_once(names: Names) -> None:
+async def test_after_a_refused_ipv6_address_the_ipv4_one_is_dialled_at_once(names: DnsServer) -> None:
     names.a("both.test", "127.0.0.1")
     names.aaaa("both.test", "::1")
     async with Site() as four:
@@ -381,7 +383,7 @@ async def test_after_a_refused_ipv6_address_the_ipv4_one_is_dialled_at_once(name
     assert result.timings.connect < STAGGER * 1000 * 0.8
 
 
-async def test_beside_a_silent_ipv6_address_the_ipv4_one_is_dialled_after_a_while(names: Names) -> None:
+async def test_beside_a_silent_ipv6_address_the_ipv4_one_is_dialled_after_a_while(names: DnsServer) -> None:
     names.a("both.test", "127.0.0.1")
     names.aaaa("both.test", "::1")
     async with Site(host="::1", on_accept="full") as six, Site(port=six.port) as four:
@@ -391,7 +393,7 @@ async def test_beside_a_silent_ipv6_address_the_ipv4_one_is_dialled_after_a_whil
     assert STAGGER * 1000 * 0.95 < result.timings.connect < STAGGER * 1000 * 3
 
 
-async def test_a_late_ipv6_address_still_wins_over_a_silent_ipv4_one(names: Names) -> None:
+async def test_a_late_ipv6_address_still_wins_over_a_silent_ipv4_one(names: DnsServer) -> None:
     names.a("both.test", "127.0.0.1")
     names.aaaa("both.test", "::1")
     async with Site(on_accept="full") as four, Site(host="::1", port=four.port):
@@ -399,7 +401,7 @@ async def test_a_late_ipv6_address_still_wins_over_a_silent_ipv4_one(names: Name
     assert (verdict(result), result.ip) == (200, "::1")
 
 
-async def test_where_both_are_dead_that_is_said_once(names: Names) -> None:
+async def test_where_both_are_dead_that_is_said_once(names: DnsServer) -> None:
     names.a("dead.test", "127.0.0.1")
     names.aaaa("dead.test", "::1")
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -408,7 +410,7 @@ async def test_where_both_are_dead_that_is_said_once(names: Names) -> None:
     assert (verdict(result), len(result.hops)) == ("tcp.refused", 1)
 
 
-async def test_where_both_are_silent_the_time_to_connect_is_for_both_together(names: Names) -> None:
+async def test_where_both_are_silent_the_time_to_connect_is_for_both_together(names: DnsServer) -> None:
     names.a("dead.test", "127.0.0.1")
     names.aaaa("dead.test", "::1")
     async with Site(host="::1", on_accept="full") as six, Site(port=six.port, on_accept="full"):
@@ -417,7 +419,7 @@ async def test_where_both_are_silent_the_time_to_connect_is_for_both_together(na
     assert result.timings.total < 900
 
 
-async def test_a_name_with_four_dead_addresses_costs_one_connection(site: Site, names: Names) -> None:
+async def test_a_name_with_four_dead_addresses_costs_one_connection(site: Site, names: DnsServer) -> None:
     """It is reset and not refused, as nobody can count what is refused; a client that tried all would count four."""
     names.a("many.test", *(f"127.0.0.{number}" for number in range(2, 6)))
     async with Site(host="0.0.0.0", on_accept="reset") as dead:
@@ -425,7 +427,7 @@ async def test_a_name_with_four_dead_addresses_costs_one_connection(site: Site, 
         assert (verdict(result), len(result.hops), dead.connections) == ("tcp.reset", 1, 1)
 
 
-async def test_one_address_of_each_family_is_dialled(names: Names) -> None:
+async def test_one_address_of_each_family_is_dialled(names: DnsServer) -> None:
     names.a("many.test", *(f"127.0.0.{number}" for number in range(2, 6)))
     names.aaaa("many.test", "::1", "::2", "::3")
     async with Site(host="0.0.0.0", on_accept="reset") as dead:
@@ -433,7 +435,7 @@ async def test_one_address_of_each_family_is_dialled(names: Names) -> None:
         assert dead.connections == 1
 
 
-async def test_each_name_is_asked_for_once_by_a_whole_batch(site: Site, names: Names) -> None:
+async def test_each_name_is_asked_for_once_by_a_whole_batch(site: Site, names: DnsServer) -> None:
     names.a("*.good.test", "127.0.0.9")
     urls = [site.url(f"/ok?{number}", host=f"{number % 7}.good.test") for number in range(70)]
     assert {verdict(result) for result in await probe_all(urls, ipv4=True, **asking(names))} == {200}

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler import ProbeResult
-from crawler.transport.response_body import Unframer, body_text, title_of
-from crawler.transport.response_head import Head, parse_head
+from crawler.transport.response_body import BodyDeframer, body_text, title_of
+from crawler.transport.response_head import ResponseHead, parse_head
 from tests.support.exchange import Exchange
 from tests.support.probing import probe_all, probe_one, verdict
 from tests.support.site import Site
@@ -32,7 +32,7 @@ def raw_deflate(data: bytes) -> bytes:
     return packer.compress(data) + packer.flush()
 
 
-def head_of(*lines: str) -> Head:
+def head_of(*lines: str) -> ResponseHead:
     parsed = parse_head("\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode("latin-1"))
     assert parsed is not None
     return parsed[0]
@@ -279,7 +279,7 @@ def test_a_body_is_unpacked_five_times_at_most(layers: int, is_unpacked: bool) -
 
 @pytest.mark.parametrize("chunk", [b"1\r\na\r\n", b"1;" + b"x" * 1000 + b"\r\na\r\n"], ids=["small", "verbose"])
 def test_chunks_that_are_mostly_framing_end_early(chunk: bytes) -> None:
-    unframer, came = Unframer(head_of("Transfer-Encoding: chunked"), MIB), 0
+    unframer, came = BodyDeframer(head_of("Transfer-Encoding: chunked"), MIB), 0
 
     def feed() -> None:
         nonlocal came
@@ -302,8 +302,8 @@ def took(work: Callable[[], object]) -> float:
 # --- Framing, in any pieces ---
 
 
-def unframed(head: Head, pieces: list[bytes], cap: int) -> tuple[bytes, bool]:
-    unframer = Unframer(head, cap)
+def unframed(head: ResponseHead, pieces: list[bytes], cap: int) -> tuple[bytes, bool]:
+    unframer = BodyDeframer(head, cap)
     for piece in pieces:
         if unframer.is_over:
             break
@@ -354,7 +354,7 @@ def test_a_line_too_long_to_be_a_chunk_size_ends_the_body() -> None:
 def test_an_answer_that_has_no_body_is_over_at_once(status: str) -> None:
     parsed = parse_head(f"HTTP/1.1 {status} x\r\nContent-Length: 5\r\n\r\n".encode())
     assert parsed is not None
-    assert Unframer(parsed[0], 100).is_over
+    assert BodyDeframer(parsed[0], 100).is_over
 
 
 # --- Text, of anything ---

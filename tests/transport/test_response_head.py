@@ -8,13 +8,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crawler.transport.response_head import LIMIT, Head, HeadError, NotHTTP, parse_head
+from crawler.transport.response_head import LIMIT, HeadError, NotHTTP, ResponseHead, parse_head
 
 OK = b"HTTP/1.1 200 OK\r\n"
 Fields = list[tuple[str, str]]
 
 
-def read(data: bytes) -> Head:
+def read(data: bytes) -> ResponseHead:
     """The head of bytes that hold all of it."""
     parsed = parse_head(data)
     assert parsed is not None
@@ -191,7 +191,7 @@ def test_another_protocol_is_refused_however_it_is_cut(size: int) -> None:
 # --- Bytes come in any pieces ---
 
 
-def parse_in_pieces(data: bytes, cuts: list[int]) -> tuple[Head, int] | None:
+def parse_in_pieces(data: bytes, cuts: list[int]) -> tuple[ResponseHead, int] | None:
     """What a reader finds that gets the bytes in pieces, cut at these places."""
     received, searched = bytearray(), 0
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]

@@ -6,7 +6,7 @@ import pytest
 
 import crawler
 from tests.support.certs import Authority
-from tests.support.dns_server import Names
+from tests.support.dns_server import DnsServer
 from tests.support.exchange import Exchange
 from tests.support.probing import asking, probe_all, probe_one, verdict
 from tests.support.site import OnAccept, Site
@@ -14,7 +14,7 @@ from tests.support.site import OnAccept, Site
 # --- Names ---
 
 
-async def test_a_name_that_resolves(site: Site, names: Names) -> None:
+async def test_a_name_that_resolves(site: Site, names: DnsServer) -> None:
     names.a("good.test", "127.0.0.9")
     result = await probe_one(site.url("/ok", host="good.test"), **asking(names))
     assert (verdict(result), result.ip) == (200, "127.0.0.9")
@@ -23,13 +23,13 @@ async def test_a_name_that_resolves(site: Site, names: Names) -> None:
     assert site.requests[0].host == f"good.test:{site.port}"
 
 
-async def test_an_alias_resolves(site: Site, names: Names) -> None:
+async def test_an_alias_resolves(site: Site, names: DnsServer) -> None:
     names.cname("alias.test", "good.test")
     names.a("good.test", "127.0.0.9")
     assert (await probe_one(site.url("/ok", host="alias.test"), **asking(names))).ip == "127.0.0.9"
 
 
-async def test_a_name_is_asked_for_once(site: Site, names: Names) -> None:
+async def test_a_name_is_asked_for_once(site: Site, names: DnsServer) -> None:
     names.a("*.good.test", "127.0.0.9")
     urls = [site.url(f"/ok?{number}", host=f"{number % 3}.good.test") for number in range(60)]
     results = await probe_all(urls, **asking(names))
@@ -37,7 +37,7 @@ async def test_a_name_is_asked_for_once(site: Site, names: Names) -> None:
     assert len(names.queries) == len(set(names.queries))
 
 
-async def test_a_name_with_an_ipv6_address_only(names: Names) -> None:
+async def test_a_name_with_an_ipv6_address_only(names: DnsServer) -> None:
     names.aaaa("six.test", "::1")
     async with Site(host="::1") as site:
         result = await probe_one(site.url("/ok", host="six.test"), **asking(names))
@@ -48,7 +48,7 @@ async def test_a_name_with_an_ipv6_address_only(names: Names) -> None:
         assert verdict(await probe_one(site.url("/ok"), **asking(names))) == 200
 
 
-async def test_ipv6_alone_asks_for_no_ipv4_address(site: Site, names: Names) -> None:
+async def test_ipv6_alone_asks_for_no_ipv4_address(site: Site, names: DnsServer) -> None:
     names.a("four.test", "127.0.0.1")
     result = await probe_one(site.url("/ok", host="four.test"), ipv6=True, **asking(names))
     assert verdict(result) == "dns.name_not_resolved"
@@ -65,7 +65,7 @@ async def test_ipv6_alone_asks_for_no_ipv4_address(site: Site, names: Names) -> 
         ("silent", "dns.timed_out"),
     ],
 )
-async def test_a_name_that_does_not_resolve(rule: str, expected: str, names: Names) -> None:
+async def test_a_name_that_does_not_resolve(rule: str, expected: str, names: DnsServer) -> None:
     getattr(names, rule)("bad.test")
     result = await probe_one("http://bad.test/", retries=0, **asking(names))
     assert verdict(result) == expected
@@ -74,24 +74,24 @@ async def test_a_name_that_does_not_resolve(rule: str, expected: str, names: Nam
     assert result.errors == {"http": "TIMEOUT" if rule == "silent" else "DNS_ERROR"}
 
 
-async def test_no_search_domain_makes_a_name_of_another_host(names: Names) -> None:
+async def test_no_search_domain_makes_a_name_of_another_host(names: DnsServer) -> None:
     await probe_one("http://bad.test/", retries=0, **asking(names))
     assert {name for name, _ in names.queries} == {"bad.test"}
 
 
-async def test_an_answer_to_another_question_is_not_believed(site: Site, names: Names) -> None:
+async def test_an_answer_to_another_question_is_not_believed(site: Site, names: DnsServer) -> None:
     names.lies("bad.test")
     result = await probe_one(site.url("/ok", host="bad.test"), timeout=2, retries=0, **asking(names))
     assert verdict(result) == "dns.timed_out"
 
 
-async def test_an_answer_too_long_for_udp(site: Site, names: Names) -> None:
+async def test_an_answer_too_long_for_udp(site: Site, names: DnsServer) -> None:
     names.a("long.test", "127.0.0.9")
     names.truncated("long.test")
     assert verdict(await probe_one(site.url("/ok", host="long.test"), **asking(names))) == 200
 
 
-async def test_one_probe_that_gives_up_does_not_take_the_lookup_from_another(site: Site, names: Names) -> None:
+async def test_one_probe_that_gives_up_does_not_take_the_lookup_from_another(site: Site, names: DnsServer) -> None:
     names.a("slow.test", "127.0.0.9")
     names.delay("slow.test", 0.5)
     [hasty] = await probe_all([site.url("/ok", host="slow.test")], timeout=0.2, retries=0, **asking(names))
@@ -198,7 +198,7 @@ async def test_a_handshake_that_never_comes() -> None:
     assert (result.error and result.error.phase) == "tls"
 
 
-async def test_after_a_refusal_the_next_address_is_asked(names: Names) -> None:
+async def test_after_a_refusal_the_next_address_is_asked(names: DnsServer) -> None:
     names.a("two.test", "127.0.0.7", "127.0.0.9")
     names.a("dead.test", "127.0.0.7", "127.0.0.8")
     async with Site(host="127.0.0.9") as site:

@@ -14,7 +14,7 @@ from crawler.server.api.schemas import EventsQuery
 from crawler.server.api.task_view import progress_of, summary_of
 from crawler.server.http.responses import stream
 from crawler.server.middleware.auth import task_of
-from crawler.server.task_manager import STATE
+from crawler.server.task_manager import TASK_MANAGER
 
 __all__ = ["events"]
 
@@ -46,7 +46,7 @@ def _last(request: web.Request, query: EventsQuery) -> int:
 
 async def _events(request: web.Request, task: Task, place: int, wants_results: bool) -> AsyncGenerator[bytes, None]:
     """What to send, in pieces. From looking at the Task to waiting for its change, nothing else may run."""
-    state, now = request.app[STATE], asyncio.get_running_loop().time
+    state, now = request.app[TASK_MANAGER], asyncio.get_running_loop().time
     shown, due, beat = -1, now(), now() + _HEARTBEAT  # what progress said; when it, or a sign of life, is due
     try:
         while not state.is_stopping:

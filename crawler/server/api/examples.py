@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
-from crawler.core.models import Counts, FirstRecord, Hop, ProbeError, ProbeResult, Timings
+from crawler.core.models import Counts, FirstContractResult, Hop, ProbeError, ProbeResult, Timings
 from crawler.core.options import Options, task_choices
 from crawler.formats.result_writers import COLUMNS
 from crawler.server.api.schemas import Links, Progress, ResultPage, Summary, TaskPage
@@ -112,7 +112,7 @@ UNREADY: Final = {
 }
 SUBMITTED: Final = {"task_id": _ID}
 FIRST_TASK: Final = _plain(
-    {"status": "ready", "result": {result.url: FirstRecord.of(result) for result in (_OK, _FAILED)}}
+    {"status": "ready", "result": {result.url: FirstContractResult.of(result) for result in (_OK, _FAILED)}}
 )
 FIRST_TASKS: Final = {_ID: FIRST_TASK}
 SUMMARY: Final = _plain(_SUMMARY)

@@ -10,7 +10,7 @@ from crawler.server.api.operations import PROBLEM, Unready
 from crawler.server.api.schemas import Checks, Fleet, Health, Readiness
 from crawler.server.http.responses import json_answer
 from crawler.server.metrics import METRICS
-from crawler.server.task_manager import STATE
+from crawler.server.task_manager import TASK_MANAGER
 
 __all__ = ["healthz", "metrics", "readyz"]
 
@@ -24,9 +24,9 @@ async def healthz(request: web.Request) -> web.Response:
 
 async def readyz(request: web.Request) -> web.Response:
     """Whether the service can do its work; if not (503), why."""
-    troubles = await request.app[STATE].health.troubles()
+    troubles = await request.app[TASK_MANAGER].health.troubles()
     checks = Checks(**{name: trouble or "ok" for name, trouble in troubles.items()})
-    fleet = Fleet.of(await request.app[STATE].engine.outlook())
+    fleet = Fleet.of(await request.app[TASK_MANAGER].engine.outlook())
     wrong = [f"{name}: {trouble}" for name, trouble in troubles.items() if trouble]
     if not wrong:
         return json_answer(Readiness(ready=True, checks=checks, fleet=fleet), headers=_FRESH)

@@ -13,8 +13,8 @@ from crawler.server.api.json_schema import Schemas
 from crawler.server.api.operations import OPERATIONS, PROBLEM, Media, Operation, Problem, Reply
 from crawler.server.http.responses import json_answer
 from crawler.server.middleware.access_log import REQUEST_ID
-from crawler.server.middleware.auth import ACCESS, ANCHOR
-from crawler.server.task_manager import STATE
+from crawler.server.middleware.auth import ANCHOR, AUTHORIZER
+from crawler.server.task_manager import TASK_MANAGER
 
 __all__ = ["DOCUMENT", "Document", "openapi"]
 
@@ -88,13 +88,13 @@ class Document:
     @cached_property
     def content(self) -> Json:
         """As JSON has it."""
-        schemas = Schemas(self._app[STATE].options)
+        schemas = Schemas(self._app[TASK_MANAGER].options)
         paths: Json = {}
         for method, path, summary in self._routes():
             if operation := OPERATIONS.get((method, path)):
                 described = {"summary": summary, **_operation(operation, path, schemas)}
                 paths.setdefault(path, {})[method.lower()] = described
-        anyone: list[Json] = [] if self._app[ACCESS].has_tokens else [{}]
+        anyone: list[Json] = [] if self._app[AUTHORIZER].has_tokens else [{}]
         return {
             "openapi": "3.1.1",
             "info": {"title": "crawler", "version": VERSION, "description": _ABOUT, "license": {"name": "MIT"}},

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from crawler.core.models import FirstRecord, ProbeResult, Status
+from crawler.core.models import FirstContractResult, ProbeResult, Status
 from crawler.server.api import examples, swagger_ui
 from crawler.server.api.schemas import (
     Batch,
@@ -63,7 +63,7 @@ class FirstTask(msgspec.Struct):
     """A task with its results so far, by URL."""
 
     status: Status
-    result: dict[str, FirstRecord]
+    result: dict[str, FirstContractResult]
 
 
 class Problem(msgspec.Struct):

@@ -9,7 +9,7 @@ from aiohttp import web
 from crawler.core.errors import InputError
 from crawler.core.options import Options
 from crawler.server.middleware.proxy_headers import prefix
-from crawler.server.task_manager import STATE
+from crawler.server.task_manager import TASK_MANAGER
 
 __all__ = ["choose", "next_link", "only_header", "read_query", "split_query"]
 
@@ -77,5 +77,5 @@ def next_link(request: web.Request, cursor: str | None) -> dict[str, str]:
     """The header that leads to the page at this cursor."""
     if cursor is None:
         return {}
-    before = prefix(request, request.app[STATE].service)
+    before = prefix(request, request.app[TASK_MANAGER].service)
     return {"Link": f'<{before}{request.rel_url.update_query(cursor=cursor)}>; rel="next"'}

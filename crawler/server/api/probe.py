@@ -7,7 +7,7 @@ from aiohttp import web
 from crawler.server.api.params import choose, split_query
 from crawler.server.api.schemas import ProbeQuery
 from crawler.server.http.responses import json_answer
-from crawler.server.task_manager import STATE
+from crawler.server.task_manager import TASK_MANAGER
 
 __all__ = ["probe"]
 
@@ -17,7 +17,7 @@ _LATER: Final = {"Retry-After": "5"}  # seconds
 
 async def probe(request: web.Request) -> web.Response:
     """The result of one URL, which belongs to no task."""
-    state = request.app[STATE]
+    state = request.app[TASK_MANAGER]
     query, choices = split_query(request, ProbeQuery)
     options = choose(state.options, choices, {})
     if state.asked >= _AT_ONCE:

@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from crawler.core.errors import ERROR_TYPES, InputError
-from crawler.core.models import ProbeResult, Task, Where
+from crawler.core.models import ProbeResult, ResultFilter, Task
 from crawler.core.urls import Url, each, parse
 from crawler.formats.result_writers import open_writer
 from crawler.server.api.content_negotiation import preferred
@@ -17,7 +17,7 @@ from crawler.server.api.params import next_link, read_query
 from crawler.server.api.schemas import ResultPage, ResultsQuery
 from crawler.server.http.responses import gathered, json_answer, stream
 from crawler.server.middleware.auth import task_of
-from crawler.server.task_manager import STATE
+from crawler.server.task_manager import TASK_MANAGER
 
 __all__ = ["results"]
 
@@ -35,7 +35,7 @@ async def results(request: web.Request) -> web.StreamResponse:
     """A task's results, in the order in which they were found."""
     query = read_query(request, ResultsQuery)
     task, format_, where = await task_of(request), _format(request, query), _where(query)
-    registry = request.app[STATE].registry
+    registry = request.app[TASK_MANAGER].registry
     if query.limit is None:
         if query.cursor is not None:
             raise InputError("goes with a limit only", "cursor")
@@ -60,11 +60,11 @@ def _format(request: web.Request, query: ResultsQuery) -> Format:
     return format_
 
 
-def _where(query: ResultsQuery) -> Where:
+def _where(query: ResultsQuery) -> ResultFilter:
     if query.error is not None and query.error not in ERROR_TYPES:
         raise InputError("there is no such error type", "error")
     host = None if query.host is None else _host(query.host)
-    return Where(outcome=query.outcome, status=query.status, error=query.error, host=host)
+    return ResultFilter(outcome=query.outcome, status=query.status, error=query.error, host=host)
 
 
 def _host(text: str) -> str:

@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from crawler.core.errors import ERROR_TYPES
 from crawler.core.models import Counts, Outcome, ProbeResult, Status
-from crawler.core.outlook import Outlook
+from crawler.core.outlook import FleetStatus
 
 __all__ = [
     "Batch",
@@ -158,7 +158,7 @@ class Fleet(msgspec.Struct):
     redelivered: Annotated[int, Meta(description="Chunks that were begun again, as a worker had fallen silent.")]
 
     @classmethod
-    def of(cls, outlook: Outlook | None) -> Self | msgspec.UnsetType:
+    def of(cls, outlook: FleetStatus | None) -> Self | msgspec.UnsetType:
         """What a stranger may know of it: no names."""
         if outlook is None:
             return msgspec.UNSET

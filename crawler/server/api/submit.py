@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from crawler.core.errors import InputError, KeyTaken
-from crawler.core.models import Idempotency, Outcome, Task, Webhook, Where
+from crawler.core.models import IdempotencyKey, Outcome, ResultFilter, Task, Webhook
 from crawler.core.options import task_choices
 from crawler.formats.json_batch import BatchReader
 from crawler.formats.url_lists import InputFormat, open_reader
@@ -21,7 +21,7 @@ from crawler.server.background.webhooks import new_webhook
 from crawler.server.http.request_body import chunks, lines, read_json
 from crawler.server.http.responses import json_answer
 from crawler.server.middleware.auth import owner_of, task_of
-from crawler.server.task_manager import STATE, State
+from crawler.server.task_manager import TASK_MANAGER, TaskManager
 
 __all__ = ["recheck", "submit"]
 
@@ -39,7 +39,7 @@ _FAILURES: Final[tuple[Outcome, ...]] = ("http_error", "failed", "blocked")  # a
 
 async def submit(request: web.Request) -> web.Response:
     """Take a batch in and start work on it."""
-    state = request.app[STATE]
+    state = request.app[TASK_MANAGER]
     upload = _Upload(request, state)
     key = _key(request)
     if key is None:
@@ -61,7 +61,7 @@ async def submit(request: web.Request) -> web.Response:
 async def recheck(request: web.Request) -> web.Response:
     """A new task of those lines of a task that failed."""
     read_query(request, Nothing)
-    state, task = request.app[STATE], await task_of(request)
+    state, task = request.app[TASK_MANAGER], await task_of(request)
     given = await read_json(request, Choices, min(_SMALL, state.service.max_body))
     if task.status == "running":
         raise web.HTTPConflict(text=f"task {task.id} still runs")
@@ -82,7 +82,7 @@ async def recheck(request: web.Request) -> web.Response:
 class _Upload:
     """A batch on its way in. What its body says besides the URLs is known only when that has ended."""
 
-    def __init__(self, request: web.Request, state: State) -> None:
+    def __init__(self, request: web.Request, state: TaskManager) -> None:
         self._request = request
         self._state = state
         format_ = _format(request)
@@ -102,7 +102,7 @@ class _Upload:
             if isinstance(self._reader, BatchReader):
                 self._settle(task, self._reader.rest)
             if key is not None:
-                task.idempotency = Idempotency(key, self._digest.hexdigest())
+                task.idempotency = IdempotencyKey(key, self._digest.hexdigest())
 
         owner = owner_of(self._request)
         with self._state.quotas.room(owner) as take:
@@ -156,22 +156,22 @@ async def _replay(request: web.Request, task: Task, upload: _Upload) -> web.Resp
     note(task=task.id)
     if task.idempotency is None or await upload.digest() != task.idempotency.digest:
         raise web.HTTPConflict(text=f"{_KEY}: belongs to another request, which made task {task.id}")
-    quotas = request.app[STATE].quotas.headers(task.owner)
+    quotas = request.app[TASK_MANAGER].quotas.headers(task.owner)
     headers = {"Location": location(request, task), "Idempotency-Replayed": "true", **quotas}
     return json_answer(summary_of(request, task), headers=headers)
 
 
-def _webhook(choice: WebhookChoice | None, state: State) -> Webhook | None:
+def _webhook(choice: WebhookChoice | None, state: TaskManager) -> Webhook | None:
     return None if choice is None else new_webhook(choice.url, choice.secret, state.service)
 
 
 def _created(request: web.Request, task: Task) -> web.Response:
-    headers = {"Location": location(request, task), **request.app[STATE].quotas.headers(task.owner)}
+    headers = {"Location": location(request, task), **request.app[TASK_MANAGER].quotas.headers(task.owner)}
     return json_answer(summary_of(request, task), 201, headers)
 
 
 async def _failed(registry: Registry, task: Task) -> AsyncIterator[str]:
     """The lines of a Task that may answer another time."""
     for outcome in _FAILURES:
-        async for result in registry.results(task.id, Where(outcome=outcome)):
+        async for result in registry.results(task.id, ResultFilter(outcome=outcome)):
             yield result.url

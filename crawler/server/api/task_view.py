@@ -8,7 +8,7 @@ from crawler.core.models import Task, Webhook
 from crawler.core.options import Options, task_choices
 from crawler.server.api.schemas import Links, Progress, Summary, WebhookState
 from crawler.server.middleware.proxy_headers import prefix
-from crawler.server.task_manager import STATE, State
+from crawler.server.task_manager import TASK_MANAGER, TaskManager
 
 __all__ = ["ROOT", "location", "progress_of", "summary_of"]
 
@@ -17,10 +17,10 @@ ROOT: Final = "tasks"  # the name of the route of all Tasks
 
 def location(request: web.Request, task: Task) -> str:
     """Where the Task is, also if this application is mounted under another, or shown by a proxy."""
-    return f"{prefix(request, request.app[STATE].service)}{request.app.router[ROOT].url_for()}/{task.id}"
+    return f"{prefix(request, request.app[TASK_MANAGER].service)}{request.app.router[ROOT].url_for()}/{task.id}"
 
 
-def progress_of(state: State, task: Task) -> Progress:
+def progress_of(state: TaskManager, task: Task) -> Progress:
     """How far the Task is now."""
     done, rate = task.counts.done, state.rate(task)
     eta = (task.total - done) / rate if rate and task.status == "running" else None
@@ -36,7 +36,7 @@ def progress_of(state: State, task: Task) -> Progress:
 
 def summary_of(request: web.Request, task: Task) -> Summary:
     """The Task as it is now."""
-    progress = progress_of(request.app[STATE], task)
+    progress = progress_of(request.app[TASK_MANAGER], task)
     here = location(request, task)
     return Summary(
         id=task.id,

@@ -18,7 +18,7 @@ from crawler.server.api.task_view import summary_of
 from crawler.server.http.responses import json_answer
 from crawler.server.middleware.auth import task_of, tasks_of
 from crawler.server.middleware.request_metrics import waiting
-from crawler.server.task_manager import STATE, State
+from crawler.server.task_manager import TASK_MANAGER, TaskManager
 
 __all__ = ["cancel", "delete", "task", "tasks"]
 
@@ -54,7 +54,7 @@ async def task(request: web.Request) -> web.Response:
     if wait:
         with suppress(TimeoutError), waiting(request):
             async with asyncio.timeout(wait):
-                await _end(request.app[STATE], task)
+                await _end(request.app[TASK_MANAGER], task)
     return json_answer(summary_of(request, task))
 
 
@@ -62,18 +62,18 @@ async def cancel(request: web.Request) -> web.Response:
     """Stop a task; the results that it has stay."""
     read_query(request, Nothing)
     task = await task_of(request)
-    await request.app[STATE].cancel(task)
+    await request.app[TASK_MANAGER].cancel(task)
     return json_answer(summary_of(request, task))
 
 
 async def delete(request: web.Request) -> web.Response:
     """Stop a task and forget it."""
     read_query(request, Nothing)
-    await request.app[STATE].delete(await task_of(request))
+    await request.app[TASK_MANAGER].delete(await task_of(request))
     return web.Response(status=204)
 
 
-async def _end(state: State, task: Task) -> None:
+async def _end(state: TaskManager, task: Task) -> None:
     """Wait until a Task has ended, or the service wants to."""
     while task.status == "running" and not state.is_stopping:
         await state.registry.change(task.id)

@@ -12,14 +12,14 @@ from crawler.server.background.retention import Retention
 from crawler.server.background.webhooks import Webhooks
 from crawler.worker import Engine
 
-__all__ = ["House"]
+__all__ = ["Leader"]
 
 log = logging.getLogger(__name__)
 
 _AGAIN: Final = 5.0  # seconds until it is tried again
 
 
-class House:
+class Leader:
     """Kept while its context lasts, whenever it is this process's turn.
 
     Args:

@@ -19,18 +19,18 @@ from typing import Any, Final, Literal, Self
 import msgspec
 
 from crawler.core.errors import InputError, StoreError, TaskNotFound
-from crawler.core.models import Answer, Counts, ProbeError, Status, Task, Timings, Webhook
+from crawler.core.models import Counts, HopResult, ProbeError, Status, Task, Timings, Webhook
 from crawler.core.option_syntax import parse_secret
 from crawler.core.service_options import ServiceOptions
 from crawler.core.urls import Url, parse
 from crawler.probing.prober import Transport
-from crawler.probing.scheduler import Throttle
-from crawler.probing.work_queue import Lane
+from crawler.probing.scheduler import Scheduler
+from crawler.probing.work_queue import WorkQueue
 from crawler.registry import Registry
 from crawler.runtime.cancellation import end
 from crawler.runtime.logs import about
 
-__all__ = ["WAITS", "Event", "Webhooks", "judged", "new_webhook"]
+__all__ = ["WAITS", "WebhookEvent", "Webhooks", "judged", "new_webhook"]
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ _GONE: Final = 410
 _FINAL: Final = frozenset({"BLOCKED", "INVALID_URL"})  # groups of errors that no later attempt can mend
 
 
-class Ended(msgspec.Struct):
+class TaskEnded(msgspec.Struct):
     """The Task of which an event tells. Times are unix seconds."""
 
     id: str
@@ -67,17 +67,17 @@ class Ended(msgspec.Struct):
     detail: str | None
 
 
-class Event(msgspec.Struct):
+class WebhookEvent(msgspec.Struct):
     """The body of the request; `timestamp` says when the Task ended (RFC 3339)."""
 
     type: Literal["task.ready", "task.error"]
     timestamp: str
-    data: Ended
+    data: TaskEnded
 
     @classmethod
     def of(cls, task: Task) -> Self:
         """That a Task has ended: the same at every attempt."""
-        ended = Ended(**{name: getattr(task, name) for name in Ended.__struct_fields__})
+        ended = TaskEnded(**{name: getattr(task, name) for name in TaskEnded.__struct_fields__})
         moment = datetime.fromtimestamp(task.finished or 0.0, UTC).isoformat(timespec="milliseconds")
         return cls("task.ready" if task.status == "ready" else "task.error", moment, ended)
 
@@ -117,7 +117,7 @@ class Webhooks:
 
     async def __aenter__(self) -> Self:
         # Slots of their own: a batch that keeps all of the prober's busy holds up no webhook.
-        self._lane: Lane[_Delivery] = Lane(Throttle(_AT_ONCE, _PER_HOST), self._turn)
+        self._lane: WorkQueue[_Delivery] = WorkQueue(Scheduler(_AT_ONCE, _PER_HOST), self._turn)
         self._begin(self._drain())
         self._watched.clear()
         self._registry.newcomers.add(self.watch)
@@ -201,12 +201,12 @@ class Webhooks:
         await self._registry.update(task.id, webhook=webhook)
         return judged(webhook, await self._send(task, webhook, delivery.url), time.time())
 
-    async def _send(self, task: Task, webhook: Webhook, url: Url | ProbeError) -> Answer:
+    async def _send(self, task: Task, webhook: Webhook, url: Url | ProbeError) -> HopResult:
         if isinstance(url, ProbeError):
-            return Answer(Timings(), error=url)
+            return HopResult(Timings(), error=url)
         secret = webhook.secret or self._service.webhook_secret
         assert secret is not None
-        body = msgspec.json.encode(Event.of(task))
+        body = msgspec.json.encode(WebhookEvent.of(task))
         headers = [
             ("User-Agent", self._user_agent),
             ("Content-Type", "application/json"),
@@ -245,7 +245,7 @@ def _signed(id_: str, timestamp: int, body: bytes, key: bytes) -> list[tuple[str
     ]
 
 
-def judged(webhook: Webhook, answer: Answer, now: float) -> Webhook:
+def judged(webhook: Webhook, answer: HopResult, now: float) -> Webhook:
     """What has become of a webhook by the answer to its latest attempt."""
     error = answer.error
     last = f"HTTP {answer.status}" if error is None else error.type

@@ -17,7 +17,7 @@ from typing import Final, Protocol, Self, cast
 import msgspec
 from aiohttp import hdrs, web
 
-__all__ = ["Client", "Listener", "plain_problem"]
+__all__ = ["ClientConnection", "ConnectionLimiter", "plain_problem"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -28,7 +28,7 @@ _STUCK: Final = 300.0  # seconds in which a client has to take some of an answer
 _LATER: Final = 5  # seconds until a client should try again that there was no room for
 
 
-class Client(Protocol):
+class ClientConnection(Protocol):
     """One of the connections."""
 
     def can_go(self, now: float) -> bool:
@@ -51,7 +51,7 @@ class Client(Protocol):
         """End it at once, and make room before it is gone."""
 
 
-class Listener:
+class ConnectionLimiter:
     """The connections of one service; they are watched while its context lasts.
 
     Args:
@@ -64,7 +64,7 @@ class Listener:
         self.is_draining = False
         self._most = most
         self._left = asyncio.Event()
-        self._open: dict[asyncio.BaseTransport, Client] = {}  # oldest first
+        self._open: dict[asyncio.BaseTransport, ClientConnection] = {}  # oldest first
 
     async def __aenter__(self) -> Self:
         self._watching = asyncio.ensure_future(self._watch())
@@ -117,7 +117,10 @@ class Listener:
                     await self._left.wait()
 
     def admit(
-        self, transport: asyncio.BaseTransport, connection: Client, instead_of: asyncio.BaseTransport | None = None
+        self,
+        transport: asyncio.BaseTransport,
+        connection: ClientConnection,
+        instead_of: asyncio.BaseTransport | None = None,
     ) -> bool:
         """Make room for one more connection, if there is any, or for what another one has become."""
         if instead_of is not None:
@@ -150,7 +153,9 @@ class Listener:
 class _Connection(asyncio.Protocol):
     """Hands everything on to aiohttp's protocol, which is `inner`."""
 
-    def __init__(self, listener: Listener, inner: web.RequestHandler, handshake: asyncio.BaseTransport | None) -> None:
+    def __init__(
+        self, listener: ConnectionLimiter, inner: web.RequestHandler, handshake: asyncio.BaseTransport | None
+    ) -> None:
         self._listener = listener
         self.inner = inner
         self._handshake = handshake

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from crawler.core.errors import InputError
 from crawler.formats.json_batch import NotJson
-from crawler.formats.url_lists import Gunzip, Line, Reader
+from crawler.formats.url_lists import GzipReader, Line, UrlListReader
 
 __all__ = ["HANDLER_ARGS", "chunks", "lines", "read_json"]
 
@@ -49,7 +49,7 @@ async def chunks(request: web.Request, max_body: int) -> AsyncIterator[bytes]:
         raise web.HTTPBadRequest(text=f"the body cannot be read: {error}") from None
 
 
-async def lines(body: AsyncIterator[bytes], reader: Reader, take: Callable[[int], None]) -> AsyncIterator[Line]:
+async def lines(body: AsyncIterator[bytes], reader: UrlListReader, take: Callable[[int], None]) -> AsyncIterator[Line]:
     """What a reader finds in a body, as it arrives; `take` is told how many, and may raise.
 
     Raises:
@@ -93,12 +93,12 @@ async def read_json(request: web.Request, type_: type[T], max_body: int) -> T:
         raise NotJson("nested too deeply") from None
 
 
-def _gunzip(request: web.Request) -> Gunzip | None:
+def _gunzip(request: web.Request) -> GzipReader | None:
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding in ("", "identity") or request.content.total_compressed_bytes is not None:
         return None
     if encoding in ("gzip", "x-gzip"):
-        return Gunzip()
+        return GzipReader()
     raise web.HTTPUnsupportedMediaType(
         headers={"Accept-Encoding": "gzip"}, text="Content-Encoding: only gzip is unpacked here"
     )

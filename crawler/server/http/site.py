@@ -10,10 +10,10 @@ from typing import Any, Final, cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
-from crawler.server.http.connection_limits import Listener, plain_problem
+from crawler.server.http.connection_limits import ConnectionLimiter, plain_problem
 from crawler.server.http.request_body import HANDLER_ARGS
 
-__all__ = ["Site"]
+__all__ = ["ListeningSite"]
 
 _UNSENT: Final = 128 * 1024  # bytes of an answer that the kernel takes ahead of a client: it would take megabytes
 
@@ -43,13 +43,13 @@ class _Requests(web.RequestHandler):
         return response
 
 
-class Site(web.BaseSite):
+class ListeningSite(web.BaseSite):
     """Listens on an address, with a watch over the connections."""
 
     def __init__(
         self,
         runner: web.AppRunner,
-        listener: Listener,
+        listener: ConnectionLimiter,
         where: tuple[str, int],
         *,
         keep_alive: float,
@@ -100,7 +100,9 @@ class _Handshake(asyncio.Protocol):
 
     is_idle = True
 
-    def __init__(self, listener: Listener, make: Callable[[], web.RequestHandler], context: ssl.SSLContext) -> None:
+    def __init__(
+        self, listener: ConnectionLimiter, make: Callable[[], web.RequestHandler], context: ssl.SSLContext
+    ) -> None:
         self._listener = listener
         self._make = make
         self._context = context

@@ -12,9 +12,9 @@ from crawler.core.service_options import ServiceOptions
 from crawler.core.tokens import Token, known, parse_tokens, read_tokens
 from crawler.runtime.logs import note
 from crawler.server.middleware.origin_check import check_origin
-from crawler.server.task_manager import STATE
+from crawler.server.task_manager import TASK_MANAGER
 
-__all__ = ["ACCESS", "ANCHOR", "Access", "check_access", "owner_of", "route_of", "task_of", "tasks_of"]
+__all__ = ["ANCHOR", "AUTHORIZER", "Authorizer", "check_access", "owner_of", "route_of", "task_of", "tasks_of"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -28,7 +28,7 @@ _OWNER: Final = web.RequestKey("owner", str)
 _BEARER: Final = 'Bearer realm="crawler"'
 
 
-class Access:
+class Authorizer:
     """The rules of one application.
 
     Args:
@@ -90,19 +90,19 @@ class Access:
         return token
 
 
-ACCESS: Final = web.AppKey("ACCESS", Access)
+AUTHORIZER: Final = web.AppKey("AUTHORIZER", Authorizer)
 ANCHOR: Final = "submit"  # the name of a route, by which is known where this application is mounted
 
 
 @web.middleware
 async def check_access(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let in who may come in, unless he has too much under way."""
-    request.app[ACCESS].check(request)
+    request.app[AUTHORIZER].check(request)
     owner = owner_of(request)
     # Where all are one, bodies that do not come to their end may not keep everybody out.
     if _is_open(request) or (owner is None and not request.content.is_eof()):
         return await handler(request)
-    with request.app[STATE].quotas.request(owner):
+    with request.app[TASK_MANAGER].quotas.request(owner):
         return await handler(request)
 
 
@@ -117,8 +117,8 @@ async def task_of(request: web.Request) -> Task:
     Raises:
         TaskNotFound: There is none, or not for this caller.
     """
-    task = await request.app[STATE].registry.fresh(request.match_info["task_id"])
-    if not request.app[ACCESS].may_see(owner_of(request), task):
+    task = await request.app[TASK_MANAGER].registry.fresh(request.match_info["task_id"])
+    if not request.app[AUTHORIZER].may_see(owner_of(request), task):
         raise TaskNotFound(task.id)
     note(task=task.id)
     return task
@@ -126,9 +126,9 @@ async def task_of(request: web.Request) -> Task:
 
 async def tasks_of(request: web.Request) -> list[Task]:
     """The Tasks that are there for this caller, oldest first, as they are now."""
-    access, owner = request.app[ACCESS], owner_of(request)
-    await request.app[STATE].registry.refresh()
-    return [task for task in request.app[STATE].registry.tasks.values() if access.may_see(owner, task)]
+    access, owner = request.app[AUTHORIZER], owner_of(request)
+    await request.app[TASK_MANAGER].registry.refresh()
+    return [task for task in request.app[TASK_MANAGER].registry.tasks.values() if access.may_see(owner, task)]
 
 
 def _is_open(request: web.Request) -> bool:

@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 from crawler.core.errors import OptionError
 from crawler.core.service_options import ServiceOptions
 
-__all__ = ["ROOT_PATH", "Forwarded", "prefix"]
+__all__ = ["ROOT_PATH", "ProxyHeaders", "prefix"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -19,7 +19,7 @@ ROOT_PATH: Final = web.RequestKey("ROOT_PATH", str)  # where a host that is not 
 _SCHEMES: Final = frozenset({"http", "https"})
 
 
-class Forwarded:
+class ProxyHeaders:
     """Shows handlers the client's own address, scheme and host.
 
     Args:

@@ -11,7 +11,7 @@ from aiohttp import hdrs, web
 from crawler.runtime.counters import Histogram
 from crawler.server.middleware.auth import route_of
 
-__all__ = ["Kind", "Traffic", "waiting"]
+__all__ = ["RequestKind", "RequestMetrics", "waiting"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -20,7 +20,7 @@ _BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 _OTHER: Final = "other"  # a path that is no route's or a method that HTTP has not: strangers can make up any number
 
 
-class Kind(NamedTuple):
+class RequestKind(NamedTuple):
     """What requests are counted by: the template of the route's path, and the method."""
 
     route: str
@@ -32,7 +32,7 @@ class _Watch:
 
     __slots__ = ("began", "kind", "waited")
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: RequestKind) -> None:
         self.kind = kind
         self.began = perf_counter()
         self.waited = 0.0
@@ -41,7 +41,7 @@ class _Watch:
 _WATCH: Final = web.RequestKey("watch", _Watch)
 
 
-class Traffic:
+class RequestMetrics:
     """The requests of one application.
 
     Attributes:
@@ -50,14 +50,14 @@ class Traffic:
     """
 
     def __init__(self) -> None:
-        self.answers: Counter[tuple[Kind, str]] = Counter()
-        self.seconds: defaultdict[Kind, Histogram] = defaultdict(lambda: Histogram(_BOUNDS))
+        self.answers: Counter[tuple[RequestKind, str]] = Counter()
+        self.seconds: defaultdict[RequestKind, Histogram] = defaultdict(lambda: Histogram(_BOUNDS))
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Take note that a request has come."""
         method = request.method if request.method in hdrs.METH_ALL else _OTHER
-        request[_WATCH] = _Watch(Kind(route_of(request) or _OTHER, method))
+        request[_WATCH] = _Watch(RequestKind(route_of(request) or _OTHER, method))
         return await handler(request)
 
     async def answered(self, request: web.Request, response: web.StreamResponse) -> None:

@@ -9,20 +9,20 @@ from typing import Final
 import msgspec
 
 from crawler.core.errors import TaskNotFound
-from crawler.stores.redis.chunking import Chunk, Work
-from crawler.stores.redis.connection import Link
+from crawler.stores.redis.chunking import Chunk, ChunkLine
+from crawler.stores.redis.connection import RedisConnection
 from crawler.stores.redis.keys import chunks_key, common, own
 from crawler.stores.redis.scripts import CHAINS
 
-__all__ = ["Chains", "Turn"]
+__all__ = ["ChunkPosition", "ChunkStore"]
 
 _AT_ONCE: Final = 500  # chunks, or chains, of one command
 _STALE: Final = 86_400.0  # seconds after which a batch that was never admitted is dropped
 
-_works: Final = msgspec.msgpack.Decoder(list[Work])
+_works: Final = msgspec.msgpack.Decoder(list[ChunkLine])
 
 
-class Turn(msgspec.Struct, frozen=True, array_like=True):
+class ChunkPosition(msgspec.Struct, frozen=True, array_like=True):
     """A chunk of a Task: the `place`-th of a chain."""
 
     chain: int
@@ -32,27 +32,27 @@ class Turn(msgspec.Struct, frozen=True, array_like=True):
         return f"{self.chain}.{self.place}"
 
 
-class Chains:
+class ChunkStore:
     """What there is to do. All methods may raise `StoreError`.
 
     Args:
         link: The connections.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: RedisConnection) -> None:
         self._link = link
-        self._works: dict[str, dict[int, Work]] = defaultdict(dict)
-        self._begun: dict[tuple[str, Turn], set[int]] = {}
+        self._works: dict[str, dict[int, ChunkLine]] = defaultdict(dict)
+        self._begun: dict[tuple[str, ChunkPosition], set[int]] = {}
 
-    async def heads(self, task_id: str) -> list[Turn]:
+    async def heads(self, task_id: str) -> list[ChunkPosition]:
         """The chunks that a Task can go on with: one of each chain that has not ended."""
         found = []
         with self._link.guarded("read"):
             async for chain, state in self._link.redis.hscan_iter(own(task_id, "chains"), count=_AT_ONCE):
-                found.append(Turn(int(chain), int(state.partition(b"/")[0])))
+                found.append(ChunkPosition(int(chain), int(state.partition(b"/")[0])))
         return sorted(found, key=lambda turn: turn.chain)
 
-    async def begin(self, task_id: str, turn: Turn, start: str) -> tuple[list[Work], int]:
+    async def begin(self, task_id: str, turn: ChunkPosition, start: str) -> tuple[list[ChunkLine], int]:
         """The targets of a chunk that have no record yet, and how often it was begun without coming to its end.
 
         A start, whose name is nobody else's, counts once, however often it is told.
@@ -73,20 +73,20 @@ class Chains:
         with self._link.guarded("read"):
             return int(await self._link.redis.get(common("redelivered")) or 0)
 
-    async def suspects(self, task_id: str, turn: Turn) -> set[int]:
+    async def suspects(self, task_id: str, turn: ChunkPosition) -> set[int]:
         """The positions of those targets of a chunk that were probed apart when a worker ended last."""
         with self._link.guarded("read"):
             body = await self._link.redis.hget(own(task_id, "suspects"), str(turn))
         return set() if body is None else msgspec.json.decode(body, type=set[int])
 
-    async def suspect(self, task_id: str, turn: Turn, seqs: list[int]) -> None:
+    async def suspect(self, task_id: str, turn: ChunkPosition, seqs: list[int]) -> None:
         """Take note that these are about to be probed apart."""
         with self._link.guarded("write"):
             await self._link.scripts["suspect"](
                 keys=[own(task_id), own(task_id, "suspects")], args=[str(turn), msgspec.json.encode(seqs)]
             )
 
-    async def leave(self, task_id: str, turn: Turn) -> None:
+    async def leave(self, task_id: str, turn: ChunkPosition) -> None:
         """Take note that a chunk is left as far as it is, in good order."""
         self.forget(task_id, turn)
         with self._link.guarded("write"):
@@ -95,14 +95,14 @@ class Chains:
                 pipeline.hdel(own(task_id, name), str(turn))
             await pipeline.execute()
 
-    async def advance(self, task_id: str, turn: Turn) -> Turn | None:
+    async def advance(self, task_id: str, turn: ChunkPosition) -> ChunkPosition | None:
         """End a chunk, all of which is recorded; gives the next of its chain."""
         self.forget(task_id, turn)
         keys = [own(task_id, "chains"), chunks_key(task_id, turn.chain)]
         keys += [own(task_id, "starts"), own(task_id, "suspects")]
         with self._link.guarded("write"):
             place = await self._link.scripts["advance"](keys=keys, args=[turn.chain, turn.place])
-        return Turn(turn.chain, place) if place >= 0 else None
+        return ChunkPosition(turn.chain, place) if place >= 0 else None
 
     async def sweep(self) -> None:
         """Drop what is left of batches whose process ended before they were admitted, or before it had dropped it."""
@@ -140,16 +140,16 @@ class Chains:
                 args=[id_, own(id_, "chunks:"), CHAINS, "" if before is None else before],
             )
 
-    async def pending(self, task_id: str) -> AsyncIterator[Work]:
+    async def pending(self, task_id: str) -> AsyncIterator[ChunkLine]:
         """All that has no record yet."""
         for turn in await self.heads(task_id):
             place = turn.place
-            while works := await self._kept(task_id, Turn(turn.chain, place)):
+            while works := await self._kept(task_id, ChunkPosition(turn.chain, place)):
                 for work in await self._unrecorded(task_id, works):
                     yield work
                 place += 1
 
-    async def works_of(self, task_id: str, seqs: set[int]) -> dict[int, Work]:
+    async def works_of(self, task_id: str, seqs: set[int]) -> dict[int, ChunkLine]:
         """The targets of these positions."""
         works = self._works[task_id]
         if seqs - works.keys():  # begun by nobody here: they are looked for
@@ -166,17 +166,17 @@ class Chains:
         if not works:
             del self._works[task_id]
 
-    def forget(self, task_id: str, turn: Turn) -> None:
+    def forget(self, task_id: str, turn: ChunkPosition) -> None:
         """Remember nothing of a chunk that was begun."""
         self.recorded(task_id, self._begun.pop((task_id, turn), set()))
 
-    async def _kept(self, task_id: str, turn: Turn) -> list[Work]:
+    async def _kept(self, task_id: str, turn: ChunkPosition) -> list[ChunkLine]:
         """A chunk; empty if there is none."""
         with self._link.guarded("read"):
             body = await self._link.redis.hget(chunks_key(task_id, turn.chain), str(turn))
         return [] if body is None else _works.decode(zlib.decompress(body))
 
-    async def _unrecorded(self, task_id: str, works: list[Work]) -> list[Work]:
+    async def _unrecorded(self, task_id: str, works: list[ChunkLine]) -> list[ChunkLine]:
         """Those of which a line has no record: the first, or of those that ask for the same the last."""
         if not works:
             return []

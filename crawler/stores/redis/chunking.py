@@ -19,11 +19,11 @@ import msgspec
 from crawler.core.models import ProbeError
 from crawler.core.urls import Target, each
 from crawler.registry import Lines
-from crawler.runtime.counters import Calls
+from crawler.runtime.counters import CallCounter
 from crawler.stores.sqlite.database import Database, insert, migrate
 from crawler.stores.sqlite.ingest import FIND_EQUAL, Row, row_of
 
-__all__ = ["Chunk", "Work", "chunks_of"]
+__all__ = ["Chunk", "ChunkLine", "chunks_of"]
 
 _SLICE: Final = 2_000  # lines that are taken in, or come back sorted, at once; a batch of fewer is sorted here
 _SIZE: Final = 200  # targets of a chunk
@@ -44,7 +44,7 @@ _READ_TWINS: Final = """
     WHERE ordered.rowid > :start AND ordered.rowid <= :end"""
 
 
-class Work(msgspec.Struct, array_like=True, gc=False):
+class ChunkLine(msgspec.Struct, array_like=True, gc=False):
     """A target of a chunk: its line, why that is no URL, and the other lines that ask for the same."""
 
     seq: int
@@ -63,7 +63,7 @@ class Chunk(NamedTuple):
 
     chain: int
     place: int
-    works: list[Work]
+    works: list[ChunkLine]
 
 
 async def chunks_of(lines: Lines) -> AsyncIterator[tuple[int, list[Chunk]]]:
@@ -85,14 +85,14 @@ async def chunks_of(lines: Lines) -> AsyncIterator[tuple[int, list[Chunk]]]:
     yield len(waiting), found + list(packer.rest())
 
 
-def _sorted(rows: list[Row]) -> Iterator[tuple[int, Work]]:
+def _sorted(rows: list[Row]) -> Iterator[tuple[int, ChunkLine]]:
     """The targets of a small batch, by host and then position."""
-    firsts: dict[tuple[int, int], Work] = {}
-    by_host: dict[int, list[Work]] = defaultdict(list)
+    firsts: dict[tuple[int, int], ChunkLine] = {}
+    by_host: dict[int, list[ChunkLine]] = defaultdict(list)
     for seq, (key, key2, host, problem, text) in enumerate(rows):
         first = firsts.get((key, key2))
         if first is None:
-            firsts[key, key2] = work = Work(seq, text, _problem(problem), [])
+            firsts[key, key2] = work = ChunkLine(seq, text, _problem(problem), [])
             by_host[host].append(work)
         else:
             first.twins.append((seq, text))
@@ -103,7 +103,7 @@ async def _cut_big(first: list[Row], lines: AsyncIterator[str | bytes]) -> Async
     with tempfile.TemporaryDirectory(prefix="crawler-") as folder:
         path = Path(folder) / "batch.db"
         migrate(path)
-        async with aclosing(Database(path, asyncio.Lock(), Calls())) as database:
+        async with aclosing(Database(path, asyncio.Lock(), CallCounter())) as database:
             total = await _take_in(database, first, lines)
             yield total, []
             await database.call(partial(_sort, total=total))
@@ -135,13 +135,13 @@ def _sort(connection: Connection, *, total: int) -> None:
     connection.execute(_INSERT_TWINS)
 
 
-def _read(connection: Connection, *, start: int, end: int) -> list[tuple[int, Work]]:
+def _read(connection: Connection, *, start: int, end: int) -> list[tuple[int, ChunkLine]]:
     part = {"start": start, "end": end}
     found: list[Any] = msgspec.json.decode(connection.execute(_READ, part).fetchone()[0])
     twins: dict[int, list[tuple[int, str]]] = defaultdict(list)
     for first, seq, text in msgspec.json.decode(connection.execute(_READ_TWINS, part).fetchone()[0]):
         twins[first].append((seq, text))
-    return [(host, Work(seq, text, _problem(problem), twins.get(seq, []))) for host, seq, text, problem in found]
+    return [(host, ChunkLine(seq, text, _problem(problem), twins.get(seq, []))) for host, seq, text, problem in found]
 
 
 def _problem(text: str | None) -> ProbeError | None:
@@ -153,13 +153,13 @@ class _Packer:
 
     def __init__(self) -> None:
         self._chains = 0
-        self._mixed: list[tuple[int, Work]] = []  # of several hosts
+        self._mixed: list[tuple[int, ChunkLine]] = []  # of several hosts
         self._host: int | None = None
-        self._works: list[tuple[int, Work]] = []  # of the host that is being read
+        self._works: list[tuple[int, ChunkLine]] = []  # of the host that is being read
         self._chain: int | None = None  # that host's own
         self._place = 0
 
-    def add(self, host: int, work: Work) -> Iterator[Chunk]:
+    def add(self, host: int, work: ChunkLine) -> Iterator[Chunk]:
         """Take a target; those of a host come together."""
         if host != self._host:
             yield from self._end_host()
@@ -199,7 +199,7 @@ class _Packer:
         return self._chains - 1
 
 
-def _by_turns(works: list[tuple[int, Work]]) -> list[Work]:
+def _by_turns(works: list[tuple[int, ChunkLine]]) -> list[ChunkLine]:
     """By rank within the host, and then position."""
     seen: Counter[int] = Counter()
     ranked = []

@@ -15,11 +15,11 @@ from redis.exceptions import TimeoutError as NoAnswer
 
 from crawler.core.errors import InputError, StoreError, StoreFull
 from crawler.runtime.cancellation import end
-from crawler.runtime.counters import Calls
+from crawler.runtime.counters import CallCounter
 from crawler.stores.redis.keys import common
 from crawler.stores.redis.scripts import SCRIPTS
 
-__all__ = ["ANSWER", "Link"]
+__all__ = ["ANSWER", "RedisConnection"]
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _FREE: Final = 20.0  # seconds for one of them to be free
 _LEAD: Final = 20.0  # seconds without a sign of life, after which another process leads
 
 
-class Link:
+class RedisConnection:
     """Connections to one Redis.
 
     Args:
@@ -46,7 +46,7 @@ class Link:
     redis: Any
     scripts: dict[str, Any]
 
-    def __init__(self, url: str, calls: Calls) -> None:
+    def __init__(self, url: str, calls: CallCounter) -> None:
         self.place = _without_secrets(url)
         self._url = url
         self._calls = calls

@@ -17,15 +17,15 @@ import msgspec
 import redis as sync_redis
 
 from crawler.core.errors import KeyTaken, StoreError, TaskNotFound, TransitionError
-from crawler.core.models import Outcome, Page, ProbeResult, Task, Where
+from crawler.core.models import Outcome, ProbeResult, ResultFilter, ResultPage, Task
 from crawler.core.urls import Target
 from crawler.registry import Lines, Reader, Registry, is_wanted
-from crawler.stores.redis.chunk_store import Chains
+from crawler.stores.redis.chunk_store import ChunkStore
 from crawler.stores.redis.chunking import chunks_of
-from crawler.stores.redis.connection import ANSWER, Link
+from crawler.stores.redis.connection import ANSWER, RedisConnection
 from crawler.stores.redis.keys import FIELDS, common, counted, encoded, own, owned, records_key
 from crawler.stores.redis.scripts import SHARD
-from crawler.stores.redis.task_cache import Mirror
+from crawler.stores.redis.task_cache import TaskCache
 
 __all__ = ["RedisRegistry"]
 
@@ -53,9 +53,9 @@ class RedisRegistry(Registry):
     def __init__(self, url: str) -> None:
         super().__init__()
         self.url = url
-        self._link = Link(url, self.calls)
-        self._mirror = Mirror(self._link, self._tell, self._welcome)
-        self.chains = Chains(self._link)
+        self._link = RedisConnection(url, self.calls)
+        self._mirror = TaskCache(self._link, self._tell, self._welcome)
+        self.chains = ChunkStore(self._link)
         self.place = self._link.place
 
     async def __aenter__(self) -> Self:
@@ -204,7 +204,7 @@ class RedisRegistry(Registry):
         if task.id not in self._mirror.tasks:
             raise TaskNotFound(task.id)
 
-        async def read(start: int, limit: int, where: Where) -> Page:
+        async def read(start: int, limit: int, where: ResultFilter) -> ResultPage:
             with self._link.guarded("read"):
                 blocks = await self._read_blocks(task.id, start)
             if not blocks and start < task.counts.done:
@@ -217,8 +217,8 @@ class RedisRegistry(Registry):
                     if is_wanted(record, where):
                         found.append(record)
                         if len(found) == limit:
-                            return Page(found, place)
-            return Page(found, place)
+                            return ResultPage(found, place)
+            return ResultPage(found, place)
 
         yield read
 

@@ -12,10 +12,10 @@ from crawler.core.errors import InputError, StoreError
 from crawler.core.models import Outcome, Task
 from crawler.runtime.cancellation import end
 from crawler.runtime.logs import about
-from crawler.stores.redis.connection import Link
+from crawler.stores.redis.connection import RedisConnection
 from crawler.stores.redis.keys import FIELDS, common, counted, decoded, own
 
-__all__ = ["Mirror"]
+__all__ = ["TaskCache"]
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _AT_ONCE: Final = 500  # commands of one pipeline
 _counts: Final = msgspec.json.Decoder(dict[Outcome, int])
 
 
-class Mirror:
+class TaskCache:
     """The Tasks, as far as this process has heard of them.
 
     Args:
@@ -37,7 +37,7 @@ class Mirror:
         tasks: By id, oldest first.
     """
 
-    def __init__(self, link: Link, changed: Callable[[str], None], welcome: Callable[[Task], None]) -> None:
+    def __init__(self, link: RedisConnection, changed: Callable[[str], None], welcome: Callable[[Task], None]) -> None:
         self.tasks: dict[str, Task] = {}
         self._link = link
         self._changed = changed

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 from crawler.core.errors import InputError, StoreDamaged, StoreError, StoreFull
-from crawler.runtime.counters import Calls
+from crawler.runtime.counters import CallCounter
 from crawler.stores.sqlite.schema import MIGRATIONS
 
 __all__ = ["Database", "FileLock", "connect", "insert", "lock", "migrate", "transaction", "try_out"]
 
 T = TypeVar("T")
-Work: TypeAlias = Callable[[sqlite3.Connection], T]
+DatabaseCall: TypeAlias = Callable[[sqlite3.Connection], T]
 
 _PATIENCE: Final = 60.0  # seconds to wait for another connection's transaction; each is short
 _ROWS: Final = 1_000  # of one step; a statement has a bound on its values
@@ -47,16 +47,18 @@ class Database:
         calls: Counts what is read and written.
     """
 
-    def __init__(self, path: Path, writing: asyncio.Lock, calls: Calls) -> None:
+    def __init__(self, path: Path, writing: asyncio.Lock, calls: CallCounter) -> None:
         self._path = path
         self._writing = writing
         self._calls = calls
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
         self._connection: sqlite3.Connection | None = None
-        self._waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []  # what the next durable transaction will have
+        self._waiting: list[
+            tuple[DatabaseCall[Any], asyncio.Future[Any]]
+        ] = []  # what the next durable transaction will have
         self._commits: set[asyncio.Task[None]] = set()  # the loop itself holds them by weak references only
 
-    async def call(self, work: Work[T]) -> T:
+    async def call(self, work: DatabaseCall[T]) -> T:
         """Have `work` done with the connection; it goes on even if nobody waits for it any more.
 
         Raises:
@@ -68,7 +70,7 @@ class Database:
             self._calls.is_damaged = True
             raise
 
-    async def read(self, work: Work[T]) -> T:
+    async def read(self, work: DatabaseCall[T]) -> T:
         """The same, for what somebody waits to read.
 
         Raises:
@@ -77,7 +79,7 @@ class Database:
         with self._calls.timed("read"):
             return await self.call(work)
 
-    async def write(self, work: Work[T], *, durable: bool = False) -> T:
+    async def write(self, work: DatabaseCall[T], *, durable: bool = False) -> T:
         """Have `work` done whole or not at all; if `durable`, it has survived even a power failure on return.
 
         Raises:
@@ -89,7 +91,7 @@ class Database:
             async with self._writing:
                 return await self.call(partial(_whole, work=work))
 
-    async def _with_others(self, work: Work[T]) -> T:
+    async def _with_others(self, work: DatabaseCall[T]) -> T:
         """Have `work` done with all else that is to be durable by now: a sync takes as long for many as for one."""
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((work, done))
@@ -122,7 +124,7 @@ class Database:
                 await self.call(sqlite3.Connection.close)
         self._thread.shutdown(wait=False)
 
-    def _run(self, work: Work[T]) -> T:
+    def _run(self, work: DatabaseCall[T]) -> T:
         try:
             if self._connection is None:
                 self._connection = connect(self._path)
@@ -135,12 +137,12 @@ class Database:
         return _ERRORS.get(code, StoreError)(f"{self._path}: {error}")
 
 
-def _whole(connection: sqlite3.Connection, *, work: Work[T]) -> T:
+def _whole(connection: sqlite3.Connection, *, work: DatabaseCall[T]) -> T:
     with transaction(connection):
         return work(connection)
 
 
-def _together(connection: sqlite3.Connection, *, works: Sequence[Work[Any]]) -> list[Any]:
+def _together(connection: sqlite3.Connection, *, works: Sequence[DatabaseCall[Any]]) -> list[Any]:
     """What came of each in one durable transaction: one that fails has changed nothing, and the others have."""
     found: list[Any] = []
     with transaction(connection, durable=True):

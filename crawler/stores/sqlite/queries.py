@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from crawler.core.errors import InputError
-from crawler.core.models import Counts, Outcome, Page, ProbeError, ProbeResult, Task, Where
+from crawler.core.models import Counts, Outcome, ProbeError, ProbeResult, ResultFilter, ResultPage, Task
 from crawler.core.urls import Target
 from crawler.runtime.logs import about
 from crawler.stores.sqlite.database import insert
@@ -164,13 +164,13 @@ def record(
 
 
 def read_records(
-    connection: sqlite3.Connection, *, number: int, start: int, end: int, limit: int, where: Where
-) -> Page:
+    connection: sqlite3.Connection, *, number: int, start: int, end: int, limit: int, where: ResultFilter
+) -> ResultPage:
     """At most `limit` of the records from place `start` to before place `end`."""
     base = number * SPAN
     values: dict[str, Any] = {"base": base, "start": start, "end": end, "limit": limit, **msgspec.structs.asdict(where)}
     text, last, count = connection.execute(_READ_RECORDS, values).fetchone()
-    return Page(_results.decode(text), last + 1 - base if 0 < count == limit else max(start, end))
+    return ResultPage(_results.decode(text), last + 1 - base if 0 < count == limit else max(start, end))
 
 
 def orphans(connection: sqlite3.Connection) -> Sequence[int]:

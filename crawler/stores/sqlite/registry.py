@@ -12,7 +12,7 @@ from types import MappingProxyType, TracebackType
 from typing import Final, NamedTuple, Self
 
 from crawler.core.errors import InputError, StoreDamaged, StoreError, TaskNotFound
-from crawler.core.models import ANY, Page, ProbeResult, Task, Where
+from crawler.core.models import ANY_RESULT, ProbeResult, ResultFilter, ResultPage, Task
 from crawler.core.urls import Target
 from crawler.registry import Lines, Reader, Registry
 from crawler.stores.sqlite import queries
@@ -181,7 +181,7 @@ class SqliteRegistry(Registry):
             raise TaskNotFound(task.id)
         self._readers[number] += 1
 
-        async def read(start: int, limit: int, where: Where) -> Page:
+        async def read(start: int, limit: int, where: ResultFilter) -> ResultPage:
             end = min(start + _SCANNED, task.counts.done)
             return await self._reading.read(
                 partial(queries.read_records, number=number, start=start, end=end, limit=limit, where=where)
@@ -210,7 +210,9 @@ class SqliteRegistry(Registry):
 
     def _found(self, task: Task) -> Sequence[ProbeResult]:
         number, done = self._numbers[task.id], task.counts.done
-        return tuple(queries.read_records(self._here, number=number, start=0, end=done, limit=done, where=ANY).results)
+        return tuple(
+            queries.read_records(self._here, number=number, start=0, end=done, limit=done, where=ANY_RESULT).results
+        )
 
     def _know(self, number: int, task: Task) -> None:
         self._tasks[task.id] = task
