@@ -21,8 +21,9 @@ from crawler.distributed.messages import ChildReport, ChildRequest, encode_frame
 from crawler.distributed.process_load import load_of
 from crawler.distributed.process_pool import ISOLATED, ProcessPool, child_of
 from crawler.probing.probe import Probe
-from crawler.probing.prober import HttpProber, Transport
+from crawler.probing.prober import HttpProber
 from crawler.probing.scheduler import Load
+from crawler.transport.base import Transport
 
 __all__ = ["ProcessProber"]
 

@@ -7,10 +7,11 @@ from functools import partial
 import msgspec
 
 from crawler.core.options import Options
-from crawler.probing.prober import HttpProber, Transport
+from crawler.probing.prober import HttpProber
 from crawler.probing.scheduler import Scheduler
 from crawler.runtime.rlimits import within_descriptors
 from crawler.transport.address_guard import AddressGuard
+from crawler.transport.base import Transport
 from crawler.transport.connection_pool import ConnectionPool
 from crawler.transport.resolver import Resolver
 from crawler.transport.socket_transport import SocketTransport

@@ -18,9 +18,10 @@ from crawler.probing.robots import SIZE as ROBOTS_SIZE
 from crawler.probing.robots import RobotsCache
 from crawler.probing.scheduler import Load, Scheduler
 from crawler.probing.work_queue import WorkQueue
+from crawler.transport.base import Transport
 from crawler.transport.response_body import ENCODINGS
 
-__all__ = ["HttpProber", "ProbeRun", "Prober", "Transport"]
+__all__ = ["HttpProber", "ProbeRun", "Prober"]
 
 log = logging.getLogger(__name__)
 
@@ -30,30 +31,6 @@ _ROBOTS_REDIRECTS: Final = 5
 _ROBOTS_PATIENCE: Final = 30.0  # seconds for a robots.txt: while it comes, no other Task asks its host either
 _SHORTAGES: Final = frozenset({"local.descriptors", "local.ports", "local.memory"})  # fewer requests at once help
 _ROBOTS_KEPT: Final = 16  # caches of rules, for so many ways to ask for them
-
-
-class Transport(Protocol):
-    """Does one hop."""
-
-    async def hop(
-        self,
-        method: str,
-        url: Url,
-        headers: list[tuple[str, str]],
-        timeout: float,
-        *,
-        connect_timeout: float,
-        body: int = 0,
-        content: bytes = b"",
-    ) -> HopResult:
-        """Send one request, with `content`, and read the response head. Failures are in the Answer.
-
-        It all takes `timeout` seconds at most, and connecting and its TLS handshake `connect_timeout` each. Of the body
-        of a good answer, `body` bytes are read.
-        """
-
-    async def close(self) -> None:
-        """Close what is open."""
 
 
 class Prober(Protocol):
@@ -243,7 +220,7 @@ class ProbeRun:
         self, method: str, url: Url, headers: list[tuple[str, str]], patience: float, body: int
     ) -> Coroutine[Any, Any, HopResult]:
         return self._transport.hop(
-            method, url, headers, patience, connect_timeout=self._options.connect_timeout, body=body
+            method, url, headers, patience, connect_timeout=self._options.connect_timeout, max_body_bytes=body
         )
 
     async def _is_welcome(self, probe: Probe, robots: RobotsCache) -> bool:

@@ -6,9 +6,10 @@ from contextlib import aclosing
 from crawler.core.models import ProbeResult
 from crawler.core.options import Options
 from crawler.core.urls import Target
-from crawler.probing.prober import Prober, Transport
+from crawler.probing.prober import Prober
 from crawler.probing.scheduler import Load
 from crawler.runtime.counters import ProbeCounters
+from crawler.transport.base import Transport
 
 __all__ = ["CountingProber"]
 

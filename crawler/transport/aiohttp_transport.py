@@ -71,14 +71,10 @@ class AiohttpTransport:
         timeout: float,
         *,
         connect_timeout: float,
-        body: int = 0,
+        max_body_bytes: int = 0,
         content: bytes = b"",
     ) -> HopResult:
-        """Send one request, with `content`, and read the response head. Failures are in the Answer.
-
-        It all takes `timeout` seconds at most, and connecting and its TLS handshake `connect_timeout` each. Of the body
-        of a good answer, `body` bytes are read.
-        """
+        """Send one request and read the response head; see `Transport.hop`."""
         clock = HopTimer()
         _clock.set(clock)
         try:
@@ -96,8 +92,8 @@ class AiohttpTransport:
                 head = ResponseHead.of(
                     response.status, (1, 1), [(_text(n).lower(), _text(v)) for n, v in response.raw_headers]
                 )
-                wanted = body and 200 <= head.status < 300
-                text = await _read(response, head, body, limit.when()) if wanted else None
+                wanted = max_body_bytes and 200 <= head.status < 300
+                text = await _read(response, head, max_body_bytes, limit.when()) if wanted else None
             finally:
                 response.close()
         except Exception as error:

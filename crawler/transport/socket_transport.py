@@ -43,7 +43,7 @@ class _HopRequest(NamedTuple):
     url: Url
     request: bytes
     connect_timeout: float
-    body: int
+    max_body_bytes: int
 
 
 class SocketTransport:
@@ -76,17 +76,13 @@ class SocketTransport:
         timeout: float,
         *,
         connect_timeout: float,
-        body: int = 0,
+        max_body_bytes: int = 0,
         content: bytes = b"",
     ) -> HopResult:
-        """Send one request, with `content`, and read the response head. Failures are in the Answer.
-
-        It all takes `timeout` seconds at most, and connecting and its TLS handshake `connect_timeout` each. Of the body
-        of a good answer, `body` bytes are read.
-        """
+        """Send one request and read the response head; see `Transport.hop`."""
         clock = HopTimer()
         deadline = self._loop.time() + timeout
-        ask = _HopRequest(method, url, _request(method, url, headers, content), connect_timeout, body)
+        ask = _HopRequest(method, url, _request(method, url, headers, content), connect_timeout, max_body_bytes)
         try:
             head, text = await self._exchange(ask, clock, deadline)
         except Exception as error:
@@ -208,8 +204,8 @@ class SocketTransport:
             head, rest = await _read_head(connection, clock, deadline)
             if connection.tls is not None:
                 self._keep_session(ask.url, connection)
-            if ask.body and 200 <= head.status < 300:
-                text = await _read_body(connection, head, rest, ask.body, deadline)
+            if ask.max_body_bytes and 200 <= head.status < 300:
+                text = await _read_body(connection, head, rest, ask.max_body_bytes, deadline)
             else:
                 length = head.body_length(ask.method)
                 reusable = head.keeps_alive and _is_over(connection, length, len(rest))

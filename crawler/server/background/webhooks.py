@@ -23,12 +23,12 @@ from crawler.core.models import Counts, HopResult, ProbeError, Status, Task, Tim
 from crawler.core.option_syntax import parse_secret
 from crawler.core.service_options import ServiceOptions
 from crawler.core.urls import Url, parse
-from crawler.probing.prober import Transport
 from crawler.probing.scheduler import Scheduler
 from crawler.probing.work_queue import WorkQueue
 from crawler.registry import Registry
 from crawler.runtime.cancellation import end
 from crawler.runtime.logs import about
+from crawler.transport.base import Transport
 
 __all__ = ["WAITS", "WebhookEvent", "Webhooks", "judged", "new_webhook"]
 

@@ -1,0 +1,38 @@
+"""The interface of a transport: one HTTP exchange per call."""
+
+from typing import Protocol
+
+from crawler.core.models import HopResult
+from crawler.core.urls import Url
+
+__all__ = ["Transport"]
+
+
+class Transport(Protocol):
+    """Sends single requests."""
+
+    async def hop(
+        self,
+        method: str,
+        url: Url,
+        headers: list[tuple[str, str]],
+        timeout: float,
+        *,
+        connect_timeout: float,
+        max_body_bytes: int = 0,
+        content: bytes = b"",
+    ) -> HopResult:
+        """Send one request and read the response head. A failure is the result's `error`, never an exception.
+
+        Args:
+            method: The request method.
+            url: The URL; this call follows no redirect.
+            headers: The request's fields besides Host and Content-Length.
+            timeout: Seconds for the whole exchange.
+            connect_timeout: Seconds for connecting, and the same again for the TLS handshake.
+            max_body_bytes: How much of a 2xx response's body to read; 0 reads none of it.
+            content: The request's body.
+        """
+
+    async def close(self) -> None:
+        """Close every open connection."""
