@@ -16,9 +16,10 @@ from crawler.core.errors import (
     TaskNotFound,
     TransitionError,
 )
-from crawler.core.models import Counts, Hop, ProbeError, ProbeResult, Task, Timings, TLSInfo
 from crawler.core.options import VERSION, Options
+from crawler.core.results import Hop, ProbeError, ProbeResult, Timings, TLSInfo
 from crawler.core.service_options import ServiceOptions
+from crawler.core.tasks import Counts, Task
 from crawler.core.urls import Target
 from crawler.registry import MemoryRegistry, Registry
 

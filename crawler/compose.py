@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from platformdirs import user_state_path
 
 from crawler.core.errors import InputError
-from crawler.core.models import ProbeResult
 from crawler.core.options import Options
+from crawler.core.results import ProbeResult
 from crawler.core.service_options import ServiceOptions
 from crawler.distributed.process_pool import ProcessPool
 from crawler.distributed.process_prober import ProcessProber

@@ -27,8 +27,9 @@ from typing import Any, Final, Self
 import msgspec
 
 from crawler.core.errors import TaskNotFound
-from crawler.core.models import ANY_RESULT, ProbeResult, ResultFilter, ResultPage, Status, Task
 from crawler.core.options import Options
+from crawler.core.results import ProbeResult
+from crawler.core.tasks import ANY_RESULT, ResultFilter, ResultPage, Status, Task
 from crawler.core.urls import Target, each
 from crawler.runtime.counters import CallCounter
 

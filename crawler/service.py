@@ -18,9 +18,10 @@ from aiohttp import web
 
 from crawler.compose import open_registry
 from crawler.core.errors import InputError, TaskNotFound
-from crawler.core.models import FirstContractResult, ProbeResult, Task
 from crawler.core.options import Options
+from crawler.core.results import FirstContractResult, ProbeResult
 from crawler.core.service_options import ServiceOptions
+from crawler.core.tasks import Task
 from crawler.formats.url_lists import open_reader
 from crawler.registry import MemoryRegistry, Registry
 from crawler.runtime.lifecycle import Supervisor, stop_signals

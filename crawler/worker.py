@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from crawler.core.errors import StoreError, TaskNotFound, TransitionError
-from crawler.core.models import ProbeResult
 from crawler.core.options import Options
-from crawler.core.outlook import FleetStatus
+from crawler.core.results import ProbeResult
+from crawler.core.tasks import FleetStatus
 from crawler.core.urls import Target
 from crawler.probing.prober import Prober
 from crawler.registry import Registry

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from crawler import MemoryRegistry, Options, StoreError, Task, TaskNotFound
-from crawler.core.models import ProbeResult
+from crawler.core.results import ProbeResult
 from crawler.worker import Recorder, insist
 
 LINES = [f"http://h{number}.example/" for number in range(10)]

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crawler import MemoryRegistry, Options, ProbeResult, Registry, TaskNotFound, TransitionError
-from crawler.core.models import Outcome, Status
+from crawler.core.results import Outcome
+from crawler.core.tasks import Status
 from crawler.stores.redis.registry import RedisRegistry
 from crawler.stores.sqlite.registry import SqliteRegistry
 from tests.support.redis_server import RedisServer

@@ -15,7 +15,8 @@ from yarl import URL
 
 from crawler.cli.task_summary import Progress, Summary, is_id
 from crawler.core.errors import InputError
-from crawler.core.models import ProbeResult, ResultFilter, Status
+from crawler.core.results import ProbeResult
+from crawler.core.tasks import ResultFilter, Status
 from crawler.formats.sse import EventReader
 from crawler.formats.table import printable
 

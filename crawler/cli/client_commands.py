@@ -31,9 +31,10 @@ from crawler.cli.console import (
 from crawler.cli.flags import SomeFields, flags_of, in_environment, takes
 from crawler.cli.url_files import Choice, format_of
 from crawler.core.errors import ERROR_TYPES, InputError
-from crawler.core.models import Counts, Outcome, ProbeResult, ResultFilter, Status
 from crawler.core.options import TASK_FIELDS, Options
+from crawler.core.results import Outcome, ProbeResult
 from crawler.core.service_options import ServiceOptions
+from crawler.core.tasks import Counts, ResultFilter, Status
 from crawler.core.urls import Url, parse
 from crawler.formats.result_writers import open_writer
 from crawler.formats.url_lists import Line

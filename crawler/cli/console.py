@@ -16,7 +16,7 @@ import uvloop
 
 from crawler.cli.url_files import CHOICES, Choice, read_lines
 from crawler.core.errors import InputError
-from crawler.core.models import Counts
+from crawler.core.tasks import Counts
 from crawler.formats.result_writers import Format
 from crawler.formats.url_lists import Line
 

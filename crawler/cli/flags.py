@@ -26,9 +26,9 @@ from msgspec.inspect import (
     type_info,
 )
 
-from crawler.core.checked import CheckedOptions
 from crawler.core.errors import OptionError
 from crawler.core.option_syntax import parse_headers
+from crawler.core.options import CheckedOptions
 
 __all__ = ["Flag", "SomeFields", "flags_of", "in_environment", "takes"]
 

@@ -34,9 +34,10 @@ from crawler.cli.url_files import Choice, count_lines
 from crawler.compose import open_redis
 from crawler.compose import probe as probe_urls
 from crawler.core.errors import ChildError, InputError
-from crawler.core.models import Counts, ProbeResult
 from crawler.core.options import VERSION, WORKER_FIELDS, Options
+from crawler.core.results import ProbeResult
 from crawler.core.service_options import ServiceOptions
+from crawler.core.tasks import Counts
 from crawler.formats.result_writers import open_writer
 from crawler.formats.url_lists import Line
 from crawler.runtime.logs import Settings, write_logs

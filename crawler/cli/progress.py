@@ -7,7 +7,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
 
-from crawler.core.models import Counts
+from crawler.core.tasks import Counts
 from crawler.formats.table import STYLES
 
 __all__ = ["show_progress", "tally"]

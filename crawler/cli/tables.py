@@ -10,7 +10,7 @@ from rich.text import Text
 
 from crawler.cli.progress import tally
 from crawler.cli.task_summary import Summary
-from crawler.core.outlook import FleetStatus
+from crawler.core.tasks import FleetStatus
 from crawler.formats.table import printable
 
 __all__ = ["print_outlook", "print_tasks"]

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from crawler.core.models import Counts, Status
+from crawler.core.tasks import Counts, Status
 from crawler.formats.table import printable
 
 __all__ = ["Progress", "Summary", "is_id"]

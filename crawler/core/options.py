@@ -11,7 +11,6 @@ from typing import Annotated, Any, Final, Literal, Self
 import msgspec
 from msgspec import Meta
 
-from crawler.core.checked import CheckedOptions
 from crawler.core.errors import OptionError
 from crawler.core.option_syntax import (
     check_headers,
@@ -23,7 +22,7 @@ from crawler.core.option_syntax import (
 )
 from crawler.core.patterns import compile_pattern
 
-__all__ = ["TASK_FIELDS", "VERSION", "WORKER_FIELDS", "Options", "task_choices"]
+__all__ = ["TASK_FIELDS", "VERSION", "WORKER_FIELDS", "CheckedOptions", "Options", "task_choices"]
 
 VERSION: Final = "0.1.0"
 
@@ -43,6 +42,31 @@ WORKER_FIELDS: Final = ("redis", "drain", "log_level", "log_json")
 _PACE: Final = {"panel": "Pace"}
 _REQUEST: Final = {"panel": "Requests"}
 _NETWORK: Final = {"panel": "Network"}
+
+
+class CheckedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A record whose values are checked where it is made from outside (`of`) and where it is used (`checked`)."""
+
+    def checked(self) -> Self:
+        """The same record, once its values are found to be within their bounds.
+
+        Raises:
+            OptionError: One is not; `place` is its name.
+        """
+        return self.of(msgspec.structs.asdict(self))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], *, strict: bool = True) -> Self:
+        """Validate plain values (keyword arguments, JSON, flags) into the record; numbers may be texts if not `strict`.
+
+        Raises:
+            OptionError: A name or value is wrong; `place` is the option's name.
+        """
+        try:
+            return msgspec.convert(values, cls, strict=strict)
+        except msgspec.ValidationError as error:
+            message, _, place = str(error).partition(" - at ")
+            raise OptionError(message, place.strip("`").removeprefix("$.") or "options") from None
 
 
 class Options(CheckedOptions, frozen=True, kw_only=True):

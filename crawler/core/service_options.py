@@ -4,8 +4,8 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
-from crawler.core.checked import CheckedOptions
 from crawler.core.option_syntax import parse_secret
+from crawler.core.options import CheckedOptions
 from crawler.core.tokens import parse_tokens
 
 __all__ = ["ServiceOptions"]

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 import can_ada
 import msgspec
 
-from crawler.core.models import ProbeError, ProbeResult
+from crawler.core.results import ProbeError, ProbeResult
 
 __all__ = ["LONGEST", "SCHEMES", "Target", "Url", "each", "join", "parse", "plain_host", "targets"]
 

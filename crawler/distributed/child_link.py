@@ -5,8 +5,8 @@ from asyncio import IncompleteReadError, StreamWriter
 from collections import deque
 from typing import Final, NamedTuple, Protocol
 
-from crawler.core.models import ProbeResult
 from crawler.core.options import Options
+from crawler.core.results import ProbeResult
 from crawler.distributed.messages import ChildReport, ChildRequest, encode_frame, receive_frame
 from crawler.distributed.process_pool import ProcessPool
 from crawler.runtime.logs import fields

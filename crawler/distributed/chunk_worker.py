@@ -14,8 +14,9 @@ from weakref import WeakValueDictionary
 from docket import Worker
 
 from crawler.core.errors import TaskNotFound, TransitionError
-from crawler.core.models import ProbeError, ProbeResult, Task
 from crawler.core.options import Options
+from crawler.core.results import ProbeError, ProbeResult
+from crawler.core.tasks import Task
 from crawler.distributed.fleet import KINDS, ChunkQueue
 from crawler.probing.probe import Probe
 from crawler.probing.prober import Prober

@@ -19,8 +19,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from crawler.core.errors import StoreError, TaskNotFound, TransitionError
-from crawler.core.models import Task
-from crawler.core.outlook import FleetStatus, QueueStatus
+from crawler.core.tasks import FleetStatus, QueueStatus, Task
 from crawler.probing.prober import Prober
 from crawler.runtime.cancellation import end
 from crawler.runtime.logs import about

@@ -10,8 +10,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from crawler.core.models import ProbeResult
 from crawler.core.options import Options
+from crawler.core.results import ProbeResult
 from crawler.probing.scheduler import Load
 
 __all__ = ["ChildReport", "ChildRequest", "encode_frame", "receive_frame"]

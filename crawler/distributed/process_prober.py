@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from crawler.core.errors import Stopping
-from crawler.core.models import ProbeError, ProbeResult
 from crawler.core.options import Options
+from crawler.core.results import ProbeError, ProbeResult
 from crawler.core.urls import Target, Url, each
 from crawler.distributed.child_link import LOST, MAX_DEATHS, ChildLink, SentTarget, orders
 from crawler.distributed.messages import ChildReport, ChildRequest, encode_frame, receive_frame

@@ -6,7 +6,7 @@ from typing import Final, Literal, Protocol, TextIO, get_args
 
 import msgspec
 
-from crawler.core.models import ProbeResult
+from crawler.core.results import ProbeResult
 
 __all__ = ["COLUMNS", "FORMATS", "Format", "ResultWriter", "open_writer"]
 

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.control import Control
 from rich.segment import ControlType
 
-from crawler.core.models import Outcome, ProbeResult
+from crawler.core.results import Outcome, ProbeResult
 
 __all__ = ["STYLES", "ResultTable", "printable"]
 

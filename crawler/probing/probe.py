@@ -12,7 +12,8 @@ from typing import Final
 
 import msgspec
 
-from crawler.core.models import (
+from crawler.core.options import Options
+from crawler.core.results import (
     REPORTED_HEADERS,
     Hop,
     HopResult,
@@ -22,7 +23,6 @@ from crawler.core.models import (
     Timings,
     first_contract_errors,
 )
-from crawler.core.options import Options
 from crawler.core.urls import Target, Url, join
 from crawler.transport.response_body import title_of
 

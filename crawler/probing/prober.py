@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, 
 from typing import Any, Final, Protocol
 
 from crawler.core.errors import Stopping
-from crawler.core.models import HopResult, ProbeError, ProbeResult
 from crawler.core.options import Options
 from crawler.core.patterns import is_found
+from crawler.core.results import HopResult, ProbeError, ProbeResult
 from crawler.core.urls import Target, Url, each, join
 from crawler.probing.head_support import HeadSupport
 from crawler.probing.probe import LONGEST_WAIT, REDIRECTS, Probe

@@ -7,7 +7,7 @@ from typing import Final
 
 from protego import Protego
 
-from crawler.core.models import HopResult
+from crawler.core.results import HopResult
 
 __all__ = ["PATH", "SIZE", "RobotsCache"]
 

@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import Final, get_args
 
 from crawler.core.errors import ERROR_TYPES, StoreError
-from crawler.core.models import Outcome, ProbeResult
+from crawler.core.results import Outcome, ProbeResult
 
 __all__ = ["PHASES", "CallCounter", "Histogram", "ProbeCounters"]
 

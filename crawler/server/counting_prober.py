@@ -3,8 +3,8 @@
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
 
-from crawler.core.models import ProbeResult
 from crawler.core.options import Options
+from crawler.core.results import ProbeResult
 from crawler.core.urls import Target
 from crawler.probing.prober import Prober
 from crawler.probing.scheduler import Load

@@ -19,8 +19,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from crawler.core.models import Status
-from crawler.core.outlook import FleetStatus
+from crawler.core.tasks import FleetStatus, Status
 from crawler.probing.scheduler import Load
 from crawler.runtime.counters import Histogram
 from crawler.server.middleware.request_metrics import RequestMetrics

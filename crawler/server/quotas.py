@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
-from crawler.core.models import Task
 from crawler.core.service_options import ServiceOptions
+from crawler.core.tasks import Task
 from crawler.registry import Registry
 
 __all__ = ["Quotas", "Take"]

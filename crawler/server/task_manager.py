@@ -12,9 +12,10 @@ from aiohttp import web
 
 from crawler.compose import open_engine, open_prober
 from crawler.core.errors import Stopping, StoreError, TransitionError
-from crawler.core.models import ProbeResult, Task
 from crawler.core.options import Options
+from crawler.core.results import ProbeResult
 from crawler.core.service_options import ServiceOptions
+from crawler.core.tasks import Task
 from crawler.core.urls import Target
 from crawler.probing.prober import Prober
 from crawler.probing.scheduler import Load

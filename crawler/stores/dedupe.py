@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Final
 
-from crawler.core.models import ProbeResult
+from crawler.core.results import ProbeResult
 from crawler.core.urls import Target, each
 from crawler.stores.finding_store import SeenResults
 

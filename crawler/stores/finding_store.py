@@ -7,7 +7,7 @@ from typing import IO, Final
 
 import msgspec
 
-from crawler.core.models import ProbeResult
+from crawler.core.results import ProbeResult
 from crawler.stores.sqlite.database import insert
 
 __all__ = ["SeenResults"]

@@ -17,7 +17,7 @@ from operator import itemgetter
 from typing import Final, Literal
 
 from crawler.core.errors import OptionError
-from crawler.core.models import ProbeError
+from crawler.core.results import ProbeError
 from crawler.transport.error_mapping import HopFailed
 
 __all__ = ["AddressGuard"]

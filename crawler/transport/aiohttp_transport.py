@@ -18,8 +18,8 @@ from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from crawler.core.errors import OptionError
-from crawler.core.models import HopResult, ProbeError
 from crawler.core.options import Options
+from crawler.core.results import HopResult, ProbeError
 from crawler.core.urls import Url
 from crawler.transport.address_guard import AddressGuard
 from crawler.transport.error_mapping import HopFailed, explain

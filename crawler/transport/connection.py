@@ -11,7 +11,7 @@ import ssl
 import struct
 from typing import Final, cast
 
-from crawler.core.models import TLSInfo
+from crawler.core.results import TLSInfo
 from crawler.transport.poller import Poller
 
 __all__ = ["Connection"]

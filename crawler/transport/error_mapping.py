@@ -16,7 +16,7 @@ from typing import Final
 import pycares.errno as cares
 
 from crawler.core.errors import ERROR_TYPES
-from crawler.core.models import ProbeError
+from crawler.core.results import ProbeError
 
 __all__ = ["HopFailed", "explain", "row_of"]
 

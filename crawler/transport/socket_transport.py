@@ -11,8 +11,8 @@ from collections import OrderedDict
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from crawler.core.models import HopResult
 from crawler.core.options import Options
+from crawler.core.results import HopResult
 from crawler.core.urls import Url
 from crawler.transport.address_guard import AddressGuard
 from crawler.transport.connection import Connection

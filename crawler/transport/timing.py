@@ -3,7 +3,7 @@
 from time import perf_counter
 from typing import Final, Literal
 
-from crawler.core.models import Timings, TLSInfo
+from crawler.core.results import Timings, TLSInfo
 
 __all__ = ["HopTimer", "Phase"]
 

@@ -6,8 +6,8 @@ from functools import cached_property, lru_cache
 from typing import Any, Final
 
 from crawler.core.errors import InputError, OptionError
-from crawler.core.models import TLSInfo
 from crawler.core.options import Options
+from crawler.core.results import TLSInfo
 from crawler.transport.certificates import Certificate, CertificateError, read_certificate
 
 __all__ = ["TlsContexts", "chain_problem", "client_context", "describe", "server_context"]

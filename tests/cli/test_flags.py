@@ -9,8 +9,7 @@ import typer
 from msgspec.inspect import BoolType, DictType, FloatType, IntType, LiteralType, StrType, UnionType, VarTupleType
 
 from crawler.cli.flags import Flag, flags_of, takes
-from crawler.core.checked import CheckedOptions
-from crawler.core.options import Options
+from crawler.core.options import CheckedOptions, Options
 from crawler.core.service_options import ServiceOptions
 
 RECORDS: list[type[CheckedOptions]] = [Options, ServiceOptions]

@@ -21,8 +21,7 @@ import pytest
 
 from crawler.cli.flags import flags_of
 from crawler.cli.main import main
-from crawler.core.checked import CheckedOptions
-from crawler.core.options import VERSION, Options
+from crawler.core.options import VERSION, CheckedOptions, Options
 from crawler.core.service_options import ServiceOptions
 from tests.core.test_models import RESULT_KEYS
 from tests.support.certs import Authority

@@ -10,21 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.core.errors import ERROR_TYPES, TransitionError
-from crawler.core.models import (
-    TRANSITIONS,
-    Counts,
+from crawler.core.options import Options
+from crawler.core.results import (
     FirstContractResult,
     Hop,
     HopResult,
     Outcome,
     ProbeError,
     ProbeResult,
-    Status,
-    Task,
     Timings,
     first_contract_errors,
 )
-from crawler.core.options import Options
+from crawler.core.tasks import TRANSITIONS, Counts, Status, Task
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)

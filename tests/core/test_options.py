@@ -27,10 +27,9 @@ from msgspec.inspect import (
 )
 
 import crawler
-from crawler.core.checked import CheckedOptions
 from crawler.core.errors import CrawlerError, InputError, OptionError
 from crawler.core.option_syntax import parse_resolve, parse_server, parse_statuses
-from crawler.core.options import Options
+from crawler.core.options import CheckedOptions, Options
 from crawler.core.service_options import ServiceOptions
 
 RECORDS: list[type[CheckedOptions]] = [Options, ServiceOptions]

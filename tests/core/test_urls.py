@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from crawler.core.models import ProbeError, ProbeResult
+from crawler.core.results import ProbeError, ProbeResult
 from crawler.core.urls import _PLAIN, SCHEMES, Target, Url, _normal, each, join, parse, targets
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.core.models import Outcome, ProbeError, ProbeResult
+from crawler.core.results import Outcome, ProbeError, ProbeResult
 from crawler.formats.result_writers import COLUMNS, FORMATS, Format, open_writer
 from tests.core.test_models import OUTCOMES, RESULT_KEYS
 

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 
-from crawler.core.models import Hop, ProbeResult, Timings
+from crawler.core.results import Hop, ProbeResult, Timings
 from crawler.formats.table import STYLES
 from tests.core.test_models import OUTCOMES
 from tests.formats.test_result_writers import TEXT, a_result, written

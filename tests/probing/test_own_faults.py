@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from crawler.core.models import HopResult, ProbeError, Timings
 from crawler.core.options import Options
+from crawler.core.results import HopResult, ProbeError, Timings
 from crawler.core.urls import Target
 from crawler.probing.probe import Probe
 from crawler.probing.prober import HttpProber

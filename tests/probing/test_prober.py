@@ -10,8 +10,8 @@ import pytest
 
 import crawler
 from crawler import OptionError, ProbeResult
-from crawler.core.models import HopResult, Timings
 from crawler.core.options import Options
+from crawler.core.results import HopResult, Timings
 from crawler.core.urls import Target
 from crawler.probing.probe import Probe
 from tests.support.exchange import Exchange

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from protego import Protego
 
 import crawler
-from crawler.core.models import HopResult, Timings
+from crawler.core.results import HopResult, Timings
 from crawler.probing.robots import RobotsCache
 from tests.support.exchange import Exchange
 from tests.support.probing import probe_all, probe_one, verdict

@@ -12,7 +12,7 @@ import pytest
 
 import crawler
 from crawler import Options, ProbeResult, Target
-from crawler.core.models import HopResult
+from crawler.core.results import HopResult
 from crawler.core.urls import Url
 from crawler.probing.prober import HttpProber, Prober
 from tests.support.certs import Authority

@@ -15,7 +15,8 @@ import pytest
 
 import crawler
 from crawler.cli.main import main
-from crawler.core.models import REPORTED_HEADERS, TRANSITIONS, Outcome
+from crawler.core.results import REPORTED_HEADERS, Outcome
+from crawler.core.tasks import TRANSITIONS
 from tests.support.documents import (
     PAGES,
     ROOT,

@@ -17,7 +17,7 @@ from aiohttp import ClientSession, TCPConnector, web
 import crawler
 from crawler import MemoryRegistry, Options, ServiceOptions, StoreError
 from crawler.core.errors import StoreFull
-from crawler.core.models import Task
+from crawler.core.tasks import Task
 from crawler.runtime.counters import CallCounter
 from crawler.stores.sqlite.database import Database, connect
 from crawler.stores.sqlite.registry import SqliteRegistry

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler import MemoryRegistry, Options, ProbeResult, StoreError
-from crawler.core.models import Outcome, ProbeError
+from crawler.core.results import Outcome, ProbeError
 from crawler.formats.result_writers import COLUMNS
 from crawler.server.api.content_negotiation import preferred
 from tests.support.api import WAYS, Api, serving_api, serving_as

@@ -9,7 +9,7 @@ import pytest
 import crawler
 from crawler import MemoryRegistry, Options, ServiceOptions
 from crawler.core.errors import StoreError
-from crawler.core.models import Webhook
+from crawler.core.tasks import Webhook
 from crawler.worker import LocalEngine
 from tests.server.test_resume import state_of, until_ended
 from tests.support.site import Site

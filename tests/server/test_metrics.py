@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import crawler
 from crawler import Options, ServiceOptions
-from crawler.core.models import Hop, ProbeError, ProbeResult, Timings
+from crawler.core.results import Hop, ProbeError, ProbeResult, Timings
 from crawler.probing.scheduler import Load, Scheduler
 from crawler.runtime.counters import Histogram, ProbeCounters
 from crawler.server.metrics import TABLE

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 import crawler
 from crawler import InputError, MemoryRegistry, OptionError, Options, ProbeResult, Registry, ServiceOptions, Task
 from crawler.core.errors import StoreFull
-from crawler.core.models import HopResult, ProbeError, Timings, Webhook
 from crawler.core.option_syntax import parse_secret
+from crawler.core.results import HopResult, ProbeError, Timings
+from crawler.core.tasks import Webhook
 from crawler.server.background import webhooks as module
 from crawler.server.background.webhooks import WAITS, judged, new_webhook
 from crawler.server.task_manager import TaskManager

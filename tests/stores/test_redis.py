@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from crawler import Options, Registry, ServiceOptions, StoreError, Task, TaskNotFound, TransitionError
-from crawler.core.models import IdempotencyKey, ProbeResult
+from crawler.core.results import ProbeResult
+from crawler.core.tasks import IdempotencyKey
 from crawler.server.background.retention import Retention
 from crawler.stores.redis.chunk_store import ChunkPosition
 from crawler.stores.redis.chunking import Chunk, ChunkLine

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from crawler import InputError, Options, ProbeError, ProbeResult, Task
-from crawler.core.models import IdempotencyKey, ResultFilter, Webhook
+from crawler.core.tasks import IdempotencyKey, ResultFilter, Webhook
 from crawler.registry import Registry
 from crawler.stores.sqlite.database import connect, migrate
 from crawler.stores.sqlite.registry import SqliteRegistry

@@ -25,7 +25,7 @@ from yarl import URL
 
 import crawler
 from crawler.core.errors import ERROR_TYPES
-from crawler.core.models import ProbeError
+from crawler.core.results import ProbeError
 from crawler.transport import error_mapping
 from crawler.transport.error_mapping import HopFailed, explain, row_of
 

@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from crawler.core.errors import InputError, TaskNotFound
-from crawler.core.models import Task
+from crawler.core.tasks import Task
 from crawler.server.api.params import only_header, read_query
 from crawler.server.api.schemas import EventsQuery
 from crawler.server.api.task_view import progress_of, summary_of

@@ -4,8 +4,9 @@ from typing import Any, Final
 
 import msgspec
 
-from crawler.core.models import Counts, FirstContractResult, Hop, ProbeError, ProbeResult, Timings
 from crawler.core.options import Options, task_choices
+from crawler.core.results import FirstContractResult, Hop, ProbeError, ProbeResult, Timings
+from crawler.core.tasks import Counts
 from crawler.formats.result_writers import COLUMNS
 from crawler.server.api.schemas import Links, Progress, ResultPage, Summary, TaskPage
 

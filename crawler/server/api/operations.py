@@ -6,7 +6,8 @@ from typing import Annotated, Any, Final, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from crawler.core.models import FirstContractResult, ProbeResult, Status
+from crawler.core.results import FirstContractResult, ProbeResult
+from crawler.core.tasks import Status
 from crawler.server.api import examples, swagger_ui
 from crawler.server.api.schemas import (
     Batch,

@@ -9,7 +9,8 @@ import msgspec
 from aiohttp import web
 
 from crawler.core.errors import ERROR_TYPES, InputError
-from crawler.core.models import ProbeResult, ResultFilter, Task
+from crawler.core.results import ProbeResult
+from crawler.core.tasks import ResultFilter, Task
 from crawler.core.urls import Url, each, parse
 from crawler.formats.result_writers import open_writer
 from crawler.server.api.content_negotiation import preferred

@@ -6,8 +6,8 @@ import msgspec
 from msgspec import Meta
 
 from crawler.core.errors import ERROR_TYPES
-from crawler.core.models import Counts, Outcome, ProbeResult, Status
-from crawler.core.outlook import FleetStatus
+from crawler.core.results import Outcome, ProbeResult
+from crawler.core.tasks import Counts, FleetStatus, Status
 
 __all__ = [
     "Batch",

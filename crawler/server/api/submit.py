@@ -8,8 +8,9 @@ import msgspec
 from aiohttp import web
 
 from crawler.core.errors import InputError, KeyTaken
-from crawler.core.models import IdempotencyKey, Outcome, ResultFilter, Task, Webhook
 from crawler.core.options import task_choices
+from crawler.core.results import Outcome
+from crawler.core.tasks import IdempotencyKey, ResultFilter, Task, Webhook
 from crawler.formats.json_batch import BatchReader
 from crawler.formats.url_lists import InputFormat, open_reader
 from crawler.registry import Registry

@@ -4,8 +4,8 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from crawler.core.models import Task, Webhook
 from crawler.core.options import Options, task_choices
+from crawler.core.tasks import Task, Webhook
 from crawler.server.api.schemas import Links, Progress, Summary, WebhookState
 from crawler.server.middleware.proxy_headers import prefix
 from crawler.server.task_manager import TASK_MANAGER, TaskManager

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from crawler.core.errors import InputError
-from crawler.core.models import Task
+from crawler.core.tasks import Task
 from crawler.server.api.params import next_link, read_query
 from crawler.server.api.schemas import Nothing, TaskPage, TaskQuery, TasksQuery
 from crawler.server.api.task_view import summary_of

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from crawler.core.errors import StoreError, TaskNotFound
-from crawler.core.models import Task
 from crawler.core.service_options import ServiceOptions
+from crawler.core.tasks import Task
 from crawler.registry import Registry
 from crawler.runtime.cancellation import end
 from crawler.runtime.logs import about

@@ -19,9 +19,10 @@ from typing import Any, Final, Literal, Self
 import msgspec
 
 from crawler.core.errors import InputError, StoreError, TaskNotFound
-from crawler.core.models import Counts, HopResult, ProbeError, Status, Task, Timings, Webhook
 from crawler.core.option_syntax import parse_secret
+from crawler.core.results import HopResult, ProbeError, Timings
 from crawler.core.service_options import ServiceOptions
+from crawler.core.tasks import Counts, Status, Task, Webhook
 from crawler.core.urls import Url, parse
 from crawler.probing.scheduler import Scheduler
 from crawler.probing.work_queue import WorkQueue

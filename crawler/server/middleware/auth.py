@@ -7,8 +7,8 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from crawler.core.errors import TaskNotFound
-from crawler.core.models import Task
 from crawler.core.service_options import ServiceOptions
+from crawler.core.tasks import Task
 from crawler.core.tokens import Token, known, parse_tokens, read_tokens
 from crawler.runtime.logs import note
 from crawler.server.middleware.origin_check import check_origin

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from crawler.core.models import ProbeError
+from crawler.core.results import ProbeError
 from crawler.core.urls import Target, each
 from crawler.registry import Lines
 from crawler.runtime.counters import CallCounter

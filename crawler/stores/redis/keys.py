@@ -5,7 +5,8 @@ from typing import Final, get_args
 
 import msgspec
 
-from crawler.core.models import Counts, Outcome, Task
+from crawler.core.results import Outcome
+from crawler.core.tasks import Counts, Task
 from crawler.stores.redis.scripts import CHAINS, SHARD
 
 __all__ = [

@@ -17,7 +17,8 @@ import msgspec
 import redis as sync_redis
 
 from crawler.core.errors import KeyTaken, StoreError, TaskNotFound, TransitionError
-from crawler.core.models import Outcome, ProbeResult, ResultFilter, ResultPage, Task
+from crawler.core.results import Outcome, ProbeResult
+from crawler.core.tasks import ResultFilter, ResultPage, Task
 from crawler.core.urls import Target
 from crawler.registry import Lines, Reader, Registry, is_wanted
 from crawler.stores.redis.chunk_store import ChunkStore

@@ -9,7 +9,8 @@ import msgspec
 from redis.exceptions import RedisError
 
 from crawler.core.errors import InputError, StoreError
-from crawler.core.models import Outcome, Task
+from crawler.core.results import Outcome
+from crawler.core.tasks import Task
 from crawler.runtime.cancellation import end
 from crawler.runtime.logs import about
 from crawler.stores.redis.connection import RedisConnection

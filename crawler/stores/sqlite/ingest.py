@@ -13,7 +13,8 @@ from typing import Final
 
 import msgspec
 
-from crawler.core.models import ProbeError, Task
+from crawler.core.results import ProbeError
+from crawler.core.tasks import Task
 from crawler.core.urls import Target, each, plain_host
 from crawler.registry import Lines
 from crawler.stores.sqlite.database import Database, insert

@@ -11,7 +11,8 @@ from typing import Any, Final
 import msgspec
 
 from crawler.core.errors import InputError
-from crawler.core.models import Counts, Outcome, ProbeError, ProbeResult, ResultFilter, ResultPage, Task
+from crawler.core.results import Outcome, ProbeError, ProbeResult
+from crawler.core.tasks import Counts, ResultFilter, ResultPage, Task
 from crawler.core.urls import Target
 from crawler.runtime.logs import about
 from crawler.stores.sqlite.database import insert

@@ -12,7 +12,8 @@ from types import MappingProxyType, TracebackType
 from typing import Final, NamedTuple, Self
 
 from crawler.core.errors import InputError, StoreDamaged, StoreError, TaskNotFound
-from crawler.core.models import ANY_RESULT, ProbeResult, ResultFilter, ResultPage, Task
+from crawler.core.results import ProbeResult
+from crawler.core.tasks import ANY_RESULT, ResultFilter, ResultPage, Task
 from crawler.core.urls import Target
 from crawler.registry import Lines, Reader, Registry
 from crawler.stores.sqlite import queries
