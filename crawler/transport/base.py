@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from crawler.core.models import HopResult
+from crawler.core.results import HopResult
 from crawler.core.urls import Url
 
 __all__ = ["Transport"]
