@@ -24,7 +24,7 @@ from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Task
 from crawler.formats.url_lists import open_reader
 from crawler.registry import MemoryRegistry, Registry
-from crawler.runtime.lifecycle import Supervisor, stop_signals
+from crawler.runtime.lifecycle import SystemdNotifier, stop_signals
 from crawler.runtime.logs import Settings, write_logs
 from crawler.runtime.rlimits import clients_within_descriptors, collect_rarely
 from crawler.server import api
@@ -252,7 +252,7 @@ async def _serve(
     app.on_response_prepare.append(listener.say_close)
     runner = web.AppRunner(app, shutdown_timeout=_CUT)
     with stop_signals() as stop:
-        async with Supervisor() as supervisor:
+        async with SystemdNotifier() as notifier:
             await runner.setup()
             try:
                 async with listener:
@@ -260,9 +260,9 @@ async def _serve(
                     await site.start()
                     scheme = "http" if tls is None else "https"
                     announce(f"{scheme}://{f'[{host}]' if ':' in host else host}:{runner.addresses[0][1]}")
-                    supervisor.tell("READY=1")
+                    notifier.notify("READY=1")
                     await stop.wait()
-                    supervisor.tell("STOPPING=1")
+                    notifier.notify("STOPPING=1")
                     await site.stop()
                     await asyncio.gather(state.stop(), listener.drain(max(_ANSWERS, service.drain)))
             finally:

@@ -6,7 +6,7 @@ from crawler.compose import open_prober
 from crawler.core.options import Options
 from crawler.core.service_options import ServiceOptions
 from crawler.distributed.chunk_worker import ChunkWorker
-from crawler.runtime.lifecycle import Supervisor, stop_signals
+from crawler.runtime.lifecycle import SystemdNotifier, stop_signals
 from crawler.runtime.logs import Settings, write_logs
 from crawler.runtime.rlimits import collect_rarely
 from crawler.stores.redis.registry import RedisRegistry
@@ -29,13 +29,13 @@ def run_worker(options: Options, service: ServiceOptions, redis: str) -> None:
 async def _run(options: Options, service: ServiceOptions, redis: str) -> None:
     with stop_signals() as stop:
         async with (
-            Supervisor() as supervisor,
+            SystemdNotifier() as notifier,
             RedisRegistry(redis) as registry,
             open_prober(options) as prober,
             ChunkWorker(registry, prober, options).running() as worker,
         ):
-            supervisor.tell("READY=1")
+            notifier.notify("READY=1")
             print(f"crawler works for {registry.place} as {worker.name}. Ctrl-C stops it.", flush=True)
             await stop.wait()
-            supervisor.tell("STOPPING=1")
+            notifier.notify("STOPPING=1")
             await worker.drain(service.drain)

@@ -15,7 +15,7 @@ import pytest
 
 from crawler import ServiceOptions
 from crawler.cli.flags import flags_of
-from crawler.runtime.lifecycle import Supervisor, stop_signals
+from crawler.runtime.lifecycle import SystemdNotifier, stop_signals
 from tests.server.test_stop import Gate
 from tests.support.documents import ROOT
 from tests.support.process import Served, request
@@ -70,7 +70,9 @@ async def test_systemd_hears_of_start_and_stop_and_of_life_until_the_end(told: S
 
 
 async def test_a_loop_that_is_stuck_gives_no_sign_of_life(told: Systemd) -> None:
-    async with Supervisor({"NOTIFY_SOCKET": told.name, "WATCHDOG_USEC": "40000", "WATCHDOG_PID": str(os.getpid())}):
+    async with SystemdNotifier(
+        {"NOTIFY_SOCKET": told.name, "WATCHDOG_USEC": "40000", "WATCHDOG_PID": str(os.getpid())}
+    ):
         assert [await told.next() for _ in range(3)] == ["WATCHDOG=1"] * 3
         time.sleep(0.2)  # noqa: ASYNC251 - it is the loop that has to stand still
         with pytest.raises(BlockingIOError):
@@ -91,21 +93,21 @@ async def test_a_loop_that_is_stuck_gives_no_sign_of_life(told: Systemd) -> None
     ],
 )
 async def test_a_watchdog_that_watches_nobody_here_hears_nothing(watchdog: dict[str, str], told: Systemd) -> None:
-    async with Supervisor({"NOTIFY_SOCKET": told.name, **watchdog}) as supervisor:
+    async with SystemdNotifier({"NOTIFY_SOCKET": told.name, **watchdog}) as notifier:
         for _ in range(3):
             await asyncio.sleep(0)
-        supervisor.tell("READY=1")
+        notifier.notify("READY=1")
         assert await told.next() == "READY=1"
 
 
 async def test_without_systemd_nobody_is_told() -> None:
-    async with Supervisor({"WATCHDOG_USEC": "1000"}) as supervisor:
-        supervisor.tell("READY=1")
+    async with SystemdNotifier({"WATCHDOG_USEC": "1000"}) as notifier:
+        notifier.notify("READY=1")
 
 
 async def test_a_service_goes_on_though_nobody_listens(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with Supervisor({"NOTIFY_SOCKET": str(tmp_path / "gone"), "WATCHDOG_USEC": "1000"}) as supervisor:
-        supervisor.tell("READY=1")
+    async with SystemdNotifier({"NOTIFY_SOCKET": str(tmp_path / "gone"), "WATCHDOG_USEC": "1000"}) as notifier:
+        notifier.notify("READY=1")
     assert "READY=1" in caplog.text
 
 
