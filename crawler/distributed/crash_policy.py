@@ -8,7 +8,7 @@ Two places apply them:
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
-from crawler.core.models import ProbeError
+from crawler.core.results import ProbeError
 
 __all__ = [
     "CHUNK_ISOLATION_CRASHES",
