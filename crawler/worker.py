@@ -45,10 +45,10 @@ class Engine(Protocol):
     async def drain(self, seconds: float) -> None:
         """Have no more probes begun in this process; those under way have so many seconds."""
 
-    async def outlook(self) -> FleetStatus | None:
+    async def fleet_status(self) -> FleetStatus | None:
         """What waits for workers in other processes, and who they are; None if there are none, or nobody answers."""
 
-    async def tend(self) -> None:
+    async def requeue_stalled(self) -> None:
         """See that all work is done in the end, for as long as this is not cancelled."""
 
 
@@ -95,11 +95,11 @@ class LocalEngine:
         if workers := [future for workers in self._workers.values() for future in workers]:
             await asyncio.wait(workers, timeout=_RECORDING)
 
-    async def outlook(self) -> FleetStatus | None:
+    async def fleet_status(self) -> FleetStatus | None:
         """None: all is done here."""
         return None
 
-    async def tend(self) -> None:
+    async def requeue_stalled(self) -> None:
         """Do nothing: what is started here is not left lying while this process lives."""
 
 

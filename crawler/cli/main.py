@@ -170,10 +170,10 @@ def workers(service: dict[str, Any]) -> None:
     if url is None:
         raise InputError("is needed", "--redis")
     open_redis(url)  # says it if the extra is missing
-    from crawler.cli.tables import print_outlook  # with rich, which nobody needs in a pipe
+    from crawler.cli.tables import print_fleet_status  # with rich, which nobody needs in a pipe
     from crawler.distributed.fleet import fleet_status_of
 
-    print_outlook(run(fleet_status_of(url)), sys.stdout)
+    print_fleet_status(run(fleet_status_of(url)), sys.stdout)
 
 
 for command in client_commands.COMMANDS:

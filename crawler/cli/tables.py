@@ -13,7 +13,7 @@ from crawler.cli.task_summary import Summary
 from crawler.core.tasks import FleetStatus
 from crawler.formats.table import printable
 
-__all__ = ["print_outlook", "print_tasks"]
+__all__ = ["print_fleet_status", "print_tasks"]
 
 _LABEL: Final = 24  # characters of a label that are shown
 _UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60))
@@ -42,16 +42,16 @@ def print_tasks(tasks: Iterable[Summary], stream: TextIO) -> None:
     Console(file=stream, highlight=False, markup=False, emoji=False).print(table)
 
 
-def print_outlook(outlook: FleetStatus, stream: TextIO) -> None:
+def print_fleet_status(status: FleetStatus, stream: TextIO) -> None:
     """Print the workers and the queues as tables."""
     now = time.time()
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
-    console.print(_table(("worker", "seen"), ((name, f"{now - at:.0f} s ago") for name, at in outlook.workers.items())))
+    console.print(_table(("worker", "seen"), ((name, f"{now - at:.0f} s ago") for name, at in status.workers.items())))
     queues = (
-        (name, *map(str, (each.waiting, each.running)), f"{each.oldest:.0f} s") for name, each in outlook.queues.items()
+        (name, *map(str, (each.waiting, each.running)), f"{each.oldest:.0f} s") for name, each in status.queues.items()
     )
     console.print(_table(("queue", "waiting", "running", "oldest"), queues))
-    console.print(f"begun again because a worker fell silent: {outlook.redelivered}")
+    console.print(f"begun again because a worker fell silent: {status.redelivered}")
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:

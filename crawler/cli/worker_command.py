@@ -35,7 +35,7 @@ async def _run(options: Options, service: ServiceOptions, redis: str) -> None:
             ChunkWorker(registry, prober, options).running() as worker,
         ):
             notifier.notify("READY=1")
-            print(f"crawler works for {registry.place} as {worker.name}. Ctrl-C stops it.", flush=True)
+            print(f"crawler works for {registry.location} as {worker.name}. Ctrl-C stops it.", flush=True)
             await stop.wait()
             notifier.notify("STOPPING=1")
             await worker.drain(service.drain)

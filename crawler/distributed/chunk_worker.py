@@ -100,7 +100,7 @@ class ChunkWorker:
         with suppress(TimeoutError):
             async with asyncio.timeout(_LEAVE):
                 for task, turn in self._left:
-                    await insist(self._registry.chains.leave, task.id, turn)
+                    await insist(self._registry.chunks.leave, task.id, turn)
                     await insist(self._queue.give_back, task, turn)
 
     async def probe_chunk(self, task_id: str, chain: int, place: int) -> None:
@@ -120,11 +120,11 @@ class ChunkWorker:
             self._left.append((task, turn))
             await self._until_over(task)  # a job that returns has ended for docket; this one is to be another's
             self._left.remove((task, turn))
-            self._registry.chains.forget(task.id, turn)
+            self._registry.chunks.forget(task.id, turn)
 
     async def _work(self, task: Task, turn: ChunkPosition) -> bool:
         """Work on a chunk; false if it is left as far as it is, for another worker."""
-        works, starts = await insist(self._registry.chains.begin, task.id, turn, uuid.uuid4().hex)
+        works, starts = await insist(self._registry.chunks.begin, task.id, turn, uuid.uuid4().hex)
         probing = asyncio.ensure_future(self._probe(task, turn, works, starts))
         over = asyncio.ensure_future(self._until_over(task))
         try:
@@ -133,7 +133,7 @@ class ChunkWorker:
         finally:
             await end({probing, over})
         if is_over:
-            self._registry.chains.forget(task.id, turn)
+            self._registry.chunks.forget(task.id, turn)
             return True
         if probing.cancelled() or not probing.result():
             return False
@@ -168,14 +168,14 @@ class ChunkWorker:
 
     async def _search(self, task: Task, turn: ChunkPosition, works: list[ChunkLine]) -> bool:
         """Probe a chunk of which a target may be what ends workers: half by half, so that the next one finds it."""
-        suspects = await insist(self._registry.chains.suspects, task.id, turn)
+        suspects = await insist(self._registry.chunks.suspects, task.id, turn)
         if len(suspects) == 1:
             await self._mark(task, [each for each in works if each.seq in suspects])
             works = [each for each in works if each.seq not in suspects]
         half = max(1, (len(suspects) if len(suspects) > 1 else len(works)) // 2)
         for start in range(0, len(works), half):
             some = works[start : start + half]
-            await insist(self._registry.chains.suspect, task.id, turn, [each.seq for each in some])
+            await insist(self._registry.chunks.suspect, task.id, turn, [each.seq for each in some])
             if not await self._record(task, some):
                 return False
         return True
@@ -189,7 +189,7 @@ class ChunkWorker:
             await insist(self._registry.record, task.id, found)
 
     async def _go_on(self, task: Task, turn: ChunkPosition) -> None:
-        following = await insist(self._registry.chains.advance, task.id, turn)
+        following = await insist(self._registry.chunks.advance, task.id, turn)
         if following is not None:
             # Whoever is next, here or elsewhere, knows nothing of when the host was asked last.
             await asyncio.sleep(self._options.resumed(task.options).interval)

@@ -118,13 +118,13 @@ class ChunkQueue:
         except (RedisError, OSError) as error:
             raise StoreError(f"a chunk could not be queued: {error}") from None
 
-    async def outlook(self) -> FleetStatus:
+    async def fleet_status(self) -> FleetStatus:
         """What waits, and who works.
 
         Raises:
             StoreError: Redis does not answer.
         """
-        redelivered = await self._registry.chains.redelivered()
+        redelivered = await self._registry.chunks.redelivered()
         try:
             queues = {kind: await _backlog(docket) for kind, docket in self.dockets.items()}
             found = [worker for docket in self.dockets.values() for worker in await docket.workers()]
@@ -205,12 +205,12 @@ class FleetEngine:
         """Have no more probes begun here; those under way have so many seconds."""
         await self._prober.drain(seconds)
 
-    async def outlook(self) -> FleetStatus | None:
+    async def fleet_status(self) -> FleetStatus | None:
         """What waits for workers; None while Redis does not answer. It is asked once a second at most."""
         now = time.monotonic()
         if self._looking is None or (self._looking.done() and now - self._looked > _FRESH):
             self._looked = now
-            self._looking = asyncio.ensure_future(self._queue.outlook())
+            self._looking = asyncio.ensure_future(self._queue.fleet_status())
             self._looking.add_done_callback(lambda looking: looking.cancelled() or looking.exception())
         try:
             async with asyncio.timeout(_FRESH):
@@ -218,7 +218,7 @@ class FleetEngine:
         except (StoreError, TimeoutError):
             return None
 
-    async def tend(self) -> None:
+    async def requeue_stalled(self) -> None:
         """Queue again what does not get on, without end: whoever was to queue it may have died before.
 
         It is for one process at a time; what is queued or probed already stays as it is.
@@ -226,7 +226,7 @@ class FleetEngine:
         looked: dict[str, tuple[int, float, float]] = {}  # lines done, since when so many, and how long that may be
         while True:
             await asyncio.sleep(_TEND)
-            await insist(self._registry.chains.sweep)
+            await insist(self._registry.chunks.sweep)
             now = time.monotonic()
             running = {task.id: task for task in self._registry.tasks.values() if task.status == "running"}
             looked = {id_: seen for id_, seen in looked.items() if id_ in running}
@@ -247,7 +247,7 @@ class FleetEngine:
         task = await self._registry.fresh(task_id)
         if task.status != "running":
             return
-        if turns := await self._registry.chains.heads(task_id):
+        if turns := await self._registry.chunks.heads(task_id):
             await self._queue.put(task, turns)
         elif task.counts.done == task.total:  # whoever did the last of it died before saying so
             with suppress(TransitionError):
@@ -262,4 +262,4 @@ async def fleet_status_of(url: str) -> FleetStatus:
         StoreError: It does not answer any more.
     """
     async with RedisRegistry(url) as registry, ChunkQueue(registry) as queue:
-        return await queue.outlook()
+        return await queue.fleet_status()

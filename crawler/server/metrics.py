@@ -86,7 +86,7 @@ class Metrics(Collector):
         self._state = state
         self._traffic = traffic
         self._load = Load(0, 0, 0, 0)
-        self._outlook: FleetStatus | None = None
+        self._fleet_status: FleetStatus | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -94,7 +94,7 @@ class Metrics(Collector):
     async def shown(self, accept: str) -> tuple[bytes, str]:
         """All of it, in the format that an Accept header likes best, and the media type of that."""
         self._load = await self._state.load()  # of other processes too, so it has to be waited for
-        self._outlook = await self._state.engine.outlook()
+        self._fleet_status = await self._state.engine.fleet_status()
         encode, media_type = choose_encoder("")
         with suppress(TypeError, ValueError):  # there is no such version
             encode, media_type = choose_encoder(accept)
@@ -126,15 +126,15 @@ class Metrics(Collector):
 
     def _queues(self) -> Iterator[Metric]:
         """What other processes have to do; without samples where there are none."""
-        outlook = self._outlook or FleetStatus({}, {}, 0)
-        queues, is_known = outlook.queues, self._outlook is not None
+        status = self._fleet_status or FleetStatus({}, {}, 0)
+        queues, is_known = status.queues, self._fleet_status is not None
         chunks: dict[tuple[str, ...], float] = {}
         for name, each in queues.items():
             chunks |= {(name, "waiting"): each.waiting, (name, "running"): each.running}
         yield _family("crawler_chunks_pending", chunks)
         yield _family("crawler_oldest_chunk_seconds", {(name,): each.oldest for name, each in queues.items()})
-        yield _family("crawler_workers", {(): len(outlook.workers)} if is_known else {})
-        yield _family("crawler_chunks_redelivered_total", {(): outlook.redelivered} if is_known else {})
+        yield _family("crawler_workers", {(): len(status.workers)} if is_known else {})
+        yield _family("crawler_chunks_redelivered_total", {(): status.redelivered} if is_known else {})
 
     def _tasks(self) -> Iterator[Metric]:
         statuses: Counter[str] = Counter(dict.fromkeys(get_args(Status), 0))

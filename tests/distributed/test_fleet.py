@@ -123,12 +123,12 @@ async def test_nothing_is_remembered_of_a_task_that_is_cancelled(
     ):
         task = await api.submit([site.url("/hang")])
         await site.until(lambda: site.active == 1)
-        assert await registry.chains.works_of(task["id"], {0})
+        assert await registry.chunks.works_of(task["id"], {0})
         if drains:  # then the chunk is left for another worker
             await prober.drain(0)
         await api.ask("POST", f"/tasks/{task['id']}/cancel")
         async with asyncio.timeout(20):
-            while await registry.chains.works_of(task["id"], {0}):  # noqa: ASYNC110 - nothing tells of what is not remembered
+            while await registry.chunks.works_of(task["id"], {0}):  # noqa: ASYNC110 - nothing tells of what is not remembered
                 await asyncio.sleep(0.01)
 
 

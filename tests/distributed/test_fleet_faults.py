@@ -151,7 +151,7 @@ async def test_what_nobody_queued_is_queued_in_the_end(
         other = await registry.submit([site.url("/ok")], Options(guard="any"))
         found = (await registry.page(task.id)).results
         await registry.record(other.id, found)
-        await registry.chains.drop(other.id)
+        await registry.chunks.drop(other.id)
         assert (await api.get(f"/tasks/{other.id}", wait=20))["status"] == "ready"
 
 

@@ -48,12 +48,12 @@ async def test_what_was_left_lying_is_looked_for_though_that_failed_once(monkeyp
     monkeypatch.setattr("crawler.server.background.leader._AGAIN", 0.01)
     faults, tended = [RuntimeError("ours")], asyncio.Event()
 
-    async def tend(_: LocalEngine) -> None:
+    async def requeue_stalled(_: LocalEngine) -> None:
         if faults:
             raise faults.pop()
         tended.set()
 
-    monkeypatch.setattr(LocalEngine, "tend", tend)
+    monkeypatch.setattr(LocalEngine, "requeue_stalled", requeue_stalled)
     app = crawler.create_app(Options(guard="any"), registry=MemoryRegistry(), service=ServiceOptions(drain=0))
     async with serving(app), asyncio.timeout(10):
         await tended.wait()

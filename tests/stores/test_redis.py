@@ -49,7 +49,7 @@ async def test_an_end_that_is_told_twice_leaves_no_work_behind(redis_server: Red
         with pytest.raises(TransitionError):
             await registry.finish(task.id, "error")
         assert (await registry.fresh(task.id)).status == "error"
-        assert await registry.chains.heads(task.id) == []
+        assert await registry.chunks.heads(task.id) == []
 
 
 async def test_what_an_end_leaves_behind_is_swept(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,10 +59,10 @@ async def test_what_an_end_leaves_behind_is_swept(redis_server: RedisServer, mon
         with pytest.raises(StoreError):
             await registry.finish(task.id, "error")
         async with RedisRegistry(redis_server.url) as other:
-            assert await other.chains.heads(task.id) != []
+            assert await other.chunks.heads(task.id) != []
             monkeypatch.setattr("crawler.stores.redis.chunk_store._STALE", -60.0)
-            await other.chains.sweep()
-            assert await other.chains.heads(task.id) == []
+            await other.chunks.sweep()
+            assert await other.chunks.heads(task.id) == []
 
 
 async def test_a_batch_that_is_never_kept_is_swept(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,14 +71,14 @@ async def test_a_batch_that_is_never_kept_is_swept(redis_server: RedisServer, mo
             client.zadd("crawler:coming", {"gone": 1.0})
             client.hset("crawler:task:gone:chains", mapping={"0": "0/1", "70": "0/1"})
             client.hset("crawler:task:gone:chunks:1", "70.0", b"x")
-            await other.chains.sweep()
+            await other.chunks.sweep()
             assert client.keys("crawler:task:gone*") == []
             monkeypatch.setattr("crawler.stores.redis.chunk_store._STALE", -60.0)
             kept = 0
             for _ in range(50):
                 taking = asyncio.ensure_future(registry.submit(LINES, Options()))
                 while not taking.done():  # swept at any moment, it is a Task with all lines or none
-                    await other.chains.sweep()
+                    await other.chunks.sweep()
                 if taking.exception() is None:
                     kept += 1
                     task = await other.fresh((await taking).id)
@@ -89,7 +89,7 @@ async def test_a_batch_that_is_never_kept_is_swept(redis_server: RedisServer, mo
 async def test_of_a_batch_that_was_dropped_no_later_part_is_kept(redis_server: RedisServer) -> None:
     """Else it would become a Task without its first lines, or stay for ever."""
     async with RedisRegistry(redis_server.url) as registry:
-        chains = registry.chains
+        chains = registry.chunks
         await chains.expect("id")
         await chains.put("id", [Chunk(0, 0, [ChunkLine(0, "http://a/")])])
         await chains.drop("id")
@@ -140,51 +140,51 @@ async def test_however_much_is_asked_at_once_all_of_it_is_answered(redis_server:
 async def test_the_end_of_a_chunk_may_be_told_twice(redis_server: RedisServer) -> None:
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         task = await registry.submit([f"http://a/{number}" for number in range(450)], Options())
-        await registry.chains.advance(task.id, ChunkPosition(1, 0))  # there is none, but Redis knows the script by it
+        await registry.chunks.advance(task.id, ChunkPosition(1, 0))  # there is none, but Redis knows the script by it
         proxy.lose(ADVANCES)
-        assert await registry.chains.advance(task.id, ChunkPosition(0, 0)) == ChunkPosition(0, 1)
+        assert await registry.chunks.advance(task.id, ChunkPosition(0, 0)) == ChunkPosition(0, 1)
         assert proxy.lost == 1
-        assert await registry.chains.advance(task.id, ChunkPosition(0, 0)) == ChunkPosition(0, 1)
-        assert await registry.chains.advance(task.id, ChunkPosition(0, 1)) == ChunkPosition(0, 2)
-        assert await registry.chains.advance(task.id, ChunkPosition(0, 0)) == ChunkPosition(
+        assert await registry.chunks.advance(task.id, ChunkPosition(0, 0)) == ChunkPosition(0, 1)
+        assert await registry.chunks.advance(task.id, ChunkPosition(0, 1)) == ChunkPosition(0, 2)
+        assert await registry.chunks.advance(task.id, ChunkPosition(0, 0)) == ChunkPosition(
             0, 2
         )  # by a worker that is late
-        assert await registry.chains.advance(task.id, ChunkPosition(0, 2)) is None
-        assert await registry.chains.advance(task.id, ChunkPosition(0, 1)) is None
+        assert await registry.chunks.advance(task.id, ChunkPosition(0, 2)) is None
+        assert await registry.chunks.advance(task.id, ChunkPosition(0, 1)) is None
 
 
 async def test_a_start_of_a_chunk_counts_once_however_often_it_is_told(redis_server: RedisServer) -> None:
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         before, task = [await registry.submit(LINES, Options()) for _ in range(2)]
-        await registry.chains.begin(before.id, ChunkPosition(0, 0), "before")  # so that Redis knows the script
+        await registry.chunks.begin(before.id, ChunkPosition(0, 0), "before")  # so that Redis knows the script
         proxy.lose(BEGINS, times=3)
-        assert (await registry.chains.begin(task.id, ChunkPosition(0, 0), "one"))[1] == 1
+        assert (await registry.chunks.begin(task.id, ChunkPosition(0, 0), "one"))[1] == 1
         assert proxy.lost == 3
-        assert await registry.chains.redelivered() == 0
-        assert [(await registry.chains.begin(task.id, ChunkPosition(0, 0), name))[1] for name in "abb"] == [2, 3, 3]
-        assert await registry.chains.redelivered() == 2
+        assert await registry.chunks.redelivered() == 0
+        assert [(await registry.chunks.begin(task.id, ChunkPosition(0, 0), name))[1] for name in "abb"] == [2, 3, 3]
+        assert await registry.chunks.redelivered() == 2
 
 
 async def test_of_a_chunk_that_is_left_nothing_is_suspected(redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry:
         task = await registry.submit(LINES, Options())
-        await registry.chains.begin(task.id, ChunkPosition(0, 0), "one")
-        await registry.chains.suspect(task.id, ChunkPosition(0, 0), [1])
-        assert await registry.chains.suspects(task.id, ChunkPosition(0, 0)) == {1}
-        await registry.chains.leave(task.id, ChunkPosition(0, 0))
-        assert await registry.chains.suspects(task.id, ChunkPosition(0, 0)) == set()
-        assert (await registry.chains.begin(task.id, ChunkPosition(0, 0), "other"))[1] == 1
+        await registry.chunks.begin(task.id, ChunkPosition(0, 0), "one")
+        await registry.chunks.suspect(task.id, ChunkPosition(0, 0), [1])
+        assert await registry.chunks.suspects(task.id, ChunkPosition(0, 0)) == {1}
+        await registry.chunks.leave(task.id, ChunkPosition(0, 0))
+        assert await registry.chunks.suspects(task.id, ChunkPosition(0, 0)) == set()
+        assert (await registry.chunks.begin(task.id, ChunkPosition(0, 0), "other"))[1] == 1
         await registry.delete(task.id)
-        await registry.chains.suspect(task.id, ChunkPosition(0, 0), [1])  # by a worker that is late
-        assert await registry.chains.suspects(task.id, ChunkPosition(0, 0)) == set()
+        await registry.chunks.suspect(task.id, ChunkPosition(0, 0), [1])  # by a worker that is late
+        assert await registry.chunks.suspects(task.id, ChunkPosition(0, 0)) == set()
 
 
 @pytest.mark.parametrize("more", [[], ["http://a/"] * 2_000], ids=["small", "big"])
 async def test_what_is_no_url_waits_for_nothing_else_that_is_none(more: list[str], redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry:
         task = await registry.submit([*(f"nonsense {number}" for number in range(450)), *more], Options())
-        heads = await registry.chains.heads(task.id)
-        assert [len((await registry.chains.begin(task.id, turn, "one"))[0]) for turn in heads[:3]] == [200, 200, 50]
+        heads = await registry.chunks.heads(task.id)
+        assert [len((await registry.chunks.begin(task.id, turn, "one"))[0]) for turn in heads[:3]] == [200, 200, 50]
         assert {turn.place for turn in heads} == {0}
 
 
@@ -214,7 +214,7 @@ async def test_of_a_task_that_has_ended_elsewhere_nothing_more_is_kept(redis_ser
     async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as late:
         task = await registry.submit(LINES, Options())
         known = await late.fresh(task.id)
-        await late.chains.begin(task.id, ChunkPosition(0, 0), "late")
+        await late.chunks.begin(task.id, ChunkPosition(0, 0), "late")
         await registry.finish(task.id, "error")
         while known.status == "running":
             await late.change(task.id)
@@ -277,10 +277,10 @@ async def test_a_redis_that_has_lost_what_was_heard_has_the_last_word(redis_serv
 async def test_a_chunk_of_a_deleted_task_leaves_nothing_behind(redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry:
         task = await registry.submit(LINES, Options())
-        await registry.chains.begin(task.id, ChunkPosition(0, 0), "one")
+        await registry.chunks.begin(task.id, ChunkPosition(0, 0), "one")
         await registry.delete(task.id)
         with pytest.raises(TaskNotFound):
-            await registry.chains.begin(task.id, ChunkPosition(0, 0), "other")
+            await registry.chunks.begin(task.id, ChunkPosition(0, 0), "other")
         with redis_server.client() as client:
             kept: Any = client.keys("crawler:task:*")
             assert all(client.ttl(key) > 0 for key in kept)

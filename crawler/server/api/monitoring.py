@@ -26,7 +26,7 @@ async def readyz(request: web.Request) -> web.Response:
     """Whether the service can do its work; if not (503), why."""
     troubles = await request.app[TASK_MANAGER].health.troubles()
     checks = Checks(**{name: trouble or "ok" for name, trouble in troubles.items()})
-    fleet = Fleet.of(await request.app[TASK_MANAGER].engine.outlook())
+    fleet = Fleet.of(await request.app[TASK_MANAGER].engine.fleet_status())
     wrong = [f"{name}: {trouble}" for name, trouble in troubles.items() if trouble]
     if not wrong:
         return json_answer(Readiness(ready=True, checks=checks, fleet=fleet), headers=_FRESH)

@@ -158,13 +158,13 @@ class Fleet(msgspec.Struct):
     redelivered: Annotated[int, Meta(description="Chunks that were begun again, as a worker had fallen silent.")]
 
     @classmethod
-    def of(cls, outlook: FleetStatus | None) -> Self | msgspec.UnsetType:
+    def of(cls, status: FleetStatus | None) -> Self | msgspec.UnsetType:
         """What a stranger may know of it: no names."""
-        if outlook is None:
+        if status is None:
             return msgspec.UNSET
-        queues = outlook.queues.values()
+        queues = status.queues.values()
         pending, oldest = sum(each.waiting + each.running for each in queues), max(each.oldest for each in queues)
-        return cls(len(outlook.workers), pending, round(oldest, 3), outlook.redelivered)
+        return cls(len(status.workers), pending, round(oldest, 3), status.redelivered)
 
 
 class Readiness(msgspec.Struct):

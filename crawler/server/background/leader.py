@@ -62,7 +62,7 @@ class Leader:
     async def _tend(self) -> None:
         while True:
             try:
-                return await self._engine.tend()
+                return await self._engine.requeue_stalled()
             except Exception:
                 log.exception("work that was left lying has to wait")
             await asyncio.sleep(_AGAIN)

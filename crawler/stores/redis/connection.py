@@ -38,7 +38,7 @@ class RedisConnection:
         calls: Counts what is read and written.
 
     Attributes:
-        place: The URL without its secrets.
+        location: The URL without its secrets.
         redis: redis-py's client; it types its answers as unions of all that there are.
         scripts: Those of `stores.scripts`, by name.
     """
@@ -47,7 +47,7 @@ class RedisConnection:
     scripts: dict[str, Any]
 
     def __init__(self, url: str, calls: CallCounter) -> None:
-        self.place = _without_secrets(url)
+        self.location = _without_secrets(url)
         self._url = url
         self._calls = calls
 
@@ -65,14 +65,14 @@ class RedisConnection:
                 health_check_interval=30,
             )  # fmt: skip
         except ValueError as error:
-            raise InputError(str(error), self.place) from None
+            raise InputError(str(error), self.location) from None
         self.redis = Redis.from_pool(pool)
         self.scripts = {name: self.redis.register_script(text) for name, text in SCRIPTS.items()}
         try:
             await self.redis.ping()
         except (RedisError, OSError) as error:
             await self.close()
-            raise InputError(f"cannot be used: {error}", self.place) from None
+            raise InputError(f"cannot be used: {error}", self.location) from None
 
     async def close(self) -> None:
         """Disconnect."""
@@ -86,9 +86,9 @@ class RedisConnection:
             try:
                 yield
             except OutOfMemoryError as error:
-                raise StoreFull(f"{self.place}: {error}") from None
+                raise StoreFull(f"{self.location}: {error}") from None
             except (RedisError, OSError) as error:
-                raise StoreError(f"{self.place}: {error}") from None
+                raise StoreError(f"{self.location}: {error}") from None
 
     @asynccontextmanager
     async def leading(self) -> AsyncIterator[asyncio.Event]:

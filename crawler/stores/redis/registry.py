@@ -45,8 +45,8 @@ class RedisRegistry(Registry):
         url: As redis-py reads it: `redis://`, `rediss://` (TLS) or `unix://`, with user, password and database.
 
     Attributes:
-        chains: What there is to do.
-        place: The URL without its secrets.
+        chunks: What is left to probe.
+        location: The URL without its secrets.
     """
 
     is_shared = True
@@ -56,8 +56,8 @@ class RedisRegistry(Registry):
         self.url = url
         self._link = RedisConnection(url, self.calls)
         self._mirror = TaskCache(self._link, self._tell, self._welcome)
-        self.chains = ChunkStore(self._link)
-        self.place = self._link.place
+        self.chunks = ChunkStore(self._link)
+        self.location = self._link.location
 
     async def __aenter__(self) -> Self:
         """Connect, and read what Tasks there are.
@@ -118,9 +118,9 @@ class RedisRegistry(Registry):
     async def _insert(self, task: Task, lines: Lines) -> None:
         id_ = task.id
         try:
-            await self.chains.expect(id_)
+            await self.chunks.expect(id_)
             async for task.total, chunks in chunks_of(lines):
-                await self.chains.put(id_, chunks)
+                await self.chunks.put(id_, chunks)
             key = "" if task.idempotency is None else owned(task.owner, task.idempotency.key)
             with self._link.guarded("write"):
                 fields = {**encoded(task, FIELDS), "done": "0"}
@@ -131,7 +131,7 @@ class RedisRegistry(Registry):
             if admitted == 0:
                 raise KeyTaken(key)
             if admitted < 0:
-                raise StoreError(f"{self.place}: the lines of task {id_} were dropped before it was kept")
+                raise StoreError(f"{self.location}: the lines of task {id_} were dropped before it was kept")
         except BaseException:  # also if it may have been admitted: nobody has heard of it
             with suppress(StoreError):
                 await self._drop(task)
@@ -142,7 +142,7 @@ class RedisRegistry(Registry):
         self._mirror.tasks[id_] = task
 
     async def _record(self, task: Task, results: Sequence[ProbeResult]) -> None:
-        works = await self.chains.works_of(task.id, {result.seq for result in results})
+        works = await self.chunks.works_of(task.id, {result.seq for result in results})
         records: dict[int, ProbeResult] = {}
         for result in results:
             if result.seq in works:
@@ -152,7 +152,7 @@ class RedisRegistry(Registry):
         waiting = list(records.values())
         for start in range(0, len(waiting), _BLOCK):
             await self._keep(task, waiting[start : start + _BLOCK])
-        self.chains.recorded(task.id, {result.seq for result in results})
+        self.chunks.recorded(task.id, {result.seq for result in results})
 
     async def _save(self, task: Task, names: Collection[str]) -> None:
         ends = msgspec.json.encode(task.status).decode() if "status" in names else ""
@@ -172,7 +172,7 @@ class RedisRegistry(Registry):
             raise TaskNotFound(task.id)
         if saved == b"ended" or (ends and saved == b"saved"):  # what was left to do is wanted no more
             with suppress(StoreError):
-                await self.chains.drop(task.id)
+                await self.chunks.drop(task.id)
         if saved != b"saved":
             raise TransitionError(f"task {task.id} cannot go to {task.status}: it is {saved.decode()}")
 
@@ -185,7 +185,7 @@ class RedisRegistry(Registry):
     async def _drop(self, task: Task) -> bool:
         """Drop all of a Task, also of one that was never admitted; whether it was one."""
         id_ = task.id
-        await self.chains.drop(id_)
+        await self.chunks.drop(id_)
         with self._link.guarded("write"):
             data = [own(id_, name) for name in ("bits", "blocks")]
             data += [records_key(id_, shard * SHARD) for shard in range(task.total // SHARD + 1)]
@@ -197,7 +197,7 @@ class RedisRegistry(Registry):
         return bool(was_there)
 
     async def _pending(self, task: Task) -> AsyncIterator[Target]:
-        async for work in self.chains.pending(task.id):
+        async for work in self.chunks.pending(task.id):
             yield work.target
 
     @contextmanager

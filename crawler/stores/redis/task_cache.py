@@ -109,7 +109,7 @@ class TaskCache:
                             await self.refresh()
                             self._subscribed.set()
             except (RedisError, OSError, StoreError) as error:
-                log.warning("%s does not answer, which is tried again: %s", self._link.place, error)
+                log.warning("%s does not answer, which is tried again: %s", self._link.location, error)
             except Exception:  # of a newer version, say, which has words that this one does not know
                 log.exception("a change could not be understood; all tasks are read again")
             await asyncio.sleep(_AGAIN)
