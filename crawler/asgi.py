@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
-import typer
 from aiohttp import web
 
 from crawler import service as aiohttp_service
-from crawler.cli.flags import takes
 from crawler.compose import open_registry
+from crawler.core.environment import options_from_environment
 from crawler.core.errors import InputError
 from crawler.core.options import Options
 from crawler.core.service_options import ServiceOptions
@@ -112,29 +111,19 @@ def create_app(
     return AsgiApplication(aiohttp_service.create_app(options, registry=registry, service=service))
 
 
-def from_environment(patience: float = 0.0) -> web.Application:
+def from_environment(wait_seconds: float = 0.0) -> web.Application:
     """The application that the command would serve, with its options from the same `CRAWLER_*` variables.
 
     Args:
-        patience: Seconds to wait for another process that uses the registry, and is about to end.
+        wait_seconds: How long to wait for the registry while a process that is about to end still uses it.
 
     Raises:
         InputError: An option is wrong, or a file cannot be read.
     """
-    settings = typer.Typer(add_completion=False)
-
-    @settings.command()
-    @takes(service=ServiceOptions, options=Options)
-    def made(service: ServiceOptions, options: Options) -> web.Application:
-        registry = open_registry(service, patience)
-        only_local = not service.allow_anonymous
-        return aiohttp_service.create_app(options, registry=registry, service=service, only_local=only_local)
-
-    try:
-        found: web.Application = settings(args=[], standalone_mode=False)
-    except typer.BadParameter as error:
-        raise InputError(error.format_message()) from None
-    return found
+    service, options = options_from_environment(ServiceOptions), options_from_environment(Options)
+    registry = open_registry(service, wait_seconds)
+    only_local = not service.allow_anonymous
+    return aiohttp_service.create_app(options, registry=registry, service=service, only_local=only_local)
 
 
 app: Final = AsgiApplication(from_environment)

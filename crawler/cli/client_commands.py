@@ -28,8 +28,9 @@ from crawler.cli.console import (
     run,
     tell,
 )
-from crawler.cli.flags import SomeFields, flags_of, in_environment, takes
+from crawler.cli.flags import SomeFields, takes
 from crawler.cli.url_files import Choice, format_of
+from crawler.core.environment import values_of, variables_of
 from crawler.core.errors import ERROR_TYPES, InputError
 from crawler.core.options import TASK_FIELDS, Options
 from crawler.core.results import Outcome, ProbeResult
@@ -48,7 +49,7 @@ __all__ = ["COMMANDS"]
 
 _URL: Final = f"http://{ServiceOptions().host}:{ServiceOptions().port}"
 _PIECE: Final = 64 * 1024
-_TOKENS: Final = next(flag for flag in flags_of(ServiceOptions) if flag.field == "tokens")
+_TOKENS: Final = next(variable for variable in variables_of(ServiceOptions) if variable.field == "tokens")
 
 Service: TypeAlias = Annotated[
     str, typer.Option("--url", envvar="CRAWLER_URL", metavar="URL", help="ResultFilter the service is.")
@@ -189,7 +190,7 @@ COMMANDS: Final[tuple[Callable[..., Any], ...]] = (submit, watch, results, cance
 def _client(url: str) -> "ServiceClient":
     from crawler.cli.client import ServiceClient  # with aiohttp's client, which only these commands need
 
-    tokens = in_environment(_TOKENS)
+    tokens = values_of(_TOKENS)
     return ServiceClient(
         url, tokens[0].rpartition(":")[2] if tokens else None
     )  # spelt as for the service, or the secret alone

@@ -7,7 +7,6 @@ fields of these names, and hands it those that were given, by name.
 
 import functools
 import inspect
-import os
 from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -26,11 +25,12 @@ from msgspec.inspect import (
     type_info,
 )
 
+from crawler.core.environment import Variable, values_of, variable_of
 from crawler.core.errors import OptionError
 from crawler.core.option_syntax import parse_headers
 from crawler.core.options import CheckedOptions
 
-__all__ = ["Flag", "SomeFields", "flags_of", "in_environment", "takes"]
+__all__ = ["Flag", "SomeFields", "flags_of", "takes"]
 
 
 class Flag(NamedTuple):
@@ -38,14 +38,12 @@ class Flag(NamedTuple):
 
     field: str
     names: tuple[str, ...]
-    env: str
+    variable: Variable
     default: Any
     help: str
     type: Any
-    repeats: bool
     metavar: str
     panel: str
-    list_env: str  # a second variable, which has several values, if there is one
 
 
 class SomeFields(NamedTuple):
@@ -58,16 +56,6 @@ class SomeFields(NamedTuple):
 def flags_of(record: type[CheckedOptions]) -> list[Flag]:
     """The flags of a record's fields, in their order."""
     return [_flag(field) for field in type_info(record).fields]  # type: ignore[attr-defined]
-
-
-def in_environment(flag: Flag) -> list[str]:
-    """The values that the environment has for a flag that repeats, each once.
-
-    They are a line each: typer would split at every blank, and headers have blanks. Of the second variable they stand
-    between blanks or commas.
-    """
-    lines = os.environ.get(flag.env, "").splitlines()
-    return list(dict.fromkeys([*lines, *os.environ.get(flag.list_env, "").replace(",", " ").split()]))
 
 
 def takes(**records: type[CheckedOptions] | SomeFields) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -95,22 +83,18 @@ def takes(**records: type[CheckedOptions] | SomeFields) -> Callable[[Callable[..
 
 
 def _flag(field: Field) -> Flag:
-    meta = field.type
-    assert isinstance(meta, Metadata), f"{field.name} has no description"
+    variable, meta = variable_of(field), field.type
+    assert isinstance(meta, Metadata)
     shown: dict[str, Any] = meta.extra or {}
-    names = shown.get("flags", ("--" + field.name.replace("_", "-"),))
-    repeats = isinstance(meta.type, DictType | VarTupleType)
     return Flag(
         field=field.name,
-        names=names,
-        env="CRAWLER_" + names[0].removeprefix("--").replace("-", "_").upper(),
-        default=() if repeats else field.default,
+        names=variable.flags,
+        variable=variable,
+        default=() if variable.is_list else field.default,
         help=(meta.extra_json_schema or {})["description"],
         type=meta.type,
-        repeats=repeats,
         metavar=shown.get("metavar") or _metavar(meta.type),
         panel=shown.get("panel", "Options"),
-        list_env=shown.get("list", ""),
     )
 
 
@@ -122,20 +106,21 @@ def _metavar(type_: Any) -> str:
 
 def _parameter(flag: Flag) -> inspect.Parameter:
     hint = _HINTS[type(flag.type)] | None if flag.default is None else _HINTS[type(flag.type)]
-    if flag.repeats:
-        more = f"; {flag.list_env}, between blanks or commas" if flag.list_env else ""
+    variable = flag.variable
+    if variable.is_list:
+        more = f"; {variable.list_name}, between blanks or commas" if variable.list_name else ""
         option = typer.Option(
             *flag.names,
-            default_factory=lambda: in_environment(flag),
+            default_factory=lambda: values_of(variable),
             show_default=False,
             metavar=flag.metavar,
-            help=rf"{flag.help} \[env var: {flag.env}, one a line{more}]",
+            help=rf"{flag.help} \[env var: {variable.name}, one a line{more}]",
             rich_help_panel=flag.panel,
         )
         return inspect.Parameter(flag.field, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[list[str], option])
     option = typer.Option(
         *flag.names,
-        envvar=flag.env,
+        envvar=variable.name,
         help=flag.help,
         metavar=flag.metavar,
         show_default=flag.default not in (None, False),

@@ -703,7 +703,7 @@ def test_help_of_submit_has_the_options_of_a_task_and_no_others(
     assert main(["submit", "--help"]) == 0
     out = capfd.readouterr().out
     for flag in flags_of(Options):
-        for name in (*flag.names, flag.env):
+        for name in (*flag.names, flag.variable.name):
             mentioned = re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", out) is not None
             assert mentioned == (flag.field in TASK_FIELDS), name
 

@@ -98,18 +98,18 @@ def test_an_option_is_the_same_by_any_of_its_names_and_by_the_environment(
     for name in flag.names:
         assert value_of(run(*spelt(flag, name)), flag.field) == expected
     by_flag = run(*spelt(flag, flag.names[0]))
-    monkeypatch.setenv(flag.env, "\n".join(texts))
+    monkeypatch.setenv(flag.variable.name, "\n".join(texts))
     assert run() == by_flag
 
 
 @pytest.mark.parametrize("flag", [flag for _, flag in FLAGS], ids=lambda flag: flag.field)
 def test_an_empty_variable_is_none(flag: Flag, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(flag.env, "")
+    monkeypatch.setenv(flag.variable.name, "")
     assert run() == (ServiceOptions(), Options())
 
 
 def test_a_second_variable_has_several_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [flag.field for _, flag in FLAGS if flag.list_env] == ["tokens"]
+    assert [flag.field for _, flag in FLAGS if flag.variable.list_name] == ["tokens"]
     monkeypatch.setenv("CRAWLER_TOKENS", "one, two\tread:three,,\nann:read:four ")
     assert run()[0].tokens == ("one", "two", "read:three", "ann:read:four")
     monkeypatch.setenv("CRAWLER_TOKEN", "zero\ntwo")
@@ -140,14 +140,14 @@ def test_a_variable_switches_on_or_off(text: str, expected: bool, monkeypatch: p
 
 def test_names_are_made_from_the_fields() -> None:
     assert BY_NAME["connect_timeout"].names == ("--connect-timeout",)
-    assert BY_NAME["connect_timeout"].env == "CRAWLER_CONNECT_TIMEOUT"
+    assert BY_NAME["connect_timeout"].variable.name == "CRAWLER_CONNECT_TIMEOUT"
     assert BY_NAME["headers"].names == ("--header", "-H")
-    assert BY_NAME["headers"].env == "CRAWLER_HEADER"
+    assert BY_NAME["headers"].variable.name == "CRAWLER_HEADER"
     assert BY_NAME["ipv4"].names == ("--ipv4", "-4")
 
 
 def test_no_two_options_share_a_name() -> None:
-    names = [name for _, flag in FLAGS for name in (*flag.names, flag.env)]
+    names = [name for _, flag in FLAGS for name in (*flag.names, flag.variable.name)]
     assert sorted(set(names)) == sorted(names)
 
 
@@ -197,7 +197,7 @@ def test_a_bad_value_is_refused_by_the_name_of_its_flag(flag: Flag, text: str) -
 def test_a_bad_variable_is_refused_by_the_name_of_its_flag(
     flag: Flag, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(flag.env, text)
+    monkeypatch.setenv(flag.variable.name, text)
     assert flag.names[0] in refusal()
 
 

@@ -53,7 +53,7 @@ def ran(*command: str | Path, **more: Any) -> str:
 def test_variables_and_flags_are_the_commands(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     names = {name for flag in FLAGS.values() for name in flag.names}
-    variables = {name for flag in FLAGS.values() for name in (flag.env, flag.list_env)}
+    variables = {name for flag in FLAGS.values() for name in (flag.variable.name, flag.variable.list_name)}
     assert set(re.findall(r"\bCRAWLER_[A-Z_]+", text)) <= variables
     for comment in re.findall(r"# (.*)", text):
         if not re.match(r" *(docker|kubectl) ", comment):

@@ -128,5 +128,5 @@ def test_the_documented_unit_fits_the_service() -> None:
     assert service["Type"] == "notify"
     assert int(service["TimeoutStopSec"]) >= 25
     assert service["RestartPreventExitStatus"] == "2"
-    variables = {flag.env for flag in flags_of(ServiceOptions)}
+    variables = {flag.variable.name for flag in flags_of(ServiceOptions)}
     assert service["Environment"].partition("=")[0] in variables

@@ -468,7 +468,7 @@ async def test_alone_it_is_refused_a_wrong_option() -> None:
         _, errors = await process.communicate()
     assert process.returncode == 3
     assert b"crawler: " in errors
-    assert b"timeout" in errors
+    assert b"CRAWLER_TIMEOUT" in errors
     assert b"Traceback" not in errors
 
 

@@ -77,7 +77,7 @@ def _of_record(flag: Flag) -> list[str]:
     shown = f"`{flag.default:g}`" if isinstance(flag.default, float) else f"`{flag.default}`"
     default = "off" if flag.default is False else "none" if flag.default in (None, ()) else shown
     metavar = "" if isinstance(flag.default, bool) else f" {flag.metavar}"
-    variables = ", ".join(f"`{name}`" for name in (flag.env, flag.list_env) if name)
+    variables = ", ".join(f"`{name}`" for name in (flag.variable.name, flag.variable.list_name) if name)
     return [f"`{', '.join(flag.names)}{metavar}`", variables, default, flag.help]
 
 
