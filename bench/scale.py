@@ -21,7 +21,7 @@ import uvloop
 from bench.world import World, build, running_world
 from crawler.compose import open_prober
 from crawler.core.options import Options
-from crawler.core.urls import targets
+from crawler.core.urls import read_targets
 from crawler.runtime.rlimits import collect_rarely
 
 AT_ONCE: Final = 50  # requests of one process
@@ -43,10 +43,10 @@ async def run(workers: int, urls: list[str], at_once: int) -> Run:
     options = Options(workers=workers, concurrency=at_once, guard="any", timeout=10, retries=0, method="HEAD")
     before = _cpu()
     async with open_prober(options) as prober:
-        async with aclosing(prober.probe_many(targets(urls[: 8 * workers]))) as results:
+        async with aclosing(prober.probe_many(read_targets(urls[: 8 * workers]))) as results:
             assert {result.status async for result in results} == {200}
         started = time.perf_counter()
-        async with aclosing(prober.probe_many(targets(urls))) as results:
+        async with aclosing(prober.probe_many(read_targets(urls))) as results:
             found = [result.status async for result in results]
         seconds = time.perf_counter() - started
     assert found == [200] * len(urls), "a wrong answer, however fast, is none"

@@ -33,7 +33,7 @@ async def open_prober(options: Options) -> AsyncIterator[Prober]:
     Raises:
         ChildError: It is to be spread over processes, and they do not start.
     """
-    options = options.checked().guarded("any")
+    options = options.validated().with_guard("any")
     async with open_http_prober(options) as here:
         if (size := processes(options.workers)) == 1:
             yield here
@@ -114,4 +114,4 @@ async def probe(
                 async for result in results:
                     yield result
                     for twin in twins.of(result):
-                        yield result.restamp(twin.seq, twin.text)
+                        yield result.copy_for_line(twin.seq, twin.text)

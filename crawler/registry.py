@@ -30,7 +30,7 @@ from crawler.core.errors import TaskNotFound
 from crawler.core.options import Options
 from crawler.core.results import ProbeResult
 from crawler.core.tasks import ANY_RESULT, ResultFilter, ResultPage, Status, Task
-from crawler.core.urls import Target, each
+from crawler.core.urls import Target, iterate
 from crawler.runtime.counters import CallCounter
 
 __all__ = ["Lines", "MemoryRegistry", "Registry", "is_wanted"]
@@ -114,7 +114,7 @@ class Registry(ABC):
         async with self._saving:
             task = await self.fresh(task_id)
             ended = msgspec.structs.replace(task)
-            ended.become(status, detail)
+            ended.change_status(status, detail)
             await self._save(ended, ("status", "detail", "finished"))  # first what is kept, then what is seen
             task.status, task.detail, task.finished = ended.status, ended.detail, ended.finished
         self._tell(task_id)
@@ -267,7 +267,7 @@ class MemoryRegistry(Registry):
 
     async def _insert(self, task: Task, lines: Lines) -> None:
         batch = _StoredTask()
-        async for line in each(lines):
+        async for line in iterate(lines):
             batch.take(Target.of(batch.total, line))
             if batch.total % _SLICE == 0:
                 await asyncio.sleep(0)  # others have work too
@@ -312,9 +312,9 @@ class _StoredTask:
     def take(self, target: Target) -> None:
         """Take one more line in."""
         self.total += 1
-        same = self._lines.setdefault(target.wanted, [])
+        same = self._lines.setdefault(target.dedupe_key, [])
         if not same:
-            self._firsts[target.seq] = target.wanted
+            self._firsts[target.seq] = target.dedupe_key
         same.append(target)
 
     async def read(self, start: int, limit: int, where: ResultFilter) -> ResultPage:
@@ -331,7 +331,7 @@ class _StoredTask:
         """Record a result for every line that asks for its target and has none; gives those records."""
         for line in self._lines[self._firsts[result.seq]]:
             if line.seq not in self.recorded:
-                record = result if line.seq == result.seq else result.restamp(line.seq, line.text)
+                record = result if line.seq == result.seq else result.copy_for_line(line.seq, line.text)
                 self.recorded.add(line.seq)
                 self.records.append(record)
                 yield record
@@ -358,7 +358,7 @@ def is_wanted(result: ProbeResult, where: ResultFilter) -> bool:
 
 
 async def _settled(lines: Lines, task: Task, settle: Callable[[Task], None]) -> AsyncIterator[str | bytes]:
-    async for line in each(lines):
+    async for line in iterate(lines):
         yield line
     settle(task)
 

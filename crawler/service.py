@@ -74,7 +74,7 @@ def create_app(
         The application. `app[TASKS]`, and `app["TASKS"]` as ever, is a live read-only mapping of Tasks by id.
     """
     # A stranger may submit: unless told otherwise, what only this machine can reach is not probed for him.
-    options = (options or Options()).checked().guarded("public")
+    options = (options or Options()).validated().with_guard("public")
     service = service or ServiceOptions()
     state = TaskManager(options, registry or MemoryRegistry(), service)
     traffic = RequestMetrics()
@@ -137,7 +137,7 @@ def run_service(
     is_loopback = _is_loopback(host)
     # On loopback, who submits is on this machine already; unless a proxy is, for others.
     is_own = is_loopback and not (service.allow_anonymous or service.forwarded_allow)
-    options = (options or Options()).guarded("any" if is_own else "public")
+    options = (options or Options()).with_guard("any" if is_own else "public")
     only_local = not service.allow_anonymous
     app = create_app(options, registry=open_registry(service), service=service, only_local=only_local)
     if only_local and not is_loopback and not app[AUTHORIZER].has_tokens:

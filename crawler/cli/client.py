@@ -18,7 +18,7 @@ from crawler.core.errors import InputError
 from crawler.core.results import ProbeResult
 from crawler.core.tasks import ResultFilter, Status
 from crawler.formats.sse import EventReader
-from crawler.formats.table import printable
+from crawler.formats.table import replace_unprintable
 
 __all__ = ["ListUpload", "ServiceClient"]
 
@@ -239,7 +239,7 @@ class ServiceClient:
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
             raise _Passing(_reason(error), self._where) from None
         except aiohttp.ClientError as error:
-            raise InputError(printable(f"{_NOT_OURS} ({error})"), self._where) from None
+            raise InputError(replace_unprintable(f"{_NOT_OURS} ({error})"), self._where) from None
 
     async def _refuse(self, response: aiohttp.ClientResponse, later: frozenset[int]) -> NoReturn:
         try:
@@ -251,13 +251,13 @@ class ServiceClient:
         else:
             detail = f"{_NOT_OURS} ({response.status} {response.reason}, {response.content_type})"
         error = _Passing if response.status in later else InputError
-        raise error(printable(detail), self._where)
+        raise error(replace_unprintable(detail), self._where)
 
     def _decoded(self, data: bytes | bytearray, type_: type[T]) -> T:
         try:
             return msgspec.json.decode(data, type=type_)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise InputError(printable(f"{_NOT_OURS} ({error})"), self._where) from None
+            raise InputError(replace_unprintable(f"{_NOT_OURS} ({error})"), self._where) from None
 
 
 async def _delay(attempt: int) -> None:
@@ -281,4 +281,4 @@ def _reason(error: Exception) -> str:
         return os.strerror(cause.errno)
     if type(cause) is aiohttp.ClientOSError:
         return "the connection was lost"
-    return printable(getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)
+    return replace_unprintable(getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)

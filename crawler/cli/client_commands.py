@@ -32,11 +32,11 @@ from crawler.cli.flags import SomeFields, takes
 from crawler.cli.url_files import Choice, format_of
 from crawler.core.environment import values_of, variables_of
 from crawler.core.errors import ERROR_TYPES, InputError
-from crawler.core.options import TASK_FIELDS, Options
+from crawler.core.options import TASK_OPTIONS, Options
 from crawler.core.results import Outcome, ProbeResult
 from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Counts, ResultFilter, Status
-from crawler.core.urls import Url, parse
+from crawler.core.urls import Url, parse_url
 from crawler.formats.result_writers import open_writer
 from crawler.formats.url_lists import Line
 from crawler.registry import is_wanted
@@ -57,7 +57,7 @@ Service: TypeAlias = Annotated[
 TaskId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="The task's id.")]
 
 
-@takes(choices=SomeFields(Options, TASK_FIELDS))
+@takes(choices=SomeFields(Options, TASK_OPTIONS))
 def submit(
     choices: dict[str, Any],
     urls: Urls = None,
@@ -289,7 +289,7 @@ async def _followed(client: "ServiceClient", task_id: str, where: ResultFilter) 
 
 def _host(text: str) -> str:
     """A host as targets have it."""
-    url = parse(f"http://[{text}]/" if ":" in text and "[" not in text else f"http://{text}/")
+    url = parse_url(f"http://[{text}]/" if ":" in text and "[" not in text else f"http://{text}/")
     if not isinstance(url, Url) or url.href != f"http://{url.authority}/":
         raise typer.BadParameter("is no host", param_hint="--host")
     return url.host

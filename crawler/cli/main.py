@@ -34,7 +34,7 @@ from crawler.cli.url_files import Choice, count_lines
 from crawler.compose import open_redis
 from crawler.compose import probe as probe_urls
 from crawler.core.errors import ChildError, InputError
-from crawler.core.options import VERSION, WORKER_FIELDS, Options
+from crawler.core.options import VERSION, WORKER_OPTIONS, Options
 from crawler.core.results import ProbeResult
 from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Counts
@@ -147,7 +147,7 @@ def probe(
 
 
 @app.command()
-@takes(service=SomeFields(ServiceOptions, WORKER_FIELDS), options=Options)
+@takes(service=SomeFields(ServiceOptions, WORKER_OPTIONS), options=Options)
 def worker(service: dict[str, Any], options: Options) -> None:
     """Probe for services on other machines, which have the same Redis.
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from crawler.cli.progress import tally
 from crawler.cli.task_summary import Summary
 from crawler.core.tasks import FleetStatus
-from crawler.formats.table import printable
+from crawler.formats.table import replace_unprintable
 
 __all__ = ["print_fleet_status", "print_tasks"]
 
@@ -33,7 +33,7 @@ def print_tasks(tasks: Iterable[Summary], stream: TextIO) -> None:
     for task in tasks:
         table.add_row(
             task.id,
-            Text(printable(task.label or "")),
+            Text(replace_unprintable(task.label or "")),
             Text(task.status, style=_STYLES[task.status]),
             f"{task.counts.done}/{task.total}",
             tally(task.counts),

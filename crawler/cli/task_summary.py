@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from crawler.core.tasks import Counts, Status
-from crawler.formats.table import printable
+from crawler.formats.table import replace_unprintable
 
 __all__ = ["Progress", "Summary", "is_id"]
 
@@ -48,5 +48,5 @@ class Summary(Progress, kw_only=True):
         """A line for people."""
         numbers = [f"{number} {outcome.replace('_', ' ')}" for outcome, number in self.counts.by_outcome() if number]
         counts = f" ({', '.join(numbers)})" if numbers else ""
-        detail = f" ({printable(self.detail)})" if self.detail else ""
+        detail = f" ({replace_unprintable(self.detail)})" if self.detail else ""
         return f"task {self.id}: {self.status}{detail}, {self.counts.done} of {self.total} done{counts}"

@@ -23,7 +23,7 @@ def run_worker(options: Options, service: ServiceOptions, redis: str) -> None:
     write_logs(Settings.named(service.log_level, as_json=service.log_json))
     collect_rarely()
     # Whoever may submit to the service is a stranger here.
-    uvloop.run(_run(options.guarded("public"), service, redis))
+    uvloop.run(_run(options.with_guard("public"), service, redis))
 
 
 async def _run(options: Options, service: ServiceOptions, redis: str) -> None:

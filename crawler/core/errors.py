@@ -7,8 +7,8 @@ in which that can happen. What is raised is ours or the caller's doing:
     ├── ChildError          the processes that probe for this one do not start
     ├── InputError          somebody handed us something we cannot use; carries the place
     │   └── OptionError     ... in the options
-    ├── KeyTaken            another request with that idempotency key was faster
-    ├── Stopping            the service is stopping, and begins nothing more
+    ├── IdempotencyKeyTaken another request with that idempotency key was faster
+    ├── ServiceStopping     the service is stopping, and begins nothing more
     ├── StoreError          the store of Tasks cannot do what is asked of it now
     │   ├── StoreDamaged    ... nor later, for what it has kept is damaged
     │   └── StoreFull       ... for want of space
@@ -23,10 +23,10 @@ __all__ = [
     "ChildError",
     "CrawlerError",
     "ErrorType",
+    "IdempotencyKeyTaken",
     "InputError",
-    "KeyTaken",
     "OptionError",
-    "Stopping",
+    "ServiceStopping",
     "StoreDamaged",
     "StoreError",
     "StoreFull",
@@ -61,11 +61,11 @@ class OptionError(InputError):
     """An option with a value outside of what it may be."""
 
 
-class KeyTaken(CrawlerError):
+class IdempotencyKeyTaken(CrawlerError):
     """Another request with that idempotency key was faster."""
 
 
-class Stopping(CrawlerError):
+class ServiceStopping(CrawlerError):
     """The service is stopping, and begins nothing more."""
 
 

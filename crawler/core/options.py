@@ -22,13 +22,13 @@ from crawler.core.option_syntax import (
 )
 from crawler.core.patterns import compile_pattern
 
-__all__ = ["TASK_FIELDS", "VERSION", "WORKER_FIELDS", "CheckedOptions", "Options", "task_choices"]
+__all__ = ["TASK_OPTIONS", "VERSION", "WORKER_OPTIONS", "CheckedOptions", "Options", "task_options"]
 
 VERSION: Final = "0.1.0"
 
 # What a Task may choose of the options: what is asked of its own targets, and how gently. The others are of the whole
 # process, or decide whom it may reach and by whose word.
-TASK_FIELDS: Final = frozenset(
+TASK_OPTIONS: Final = frozenset(
     {
         "accept", "connect_timeout", "headers", "insecure", "interval", "ipv4", "ipv6", "match", "max_read",
         "max_redirects", "method", "per_host", "retries", "robots", "timeout", "title", "user_agent",
@@ -36,7 +36,7 @@ TASK_FIELDS: Final = frozenset(
 )  # fmt: skip
 
 # What concerns a worker for services on other machines, of the options of a service.
-WORKER_FIELDS: Final = ("redis", "drain", "log_level", "log_json")
+WORKER_OPTIONS: Final = ("redis", "drain", "log_level", "log_json")
 
 # Panels of `--help`.
 _PACE: Final = {"panel": "Pace"}
@@ -45,9 +45,9 @@ _NETWORK: Final = {"panel": "Network"}
 
 
 class CheckedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A record whose values are checked where it is made from outside (`of`) and where it is used (`checked`)."""
+    """A record whose values are checked where it is made from outside (`of`) and where it is used (`validated`)."""
 
-    def checked(self) -> Self:
+    def validated(self) -> Self:
         """The same record, once its values are found to be within their bounds.
 
         Raises:
@@ -195,7 +195,7 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
         """Whether a status counts as ok."""
         return status in parse_statuses(self.accept) if self.accept else status < 400
 
-    def chosen(self, values: Mapping[str, Any], *, strict: bool = True) -> Self:
+    def with_task_options(self, values: Mapping[str, Any], *, strict: bool = True) -> Self:
         """These options with what a Task chooses.
 
         Args:
@@ -209,7 +209,7 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
         for name in values:
             if name not in self.__struct_fields__:
                 raise OptionError("there is no such option", name)
-            if name not in TASK_FIELDS:
+            if name not in TASK_OPTIONS:
                 raise OptionError("is the service's to choose", name)
         if not strict:
             values = {name: _from_text(name, value) for name, value in values.items()}
@@ -224,9 +224,9 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
                 raise OptionError(f"{side} {bound}, the service's", name)
         return chosen
 
-    def resumed(self, stored: "Options") -> Self:
+    def with_stored(self, stored: "Options") -> Self:
         """These options with what a Task chose once, as far as they still allow it."""
-        return msgspec.structs.replace(self, **{**task_choices(stored), **self._bounds(stored)})
+        return msgspec.structs.replace(self, **{**task_options(stored), **self._bounds(stored)})
 
     def _bounds(self, chosen: "Options") -> dict[str, Any]:
         """What a Task has instead where it goes further than the service."""
@@ -236,7 +236,7 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
             "max_read": min(chosen.max_read, self.max_read),
         }
 
-    def guarded(self, policy: Literal["public", "any"]) -> Self:
+    def with_guard(self, policy: Literal["public", "any"]) -> Self:
         """These options with an `auto` guard decided."""
         return msgspec.structs.replace(self, guard=policy) if self.guard == "auto" else self
 
@@ -257,9 +257,9 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
         check_headers({"User-Agent": self.user_agent}, "user_agent")
 
 
-def task_choices(options: Options) -> dict[str, Any]:
+def task_options(options: Options) -> dict[str, Any]:
     """What a Task chose, or left as the service has it, in the order of the fields."""
-    return {name: getattr(options, name) for name in Options.__struct_fields__ if name in TASK_FIELDS}
+    return {name: getattr(options, name) for name in Options.__struct_fields__ if name in TASK_OPTIONS}
 
 
 def _from_text(name: str, value: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from crawler.core.errors import OptionError
 
-__all__ = ["compile_pattern", "is_found"]
+__all__ = ["compile_pattern", "has_match"]
 
 _LENGTH: Final = 1_000  # characters
 _STEPS: Final = 2_000  # of the program that it becomes; at worst each takes 10 ns for each byte of text
@@ -41,7 +41,7 @@ def compile_pattern(pattern: str) -> Any:
     return compiled
 
 
-async def is_found(pattern: str, text: str) -> bool:
+async def has_match(pattern: str, text: str) -> bool:
     """Whether a text has a match, without holding up the loop: RE2 searches in a thread while Python goes on."""
     compiled = compile_pattern(pattern)
     if compiled.programsize * len(text) <= _AT_ONCE:

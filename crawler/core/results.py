@@ -150,7 +150,7 @@ class ProbeResult(msgspec.Struct, kw_only=True):
     title: str | None = None
     matched: bool | None = None
 
-    def restamp(self, seq: int, url: str) -> "ProbeResult":
+    def copy_for_line(self, seq: int, url: str) -> "ProbeResult":
         """The same finding, as the record of another line that asks for the same target."""
         return msgspec.structs.replace(self, seq=seq, url=url)
 

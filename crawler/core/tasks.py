@@ -27,7 +27,7 @@ __all__ = [
 Status = Literal["running", "ready", "error"]
 
 
-# Where a Task may go from where it is. Every registry enforces it, through `Task.become`.
+# Where a Task may go from where it is. Every registry enforces it, through `Task.change_status`.
 TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
     "running": frozenset({"ready", "error"}),
     "ready": frozenset(),
@@ -124,7 +124,7 @@ class Task(msgspec.Struct, kw_only=True):
     webhook: Webhook | None = None
     owner: str | None = None
 
-    def become(self, status: Status, detail: str | None = None) -> None:
+    def change_status(self, status: Status, detail: str | None = None) -> None:
         """Go to another status, as the table allows.
 
         Raises:

@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple, get_args
 
 from crawler.core.errors import InputError, OptionError
 
-__all__ = ["Scope", "Token", "known", "parse_tokens", "read_tokens"]
+__all__ = ["Scope", "Token", "find_token", "parse_tokens", "read_tokens"]
 
 Scope = Literal["read", "write"]
 
@@ -56,7 +56,7 @@ def read_tokens(path: Path) -> list[Token]:
     return tokens
 
 
-def known(secret: str, tokens: Sequence[Token]) -> Token | None:
+def find_token(secret: str, tokens: Sequence[Token]) -> Token | None:
     """The token with this secret, found in a time that says nothing of it or of the others."""
     digest = _digest(secret)
     found = None

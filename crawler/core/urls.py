@@ -16,17 +16,27 @@ import msgspec
 
 from crawler.core.results import ProbeError, ProbeResult
 
-__all__ = ["LONGEST", "SCHEMES", "Target", "Url", "each", "join", "parse", "plain_host", "targets"]
+__all__ = [
+    "DEFAULT_PORTS",
+    "MAX_URL_CHARACTERS",
+    "Target",
+    "Url",
+    "find_plain_host",
+    "iterate",
+    "parse_url",
+    "read_targets",
+    "resolve_redirect",
+]
 
 T = TypeVar("T")
 
-SCHEMES: Final = {"http": 80, "https": 443}
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
-LONGEST: Final = 64 * 1024  # characters; no server takes a URL of this length
+MAX_URL_CHARACTERS: Final = 64 * 1024  # characters; no server takes a URL of this length
 
 _DOUBTFUL = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
 # What Ada would give back as it is: most URLs of most lists, told without it in a third of the time.
-_PLAIN = re.compile(
+_PLAIN_URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>(?:(?!xn--)[a-z0-9](?:[a-z0-9-]{0,61}+(?<!-))?\.){1,3}+[a-z]{2,24}+)"
     r"(?::(?P<port>[1-9][0-9]{3}|[1-5][0-9]{4}))?"
     r"(?P<path>/(?:[A-Za-z0-9_~-][A-Za-z0-9_~.-]*+/?+)*+(?:\?[A-Za-z0-9_~.=&/-]*+)?+)"
@@ -62,22 +72,22 @@ class Url(msgspec.Struct, frozen=True, gc=False):
     def authority(self) -> str:
         """The Host header: brackets for IPv6, no default port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if SCHEMES[self.scheme] == self.port else f"{host}:{self.port}"
+        return host if DEFAULT_PORTS[self.scheme] == self.port else f"{host}:{self.port}"
 
 
 class Target(msgspec.Struct, gc=False):
     """One line of a Task: its position, its text as submitted, and the URL or why it is none.
 
-    `found` is what an equal line before it was found to be: then there is nothing left to probe.
+    `known_result` is what an equal line before it was found to be: then there is nothing left to probe.
     """
 
     seq: int
     text: str
     url: Url | ProbeError
-    found: ProbeResult | None = None
+    known_result: ProbeResult | None = None
 
     @property
-    def wanted(self) -> tuple[str, str | None]:
+    def dedupe_key(self) -> tuple[str, str | None]:
         """Equal for lines of which one probe serves all: the same URL, asked for with the same credentials."""
         return (self.url.href, self.url.authorization) if isinstance(self.url, Url) else (self.text, None)
 
@@ -90,7 +100,7 @@ class Target(msgspec.Struct, gc=False):
     def of(cls, seq: int, text: str | bytes) -> "Target":
         """Read one line; bytes have to be UTF-8."""
         if isinstance(text, str):
-            url = parse(text)
+            url = parse_url(text)
             # Half of a surrogate pair has no UTF-8, so no output could carry it.
             return cls(seq, text if isinstance(url, Url) else text.encode(errors="replace").decode(), url)
         try:
@@ -100,12 +110,12 @@ class Target(msgspec.Struct, gc=False):
             return cls(seq, text.decode(errors="replace"), reason)
 
 
-def targets(lines: Iterable[str | bytes]) -> Iterator[Target]:
+def read_targets(lines: Iterable[str | bytes]) -> Iterator[Target]:
     """Number the lines and read each."""
     return (Target.of(seq, line) for seq, line in enumerate(lines))
 
 
-async def each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+async def iterate(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
     """Go through either kind of iterable."""
     if isinstance(items, AsyncIterable):
         async for item in items:
@@ -115,28 +125,28 @@ async def each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
             yield item
 
 
-def parse(text: str) -> Url | ProbeError:
+def parse_url(text: str) -> Url | ProbeError:
     """Read a URL as submitted; what cannot be normalised without doubt is a `ProbeError`, not raised."""
     text = text.strip(_MARGIN)
-    if len(text) > LONGEST:
-        return ProbeError.of("url.invalid", f"longer than {LONGEST} characters")
-    if plain := _PLAIN.fullmatch(text):
+    if len(text) > MAX_URL_CHARACTERS:
+        return ProbeError.of("url.invalid", f"longer than {MAX_URL_CHARACTERS} characters")
+    if plain := _PLAIN_URL.fullmatch(text):
         scheme, port = plain["scheme"], plain["port"]
-        return Url(text, scheme, plain["host"], int(port) if port else SCHEMES[scheme], plain["path"])
+        return Url(text, scheme, plain["host"], int(port) if port else DEFAULT_PORTS[scheme], plain["path"])
     if doubt := _DOUBTFUL.search(text):
         return ProbeError.of("url.invalid", f"{_describe(doubt[0])} at character {doubt.start() + 1}")
     try:
-        return _normal(can_ada.parse(text))
+        return _normalise(can_ada.parse(text))
     except ValueError:
         return ProbeError.of("url.invalid", _guess(text))
 
 
-def plain_host(text: str) -> str | None:
+def find_plain_host(text: str) -> str | None:
     """The host of a URL that is in its normal form already, if that can be told at a glance."""
-    return plain["host"] if len(text) <= LONGEST and (plain := _PLAIN.fullmatch(text)) else None
+    return plain["host"] if len(text) <= MAX_URL_CHARACTERS and (plain := _PLAIN_URL.fullmatch(text)) else None
 
 
-def join(base: Url, location: str) -> Url | ProbeError:
+def resolve_redirect(base: Url, location: str) -> Url | ProbeError:
     """Where a redirect leads: `Location` resolved against the URL that answered.
 
     `location` is the header's bytes as Latin-1. Servers send UTF-8, Latin-1 and white space in it; as browsers do, any
@@ -144,14 +154,14 @@ def join(base: Url, location: str) -> Url | ProbeError:
     """
     quoted = "".join(c if "\x20" < c < "\x7f" else f"%{ord(c):02X}" for c in location.strip(_MARGIN))
     try:
-        return _normal(can_ada.parse(base.href) + quoted)
+        return _normalise(can_ada.parse(base.href) + quoted)
     except ValueError:
         return ProbeError.of("http.response.invalid", "the redirect's Location is not a URL")
 
 
-def _normal(url: can_ada.URL) -> Url | ProbeError:
+def _normalise(url: can_ada.URL) -> Url | ProbeError:
     scheme = url.protocol[:-1]
-    if scheme not in SCHEMES:
+    if scheme not in DEFAULT_PORTS:
         return ProbeError.of("url.scheme", f"{scheme}: is not http or https")
     authorization = None
     if url.has_credentials():
@@ -167,7 +177,7 @@ def _normal(url: can_ada.URL) -> Url | ProbeError:
         host = host[1:-1]
     elif len(host) > 253 or not all(0 < len(label) < 64 for label in host.split(".")):
         return ProbeError.of("url.invalid", "the host has an empty label or is longer than DNS allows")
-    port = int(url.port or SCHEMES[scheme])
+    port = int(url.port or DEFAULT_PORTS[scheme])
     if port == 0:
         return ProbeError.of("url.invalid", "port 0 cannot be connected to")
     return Url(url.href, scheme, host, port, url.href[len(url.origin) :], authorization)

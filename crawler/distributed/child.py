@@ -90,7 +90,7 @@ class _ChildRun:
             return
         assert orders.options is not None
         note(**orders.about)
-        options = self._prober.options.resumed(orders.options)
+        options = self._prober.options.with_stored(orders.options)
         turn_of = self._prober.batch(options).turn
 
         async def turn(probe: Probe) -> bool:

@@ -192,7 +192,7 @@ class ChunkWorker:
         following = await insist(self._registry.chunks.advance, task.id, turn)
         if following is not None:
             # Whoever is next, here or elsewhere, knows nothing of when the host was asked last.
-            await asyncio.sleep(self._options.resumed(task.options).interval)
+            await asyncio.sleep(self._options.with_stored(task.options).interval)
             await insist(self._queue.put, task, [following])
             return
         task = await insist(self._registry.fresh, task.id)

@@ -12,10 +12,10 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
-from crawler.core.errors import Stopping
+from crawler.core.errors import ServiceStopping
 from crawler.core.options import Options
 from crawler.core.results import ProbeError, ProbeResult
-from crawler.core.urls import Target, Url, each
+from crawler.core.urls import Target, Url, iterate
 from crawler.distributed.child_link import LOST, MAX_DEATHS, ChildLink, SentTarget, orders
 from crawler.distributed.messages import ChildReport, ChildRequest, encode_frame, receive_frame
 from crawler.distributed.process_load import load_of
@@ -50,14 +50,14 @@ class ProcessProber:
         """Probe one target; it takes its turn among all others."""
         async for result in self.probe_many([target], options):
             return result
-        raise Stopping("the probe cannot be made any more")
+        raise ServiceStopping("the probe cannot be made any more")
 
     async def probe_many(
         self, targets: Iterable[Target] | AsyncIterable[Target], options: Options | None = None
     ) -> AsyncGenerator[ProbeResult, None]:
         """Probe targets as they come, reading no further ahead than needed to keep the children busy."""
         ours = self._here.options
-        options = ours if options is None else ours.resumed(options.checked())
+        options = ours if options is None else ours.with_stored(options.validated())
         if self.is_draining:
             return
         async with _ProcessRun(self._crew, options) as batch:
@@ -104,8 +104,8 @@ class ProcessProber:
 async def _feed(batch: "_ProcessRun", targets: Iterable[Target] | AsyncIterable[Target], options: Options) -> None:
     now = asyncio.get_running_loop().time
     try:
-        async for target in each(targets):
-            if target.found is None and isinstance(target.url, Url):
+        async for target in iterate(targets):
+            if target.known_result is None and isinstance(target.url, Url):
                 batch.put(target.host, SentTarget(target.seq, target.text))
                 await batch.room()
             else:

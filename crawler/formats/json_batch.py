@@ -12,12 +12,12 @@ import msgspec
 
 from crawler.core.errors import InputError
 
-__all__ = ["LONGEST_VALUE", "BatchReader", "NotJson"]
+__all__ = ["MAX_VALUE_BYTES", "BatchReader", "JsonError"]
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[None, None, T]  # stops where more input is needed
 
-LONGEST_VALUE: Final = 1024 * 1024  # bytes of one URL, and of all other members of the object
+MAX_VALUE_BYTES: Final = 1024 * 1024  # bytes of one URL, and of all other members of the object
 _PIECE: Final = 64 * 1024  # at most so much is looked at in one go
 
 _QUOTE, _COMMA, _COLON, _ARRAY, _ARRAY_END, _OBJECT, _OBJECT_END = b'",:[]{}'
@@ -34,7 +34,7 @@ _MARGIN: Final = b" " * 16  # without it, msgspec takes what is wrong near the e
 _MALFORMED: Final = re.compile(r"JSON is malformed: (.*) \(byte (\d+)\)")
 
 
-class NotJson(InputError):
+class JsonError(InputError):
     """What is no JSON, or stops half way."""
 
 
@@ -63,7 +63,7 @@ class BatchReader:
     it is of no more use.
 
     Raises:
-        NotJson: It is no JSON, or stops half way.
+        JsonError: It is no JSON, or stops half way.
         InputError: It is JSON, but no batch, or a value in it is too long.
     """
 
@@ -91,7 +91,7 @@ class BatchReader:
         """The last URLs: none, for the array has an end."""
         lines = self.feed(b" ")  # white space ends a word, and nothing else
         if not self._whole:
-            raise NotJson("stops half way", f"byte {self._dropped + len(self._buffer) - 1}")
+            raise JsonError("stops half way", f"byte {self._dropped + len(self._buffer) - 1}")
         return lines
 
     @property
@@ -106,7 +106,7 @@ class BatchReader:
         except msgspec.ValidationError as error:
             raise InputError(str(error).partition(" - at ")[0], "$") from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise NotJson(f"cannot be read: {error}", "$") from None
+            raise JsonError(f"cannot be read: {error}", "$") from None
 
     # The grammar
 
@@ -253,10 +253,10 @@ class BatchReader:
         return bytes(self._buffer[self._at - size : self._at])
 
     def _check_length(self, size: int) -> None:
-        if self._in_urls and size > LONGEST_VALUE:
-            raise InputError(f"longer than {LONGEST_VALUE} bytes", f"$.urls[{self._count}]")
-        if not self._in_urls and self._others_size + size > LONGEST_VALUE:
-            raise InputError(f"more than {LONGEST_VALUE} bytes besides `urls`", "$")
+        if self._in_urls and size > MAX_VALUE_BYTES:
+            raise InputError(f"longer than {MAX_VALUE_BYTES} bytes", f"$.urls[{self._count}]")
+        if not self._in_urls and self._others_size + size > MAX_VALUE_BYTES:
+            raise InputError(f"more than {MAX_VALUE_BYTES} bytes besides `urls`", "$")
 
     def _read(self, decoder: msgspec.json.Decoder[T], before: bytes, value: bytes, after: bytes, place: str = "$") -> T:
         """Have msgspec read what was taken last; `before` and `after` are put around it."""
@@ -268,15 +268,15 @@ class BatchReader:
         except msgspec.DecodeError as error:
             malformed = _MALFORMED.fullmatch(str(error))
             if malformed is None:
-                raise NotJson(str(error), f"byte {start}") from None
-            raise NotJson(malformed[1], f"byte {start + int(malformed[2]) - len(before)}") from None
+                raise JsonError(str(error), f"byte {start}") from None
+            raise JsonError(malformed[1], f"byte {start + int(malformed[2]) - len(before)}") from None
         except UnicodeDecodeError:
-            raise NotJson("not UTF-8", f"byte {start + _first_that_is_not_utf_8(value)}") from None
+            raise JsonError("not UTF-8", f"byte {start + _first_that_is_not_utf_8(value)}") from None
         except RecursionError:
-            raise NotJson("nested too deeply", f"byte {start}") from None
+            raise JsonError("nested too deeply", f"byte {start}") from None
 
-    def _not_json(self, reason: str) -> NotJson:
-        return NotJson(reason, f"byte {self._dropped + self._at}")
+    def _not_json(self, reason: str) -> JsonError:
+        return JsonError(reason, f"byte {self._dropped + self._at}")
 
 
 def _first_that_is_not_utf_8(text: bytes) -> int:

@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 
 from crawler.core.errors import InputError
 
-__all__ = ["LONGEST_EVENT", "EventReader", "ServerSentEvent"]
+__all__ = ["MAX_EVENT_BYTES", "EventReader", "ServerSentEvent"]
 
-LONGEST_EVENT: Final = 16 * 2**20  # bytes; a record has many URLs in it, each of up to 64 KiB
+MAX_EVENT_BYTES: Final = 16 * 2**20  # bytes; a record has many URLs in it, each of up to 64 KiB
 
 _BOM: Final = b"\xef\xbb\xbf"
 _END: Final = re.compile(rb"\r\n|\n|\r(?!\Z)")  # a CR that comes last may be half of an end
@@ -39,13 +39,13 @@ class EventReader:
         """The events that are complete by now and were not before.
 
         Raises:
-            InputError: One is longer than `LONGEST_EVENT`.
+            InputError: One is longer than `MAX_EVENT_BYTES`.
         """
         may_end = self._rest.endswith(b"\r") or any(end in data for end in b"\r\n")
         self._rest += data
         events = self._read() if may_end or not self._begun else []
-        if self._size + len(self._rest) > LONGEST_EVENT:
-            raise InputError(f"an event is longer than {LONGEST_EVENT} bytes")
+        if self._size + len(self._rest) > MAX_EVENT_BYTES:
+            raise InputError(f"an event is longer than {MAX_EVENT_BYTES} bytes")
         return events
 
     def _read(self) -> list[ServerSentEvent]:

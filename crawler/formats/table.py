@@ -8,7 +8,7 @@ from rich.segment import ControlType
 
 from crawler.core.results import Outcome, ProbeResult
 
-__all__ = ["STYLES", "ResultTable", "printable"]
+__all__ = ["STYLES", "ResultTable", "replace_unprintable"]
 
 STYLES: Final[dict[Outcome, str]] = {
     "ok": "green",
@@ -37,13 +37,13 @@ class ResultTable:
         if result.final_url and len(result.hops) > 1 and result.final_url != result.hops[0].url:
             what += f"  -> {result.final_url}"
         status = "-" if result.status is None else str(result.status)
-        row = self._ROW.format(result.outcome, status, f"{result.timings.total:.1f}", printable(what))
+        row = self._ROW.format(result.outcome, status, f"{result.timings.total:.1f}", replace_unprintable(what))
         with self._console as console:  # both in one write
             if console.is_terminal:
                 console.control(_CLEAR_LINE)
             console.print(row, style=STYLES[result.outcome])
 
 
-def printable(text: str) -> str:
+def replace_unprintable(text: str) -> str:
     """A URL or a server's words, kept from steering the terminal."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -13,14 +13,14 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, get_args
 import msgspec
 
 from crawler.core.errors import InputError
-from crawler.core.urls import LONGEST
-from crawler.formats.json_batch import LONGEST_VALUE, BatchReader
+from crawler.core.urls import MAX_URL_CHARACTERS
+from crawler.formats.json_batch import MAX_VALUE_BYTES, BatchReader
 
-__all__ = ["INPUTS", "GzipReader", "InputFormat", "Line", "UrlListReader", "open_reader"]
+__all__ = ["INPUT_FORMATS", "GzipReader", "InputFormat", "Line", "UrlListReader", "open_reader"]
 
 Line: TypeAlias = str | bytes  # a URL as submitted; bytes may not be UTF-8
 InputFormat: TypeAlias = Literal["text", "ndjson", "csv", "json"]
-INPUTS: Final[tuple[InputFormat, ...]] = get_args(InputFormat)
+INPUT_FORMATS: Final[tuple[InputFormat, ...]] = get_args(InputFormat)
 
 _BOM: Final = b"\xef\xbb\xbf"
 _COLUMN: Final = "url"
@@ -42,7 +42,7 @@ def open_reader(format_: InputFormat, column: str | None = None) -> UrlListReade
     """A reader of this format.
 
     Args:
-        format_: One of `INPUTS`.
+        format_: One of `INPUT_FORMATS`.
         column: Where the URL stands: a column of CSV, by its name in the header row or its number from 1, or a key of
             the objects of NDJSON. Without it, `url`, or the only column.
 
@@ -128,7 +128,7 @@ class _Lines:
 
 
 class _Text:
-    _LONGEST: Final = 2 * LONGEST  # what is longer is cut: it is no URL anyway, and must not fill the memory
+    _LONGEST: Final = 2 * MAX_URL_CHARACTERS  # what is longer is cut: it is no URL anyway, and must not fill the memory
 
     def __init__(self) -> None:
         self._lines = _Lines()
@@ -203,7 +203,7 @@ class _Csv:
         whole: list[bytes] = []  # lines of records that have their end
         for line in self._lines.split(data):
             self._size += len(line)
-            if self._size > LONGEST_VALUE:
+            if self._size > MAX_VALUE_BYTES:
                 break
             ends = _ENDS_IN_QUOTES if self._record else _ENDS
             self._record.append(line)
@@ -265,5 +265,5 @@ def _as_submitted(cell: str) -> Line:
 
 
 def _check_length(size: int, number: int) -> None:
-    if size > LONGEST_VALUE:
-        raise InputError(f"longer than {LONGEST_VALUE} bytes", f"line {number}")
+    if size > MAX_VALUE_BYTES:
+        raise InputError(f"longer than {MAX_VALUE_BYTES} bytes", f"line {number}")

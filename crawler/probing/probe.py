@@ -23,7 +23,7 @@ from crawler.core.results import (
     Timings,
     first_contract_errors,
 )
-from crawler.core.urls import Target, Url, join
+from crawler.core.urls import Target, Url, resolve_redirect
 from crawler.transport.response_body import title_of
 
 __all__ = ["LONGEST_WAIT", "REDIRECTS", "Probe"]
@@ -64,9 +64,9 @@ class Probe:
         self._visited: frozenset[tuple[str, str | None]] = frozenset()  # URLs that redirected, with the cookies sent
         self._cookies: Mapping[tuple[str, str], str] = _NONE  # by host and name: some redirect until they come back
         self._result: ProbeResult | None = None
-        if target.found is not None:
-            self.attempts = target.found.attempts
-            self._result = target.found.restamp(target.seq, target.text)
+        if target.known_result is not None:
+            self.attempts = target.known_result.attempts
+            self._result = target.known_result.copy_for_line(target.seq, target.text)
         elif isinstance(target.url, Url):
             self.url = target.url
         else:
@@ -177,7 +177,7 @@ class Probe:
 
     def _follow(self, location: str, answer: HopResult) -> ProbeError | None:
         """Go where a redirect leads, or say why not."""
-        url = join(self.url, location)
+        url = resolve_redirect(self.url, location)
         if isinstance(url, ProbeError):
             return url
         if url.authorization is None and url.origin == self.url.origin:

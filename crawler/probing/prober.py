@@ -6,11 +6,11 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
 from typing import Any, Final, Protocol
 
-from crawler.core.errors import Stopping
+from crawler.core.errors import ServiceStopping
 from crawler.core.options import Options
-from crawler.core.patterns import is_found
+from crawler.core.patterns import has_match
 from crawler.core.results import HopResult, ProbeError, ProbeResult
-from crawler.core.urls import Target, Url, each, join
+from crawler.core.urls import Target, Url, iterate, resolve_redirect
 from crawler.probing.head_support import HeadSupport
 from crawler.probing.probe import LONGEST_WAIT, REDIRECTS, Probe
 from crawler.probing.robots import PATH as ROBOTS_PATH
@@ -40,7 +40,7 @@ class Prober(Protocol):
         """Probe one target.
 
         Raises:
-            Stopping: It would take a request that `drain` has not begin any more.
+            ServiceStopping: It would take a request that `drain` has not begin any more.
         """
 
     def probe_many(
@@ -88,13 +88,13 @@ class HttpProber:
         """Probe one target; it takes its turn among all others."""
         async for result in self.probe_many([target], options):
             return result
-        raise Stopping("the probe cannot be made any more")
+        raise ServiceStopping("the probe cannot be made any more")
 
     async def probe_many(
         self, targets: Iterable[Target] | AsyncIterable[Target], options: Options | None = None
     ) -> AsyncGenerator[ProbeResult, None]:
         """Probe targets as they come, reading no further ahead than needed to keep the slots busy."""
-        options = self.options if options is None else self.options.resumed(options.checked())
+        options = self.options if options is None else self.options.with_stored(options.validated())
         async with WorkQueue(self.throttle, self.batch(options).turn, options.per_host, options.interval) as lane:
             feeder = asyncio.ensure_future(self._feed(lane, targets, options))
             try:
@@ -145,7 +145,7 @@ class HttpProber:
     ) -> None:
         now = asyncio.get_running_loop().time
         try:
-            async for target in each(targets):
+            async for target in iterate(targets):
                 probe = Probe(target, options, now)
                 if probe.done:
                     lane.finish(probe)
@@ -213,7 +213,7 @@ class ProbeRun:
             prober.habits.learn(host, method)
         matched = None
         if self._options.match is not None and answer.body is not None:
-            matched = await is_found(self._options.match, answer.body)
+            matched = await has_match(self._options.match, answer.body)
         self._take(probe, answer, seconds, matched)
 
     def _hop(
@@ -252,13 +252,13 @@ class ProbeRun:
 
     async def _fetch_robots(self, url: Url, patience: float) -> HopResult:
         """Ask for an origin's robots.txt, through five redirects at most (RFC 9309, 2.3.1.2)."""
-        where, until = join(url, ROBOTS_PATH), self._now() + patience
+        where, until = resolve_redirect(url, ROBOTS_PATH), self._now() + patience
         for _ in range(1 + _ROBOTS_REDIRECTS):
             assert isinstance(where, Url)
             left = until - self._now()
             answer = await self._hop("GET", where, self._abroad, left, ROBOTS_SIZE)
             location = answer.header("location") if answer.status in REDIRECTS else None
-            if location is None or isinstance(where := join(where, location), ProbeError):
+            if location is None or isinstance(where := resolve_redirect(where, location), ProbeError):
                 break
         return answer
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from crawler.compose import open_engine, open_prober
-from crawler.core.errors import Stopping, StoreError, TransitionError
+from crawler.core.errors import ServiceStopping, StoreError, TransitionError
 from crawler.core.options import Options
 from crawler.core.results import ProbeResult
 from crawler.core.service_options import ServiceOptions
@@ -90,7 +90,7 @@ class TaskManager:
             self._prober = counted
             for task in self.registry.tasks.values():
                 if task.status == "running":
-                    task.options = self.options.resumed(task.options)
+                    task.options = self.options.with_stored(task.options)
                     self._start(task)
             yield
             await self.stop()
@@ -115,7 +115,7 @@ class TaskManager:
         """Take a batch in and start work on it; `fields` are as in `Registry.submit`.
 
         Raises:
-            Stopping: The service wants to end. A batch that was begun before is still taken in, for the next start.
+            ServiceStopping: The service is stopping. A batch begun before is still stored, for the next start.
         """
         self._check_begins()
         task = await self.registry.submit(lines, options or self.options, **fields)
@@ -139,7 +139,7 @@ class TaskManager:
         """Probe one URL, which takes its turn among those of all Tasks.
 
         Raises:
-            Stopping: The service wants to end.
+            ServiceStopping: The service is stopping.
         """
         self._check_begins()
         self.asked += 1
@@ -173,7 +173,7 @@ class TaskManager:
 
     def _check_begins(self) -> None:
         if self.is_stopping:
-            raise Stopping("the service is stopping")
+            raise ServiceStopping("the service is stopping")
 
     def _start(self, task: Task) -> None:
         self._begun[task.id] = (time.time(), task.counts.done)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Final
 
 from crawler.core.results import ProbeResult
-from crawler.core.urls import Target, each
+from crawler.core.urls import Target, iterate
 from crawler.stores.finding_store import SeenResults
 
 __all__ = ["Deduplicator"]
@@ -28,12 +28,12 @@ class Deduplicator:
     async def firsts(self, urls: Iterable[str | bytes] | AsyncIterable[str | bytes]) -> AsyncIterator[Target]:
         """The targets to probe, and those of which the result is known by now."""
         seq = 0
-        async for line in each(urls):
+        async for line in iterate(urls):
             target = Target.of(seq, line)
             wanted = _key(target)
             seq += 1
             if (result := self._found.get(wanted)) is not None:
-                target.found = result
+                target.known_result = result
             elif wanted in self._waiting:
                 self._waiting[wanted].append(target)
                 self._held += 1
@@ -70,5 +70,5 @@ class Deduplicator:
 
 def _key(target: Target) -> bytes:
     """Equal for targets of which one probe serves all; so many bits that others never have the same."""
-    url, credentials = target.wanted
+    url, credentials = target.dedupe_key
     return hashlib.blake2b(f"{url}\n{credentials or ''}".encode(), digest_size=16).digest()

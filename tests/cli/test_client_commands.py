@@ -21,7 +21,7 @@ from crawler import Options, create_app
 from crawler.cli.client import ListUpload, ServiceClient
 from crawler.cli.flags import flags_of
 from crawler.cli.main import main
-from crawler.core.options import TASK_FIELDS
+from crawler.core.options import TASK_OPTIONS
 from crawler.registry import MemoryRegistry
 from tests.cli.test_main import Ended, Terminal, crawler, end_of, environment, screen, started
 from tests.support.exchange import Exchange, rst_on_close
@@ -705,7 +705,7 @@ def test_help_of_submit_has_the_options_of_a_task_and_no_others(
     for flag in flags_of(Options):
         for name in (*flag.names, flag.variable.name):
             mentioned = re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", out) is not None
-            assert mentioned == (flag.field in TASK_FIELDS), name
+            assert mentioned == (flag.field in TASK_OPTIONS), name
 
 
 async def test_probe_needs_no_client() -> None:

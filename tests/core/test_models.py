@@ -45,11 +45,11 @@ def test_a_task_goes_from_running_to_its_end_and_stays_there(before: Status, aft
     assert (after in TRANSITIONS[before]) == ((before, after) in ALLOWED)
     task = a_task(before)
     if (before, after) in ALLOWED:
-        task.become(after)
+        task.change_status(after)
         assert task.status == after
     else:
         with pytest.raises(TransitionError, match=f"task 7 cannot go from {before} to {after}"):
-            task.become(after)
+            task.change_status(after)
         assert (task.status, task.finished) == (before, None)
 
 
@@ -61,22 +61,22 @@ def test_a_task_is_ready_only_when_every_line_has_its_record() -> None:
     task = a_task(total=2)
     task.counts.add("ok")
     with pytest.raises(TransitionError, match="task 7 has 1 records of 2"):
-        task.become("ready")
+        task.change_status("ready")
     assert task.finished is None
     task.counts.add("invalid")
-    task.become("ready")
+    task.change_status("ready")
     assert task.status == "ready"
 
 
 def test_a_task_may_fail_half_way_and_says_why() -> None:
     task = a_task(total=2)
-    task.become("error", "the disk is full")
+    task.change_status("error", "the disk is full")
     assert (task.status, task.detail) == ("error", "the disk is full")
 
 
 def test_a_task_knows_when_it_ended() -> None:
     task = a_task()
-    task.become("ready")
+    task.change_status("ready")
     assert task.created <= (task.finished or 0) <= time.time()
 
 
@@ -202,9 +202,9 @@ def test_results_share_no_containers() -> None:
 
 def test_another_line_gets_the_same_finding_under_its_own_place_and_text() -> None:
     result = a_result()
-    twin = result.restamp(7, "HTTP://A/")
+    twin = result.copy_for_line(7, "HTTP://A/")
     assert (twin.seq, twin.url) == (7, "HTTP://A/")
-    assert twin.restamp(result.seq, result.url) == result
+    assert twin.copy_for_line(result.seq, result.url) == result
     assert (result.seq, result.url) == (0, "http://a/")
 
 

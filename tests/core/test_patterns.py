@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.core.errors import OptionError
-from crawler.core.patterns import compile_pattern, is_found
+from crawler.core.patterns import compile_pattern, has_match
 
 MIB = 2**20
 
@@ -28,20 +28,20 @@ MIB = 2**20
     ],
 )
 async def test_a_text_has_a_match_or_not(pattern: str, text: str, found: bool) -> None:
-    assert await is_found(pattern, text) is found
+    assert await has_match(pattern, text) is found
 
 
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)+$", "(.*a){20}$", "^(([a-z])+.)+[A-Z]([a-z])+$"])
 async def test_powers_cost_nothing(pattern: str) -> None:
     """Python's own expressions would not see the end of this."""
-    assert await is_found(pattern, "a" * MIB + "!") is False
+    assert await has_match(pattern, "a" * MIB + "!") is False
 
 
 async def test_the_loop_goes_on_while_a_long_search_is_made() -> None:
     """A pattern that RE2 has no small automaton for."""
     chance = random.Random(1)
     text = "".join(chance.choice("ab") for _ in range(MIB // 4))
-    search = asyncio.ensure_future(is_found("(a|b)*a(a|b){50}c", text))
+    search = asyncio.ensure_future(has_match("(a|b)*a(a|b){50}c", text))
     steps = 0
     while not search.done():
         await asyncio.sleep(0)
@@ -84,4 +84,4 @@ async def test_any_text_is_an_expression_or_refused(pattern: str, text: str) -> 
     except OptionError as error:
         assert error.place == "match"
     else:
-        assert await is_found(pattern, text) in (True, False)
+        assert await has_match(pattern, text) in (True, False)

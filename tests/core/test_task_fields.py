@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.core.errors import OptionError
-from crawler.core.options import TASK_FIELDS, Options, task_choices
+from crawler.core.options import TASK_OPTIONS, Options, task_options
 
 SERVICE = Options(per_host=4, interval=0.5, max_read=1000, guard="public", timeout=7.0, retries=3)
 ITS_OWN = {
@@ -19,24 +19,26 @@ ITS_OWN = {
 
 def refusal(values: dict[str, Any], *, strict: bool = True) -> OptionError:
     with pytest.raises(OptionError) as refused:
-        SERVICE.chosen(values, strict=strict)
+        SERVICE.with_task_options(values, strict=strict)
     return refused.value
 
 
 def test_every_option_is_a_tasks_or_the_services() -> None:
-    assert set(Options.__struct_fields__) == TASK_FIELDS | ITS_OWN
-    assert not TASK_FIELDS & ITS_OWN
+    assert set(Options.__struct_fields__) == TASK_OPTIONS | ITS_OWN
+    assert not TASK_OPTIONS & ITS_OWN
 
 
 # --- Choosing ---
 
 
 def test_who_chooses_nothing_gets_what_the_service_has() -> None:
-    assert SERVICE.chosen({}) == SERVICE
+    assert SERVICE.with_task_options({}) == SERVICE
 
 
 def test_what_is_chosen_stands_and_all_else_is_the_services() -> None:
-    chosen = SERVICE.chosen({"timeout": 2, "method": "GET", "headers": {"A": "b"}, "accept": ["404"], "match": "x"})
+    chosen = SERVICE.with_task_options(
+        {"timeout": 2, "method": "GET", "headers": {"A": "b"}, "accept": ["404"], "match": "x"}
+    )
     assert chosen == msgspec.structs.replace(
         SERVICE, timeout=2.0, method="GET", headers={"A": "b"}, accept=("404",), match="x"
     )
@@ -84,18 +86,18 @@ def test_a_value_out_of_bounds_is_refused_by_name(values: dict[str, Any]) -> Non
     ],
 )
 def test_a_task_is_as_gentle_as_the_service_or_more(name: str, allowed: Any, beyond: Any, message: str) -> None:
-    assert getattr(SERVICE.chosen({name: allowed}), name) == allowed
+    assert getattr(SERVICE.with_task_options({name: allowed}), name) == allowed
     error = refusal({name: beyond})
     assert (error.place, error.message) == (name, message)
 
 
 def test_one_address_family_replaces_the_other() -> None:
     service = Options(ipv4=True)
-    assert service.chosen({"ipv6": True}) == Options(ipv6=True)
-    assert service.chosen({"ipv4": False}) == Options()
-    assert service.chosen({"ipv6": False}) == service
+    assert service.with_task_options({"ipv6": True}) == Options(ipv6=True)
+    assert service.with_task_options({"ipv4": False}) == Options()
+    assert service.with_task_options({"ipv6": False}) == service
     with pytest.raises(OptionError, match="excludes"):
-        service.chosen({"ipv4": True, "ipv6": True})
+        service.with_task_options({"ipv4": True, "ipv6": True})
 
 
 # --- From a query ---
@@ -112,7 +114,7 @@ def test_texts_stand_for_what_they_say() -> None:
         "headers": "A: b\nC: d: e",
         "accept": "200-299\n404",
     }
-    assert SERVICE.chosen(values, strict=False) == msgspec.structs.replace(
+    assert SERVICE.with_task_options(values, strict=False) == msgspec.structs.replace(
         SERVICE,
         timeout=2.5,
         retries=0,
@@ -126,7 +128,7 @@ def test_texts_stand_for_what_they_say() -> None:
 
 
 def test_values_that_are_no_texts_are_taken_there_too() -> None:
-    assert SERVICE.chosen({"accept": ["404"], "timeout": 2}, strict=False).accept == ("404",)
+    assert SERVICE.with_task_options({"accept": ["404"], "timeout": 2}, strict=False).accept == ("404",)
 
 
 @pytest.mark.parametrize(
@@ -157,11 +159,11 @@ TEXTS = st.text(max_size=20) | st.sampled_from(
 @given(st.dictionaries(NAMES, TEXTS, max_size=4))
 def test_any_query_is_a_choice_or_refused(values: dict[str, str]) -> None:
     try:
-        chosen = SERVICE.chosen(values, strict=False)
+        chosen = SERVICE.with_task_options(values, strict=False)
     except OptionError as error:
         assert error.place.split("[")[0] in values or error.place == "ipv4"
     else:
-        assert chosen.checked() == chosen
+        assert chosen.validated() == chosen
         for name in ITS_OWN:
             assert getattr(chosen, name) == getattr(SERVICE, name)
 
@@ -170,22 +172,22 @@ def test_any_query_is_a_choice_or_refused(values: dict[str, str]) -> None:
 
 
 def test_choices_are_shown_in_the_order_of_the_options() -> None:
-    shown = task_choices(SERVICE.chosen({"match": "x", "retries": 0}))
-    assert list(shown) == [name for name in Options.__struct_fields__ if name in TASK_FIELDS]
+    shown = task_options(SERVICE.with_task_options({"match": "x", "retries": 0}))
+    assert list(shown) == [name for name in Options.__struct_fields__ if name in TASK_OPTIONS]
     assert (shown["match"], shown["retries"], shown["timeout"]) == ("x", 0, 7.0)
-    assert SERVICE.chosen(msgspec.to_builtins(shown)).match == "x"
+    assert SERVICE.with_task_options(msgspec.to_builtins(shown)).match == "x"
 
 
 def test_a_task_goes_on_with_its_choices_under_a_service_that_has_changed() -> None:
-    stored = SERVICE.chosen({"timeout": 2, "headers": {"A": "b"}, "ipv6": True})
+    stored = SERVICE.with_task_options({"timeout": 2, "headers": {"A": "b"}, "ipv6": True})
     service = Options(per_host=50, concurrency=7, proxy="http://127.0.0.1:1", ipv4=True)
-    resumed = service.resumed(stored)
-    assert task_choices(resumed) == task_choices(stored)
+    resumed = service.with_stored(stored)
+    assert task_options(resumed) == task_options(stored)
     for name in ITS_OWN:
         assert getattr(resumed, name) == getattr(service, name)
 
 
 def test_what_a_stricter_service_no_longer_allows_is_cut() -> None:
-    stored = SERVICE.chosen({"per_host": 4, "interval": 0.5, "max_read": 1000})
-    resumed = Options(per_host=2, interval=3.0, max_read=10).resumed(stored)
+    stored = SERVICE.with_task_options({"per_host": 4, "interval": 0.5, "max_read": 1000})
+    resumed = Options(per_host=2, interval=3.0, max_read=10).with_stored(stored)
     assert (resumed.per_host, resumed.interval, resumed.max_read) == (2, 3.0, 10)

@@ -11,11 +11,21 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crawler.core.results import ProbeError, ProbeResult
-from crawler.core.urls import _PLAIN, SCHEMES, Target, Url, _normal, each, join, parse, targets
+from crawler.core.urls import (
+    _PLAIN_URL,
+    DEFAULT_PORTS,
+    Target,
+    Url,
+    _normalise,
+    iterate,
+    parse_url,
+    read_targets,
+    resolve_redirect,
+)
 
 
 def read(text: str) -> Url:
-    url = parse(text)
+    url = parse_url(text)
     assert isinstance(url, Url), url
     return url
 
@@ -26,7 +36,7 @@ def refusal(url: Url | ProbeError) -> ProbeError:
 
 
 def leads(base: str, location: str) -> str:
-    url = join(read(base), location)
+    url = resolve_redirect(read(base), location)
     assert isinstance(url, Url), url
     return url.href
 
@@ -290,21 +300,21 @@ SCHEME = {
 
 @pytest.mark.parametrize(("text", "why"), INVALID.items(), ids=ascii)
 def test_what_is_not_one_url_without_doubt_is_refused(text: str, why: str) -> None:
-    problem = refusal(parse(text))
+    problem = refusal(parse_url(text))
     assert (problem.type, problem.phase, problem.transient) == ("url.invalid", "url", False)
     assert why in problem.message
 
 
 @pytest.mark.parametrize(("text", "scheme"), SCHEME.items())
 def test_other_schemes_are_refused(text: str, scheme: str) -> None:
-    problem = refusal(parse(text))
+    problem = refusal(parse_url(text))
     assert (problem.type, problem.phase, problem.transient) == ("url.scheme", "url", False)
     assert problem.message == f"{scheme}: is not http or https"
 
 
 def test_a_refusal_does_not_repeat_the_secret() -> None:
     for text in ("http://user:hunter2@/", "http://user:hunter2@a:0/", "http://user:hunter2@a b/", "user:hunter2@a"):
-        assert "hunter2" not in refusal(parse(text)).message
+        assert "hunter2" not in refusal(parse_url(text)).message
 
 
 # --- Lines ---
@@ -343,13 +353,13 @@ def test_a_lone_surrogate_is_shown_by_what_utf_8_can_carry() -> None:
 
 
 def test_lines_are_numbered_from_0() -> None:
-    read = list(targets(["http://a/", b"http://b/", "x"]))
+    read = list(read_targets(["http://a/", b"http://b/", "x"]))
     assert [target.seq for target in read] == [0, 1, 2]
     assert [isinstance(target.url, Url) for target in read] == [True, True, False]
 
 
 async def test_either_kind_of_iterable_is_gone_through() -> None:
-    assert [item async for item in each(each(["a", "b"]))] == ["a", "b"]
+    assert [item async for item in iterate(iterate(["a", "b"]))] == ["a", "b"]
 
 
 # --- Redirects ---
@@ -386,25 +396,25 @@ def test_a_location_leads_where_browsers_go(location: str, href: str) -> None:
 def test_credentials_do_not_go_along_unless_the_location_has_them() -> None:
     base = read("http://user:pass@a/")
     for location, authorization in [("/b", None), ("http://c@a/", "Basic Yzo="), ("http://b/", None)]:
-        url = join(base, location)
+        url = resolve_redirect(base, location)
         assert isinstance(url, Url)
         assert url.authorization == authorization
 
 
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "javascript:alert(1)", "mailto:a@b", "data:,x"])
 def test_a_location_with_another_scheme_is_refused(location: str) -> None:
-    assert refusal(join(read("http://a/"), location)).type == "url.scheme"
+    assert refusal(resolve_redirect(read("http://a/"), location)).type == "url.scheme"
 
 
 @pytest.mark.parametrize("location", ["http://", "http://b:65536/", "//b%2Fc/", "http://b c/", "//[::1"])
 def test_a_location_that_is_no_url_is_an_invalid_response(location: str) -> None:
-    problem = refusal(join(read("http://a/"), location))
+    problem = refusal(resolve_redirect(read("http://a/"), location))
     assert (problem.type, problem.phase) == ("http.response.invalid", "http")
 
 
 @pytest.mark.parametrize("location", ["http://b:0/", "http://b..c/", f"http://{LABEL_64}/"])
 def test_a_location_that_cannot_be_dialled_is_refused(location: str) -> None:
-    assert refusal(join(read("http://a/"), location)).type == "url.invalid"
+    assert refusal(resolve_redirect(read("http://a/"), location)).type == "url.invalid"
 
 
 # --- Any text at all ---
@@ -426,7 +436,7 @@ VISIBLE_ASCII = frozenset(string.ascii_letters + string.digits + string.punctuat
 def whole(url: Url) -> Url:
     """The URL, once all that must hold of any is found to hold."""
     assert set(url.href) | set(url.host) | set(url.path) <= VISIBLE_ASCII
-    assert url.scheme in SCHEMES
+    assert url.scheme in DEFAULT_PORTS
     assert 1 <= url.port <= 65535
     assert url.path.startswith("/")
     assert url.href == f"{url.scheme}://{url.authority}{url.path}"
@@ -450,9 +460,9 @@ def whole(url: Url) -> Url:
 @example("http://%2e/")
 @example("http://a/#\udfff")
 def test_any_text_is_a_whole_url_or_is_refused(text: str) -> None:
-    url = parse(text)
+    url = parse_url(text)
     if isinstance(url, Url):
-        again = parse(whole(url).href)
+        again = parse_url(whole(url).href)
         assert again == msgspec.structs.replace(url, authorization=None)
     else:
         assert url.type in ("url.invalid", "url.scheme")
@@ -461,7 +471,7 @@ def test_any_text_is_a_whole_url_or_is_refused(text: str) -> None:
 
 @given(ANY_TEXT, ANY_TEXT)
 def test_urls_of_one_href_and_one_user_are_equal(one: str, other: str) -> None:
-    urls = [parse(text) for text in (one, other, one.swapcase(), f" {one}#{other.strip()}")]
+    urls = [parse_url(text) for text in (one, other, one.swapcase(), f" {one}#{other.strip()}")]
     found: dict[tuple[str, str | None], Url] = {}
     for url in urls:
         if isinstance(url, Url):
@@ -478,7 +488,7 @@ def test_any_bytes_are_a_target(line: bytes) -> None:
 
 @given(st.sampled_from(["http://a/x/y?z", "https://[::1]:8/"]), st.one_of(LATIN_1, URLISH.map(ascii)))
 def test_any_location_leads_to_a_whole_url_or_is_refused(base: str, location: str) -> None:
-    url = join(read(base), location)
+    url = resolve_redirect(read(base), location)
     if isinstance(url, Url):
         whole(url)
     else:
@@ -494,11 +504,11 @@ def test_the_record_of_any_line_is_json(line: str | bytes) -> None:
     assert msgspec.json.decode(msgspec.json.encode(result), type=ProbeResult) == result
 
 
-@given(st.from_regex(_PLAIN, fullmatch=True))
+@given(st.from_regex(_PLAIN_URL, fullmatch=True))
 @example("http://a.bc/")
 @example("https://a-b.0.1.co/x.y/~z/?q=/../a&b=..")
 def test_a_url_that_is_told_without_ada_is_what_ada_makes_of_it(text: str) -> None:
-    assert parse(text) == _normal(can_ada.parse(text))
+    assert parse_url(text) == _normalise(can_ada.parse(text))
 
 
 @pytest.mark.parametrize(
@@ -510,4 +520,4 @@ def test_a_url_that_is_told_without_ada_is_what_ada_makes_of_it(text: str) -> No
     ],
 )  # fmt: skip
 def test_what_ada_would_change_or_refuse_is_not_told_without_it(text: str) -> None:
-    assert _PLAIN.fullmatch(text) is None
+    assert _PLAIN_URL.fullmatch(text) is None

@@ -19,7 +19,7 @@ import crawler
 from crawler import Options, ProbeResult
 from crawler.compose import open_prober
 from crawler.core.errors import ChildError
-from crawler.core.urls import targets
+from crawler.core.urls import read_targets
 from crawler.distributed.process_pool import ISOLATED, ProcessPool, child_of
 from crawler.distributed.process_prober import ProcessProber
 from crawler.probing.factory import open_http_prober
@@ -39,13 +39,13 @@ OF_SECOND = next(host for host in HOSTS if child_of(host, 2) == 1)
 @asynccontextmanager
 async def spread(**options: Any) -> AsyncIterator[tuple[ProcessProber, ProcessPool]]:
     """A prober on two processes, and these."""
-    chosen = Options.of(options).guarded("any")
+    chosen = Options.of(options).with_guard("any")
     async with open_http_prober(chosen) as here, ProcessPool(chosen, 2) as crew:
         yield ProcessProber(here, crew), crew
 
 
 async def found(prober: ProcessProber, urls: list[str]) -> list[ProbeResult]:
-    async with aclosing(prober.probe_many(targets(urls))) as results:
+    async with aclosing(prober.probe_many(read_targets(urls))) as results:
         return sorted([result async for result in results], key=lambda result: result.seq)
 
 
@@ -113,8 +113,8 @@ async def test_a_probe_is_handed_over_with_all_it_knows(site: Site) -> None:
 
 async def test_options_of_a_task_reach_them(site: Site) -> None:
     async with spread(retries=0) as (prober, _):
-        chosen = prober._here.options.chosen({"headers": {"X-Task": "this"}, "method": "GET"})
-        results = [result async for result in prober.probe_many(targets([site.url("/echo")]), chosen)]
+        chosen = prober._here.options.with_task_options({"headers": {"X-Task": "this"}, "method": "GET"})
+        results = [result async for result in prober.probe_many(read_targets([site.url("/echo")]), chosen)]
     assert results[0].method == "GET"
     assert site.requests[0].header("X-Task") == "this"
 
@@ -171,7 +171,7 @@ async def test_a_stuck_host_holds_up_no_other_of_the_same_process(site: Site) ->
     fast = [site.url(f"/ok?{number}", host=host) for number in range(200) for host in hosts[1:]]
     async with (
         spread(per_host=8, concurrency=40, timeout=60) as (prober, _),
-        aclosing(prober.probe_many(targets([*stuck, *fast]))) as results,
+        aclosing(prober.probe_many(read_targets([*stuck, *fast]))) as results,
     ):
         first = [await anext(results) for _ in fast]
     assert {result.outcome for result in first} == {"ok"}
@@ -179,7 +179,7 @@ async def test_a_stuck_host_holds_up_no_other_of_the_same_process(site: Site) ->
 
 async def test_what_is_stopped_asks_no_more(site: Site) -> None:
     async with spread() as (prober, _):
-        results = prober.probe_many(targets([site.url(f"/hang?{number}", host=OF_FIRST) for number in range(100)]))
+        results = prober.probe_many(read_targets([site.url(f"/hang?{number}", host=OF_FIRST) for number in range(100)]))
         waiting = asyncio.ensure_future(anext(results))
         await site.until(lambda: site.active == 8)
         waiting.cancel()
@@ -199,7 +199,7 @@ async def test_who_ends_is_replaced_and_what_it_had_is_probed_again(site: Site) 
     async with spread(per_host=4) as (prober, crew):
         killed: list[int] = []
         results = []
-        async with aclosing(prober.probe_many(targets(urls))) as coming:
+        async with aclosing(prober.probe_many(read_targets(urls))) as coming:
             async for result in coming:
                 results.append(result)
                 if len(results) in (50, 150):
@@ -331,7 +331,7 @@ async def test_an_end_before_it_was_asked_is_not_the_targets(site: Site) -> None
 async def test_who_stands_still_holds_up_no_end(site: Site) -> None:
     async with (
         spread() as (prober, crew),
-        aclosing(prober.probe_many(targets([site.url("/hang"), site.url("/ok")]))) as results,
+        aclosing(prober.probe_many(read_targets([site.url("/hang"), site.url("/ok")]))) as results,
     ):
         assert verdict(await anext(results)) == 200
         pids = crew.pids

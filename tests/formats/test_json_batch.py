@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from crawler.core.errors import InputError
 from crawler.formats import json_batch as batch
-from crawler.formats.json_batch import LONGEST_VALUE, BatchReader, NotJson
+from crawler.formats.json_batch import MAX_VALUE_BYTES, BatchReader, JsonError
 
 
 class Batch(msgspec.Struct):
@@ -46,7 +46,7 @@ Verdict = list[str] | tuple[str, str] | None
 def verdict(text: bytes, step: int) -> Verdict:
     try:
         return read(text, step)
-    except NotJson:
+    except JsonError:
         return None
     except InputError as error:
         return error.message, error.place
@@ -147,7 +147,7 @@ def test_urls_come_before_the_end() -> None:
 def test_the_wrong_type_is_told_with_its_place(text: bytes, place: str, message: str, step: int) -> None:
     error = refused(text, step)
     assert (error.place, error.message) == (place, message)
-    assert not isinstance(error, NotJson)
+    assert not isinstance(error, JsonError)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_the_wrong_type_is_told_with_its_place(text: bytes, place: str, message:
 @pytest.mark.parametrize("step", [1, 1000])
 def test_what_is_no_json_is_told_with_the_byte(text: bytes, byte: int, message: str, step: int) -> None:
     error = refused(text, step)
-    assert isinstance(error, NotJson)
+    assert isinstance(error, JsonError)
     assert (error.place, error.message) == (f"byte {byte}", message)
 
 
@@ -189,13 +189,13 @@ def test_what_is_no_json_is_told_with_the_byte(text: bytes, byte: int, message: 
 def test_what_is_nested_too_deeply_is_refused(depth: int, pair: tuple[bytes, bytes]) -> None:
     depth //= len(pair[0])
     error = refused(b'{"a": ' + pair[0] * depth + b"1" + pair[1] * depth + b', "urls": ["a"]}')
-    assert isinstance(error, NotJson)
+    assert isinstance(error, JsonError)
     assert (error.place, error.message) == ("byte 6", "nested too deeply")
 
 
 @pytest.mark.parametrize("step", [10_000, 10_000_000])
 def test_nothing_is_kept_without_a_bound(step: int) -> None:
-    long = b"x" * (LONGEST_VALUE - 2)
+    long = b"x" * (MAX_VALUE_BYTES - 2)
     assert read(b'{"urls": ["a", "%b"]}' % long, step) == ["a", long.decode()]
     error = refused(b'{"urls": ["a", "%bx"]}' % long, step)
     assert (error.place, error.message) == ("$.urls[1]", "longer than 1048576 bytes")
@@ -217,7 +217,7 @@ def test_the_other_members_stand_before_and_after() -> None:
 def test_what_can_be_skipped_but_not_read_is_told_to_who_asks() -> None:
     with pytest.raises(InputError, match="out of range"):
         rest_of(b'{"a": 1e999, "urls": ["x"]}')
-    with pytest.raises(NotJson, match="utf-8"):
+    with pytest.raises(JsonError, match="utf-8"):
         rest_of(b'{"a": "\xff", "urls": ["x"]}')
 
 

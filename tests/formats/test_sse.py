@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.core.errors import InputError
-from crawler.formats.sse import LONGEST_EVENT, EventReader, ServerSentEvent
+from crawler.formats.sse import MAX_EVENT_BYTES, EventReader, ServerSentEvent
 
 # The examples of the standard, and what it says in words.
 STREAMS = {
@@ -60,5 +60,5 @@ def test_pieces_make_no_difference(lines: list[tuple[bytes, bytes]], cuts: list[
 def test_an_event_without_end_does_not_fill_the_memory(piece: bytes) -> None:
     reader = EventReader()
     with pytest.raises(InputError, match="longer"):
-        for _ in range(LONGEST_EVENT // 2**20 + 1):
+        for _ in range(MAX_EVENT_BYTES // 2**20 + 1):
             reader.feed(piece)

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.core.errors import InputError
-from crawler.core.urls import LONGEST
-from crawler.formats.json_batch import LONGEST_VALUE, NotJson
-from crawler.formats.url_lists import INPUTS, GzipReader, InputFormat, Line, open_reader
+from crawler.core.urls import MAX_URL_CHARACTERS
+from crawler.formats.json_batch import MAX_VALUE_BYTES, JsonError
+from crawler.formats.url_lists import INPUT_FORMATS, GzipReader, InputFormat, Line, open_reader
 
-LONGEST_LINE: Final = 2 * LONGEST
+LONGEST_LINE: Final = 2 * MAX_URL_CHARACTERS
 BOM: Final = b"\xef\xbb\xbf"
 ALL_AT_ONCE: Final = [10_000_000]
 
@@ -62,7 +62,7 @@ def text_of(line: Line) -> str:
     return line if isinstance(line, str) else line.decode()
 
 
-@pytest.mark.parametrize("format_", INPUTS)
+@pytest.mark.parametrize("format_", INPUT_FORMATS)
 def test_any_format_has_the_same_urls_in_any_pieces(format_: InputFormat) -> None:
     for size in range(1, len(SAME[format_]) + 1):
         assert [*map(text_of, read(format_, SAME[format_], [size]))] == ["http://a/", "http://b/"]
@@ -81,7 +81,7 @@ def test_a_mark_at_the_start_is_dropped(format_: InputFormat) -> None:
 
 
 def test_json_begins_with_no_mark() -> None:
-    with pytest.raises(NotJson, match="byte 0: invalid character"):
+    with pytest.raises(JsonError, match="byte 0: invalid character"):
         read("json", BOM + SAME["json"])
 
 
@@ -269,13 +269,13 @@ def test_the_csv_module_reads_the_same(body: str, sizes: list[int]) -> None:
 
 @pytest.mark.parametrize("step", [1000, 70_000, 10_000_000])
 def test_nothing_grows_without_a_bound(step: int) -> None:
-    long = b"x" * LONGEST_VALUE
+    long = b"x" * MAX_VALUE_BYTES
     message = "longer than 1048576 bytes"
     assert refused("ndjson", b'"a"\n"' + long, [step]) == ("line 2", message)
     assert refused("ndjson", b'"a"\n"' + long + b'"\n"b"', [step]) == ("line 2", message)
     assert read("ndjson", b'"' + long[2:] + b'"\n', [step]) == [long[2:].decode()]
     assert refused("csv", b"url\na\n" + long + b"x,", [step]) == ("line 3", message)
-    for lines in (b"\nc" * (LONGEST_VALUE // 2 + 1), b"\n" * (LONGEST_VALUE + 1)):
+    for lines in (b"\nc" * (MAX_VALUE_BYTES // 2 + 1), b"\n" * (MAX_VALUE_BYTES + 1)):
         assert refused("csv", b'url\na\n"b' + lines, [step]) == ("line 3", message)
 
 

@@ -28,7 +28,7 @@ async def batch(prober: Prober, urls: Iterable[str], **choices: Any) -> list[Pro
     """The results of a batch with its own options, in the order of its lines."""
     assert isinstance(prober, HttpProber)
     targets = [Target.of(seq, url) for seq, url in enumerate(urls)]
-    found = [result async for result in prober.probe_many(targets, prober.options.chosen(choices))]
+    found = [result async for result in prober.probe_many(targets, prober.options.with_task_options(choices))]
     return sorted(found, key=lambda result: result.seq)
 
 

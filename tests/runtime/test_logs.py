@@ -19,7 +19,7 @@ from aiohttp import web
 
 import crawler
 from crawler import Options, ProbeResult, ServiceOptions
-from crawler.core.urls import Target, targets
+from crawler.core.urls import Target, read_targets
 from crawler.distributed.messages import ChildReport, ChildRequest, encode_frame, receive_frame
 from crawler.distributed.process_pool import ProcessPool
 from crawler.distributed.process_prober import ProcessProber
@@ -431,7 +431,7 @@ async def test_a_child_is_told_what_its_lines_are_about(tmp_path: Path) -> None:
     crew.path = str(tmp_path / "child.sock")
     async with await asyncio.start_unix_server(child, crew.path), open_http_prober(options) as here:
         with about(task="t-1"):
-            results = ProcessProber(here, crew).probe_many(targets(["http://a.test/"]))
+            results = ProcessProber(here, crew).probe_many(read_targets(["http://a.test/"]))
             asking = asyncio.ensure_future(anext(results))
         orders = await told
         asking.cancel()

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import crawler
 from crawler import InputError, OptionError, Options, Registry, ServiceOptions, run_service
 from crawler.cli.main import main
-from crawler.core.tokens import known, parse_tokens, read_tokens
+from crawler.core.tokens import find_token, parse_tokens, read_tokens
 from crawler.server.middleware.origin_check import is_local
 from crawler.stores.sqlite.registry import SqliteRegistry
 from tests.support.served import SERVERS
@@ -86,8 +86,8 @@ async def seen(client: Client, secret: str) -> list[str]:
 def test_a_token_says_who_has_it_and_what_for(line: str, name: str, scope: str) -> None:
     [token] = parse_tokens([line], "tokens")
     assert (token.name, token.scope) == (name, scope)
-    assert known("s3cret", [token]) == token
-    assert known("s3cre", [token]) is None
+    assert find_token("s3cret", [token]) == token
+    assert find_token("s3cre", [token]) is None
     assert "s3cret" not in repr(token)
 
 
@@ -102,7 +102,7 @@ def test_how_long_a_token_is_looked_for_says_nothing_of_it(monkeypatch: pytest.M
     monkeypatch.setattr(hmac, "compare_digest", compare)
     tokens = parse_tokens(["one", "two", "three"], "tokens")
     for secret, expected in (("one", tokens[0]), ("three", tokens[2]), ("four", None)):
-        assert known(secret, tokens) == expected
+        assert find_token(secret, tokens) == expected
         assert compared == [token.digest for token in tokens]
         compared.clear()
 
@@ -135,7 +135,7 @@ def test_any_text_is_a_token_or_refused(text: str) -> None:
         [token] = parse_tokens([text], "tokens")
     except OptionError:
         return
-    assert known(text.rpartition(":")[2], [token]) == token
+    assert find_token(text.rpartition(":")[2], [token]) == token
 
 
 def test_a_file_of_tokens(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ async def test_what_a_task_chose_is_asked_for_after_a_restart_and_what_the_servi
     site: Site, tmp_path: Path
 ) -> None:
     async with serving(on(tmp_path / "tasks.db")) as client:
-        chosen = state_of(client).options.chosen({"headers": {"X-Task": "this"}, "retries": 0})
+        chosen = state_of(client).options.with_task_options({"headers": {"X-Task": "this"}, "retries": 0})
         task = await state_of(client).submit([site.url("/hang")], chosen)
         await site.until(lambda: site.active == 1)
     site.on("/hang", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")

@@ -18,7 +18,7 @@ from aiohttp import web
 
 import crawler
 from crawler import Options, Registry, ServiceOptions, Target
-from crawler.core.errors import Stopping
+from crawler.core.errors import ServiceStopping
 from crawler.server.http.connection_limits import ConnectionLimiter
 from crawler.server.http.site import ListeningSite as ListenerSite
 from crawler.server.task_manager import TASK_MANAGER, TaskManager
@@ -221,7 +221,7 @@ async def test_a_list_that_is_not_read_to_its_end_ends_with_what_was_in_flight(w
         if workers == 1:  # else the children hear of it a moment later
             assert len(found) == 8
         assert [result async for result in prober.probe_many([Target.of(0, site.url("/gate"))])] == []
-        with pytest.raises(Stopping):
+        with pytest.raises(ServiceStopping):
             await prober.probe(Target.of(0, site.url("/gate")))
 
 

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crawler.core.errors import OptionError
-from crawler.core.urls import Url, parse
+from crawler.core.urls import Url, parse_url
 from crawler.transport.address_guard import AddressGuard
 
 PUBLIC = AddressGuard("public")
@@ -172,7 +172,7 @@ SPELLINGS = {
 
 @pytest.mark.parametrize(("text", "address"), [(text, address) for address in SPELLINGS for text in SPELLINGS[address]])
 def test_every_spelling_in_a_url_is_one_address_and_is_refused(text: str, address: str) -> None:
-    url = parse(f"http://{text}")
+    url = parse_url(f"http://{text}")
     assert isinstance(url, Url)
     assert url.host == address
     assert PUBLIC.refuses(url.host)
@@ -187,7 +187,7 @@ def test_every_spelling_in_a_url_is_one_address_and_is_refused(text: str, addres
     """),
 )
 def test_a_spelling_in_doubt_is_no_url(text: str) -> None:
-    assert not isinstance(parse(f"http://{text}/"), Url)
+    assert not isinstance(parse_url(f"http://{text}/"), Url)
 
 
 @pytest.mark.parametrize(

@@ -197,8 +197,8 @@ def test_a_public_guard_cannot_see_whom_a_proxy_dials() -> None:
             Options.of({"proxy": f"{scheme}://127.0.0.1:1", "guard": "public"})
         assert refused.value.place == "proxy"
         with pytest.raises(OptionError):
-            Options(proxy=f"{scheme}://127.0.0.1:1").guarded("public")
-    assert Options(proxy="http://127.0.0.1:1").guarded("any").guard == "any"
+            Options(proxy=f"{scheme}://127.0.0.1:1").with_guard("public")
+    assert Options(proxy="http://127.0.0.1:1").with_guard("any").guard == "any"
 
 
 async def test_a_public_guard_with_a_proxy_probes_nothing(site: Site) -> None:

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
-from crawler.core.options import Options, task_choices
+from crawler.core.options import Options, task_options
 from crawler.core.results import FirstContractResult, Hop, ProbeError, ProbeResult, Timings
 from crawler.core.tasks import Counts
 from crawler.formats.result_writers import COLUMNS
@@ -79,7 +79,7 @@ _SUMMARY: Final = Summary(
     detail=None,
     created=_BEGUN,
     finished=_BEGUN + 2,
-    options=task_choices(Options(timeout=10, retries=2)),
+    options=task_options(Options(timeout=10, retries=2)),
     webhook=None,
     links=Links(_HERE, *(f"{_HERE}/{name}" for name in Links.__struct_fields__[1:])),
 )

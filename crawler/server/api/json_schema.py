@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from crawler.core.options import TASK_FIELDS, Options
+from crawler.core.options import TASK_OPTIONS, Options
 from crawler.server.api.operations import OPERATIONS, Problem
 
 __all__ = ["Schemas"]
@@ -78,7 +78,7 @@ class Schemas:
 
 def _options() -> Schema:
     """The options that a task may choose."""
-    fields = [(name, type_) for name, type_ in Options.__annotations__.items() if name in TASK_FIELDS]
+    fields = [(name, type_) for name, type_ in Options.__annotations__.items() if name in TASK_OPTIONS]
     type_ = msgspec.defstruct("TaskOptions", fields, forbid_unknown_fields=True)
     schema: Schema = msgspec.json.schema(type_)["$defs"]["TaskOptions"]
     return {**schema, "description": "Options by name."}

@@ -57,8 +57,8 @@ def choose(options: Options, query: Mapping[str, str], given: Mapping[str, Any])
     Raises:
         OptionError: One is unknown, wrong or not to be chosen; `place` is its name.
     """
-    chosen = options.chosen(query, strict=False)
-    return options.chosen({name: getattr(chosen, name) for name in query} | dict(given)) if given else chosen
+    chosen = options.with_task_options(query, strict=False)
+    return options.with_task_options({name: getattr(chosen, name) for name in query} | dict(given)) if given else chosen
 
 
 def only_header(request: web.Request, name: str) -> str | None:

@@ -11,7 +11,7 @@ from aiohttp import web
 from crawler.core.errors import ERROR_TYPES, InputError
 from crawler.core.results import ProbeResult
 from crawler.core.tasks import ResultFilter, Task
-from crawler.core.urls import Url, each, parse
+from crawler.core.urls import Url, iterate, parse_url
 from crawler.formats.result_writers import open_writer
 from crawler.server.api.content_negotiation import preferred
 from crawler.server.api.params import next_link, read_query
@@ -70,7 +70,7 @@ def _where(query: ResultsQuery) -> ResultFilter:
 
 def _host(text: str) -> str:
     """A host in its normal form: in lower case and ASCII, without the root's dot or brackets."""
-    url = parse(f"http://[{text}]/" if ":" in text and "[" not in text else f"http://{text}/")
+    url = parse_url(f"http://[{text}]/" if ":" in text and "[" not in text else f"http://{text}/")
     if not isinstance(url, Url) or url.href != f"http://{url.authority}/" or _NO_HOST.search(text):
         raise InputError("is no host", "host")
     return url.host
@@ -105,7 +105,7 @@ async def _in_rows(
 ) -> AsyncIterator[bytes]:
     text = io.StringIO(newline="")
     writer = open_writer(format_, text)  # may write a header
-    async for result in each(results):
+    async for result in iterate(results):
         writer.write(result)
         yield text.getvalue().encode()
         text.seek(0)

@@ -7,8 +7,8 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from crawler.core.errors import InputError, KeyTaken
-from crawler.core.options import task_choices
+from crawler.core.errors import IdempotencyKeyTaken, InputError
+from crawler.core.options import task_options
 from crawler.core.results import Outcome
 from crawler.core.tasks import IdempotencyKey, ResultFilter, Task, Webhook
 from crawler.formats.json_batch import BatchReader
@@ -53,7 +53,7 @@ async def submit(request: web.Request) -> web.Response:
     state.coming.add(coming)
     try:
         return _created(request, await upload.into_task(key))
-    except KeyTaken:
+    except IdempotencyKeyTaken:
         raise web.HTTPConflict(text=f"{_KEY}: another request with this key was faster") from None
     finally:
         state.coming.discard(coming)
@@ -69,8 +69,8 @@ async def recheck(request: web.Request) -> web.Response:
     failed = sum(getattr(task.counts, outcome) for outcome in _FAILURES)
     if not failed:
         raise InputError(f"no line of task {task.id} failed")
-    options = state.options.resumed(task.options)  # what was chosen then, as far as it may be now
-    options = choose(state.options, {}, task_choices(options) | given.options)
+    options = state.options.with_stored(task.options)  # what was chosen then, as far as it may be now
+    options = choose(state.options, {}, task_options(options) | given.options)
     label, webhook = given.label or task.label, _webhook(given.webhook, state)
     owner = owner_of(request)
     with state.quotas.room(owner) as take:

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from crawler.core.options import Options, task_choices
+from crawler.core.options import Options, task_options
 from crawler.core.tasks import Task, Webhook
 from crawler.server.api.schemas import Links, Progress, Summary, WebhookState
 from crawler.server.middleware.proxy_headers import prefix
@@ -65,4 +65,4 @@ def _webhook_state(webhook: Webhook | None) -> WebhookState | None:
 
 def _shown(options: Options) -> dict[str, Any]:
     """What a Task chose. The values of its headers may be passwords, so they stay with it."""
-    return task_choices(options) | {"headers": dict.fromkeys(options.headers, "...")}
+    return task_options(options) | {"headers": dict.fromkeys(options.headers, "...")}

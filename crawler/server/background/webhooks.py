@@ -23,7 +23,7 @@ from crawler.core.option_syntax import parse_secret
 from crawler.core.results import HopResult, ProbeError, Timings
 from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Counts, Status, Task, Webhook
-from crawler.core.urls import Url, parse
+from crawler.core.urls import Url, parse_url
 from crawler.probing.scheduler import Scheduler
 from crawler.probing.work_queue import WorkQueue
 from crawler.registry import Registry
@@ -89,7 +89,7 @@ def new_webhook(url: str, secret: str | None, service: ServiceOptions, place: st
     Raises:
         InputError: The URL, which stands at `place`, is none, or there is nothing that could sign it.
     """
-    if isinstance(reason := parse(url), ProbeError):
+    if isinstance(reason := parse_url(url), ProbeError):
         raise InputError(reason.message, place)
     if secret is not None:
         parse_secret(secret, "$.webhook.secret")
@@ -225,7 +225,7 @@ class _Delivery:
 
     def __init__(self, task_id: str, webhook: Webhook) -> None:
         self.task_id = task_id
-        self.url = parse(webhook.url)
+        self.url = parse_url(webhook.url)
         self.host = self.url.host if isinstance(self.url, Url) else ""
         self.came_to: Webhook | None = None
         # A clock that was wrong when this was kept must not put it off for years.

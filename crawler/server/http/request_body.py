@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 
 from crawler.core.errors import InputError
-from crawler.formats.json_batch import NotJson
+from crawler.formats.json_batch import JsonError
 from crawler.formats.url_lists import GzipReader, Line, UrlListReader
 
 __all__ = ["HANDLER_ARGS", "chunks", "lines", "read_json"]
@@ -76,7 +76,7 @@ async def read_json(request: web.Request, type_: type[T], max_body: int) -> T:
 
     Raises:
         InputError: It is JSON, but not of this type; the message names the place.
-        NotJson: It is no JSON.
+        JsonError: It is no JSON.
         web.HTTPException: As with `chunks`.
     """
     body = bytearray()
@@ -88,9 +88,9 @@ async def read_json(request: web.Request, type_: type[T], max_body: int) -> T:
         message, _, place = str(error).partition(" - at ")
         raise InputError(message, place.strip("`")) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise NotJson(str(error)) from None
+        raise JsonError(str(error)) from None
     except RecursionError:
-        raise NotJson("nested too deeply") from None
+        raise JsonError("nested too deeply") from None
 
 
 def _gunzip(request: web.Request) -> GzipReader | None:

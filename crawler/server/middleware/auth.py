@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 from crawler.core.errors import TaskNotFound
 from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Task
-from crawler.core.tokens import Token, known, parse_tokens, read_tokens
+from crawler.core.tokens import Token, find_token, parse_tokens, read_tokens
 from crawler.runtime.logs import note
 from crawler.server.middleware.origin_check import check_origin
 from crawler.server.task_manager import TASK_MANAGER
@@ -82,7 +82,7 @@ class Authorizer:
         scheme, _, secret = "".join(given).partition(" ")
         if scheme.lower() != "bearer":
             raise web.HTTPUnauthorized(text="Authorization: a bearer token is needed", headers=_challenge())
-        token = known(secret.strip(), self._tokens)
+        token = find_token(secret.strip(), self._tokens)
         if token is None:
             raise web.HTTPUnauthorized(
                 text="Authorization: there is no such token", headers=_challenge("invalid_token")

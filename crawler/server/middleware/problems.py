@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from crawler.core.errors import InputError, Stopping, StoreError, StoreFull, TaskNotFound
-from crawler.formats.json_batch import NotJson
+from crawler.core.errors import InputError, ServiceStopping, StoreError, StoreFull, TaskNotFound
+from crawler.formats.json_batch import JsonError
 
 __all__ = ["answer_problems"]
 
@@ -35,7 +35,7 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     """Turn what handlers raise into problems. A fault of ours says nothing of itself to a stranger."""
     try:
         return await handler(request)
-    except NotJson as error:
+    except JsonError as error:
         return problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}")
     except InputError as error:
         return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
@@ -46,7 +46,7 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
             raise
         telling = {name: value for name, value in error.headers.items() if name not in _OF_TEXT}
         return problem(error.status, error.text or error.reason, telling)
-    except Stopping:
+    except ServiceStopping:
         return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the service is stopping; try again later", _NEXT_START)
     except StoreFull:
         log.exception("there is no space left")

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from crawler.core.results import ProbeError
-from crawler.core.urls import Target, each
+from crawler.core.urls import Target, iterate
 from crawler.registry import Lines
 from crawler.runtime.counters import CallCounter
 from crawler.stores.sqlite.database import Database, insert, migrate
@@ -73,7 +73,7 @@ async def chunks_of(lines: Lines) -> AsyncIterator[tuple[int, list[Chunk]]]:
         How many lines there were so far, and chunks: those of a chain in their order, each whole.
     """
     waiting: list[Row] = []
-    source = each(lines)
+    source = iterate(lines)
     async for line in source:
         waiting.append(row_of(line))
         if len(waiting) == _SLICE:

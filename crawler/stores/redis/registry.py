@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 import msgspec
 import redis as sync_redis
 
-from crawler.core.errors import KeyTaken, StoreError, TaskNotFound, TransitionError
+from crawler.core.errors import IdempotencyKeyTaken, StoreError, TaskNotFound, TransitionError
 from crawler.core.results import Outcome, ProbeResult
 from crawler.core.tasks import ResultFilter, ResultPage, Task
 from crawler.core.urls import Target
@@ -129,7 +129,7 @@ class RedisRegistry(Registry):
                     args=[id_, key, common("changes"), *(part for field in fields.items() for part in field)],
                 )
             if admitted == 0:
-                raise KeyTaken(key)
+                raise IdempotencyKeyTaken(key)
             if admitted < 0:
                 raise StoreError(f"{self.location}: the lines of task {id_} were dropped before it was kept")
         except BaseException:  # also if it may have been admitted: nobody has heard of it
@@ -148,7 +148,7 @@ class RedisRegistry(Registry):
             if result.seq in works:
                 records.setdefault(result.seq, result)
                 for seq, text in works[result.seq].twins:
-                    records.setdefault(seq, result.restamp(seq, text))
+                    records.setdefault(seq, result.copy_for_line(seq, text))
         waiting = list(records.values())
         for start in range(0, len(waiting), _BLOCK):
             await self._keep(task, waiting[start : start + _BLOCK])

@@ -15,7 +15,7 @@ import msgspec
 
 from crawler.core.results import ProbeError
 from crawler.core.tasks import Task
-from crawler.core.urls import Target, each, plain_host
+from crawler.core.urls import Target, find_plain_host, iterate
 from crawler.registry import Lines
 from crawler.stores.sqlite.database import Database, insert
 from crawler.stores.sqlite.queries import admit, reserve
@@ -59,7 +59,7 @@ async def take_in(database: Database, own: Database, number: int, task: Task, li
     """
     base = number * SPAN
     waiting: list[Row] = []
-    async for line in each(lines):
+    async for line in iterate(lines):
         if len(waiting) == _SLICE:
             if task.total == 0:
                 await own.write(partial(reserve, number=number, id_=task.id))
@@ -83,10 +83,10 @@ def row_of(line: str | bytes) -> Row:
     if isinstance(line, bytes):
         with suppress(UnicodeDecodeError):  # then it is no URL, as a Target says
             line = line.decode()
-    if isinstance(line, str) and (host := plain_host(line)) is not None:
+    if isinstance(line, str) and (host := find_plain_host(line)) is not None:
         return *_key(line), hash(host), None, line
     target = Target.of(0, line)
-    url, credentials = target.wanted
+    url, credentials = target.dedupe_key
     key = _key(f"{url}\n{credentials}" if credentials else url)
     problem = msgspec.json.encode(target.url).decode() if isinstance(target.url, ProbeError) else None
     return *key, hash(target.host), problem, target.text
