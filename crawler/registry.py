@@ -51,14 +51,14 @@ class Registry(ABC):
     Attributes:
         calls: What was read and written, if it is not in memory.
         is_shared: Whether other processes have it too.
-        newcomers: Called with each Task that is new, whoever submitted it; perhaps more than once.
+        submit_listeners: Called with each Task that is new, whoever submitted it; perhaps more than once.
     """
 
     is_shared = False
 
     def __init__(self) -> None:
         self.calls = CallCounter()
-        self.newcomers: set[Callable[[Task], None]] = set()
+        self.submit_listeners: set[Callable[[Task], None]] = set()
         self._changes: dict[str, asyncio.Event] = {}
         self._saving = asyncio.Lock()  # a Task is kept as a whole: two changes at once would undo each other
 
@@ -70,7 +70,7 @@ class Registry(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the store; what is kept stays. Nobody waits for a change any more."""
-        self.wake()
+        self.wake_waiters()
 
     @property
     @abstractmethod
@@ -91,7 +91,7 @@ class Registry(ABC):
         """
         task = Task(id=str(uuid.uuid4()), options=options, **fields)
         await self._insert(task, lines if settle is None else _settled(lines, task, settle))
-        self._welcome(task)
+        self._announce(task)
         return task
 
     async def record(self, task_id: str, results: Sequence[ProbeResult]) -> None:
@@ -103,7 +103,7 @@ class Registry(ABC):
         task = self.task(task_id)
         if task.status == "running":
             await self._record(task, results)
-            self._tell(task_id)
+            self._notify(task_id)
 
     async def finish(self, task_id: str, status: Status, detail: str | None = None) -> None:
         """End a Task; `ready` needs a record for every line.
@@ -112,12 +112,12 @@ class Registry(ABC):
             TransitionError: The table of states has no such step.
         """
         async with self._saving:
-            task = await self.fresh(task_id)
+            task = await self.fetch(task_id)
             ended = msgspec.structs.replace(task)
             ended.change_status(status, detail)
             await self._save(ended, ("status", "detail", "finished"))  # first what is kept, then what is seen
             task.status, task.detail, task.finished = ended.status, ended.detail, ended.finished
-        self._tell(task_id)
+        self._notify(task_id)
 
     async def update(self, task_id: str, **fields: Any) -> None:
         """Change fields of a Task, such as `webhook`; not its status, which `finish` changes."""
@@ -126,12 +126,12 @@ class Registry(ABC):
             await self._save(msgspec.structs.replace(task, **fields), fields)
             for name, value in fields.items():
                 setattr(task, name, value)
-        self._tell(task_id)
+        self._notify(task_id)
 
     async def delete(self, task_id: str) -> None:
         """Forget a Task, its lines and its records."""
         await self._delete(self.task(task_id))
-        self._tell(task_id)
+        self._notify(task_id)
 
     def pending(self, task_id: str) -> AsyncIterator[Target]:
         """The targets that have no record yet: each once, hosts taking turns."""
@@ -159,12 +159,12 @@ class Registry(ABC):
         task = self.task(task_id)
         return _follow(task, self._reader(task), where)
 
-    async def size(self) -> int:
+    async def stored_bytes(self) -> int:
         """Bytes that all of it takes on a disk."""
         return 0
 
     @abstractmethod
-    async def check(self) -> None:
+    async def check_writable(self) -> None:
         """See that something could be kept now; StoreError if not."""
 
     def found(self, task_id: str) -> Sequence[ProbeResult]:
@@ -178,39 +178,39 @@ class Registry(ABC):
         except KeyError:
             raise TaskNotFound(task_id) from None
 
-    async def fresh(self, task_id: str) -> Task:
+    async def fetch(self, task_id: str) -> Task:
         """The same, also if another process has just made or changed it."""
         return self.task(task_id)
 
     async def refresh(self) -> None:  # noqa: B027 - where one process has it all there is nothing to do
         """Have in `tasks` what other processes have just made or changed."""
 
-    async def with_key(self, owner: str | None, key: str) -> Task | None:
+    async def find_by_key(self, owner: str | None, key: str) -> Task | None:
         """The Task that its owner submitted under an idempotency key."""
         tasks = self.tasks.values()
         return next(
             (task for task in tasks if task.idempotency and (task.owner, task.idempotency.key) == (owner, key)), None
         )
 
-    def leading(self) -> AbstractAsyncContextManager[asyncio.Event]:
+    def leadership(self) -> AbstractAsyncContextManager[asyncio.Event]:
         """Wait until this process may do what only one does at a time; once the event is set, it may not any more."""
         return nullcontext(asyncio.Event())
 
-    async def change(self, task_id: str) -> None:
+    async def wait_for_change(self, task_id: str) -> None:
         """Wait until a Task has more records or another status, or is gone."""
         self.task(task_id)
         await self._changes.setdefault(task_id, asyncio.Event()).wait()
 
-    def wake(self) -> None:
+    def wake_waiters(self) -> None:
         """Let all go on that wait for a change."""
         for task_id in list(self._changes):
-            self._tell(task_id)
+            self._notify(task_id)
 
-    def _welcome(self, task: Task) -> None:
-        for tell in self.newcomers:
+    def _announce(self, task: Task) -> None:
+        for tell in self.submit_listeners:
             tell(task)
 
-    def _tell(self, task_id: str) -> None:
+    def _notify(self, task_id: str) -> None:
         if (change := self._changes.pop(task_id, None)) is not None:
             change.set()
 
@@ -262,7 +262,7 @@ class MemoryRegistry(Registry):
         """All Tasks by id, oldest first."""
         return MappingProxyType(self._tasks)
 
-    async def check(self) -> None:
+    async def check_writable(self) -> None:
         """Nothing: memory takes everything in."""
 
     async def _insert(self, task: Task, lines: Lines) -> None:

@@ -18,7 +18,7 @@ from crawler.runtime.cancellation import end
 from crawler.runtime.logs import about
 from crawler.runtime.tracing import fail, task_span
 
-__all__ = ["Engine", "LocalEngine", "Recorder", "insist", "work", "worker"]
+__all__ = ["Engine", "LocalEngine", "Recorder", "probe_and_record", "retry_until_stored", "worker"]
 
 T = TypeVar("T")
 
@@ -112,7 +112,7 @@ async def worker(task_id: str, registry: Registry, prober: Prober) -> None:
         await _bring_to_end(task_id, registry, prober)
 
 
-async def work(
+async def probe_and_record(
     targets: Iterable[Target] | AsyncIterable[Target], options: Options, prober: Prober, recorder: "Recorder"
 ) -> int:
     """Have targets probed and recorded; gives how many were, before the prober drained."""
@@ -127,11 +127,11 @@ async def work(
 async def _bring_to_end(task_id: str, registry: Registry, prober: Prober) -> None:
     try:
         task = registry.task(task_id)
-        await work(registry.pending(task_id), task.options, prober, Recorder(task_id, registry))
+        await probe_and_record(registry.pending(task_id), task.options, prober, Recorder(task_id, registry))
         if prober.is_draining and task.counts.done < task.total:
             log.info("task %s is left at %d of %d, to go on at the next start", task_id, task.counts.done, task.total)
             return
-        await insist(registry.finish, task_id, "ready")
+        await retry_until_stored(registry.finish, task_id, "ready")
         log.info("task %s is ready", task_id)
     except TaskNotFound:
         log.info("task %s was deleted while it ran", task_id)
@@ -139,10 +139,10 @@ async def _bring_to_end(task_id: str, registry: Registry, prober: Prober) -> Non
         log.exception("task %s cannot go on", task_id)
         fail()
         with suppress(TaskNotFound, TransitionError):
-            await insist(registry.finish, task_id, "error", f"{type(error).__name__}: {error}")
+            await retry_until_stored(registry.finish, task_id, "error", f"{type(error).__name__}: {error}")
 
 
-async def insist(call: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
+async def retry_until_stored(call: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
     """Do what a store may be unable to do for a while: what is found is not thrown away because a disk is full."""
     patience = 1.0
     while True:
@@ -231,7 +231,7 @@ class Recorder:
                 found, self._found = self._found, []
                 self._news.clear()
                 self._hurry.clear()
-                await insist(self._registry.record, self._task_id, found)
+                await retry_until_stored(self._registry.record, self._task_id, found)
                 self._recorded += len(found)
                 self._tell()
         finally:

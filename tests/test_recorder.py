@@ -7,7 +7,7 @@ import pytest
 
 from crawler import MemoryRegistry, Options, StoreError, Task, TaskNotFound
 from crawler.core.results import ProbeResult
-from crawler.worker import Recorder, insist
+from crawler.worker import Recorder, retry_until_stored
 
 LINES = [f"http://h{number}.example/" for number in range(10)]
 
@@ -52,7 +52,7 @@ async def test_what_comes_together_is_recorded_together_and_without_being_asked(
         await recorder.add(result(0))
         await recorder.add(result(1))
         while task.counts.done < 2:
-            await registry.change(task.id)
+            await registry.wait_for_change(task.id)
     assert registry.sizes == [2]
 
 
@@ -198,5 +198,5 @@ async def test_what_a_store_refuses_is_tried_again(monkeypatch: pytest.MonkeyPat
         return number
 
     monkeypatch.setattr("crawler.worker.asyncio.sleep", sleep)
-    assert await insist(call, 5) == 5
+    assert await retry_until_stored(call, 5) == 5
     assert waited == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]

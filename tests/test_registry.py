@@ -125,7 +125,7 @@ async def test_a_finished_task_stays_as_it_is(registry: Registry) -> None:
 
 async def test_fields_of_a_task_can_be_changed_one_by_one(registry: Registry) -> None:
     task = await registry.submit(["http://a/"], Options(), label="old")
-    waiting = asyncio.ensure_future(registry.change(task.id))
+    waiting = asyncio.ensure_future(registry.wait_for_change(task.id))
     await asyncio.sleep(0)
     await registry.update(task.id, label="new")
     await asyncio.wait_for(waiting, 5)

@@ -74,7 +74,7 @@ async def finished(client: Client, task_id: str) -> Any:
     registry = client.app[TASK_MANAGER].registry
     if registry.is_shared:
         while registry.task(task_id).status == "running":
-            await registry.change(task_id)
+            await registry.wait_for_change(task_id)
     else:
         await asyncio.wait(client.app[crawler.TASKS][task_id]["workers"])
     return await look(client, task_id)

@@ -25,7 +25,7 @@ from crawler.runtime.logs import about
 from crawler.stores.redis.chunk_store import ChunkPosition
 from crawler.stores.redis.chunking import ChunkLine
 from crawler.stores.redis.registry import RedisRegistry
-from crawler.worker import Recorder, insist, work
+from crawler.worker import Recorder, probe_and_record, retry_until_stored
 
 __all__ = ["ChunkWorker"]
 
@@ -100,8 +100,8 @@ class ChunkWorker:
         with suppress(TimeoutError):
             async with asyncio.timeout(_LEAVE):
                 for task, turn in self._left:
-                    await insist(self._registry.chunks.leave, task.id, turn)
-                    await insist(self._queue.give_back, task, turn)
+                    await retry_until_stored(self._registry.chunks.leave, task.id, turn)
+                    await retry_until_stored(self._queue.give_back, task, turn)
 
     async def probe_chunk(self, task_id: str, chain: int, place: int) -> None:
         """Bring a chunk to its end."""
@@ -110,7 +110,7 @@ class ChunkWorker:
         self._at_work += 1
         try:
             with about(task=task_id), suppress(TaskNotFound):
-                task = await insist(self._registry.fresh, task_id)
+                task = await retry_until_stored(self._registry.fetch, task_id)
                 if task.status == "running":
                     is_left = not await self._work(task, turn)
         finally:
@@ -124,7 +124,7 @@ class ChunkWorker:
 
     async def _work(self, task: Task, turn: ChunkPosition) -> bool:
         """Work on a chunk; false if it is left as far as it is, for another worker."""
-        works, starts = await insist(self._registry.chunks.begin, task.id, turn, uuid.uuid4().hex)
+        works, starts = await retry_until_stored(self._registry.chunks.begin, task.id, turn, uuid.uuid4().hex)
         probing = asyncio.ensure_future(self._probe(task, turn, works, starts))
         over = asyncio.ensure_future(self._until_over(task))
         try:
@@ -144,7 +144,7 @@ class ChunkWorker:
         """Wait until nobody wants the Task any more."""
         with suppress(TaskNotFound):
             while task.status == "running":
-                await self._registry.change(task.id)
+                await self._registry.wait_for_change(task.id)
 
     async def _probe(self, task: Task, turn: ChunkPosition, works: list[ChunkLine], starts: int) -> bool:
         """Have all of them recorded; false if the prober drains before."""
@@ -159,23 +159,25 @@ class ChunkWorker:
         except Exception as error:
             log.exception("task %s cannot go on", task.id)
             with suppress(TaskNotFound, TransitionError):
-                await insist(self._registry.finish, task.id, "error", f"{type(error).__name__}: {error}")
+                await retry_until_stored(self._registry.finish, task.id, "error", f"{type(error).__name__}: {error}")
             return False
 
     async def _record(self, task: Task, works: list[ChunkLine]) -> bool:
         recorder = self._recorders.setdefault(task.id, Recorder(task.id, self._registry))
-        return await work([each.target for each in works], task.options, self._prober, recorder) == len(works)
+        return await probe_and_record([each.target for each in works], task.options, self._prober, recorder) == len(
+            works
+        )
 
     async def _search(self, task: Task, turn: ChunkPosition, works: list[ChunkLine]) -> bool:
         """Probe a chunk of which a target may be what ends workers: half by half, so that the next one finds it."""
-        suspects = await insist(self._registry.chunks.suspects, task.id, turn)
+        suspects = await retry_until_stored(self._registry.chunks.suspects, task.id, turn)
         if len(suspects) == 1:
             await self._mark(task, [each for each in works if each.seq in suspects])
             works = [each for each in works if each.seq not in suspects]
         half = max(1, (len(suspects) if len(suspects) > 1 else len(works)) // 2)
         for start in range(0, len(works), half):
             some = works[start : start + half]
-            await insist(self._registry.chunks.suspect, task.id, turn, [each.seq for each in some])
+            await retry_until_stored(self._registry.chunks.suspect, task.id, turn, [each.seq for each in some])
             if not await self._record(task, some):
                 return False
         return True
@@ -186,19 +188,19 @@ class ChunkWorker:
             probe = Probe(each.target, task.options, asyncio.get_running_loop().time)
             probe.fail(ProbeError.of("unknown", "the workers that probed it have ended"))
             found: list[ProbeResult] = [probe.result]
-            await insist(self._registry.record, task.id, found)
+            await retry_until_stored(self._registry.record, task.id, found)
 
     async def _go_on(self, task: Task, turn: ChunkPosition) -> None:
-        following = await insist(self._registry.chunks.advance, task.id, turn)
+        following = await retry_until_stored(self._registry.chunks.advance, task.id, turn)
         if following is not None:
             # Whoever is next, here or elsewhere, knows nothing of when the host was asked last.
             await asyncio.sleep(self._options.with_stored(task.options).interval)
-            await insist(self._queue.put, task, [following])
+            await retry_until_stored(self._queue.put, task, [following])
             return
-        task = await insist(self._registry.fresh, task.id)
+        task = await retry_until_stored(self._registry.fetch, task.id)
         if task.status == "running" and task.counts.done == task.total:
             with suppress(TransitionError):  # another worker was faster
-                await insist(self._registry.finish, task.id, "ready")
+                await retry_until_stored(self._registry.finish, task.id, "ready")
                 log.info("task %s is ready", task.id)
 
 

@@ -25,7 +25,7 @@ from crawler.runtime.cancellation import end
 from crawler.runtime.logs import about
 from crawler.stores.redis.chunk_store import ChunkPosition
 from crawler.stores.redis.registry import RedisRegistry
-from crawler.worker import insist
+from crawler.worker import retry_until_stored
 
 __all__ = ["JOB", "KINDS", "ChunkQueue", "FleetEngine", "fleet_status_of"]
 
@@ -226,7 +226,7 @@ class FleetEngine:
         looked: dict[str, tuple[int, float, float]] = {}  # lines done, since when so many, and how long that may be
         while True:
             await asyncio.sleep(_TEND)
-            await insist(self._registry.chunks.sweep)
+            await retry_until_stored(self._registry.chunks.sweep)
             now = time.monotonic()
             running = {task.id: task for task in self._registry.tasks.values() if task.status == "running"}
             looked = {id_: seen for id_, seen in looked.items() if id_ in running}
@@ -241,10 +241,10 @@ class FleetEngine:
     async def _start(self, task_id: str) -> None:
         async with self._starts:
             with about(task=task_id), suppress(TaskNotFound):
-                await insist(self._queue_all, task_id)
+                await retry_until_stored(self._queue_all, task_id)
 
     async def _queue_all(self, task_id: str) -> None:
-        task = await self._registry.fresh(task_id)
+        task = await self._registry.fetch(task_id)
         if task.status != "running":
             return
         if turns := await self._registry.chunks.heads(task_id):

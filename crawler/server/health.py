@@ -82,7 +82,7 @@ class HealthMonitor:
 
     async def _try(self) -> str | None:
         try:
-            await self._registry.check()
+            await self._registry.check_writable()
         except StoreError as error:
             if self._was_well:
                 log.error("the store cannot be written to: %s", error)

@@ -107,7 +107,7 @@ class TaskManager:
         """
         if self._stopped is None:
             self.is_stopping = True
-            self.registry.wake()
+            self.registry.wake_waiters()
             self._stopped = asyncio.ensure_future(self.engine.drain(self.service.drain))
         return self._stopped
 

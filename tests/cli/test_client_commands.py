@@ -59,7 +59,7 @@ class Service:
         """A Task once it has ended."""
         task = self.registry.task(task_id)
         while task.status == "running":
-            await self.registry.change(task_id)
+            await self.registry.wait_for_change(task_id)
         return task
 
     async def submitted(self, *arguments: str | bytes, **more: Any) -> list[str]:
@@ -492,7 +492,7 @@ async def test_results_are_chosen(service: Service, site: Site) -> None:
 async def test_results_are_those_of_now_unless_followed(service: Service, site: Site, held: Held) -> None:
     task_id = await service.submit(held.url, site.url("/ok"))
     while not service.registry.task(task_id).counts.done:
-        await service.registry.change(task_id)
+        await service.registry.wait_for_change(task_id)
     assert (await service.run("results", task_id)).outcomes == ["ok"]
     async with started("results", "--follow", task_id, env={"CRAWLER_URL": service.url}) as process:
         assert process.stdout
@@ -577,7 +577,7 @@ async def test_cancel_stops_a_task_and_delete_forgets_it(service: Service, site:
     task_id = await service.submit(held.url, "x")
     await site.until(lambda: len(site.requests) == 1)
     while not service.registry.task(task_id).counts.done:
-        await service.registry.change(task_id)
+        await service.registry.wait_for_change(task_id)
     line = f"task {task_id}: error (cancelled), 1 of 2 done (1 invalid)\n"
     assert await service.run("cancel", task_id) == Ended(0, "", line)
     assert await service.run("cancel", task_id) == Ended(0, "", line)

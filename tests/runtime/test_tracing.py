@@ -34,7 +34,7 @@ async def asked(client, method, path, **more):
 async def ended(client, registry):
     task = (await asked(client, "POST", "/submit", json={"urls": ["no url"]}))["task_id"]
     while registry.task(task).status == "running":
-        await registry.change(task)
+        await registry.wait_for_change(task)
     return task
 """
 

@@ -71,7 +71,7 @@ async def hanging(site: Site, api: Api, **members: Any) -> Any:
     task = await api.submit(urls, **members)
     kept = api.state.registry.task(task["id"])
     while kept.counts.done < 2:
-        await api.state.registry.change(kept.id)
+        await api.state.registry.wait_for_change(kept.id)
     return await api.get(f"/tasks/{task['id']}")
 
 
@@ -498,9 +498,9 @@ async def test_the_service_stops_though_somebody_waits(site: Site) -> None:
     waits = asyncio.Event()
 
     class Watched(MemoryRegistry):
-        async def change(self, task_id: str) -> None:
+        async def wait_for_change(self, task_id: str) -> None:
             waits.set()
-            await super().change(task_id)
+            await super().wait_for_change(task_id)
 
     async with serving_api(Watched()) as api:
         task = await hanging(site, api)

@@ -46,7 +46,7 @@ async def trouble(registry: Registry) -> str | None:
 
 async def all_on_disk(registry: Registry, path: Path) -> None:
     """Leave nothing in the log beside the file."""
-    await registry.size()  # which waits until nothing is done in the background any more
+    await registry.stored_bytes()  # which waits until nothing is done in the background any more
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
     connection.close()
@@ -268,7 +268,7 @@ class Slow(MemoryRegistry):
         self.gate = asyncio.Event()
         self.asked = 0
 
-    async def check(self) -> None:
+    async def check_writable(self) -> None:
         self.asked += 1
         await self.gate.wait()
 

@@ -24,7 +24,7 @@ class FailsAtFirst(MemoryRegistry):
         self._faults = [fault, fault]
 
     @asynccontextmanager
-    async def leading(self) -> AsyncIterator[asyncio.Event]:
+    async def leadership(self) -> AsyncIterator[asyncio.Event]:
         if self._faults:
             raise self._faults.pop()
         yield asyncio.Event()

@@ -24,12 +24,12 @@ def on(path: Path, **options: object) -> web.Application:
 
 async def until_done(state: TaskManager, task: Task, done: int) -> None:
     while task.counts.done < done:
-        await state.registry.change(task.id)
+        await state.registry.wait_for_change(task.id)
 
 
 async def until_ended(state: TaskManager, task: Task) -> None:
     while task.status == "running":
-        await state.registry.change(task.id)
+        await state.registry.wait_for_change(task.id)
 
 
 async def test_a_task_goes_on_after_a_restart_and_probes_nothing_again(site: Site, tmp_path: Path) -> None:

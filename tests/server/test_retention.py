@@ -95,9 +95,9 @@ async def test_a_fault_of_ours_does_not_end_it(monkeypatch: pytest.MonkeyPatch) 
 async def test_tasks_go_until_the_rest_has_room(tmp_path: Path) -> None:
     async with SqliteRegistry(tmp_path / "tasks.db") as registry:
         small = await finished(registry, ["http://a/"])
-        empty = await registry.size()
+        empty = await registry.stored_bytes()
         big = [await finished(registry, [f"http://a/{n}/{'x' * 500}" for n in range(1000)]) for _ in range(3)]
-        each = (await registry.size() - empty) // 3
+        each = (await registry.stored_bytes() - empty) // 3
         await looking(registry, ServiceOptions(keep_bytes=empty + int(1.5 * each))).once()
         assert list(registry.tasks) == [big[2].id], "those that ended first went, however small"
         assert small.id not in registry.tasks
@@ -109,7 +109,7 @@ async def test_tasks_go_until_the_rest_has_room(tmp_path: Path) -> None:
 async def test_what_is_still_read_costs_no_other_task_its_place(tmp_path: Path) -> None:
     async with SqliteRegistry(tmp_path / "tasks.db") as registry:
         tasks = [await finished(registry, [f"http://a/{n}/{'x' * 500}" for n in range(1000)]) for _ in range(3)]
-        service = ServiceOptions(keep_bytes=await registry.size() - 1)
+        service = ServiceOptions(keep_bytes=await registry.stored_bytes() - 1)
         reading = registry.results(tasks[0].id)
         await anext(reading)
         tidying = asyncio.ensure_future(looking(registry, service).once())
@@ -132,7 +132,7 @@ async def test_what_cannot_be_dropped_costs_no_other_task_its_place(
     monkeypatch.setattr("crawler.stores.sqlite.registry._PATIENCE", 0.01)
     async with SqliteRegistry(tmp_path / "tasks.db") as registry:
         tasks = [await finished(registry, [f"http://a/{n}/{'x' * 500}" for n in range(1000)]) for _ in range(3)]
-        service = ServiceOptions(keep_bytes=await registry.size() - 1)
+        service = ServiceOptions(keep_bytes=await registry.stored_bytes() - 1)
         monkeypatch.setattr(queries, "dropped", fails_once)
         await looking(registry, service).once()
         assert "could not be dropped" in caplog.text

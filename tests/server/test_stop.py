@@ -198,7 +198,7 @@ async def test_what_is_taken_in_while_it_stops_is_left_for_the_next_start(site: 
     app, state = state_of(REGISTRIES["sqlite"](tmp_path))
     async with serving(app):
         while (task := state.registry.task(task.id)).status == "running":
-            await state.registry.change(task.id)
+            await state.registry.wait_for_change(task.id)
     assert (task.status, asked(site)) == ("ready", {"/ok": 1})
 
 

@@ -93,7 +93,7 @@ async def until(state: TaskManager, task_id: str, status: str, attempts: int = 0
         is_under_way = webhook.status == "pending" and webhook.due is None
         if webhook.status == status and webhook.attempts >= attempts and not is_under_way:
             return webhook
-        await state.registry.change(task_id)
+        await state.registry.wait_for_change(task_id)
 
 
 # --- What is sent ---

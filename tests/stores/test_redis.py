@@ -48,7 +48,7 @@ async def test_an_end_that_is_told_twice_leaves_no_work_behind(redis_server: Red
         proxy.lose(b'"error"')
         with pytest.raises(TransitionError):
             await registry.finish(task.id, "error")
-        assert (await registry.fresh(task.id)).status == "error"
+        assert (await registry.fetch(task.id)).status == "error"
         assert await registry.chunks.heads(task.id) == []
 
 
@@ -81,7 +81,7 @@ async def test_a_batch_that_is_never_kept_is_swept(redis_server: RedisServer, mo
                     await other.chunks.sweep()
                 if taking.exception() is None:
                     kept += 1
-                    task = await other.fresh((await taking).id)
+                    task = await other.fetch((await taking).id)
                     assert await pending(other, task.id) == [0, 1, 2]
             assert len(client.keys("crawler:task:*")) == 3 * kept  # its fields, chains and chunks
 
@@ -104,12 +104,12 @@ async def test_an_answer_that_comes_late_undoes_no_later_one(redis_server: Redis
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         task = await registry.submit(LINES, Options())
         proxy.hold(b"HGETALL")
-        looking = asyncio.ensure_future(registry.fresh(task.id))
+        looking = asyncio.ensure_future(registry.fetch(task.id))
         await proxy.holds.wait()
         async with RedisRegistry(redis_server.url) as other:
             await other.finish(task.id, "error")
         while task.status == "running":
-            await registry.change(task.id)
+            await registry.wait_for_change(task.id)
         proxy.go_on()
         await looking
         assert task.status == "error"
@@ -133,7 +133,7 @@ async def test_however_much_is_asked_at_once_all_of_it_is_answered(redis_server:
     """There are fewer connections than that."""
     async with RedisRegistry(redis_server.url) as registry:
         task = await registry.submit(LINES, Options())
-        answers = await asyncio.gather(*(registry.fresh(task.id) for _ in range(200)))
+        answers = await asyncio.gather(*(registry.fetch(task.id) for _ in range(200)))
         assert all(each is task for each in answers)
 
 
@@ -197,30 +197,30 @@ async def test_what_changed_while_the_connection_was_lost_is_known_soon(redis_se
             client.publish("crawler:changes", task.id)
         async with asyncio.timeout(10):
             while task.status == "running":
-                await registry.change(task.id)
+                await registry.wait_for_change(task.id)
 
 
 async def test_what_one_records_all_others_hear_of(redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as other:
         task = await registry.submit(LINES, Options())
-        known = await other.fresh(task.id)
+        known = await other.fetch(task.id)
         await registry.record(task.id, [ProbeResult(seq=0, url=LINES[0], timestamp=0, outcome="ok")])
         async with asyncio.timeout(10):
             while known.counts.ok == 0:
-                await other.change(task.id)
+                await other.wait_for_change(task.id)
 
 
 async def test_of_a_task_that_has_ended_elsewhere_nothing_more_is_kept(redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as late:
         task = await registry.submit(LINES, Options())
-        known = await late.fresh(task.id)
+        known = await late.fetch(task.id)
         await late.chunks.begin(task.id, ChunkPosition(0, 0), "late")
         await registry.finish(task.id, "error")
         while known.status == "running":
-            await late.change(task.id)
+            await late.wait_for_change(task.id)
         known.status = "running"  # as of who has not heard of it yet
         await late.record(task.id, [ProbeResult(seq=0, url=LINES[0], timestamp=0, outcome="ok")])
-        assert (await registry.fresh(task.id)).counts.done == 0
+        assert (await registry.fetch(task.id)).counts.done == 0
         assert (await registry.page(task.id)).results == []
 
 
@@ -242,7 +242,7 @@ async def test_a_task_that_cannot_be_understood_keeps_no_other_from_being_follow
             await not_understood(caplog)
             await registry.finish(task.id, "error")
             while other.tasks[task.id].status == "running":
-                await other.change(task.id)
+                await other.wait_for_change(task.id)
 
 
 @pytest.mark.parametrize("words", [b"\xff", b'%s{"unheard_of":1}'])
@@ -251,14 +251,14 @@ async def test_words_that_cannot_be_understood_do_not_make_deaf(
 ) -> None:
     async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as other:
         task = await registry.submit(["http://a/"], Options())
-        await other.fresh(task.id)
+        await other.fetch(task.id)
         with redis_server.client() as client:
             client.publish("crawler:changes", words.replace(b"%s", task.id.encode()))
         async with asyncio.timeout(10):
             await not_understood(caplog)
             await registry.finish(task.id, "error")
             while other.tasks[task.id].status == "running":
-                await other.change(task.id)
+                await other.wait_for_change(task.id)
 
 
 async def test_a_redis_that_has_lost_what_was_heard_has_the_last_word(redis_server: RedisServer) -> None:
@@ -270,7 +270,7 @@ async def test_a_redis_that_has_lost_what_was_heard_has_the_last_word(redis_serv
             client.hset(key, mapping={"ok": 0, "failed": 2, "done": 2})
             async with RedisRegistry(redis_server.url) as other:
                 await other.finish(task.id, "ready")
-        ended = await registry.fresh(task.id)
+        ended = await registry.fetch(task.id)
         assert (ended.counts.ok, ended.counts.failed) == (0, 2)
 
 
@@ -289,12 +289,12 @@ async def test_a_chunk_of_a_deleted_task_leaves_nothing_behind(redis_server: Red
 async def test_tasks_go_until_the_rest_has_room(redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry:
         tasks = [await _finished(registry) for _ in range(3)]
-        each = await registry.size() // 3
+        each = await registry.stored_bytes() // 3
         assert each > 5_000
         service = ServiceOptions(keep_bytes=int(2.5 * each))
         await Retention(registry, service, lambda task: registry.delete(task.id)).once()
         assert list(registry.tasks) == [task.id for task in tasks[1:]], "though Redis has the memory for a while yet"
-        assert await registry.size() == 2 * each
+        assert await registry.stored_bytes() == 2 * each
 
 
 async def _finished(registry: Registry) -> Task:

@@ -137,7 +137,7 @@ async def test_a_batch_whose_source_fails_leaves_nothing(path: Path) -> None:
         with pytest.raises(InputError):
             await registry.submit(torn(), Options())
         assert not registry.tasks
-        await registry.size()  # which waits until all is swept
+        await registry.stored_bytes()  # which waits until all is swept
         assert {name: count for name, count in rows(path).items() if count and name != "sqlite_sequence"} == {}
 
 
@@ -164,7 +164,7 @@ asyncio.run(main())
     assert rows(path)["lines"] >= 8_000
     async with SqliteRegistry(path) as registry:
         assert not registry.tasks
-        await registry.size()
+        await registry.stored_bytes()
         assert rows(path)["lines"] == 0
 
 
@@ -243,13 +243,13 @@ async def test_a_deletion_gives_the_disk_its_space_back(path: Path) -> None:
     lines = [f"http://a/{number}/{'x' * 200}" for number in range(20_000)]
     async with SqliteRegistry(path) as registry:
         small = await registry.submit(["http://a/"], Options())
-        empty = await registry.size()
+        empty = await registry.stored_bytes()
         task = await registry.submit([*lines, *lines[:100]], Options())
         await registry.record(task.id, [found(seq, lines[seq]) for seq in range(5_000)])
-        full = await registry.size()
+        full = await registry.stored_bytes()
         assert full > empty + 4_000_000
         await registry.delete(task.id)
-        assert await registry.size() < empty + 100_000
+        assert await registry.stored_bytes() < empty + 100_000
         assert await pending(registry, small.id) == [0]
     assert (await asyncio.to_thread(path.stat)).st_size < empty + 100_000
 
@@ -265,7 +265,7 @@ async def test_who_reads_a_task_reads_it_to_its_end_though_it_is_deleted(path: P
             if seen == 10:
                 await registry.delete(task.id)
         assert seen == 5_000
-        await registry.size()
+        await registry.stored_bytes()
         assert rows(path)["records"] == 0
 
 
@@ -345,7 +345,7 @@ async def test_a_task_that_cannot_be_read_stops_no_other(path: Path, caplog: pyt
     async with SqliteRegistry(path) as registry:
         assert list(registry.tasks) == [tasks[3].id]
         assert all(task.id in caplog.text for task in tasks[:3])
-        await registry.size()
+        await registry.stored_bytes()
     assert rows(path)["tasks"] == 4, "they are kept for a version that can"
 
 
@@ -375,7 +375,7 @@ FULL = """
 import asyncio, logging, os, sys, uvloop
 from pathlib import Path
 from crawler import Options, StoreError, create_app
-from crawler.server.task_manager import STATE
+from crawler.server.task_manager import TASK_MANAGER
 from crawler.stores.sqlite.registry import SqliteRegistry
 from tests.support.site import Site
 
@@ -390,7 +390,7 @@ async def main():
         urls = [site.url(f"/ok?{number}" + "x" * 500) for number in range(300)]
         hold = asyncio.Event()
         site.on("/ok", lambda x: wait(hold, x))
-        task = await app[STATE].submit(urls)
+        task = await app[TASK_MANAGER].submit(urls)
         await site.until(lambda: site.active >= 8)
         with open(folder / "ballast", "wb", buffering=0) as ballast:
             try:
@@ -404,7 +404,7 @@ async def main():
         assert task.counts.done < 300
         (folder / "ballast").unlink()
         while task.status == "running":
-            await registry.change(task.id)
+            await registry.wait_for_change(task.id)
         assert (task.status, task.counts.ok) == ("ready", 300), task
         assert len([result async for result in registry.results(task.id)]) == 300
         assert len(site.requests) == 300, "nothing was probed again"
@@ -414,7 +414,7 @@ async def main():
         except StoreError as error:
             assert "full" in str(error), error
         assert list(registry.tasks) == [task.id]
-        await registry.size()
+        await registry.stored_bytes()
         await app.shutdown()
         await app.cleanup()
     print('"as it should be"')

@@ -67,7 +67,7 @@ async def _events(request: web.Request, task: Task, place: int, wants_results: b
                 until = beat if task.counts.done == shown else min(beat, due)
                 try:
                     async with asyncio.timeout(until - now()):
-                        await state.registry.change(task.id)
+                        await state.registry.wait_for_change(task.id)
                 except TimeoutError:
                     pass
     except TaskNotFound:  # it was deleted, and so ends without an end

@@ -48,7 +48,7 @@ async def submit(request: web.Request) -> web.Response:
     coming = (owner_of(request), key)  # a key is known to who chose it, and to nobody else
     if coming in state.coming:
         raise web.HTTPConflict(text=f"{_KEY}: the request with this key is still under way")
-    if (task := await state.registry.with_key(*coming)) is not None:
+    if (task := await state.registry.find_by_key(*coming)) is not None:
         return await _replay(request, task, upload)
     state.coming.add(coming)
     try:

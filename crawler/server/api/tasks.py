@@ -76,7 +76,7 @@ async def delete(request: web.Request) -> web.Response:
 async def _end(state: TaskManager, task: Task) -> None:
     """Wait until a Task has ended, or the service wants to."""
     while task.status == "running" and not state.is_stopping:
-        await state.registry.change(task.id)
+        await state.registry.wait_for_change(task.id)
 
 
 def _place(task: Task) -> Place:

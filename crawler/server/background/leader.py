@@ -47,7 +47,7 @@ class Leader:
     async def _keep(self) -> None:
         while True:
             try:
-                async with self._registry.leading() as lost, self._webhooks, self._retention:
+                async with self._registry.leadership() as lost, self._webhooks, self._retention:
                     tending = asyncio.ensure_future(self._tend())
                     try:
                         await lost.wait()

@@ -63,7 +63,7 @@ class Retention:
         """Delete what is to be deleted now."""
         for task in outlived(list(self._registry.tasks.values()), self._service, self._now()):
             await self._delete(task)
-        while (size := await self._registry.size()) > self._service.keep_bytes:
+        while (size := await self._registry.stored_bytes()) > self._service.keep_bytes:
             ended = oldest_first(list(self._registry.tasks.values()))
             if not ended:
                 log.warning("tasks that run take %d bytes, more than are to be kept", size)

@@ -121,7 +121,7 @@ class Webhooks:
         self._lane: WorkQueue[_Delivery] = WorkQueue(Scheduler(_AT_ONCE, _PER_HOST), self._turn)
         self._begin(self._drain())
         self._watched.clear()
-        self._registry.newcomers.add(self.watch)
+        self._registry.submit_listeners.add(self.watch)
         for task in self._registry.tasks.values():
             self.watch(task)
         return self
@@ -129,7 +129,7 @@ class Webhooks:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._registry.newcomers.discard(self.watch)
+        self._registry.submit_listeners.discard(self.watch)
         await end(self._work)
         await self._lane.__aexit__(kind, error, trace)
 
@@ -148,7 +148,7 @@ class Webhooks:
     async def _wait(self, task_id: str) -> None:
         try:
             while (task := self._registry.task(task_id)).status == "running":
-                await self._registry.change(task_id)
+                await self._registry.wait_for_change(task_id)
             assert task.webhook is not None
             self._put(task_id, task.webhook)
         except TaskNotFound:

@@ -117,7 +117,7 @@ async def task_of(request: web.Request) -> Task:
     Raises:
         TaskNotFound: There is none, or not for this caller.
     """
-    task = await request.app[TASK_MANAGER].registry.fresh(request.match_info["task_id"])
+    task = await request.app[TASK_MANAGER].registry.fetch(request.match_info["task_id"])
     if not request.app[AUTHORIZER].may_see(owner_of(request), task):
         raise TaskNotFound(task.id)
     note(task=task.id)

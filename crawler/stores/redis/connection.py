@@ -91,7 +91,7 @@ class RedisConnection:
                 raise StoreError(f"{self.location}: {error}") from None
 
     @asynccontextmanager
-    async def leading(self) -> AsyncIterator[asyncio.Event]:
+    async def leadership(self) -> AsyncIterator[asyncio.Event]:
         """Wait until no other process leads; the event tells that this one does not any more."""
         lock = self.redis.lock(common("leader"), timeout=_LEAD, sleep=_LEAD / 4, thread_local=False)
         lost = asyncio.Event()

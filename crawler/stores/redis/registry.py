@@ -55,7 +55,7 @@ class RedisRegistry(Registry):
         super().__init__()
         self.url = url
         self._link = RedisConnection(url, self.calls)
-        self._mirror = TaskCache(self._link, self._tell, self._welcome)
+        self._mirror = TaskCache(self._link, self._notify, self._announce)
         self.chunks = ChunkStore(self._link)
         self.location = self._link.location
 
@@ -82,7 +82,7 @@ class RedisRegistry(Registry):
         """All Tasks by id, oldest first, as far as this process has heard."""
         return MappingProxyType(self._mirror.tasks)
 
-    async def fresh(self, task_id: str) -> Task:
+    async def fetch(self, task_id: str) -> Task:
         """The Task of this id, as it is in Redis now."""
         if ":" in task_id:  # the key of something else
             raise TaskNotFound(task_id)
@@ -93,24 +93,24 @@ class RedisRegistry(Registry):
         """Have in `tasks` those that are in Redis now."""
         await self._mirror.refresh()
 
-    def leading(self) -> AbstractAsyncContextManager[asyncio.Event]:
+    def leadership(self) -> AbstractAsyncContextManager[asyncio.Event]:
         """Wait until this process may do what only one does at a time."""
-        return self._link.leading()
+        return self._link.leadership()
 
-    async def with_key(self, owner: str | None, key: str) -> Task | None:
+    async def find_by_key(self, owner: str | None, key: str) -> Task | None:
         """The Task that its owner submitted under an idempotency key."""
         with self._link.guarded("read"):
             id_ = await self._link.redis.hget(common("keys"), owned(owner, key))
         with suppress(TaskNotFound):
-            return None if id_ is None else await self.fresh(id_.decode())
+            return None if id_ is None else await self.fetch(id_.decode())
         return None
 
-    async def size(self) -> int:
+    async def stored_bytes(self) -> int:
         """Bytes of all records, packed, without what Redis needs to keep them: what goes when Tasks are deleted."""
         with self._link.guarded("read"):
             return int(await self._link.redis.get(common("bytes")) or 0)
 
-    async def check(self) -> None:
+    async def check_writable(self) -> None:
         """See that something could be kept now; StoreError if not."""
         with self._link.guarded("write"):
             await self._link.redis.set(common("check"), 1, ex=_LINGER)

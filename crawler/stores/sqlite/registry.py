@@ -197,12 +197,12 @@ class SqliteRegistry(Registry):
                 if task.id not in self._tasks:
                     self._leave_over()
 
-    async def size(self) -> int:
+    async def stored_bytes(self) -> int:
         """Bytes of the file that are in use, once what is deleted has left it."""
         await self._swept.wait()
         return await self._database.call(queries.size)
 
-    async def check(self) -> None:
+    async def check_writable(self) -> None:
         """See that something could be kept now, in the file that has this name; StoreError if not."""
         if self.calls.is_damaged:
             raise StoreDamaged(f"{self._path}: some of it could not be read")
