@@ -131,7 +131,7 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
     match: Annotated[
         str | None,
         Meta(
-            description="Say whether the body matches this regular expression, of RE2's syntax.",
+            description="Report whether the body matches this regular expression, of RE2's syntax (extra: match).",
             extra={**_REQUEST, "metavar": "REGEX"},
         ),
     ] = None

@@ -1,4 +1,8 @@
-"""Regular expressions of strangers: RE2's, whose time grows with the text and not with its powers."""
+"""Regular expressions from callers, searched in linear time.
+
+A caller's expression may need exponential time in Python's `re`. RE2 searches in time linear in the text. It is
+optional (the extra `match`), because its binding `google-re2` has no wheel for musl.
+"""
 
 import asyncio
 from functools import lru_cache
@@ -8,42 +12,48 @@ from crawler.core.errors import OptionError
 
 __all__ = ["compile_pattern", "has_match"]
 
-_LENGTH: Final = 1_000  # characters
-_STEPS: Final = 2_000  # of the program that it becomes; at worst each takes 10 ns for each byte of text
-_AT_ONCE: Final = 2**20  # steps times characters that the loop may wait for: 10 ms at worst
-_MEMORY: Final = 2 * 2**20  # bytes that one may use
+_MAX_PATTERN_CHARACTERS: Final = 1_000
+_MAX_PROGRAM_STEPS: Final = 2_000  # of the compiled pattern; at worst a step takes 10 ns for each byte of text
+_MAX_INLINE_COST: Final = 2**20  # steps times characters that may run on the event loop: 10 ms at worst
+_MAX_MEMORY_BYTES: Final = 2 * 2**20  # of one compiled pattern
 
 
 @lru_cache(maxsize=128)
 def compile_pattern(pattern: str) -> Any:
-    """Make a search of it.
+    """Compile an expression of RE2's syntax.
 
     Raises:
-        OptionError: It is no expression of RE2's, or too large.
+        OptionError: RE2 is not installed, the expression is not valid, or it is too large.
     """
-    import re2  # 8 ms, for those only who use it
-
-    if len(pattern) > _LENGTH:
-        raise OptionError(f"has more than {_LENGTH:,} characters", "match")
+    try:
+        import re2  # takes 8 ms, so only callers of `match` pay for it
+    except ImportError:
+        raise OptionError("needs RE2, which is not installed: pip install 'urlprober[match]'", "match") from None
+    if len(pattern) > _MAX_PATTERN_CHARACTERS:
+        raise OptionError(f"has more than {_MAX_PATTERN_CHARACTERS:,} characters", "match")
     options = re2.Options()
     options.log_errors = False
-    options.max_mem = _MEMORY
-    options.never_capture = True  # that it matches is all that is told
+    options.max_mem = _MAX_MEMORY_BYTES
+    options.never_capture = True  # only whether it matches is reported
     try:
         compiled = re2.compile(pattern, options)
     except re2.error as error:
         reason = b" ".join(error.args).decode("utf-8", "replace")
         raise OptionError(f"not a regular expression of RE2: {reason}", "match") from None
     except UnicodeEncodeError:
-        raise OptionError("not a text", "match") from None
-    if compiled.programsize > _STEPS:
+        raise OptionError("not valid Unicode text", "match") from None
+    if compiled.programsize > _MAX_PROGRAM_STEPS:
         raise OptionError("too large a regular expression: it repeats too much", "match")
     return compiled
 
 
 async def has_match(pattern: str, text: str) -> bool:
-    """Whether a text has a match, without holding up the loop: RE2 searches in a thread while Python goes on."""
+    """Whether the text has a match. Long searches run in a thread, where RE2 releases the interpreter lock.
+
+    Raises:
+        OptionError: `compile_pattern` refuses the expression.
+    """
     compiled = compile_pattern(pattern)
-    if compiled.programsize * len(text) <= _AT_ONCE:
+    if compiled.programsize * len(text) <= _MAX_INLINE_COST:
         return compiled.search(text) is not None
     return await asyncio.to_thread(compiled.search, text) is not None

@@ -1,13 +1,15 @@
-"""Regular expressions of strangers: a search ends, and holds nobody up."""
+"""Regular expressions from callers: every search ends, and none blocks the event loop."""
 
 import asyncio
 import random
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.core.errors import OptionError
+from crawler.core.options import Options
 from crawler.core.patterns import compile_pattern, has_match
 
 MIB = 2**20
@@ -32,13 +34,13 @@ async def test_a_text_has_a_match_or_not(pattern: str, text: str, found: bool) -
 
 
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)+$", "(.*a){20}$", "^(([a-z])+.)+[A-Z]([a-z])+$"])
-async def test_powers_cost_nothing(pattern: str) -> None:
-    """Python's own expressions would not see the end of this."""
+async def test_nested_repetition_takes_linear_time(pattern: str) -> None:
+    """Python's `re` would need exponential time."""
     assert await has_match(pattern, "a" * MIB + "!") is False
 
 
-async def test_the_loop_goes_on_while_a_long_search_is_made() -> None:
-    """A pattern that RE2 has no small automaton for."""
+async def test_a_long_search_does_not_block_the_loop() -> None:
+    """RE2 has no small automaton for this pattern."""
     chance = random.Random(1)
     text = "".join(chance.choice("ab") for _ in range(MIB // 4))
     search = asyncio.ensure_future(has_match("(a|b)*a(a|b){50}c", text))
@@ -65,7 +67,7 @@ async def test_the_loop_goes_on_while_a_long_search_is_made() -> None:
         "(x{1,1000}){1000}",
     ],
 )
-def test_what_is_no_expression_or_too_large_is_refused(pattern: str) -> None:
+def test_an_invalid_or_too_large_expression_is_refused(pattern: str) -> None:
     with pytest.raises(OptionError) as refused:
         compile_pattern(pattern)
     assert refused.value.place == "match"
@@ -77,8 +79,17 @@ def test_a_refusal_says_why() -> None:
         compile_pattern("[a")
 
 
+def test_without_re2_an_expression_is_refused_and_the_extra_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "re2", None)  # makes the import fail
+    compile_pattern.cache_clear()
+    with pytest.raises(OptionError, match=r"urlprober\[match\]") as refused:
+        Options(match="x")
+    assert refused.value.place == "match"
+    assert Options().match is None
+
+
 @given(st.text(max_size=40), st.text(max_size=40))
-async def test_any_text_is_an_expression_or_refused(pattern: str, text: str) -> None:
+async def test_any_text_compiles_or_is_refused(pattern: str, text: str) -> None:
     try:
         compile_pattern(pattern)
     except OptionError as error:
