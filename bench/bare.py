@@ -16,7 +16,8 @@ import msgspec
 import uvloop
 from aiohttp import web
 
-from crawler.server.api.schemas import ResultPage, Summary
+from crawler.core.task_summary import Summary
+from crawler.server.api.schemas import ResultPage
 
 ANSWERS: Final[dict[str, type[object]]] = {"task": dict, "summary": Summary, "results": ResultPage}
 

@@ -13,9 +13,9 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from crawler.cli.task_summary import Progress, Summary, is_id
 from crawler.core.errors import InputError
 from crawler.core.results import ProbeResult
+from crawler.core.task_summary import Progress, Summary, is_task_id
 from crawler.core.tasks import ResultFilter, Status
 from crawler.formats.sse import EventReader
 from crawler.formats.table import replace_unprintable
@@ -222,7 +222,7 @@ class ServiceClient:
             await _delay(failures)
 
     def _task(self, task_id: str) -> URL:
-        if not is_id(task_id):  # in a path it could be something else
+        if not is_task_id(task_id):  # in a path it could be something else
             raise InputError(f"no task {task_id!r}", self._where)
         return self._tasks / task_id
 

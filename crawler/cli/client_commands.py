@@ -36,14 +36,14 @@ from crawler.core.options import TASK_OPTIONS, Options
 from crawler.core.results import Outcome, ProbeResult
 from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Counts, ResultFilter, Status
-from crawler.core.urls import Url, parse_url
+from crawler.core.urls import parse_host
 from crawler.formats.result_writers import open_writer
 from crawler.formats.url_lists import Line
 from crawler.registry import is_wanted
 
 if TYPE_CHECKING:
     from crawler.cli.client import ListUpload, ServiceClient
-    from crawler.cli.task_summary import Summary
+    from crawler.core.task_summary import Summary
 
 __all__ = ["COMMANDS"]
 
@@ -157,7 +157,7 @@ def cancel(
     with ended_well():
         task = run(stop())
     if task is not None:
-        tell(str(task))
+        _tell_state(task)
 
 
 def tasks(
@@ -173,7 +173,7 @@ def tasks(
             with opened(None) as stream:
                 if stream.isatty():
                     from crawler.cli.tables import print_tasks
-                    from crawler.cli.task_summary import Summary
+                    from crawler.core.task_summary import Summary
 
                     print_tasks([msgspec.convert(task, Summary) async for task in found], stream)
                 else:
@@ -250,7 +250,7 @@ def _watch(url: str, task_id: str) -> NoReturn:
     """Follow a Task to its end, and end the command."""
 
     async def follow() -> "Summary":
-        from crawler.cli.task_summary import Progress, Summary
+        from crawler.core.task_summary import Progress, Summary
 
         async with _client(url) as client:
             task = await client.task(task_id)
@@ -271,8 +271,14 @@ def _watch(url: str, task_id: str) -> NoReturn:
     except KeyboardInterrupt:
         tell(f"crawler: task {task_id} goes on, unwatched")
         raise typer.Exit(INTERRUPTED) from None
-    tell(str(task))
+    _tell_state(task)
     raise typer.Exit(OK if task.is_all_ok else SOME_NOT_OK)
+
+
+def _tell_state(task: "Summary") -> None:
+    from crawler.cli.task_summary import describe_task  # with rich, which takes long to import
+
+    tell(describe_task(task))
 
 
 def _update(counts: Counts, new: Counts) -> None:
@@ -288,8 +294,7 @@ async def _followed(client: "ServiceClient", task_id: str, where: ResultFilter) 
 
 
 def _host(text: str) -> str:
-    """A host as targets have it."""
-    url = parse_url(f"http://[{text}]/" if ":" in text and "[" not in text else f"http://{text}/")
-    if not isinstance(url, Url) or url.href != f"http://{url.authority}/":
-        raise typer.BadParameter("is no host", param_hint="--host")
-    return url.host
+    try:
+        return parse_host(text)
+    except InputError as error:
+        raise typer.BadParameter(error.message, param_hint="--host") from None

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crawler.cli.progress import tally
-from crawler.cli.task_summary import Summary
+from crawler.core.task_summary import Summary
 from crawler.core.tasks import FleetStatus
 from crawler.formats.table import replace_unprintable
 

@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 import can_ada
 import msgspec
 
+from crawler.core.errors import InputError
 from crawler.core.results import ProbeError, ProbeResult
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Url",
     "find_plain_host",
     "iterate",
+    "parse_host",
     "parse_url",
     "read_targets",
     "resolve_redirect",
@@ -41,6 +43,7 @@ _PLAIN_URL = re.compile(
     r"(?::(?P<port>[1-9][0-9]{3}|[1-5][0-9]{4}))?"
     r"(?P<path>/(?:[A-Za-z0-9_~-][A-Za-z0-9_~.-]*+/?+)*+(?:\?[A-Za-z0-9_~.=&/-]*+)?+)"
 )
+_NOT_IN_HOST = re.compile(r"[/\\?#@\s]")
 _MARGIN = " \t\r\n\f\v\ufeff"  # the last is the mark that some editors begin a file with
 
 
@@ -139,6 +142,19 @@ def parse_url(text: str) -> Url | ProbeError:
         return _normalise(can_ada.parse(text))
     except ValueError:
         return ProbeError.of("url.invalid", _guess(text))
+
+
+def parse_host(text: str, place: str = "") -> str:
+    """A host in the form that `Url.host` has: lower case, ASCII, no dot at the end, no brackets.
+
+    Raises:
+        InputError: The text is not a host, or not only that; `place` says where it was given.
+    """
+    url = parse_url(f"http://[{text}]/" if ":" in text and "[" not in text else f"http://{text}/")
+    # A text with another part of a URL in it can still give a URL that looks like one of a host alone.
+    if _NOT_IN_HOST.search(text) or not isinstance(url, Url) or url.href != f"http://{url.authority}/":
+        raise InputError("is not a host", place)
+    return url.host
 
 
 def find_plain_host(text: str) -> str | None:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestServer
@@ -22,6 +23,8 @@ from crawler.cli.client import ListUpload, ServiceClient
 from crawler.cli.flags import flags_of
 from crawler.cli.main import main
 from crawler.core.options import TASK_OPTIONS
+from crawler.core.task_summary import Links, Summary
+from crawler.core.tasks import Counts, Status
 from crawler.registry import MemoryRegistry
 from tests.cli.test_main import Ended, Terminal, crawler, end_of, environment, screen, started
 from tests.support.exchange import Exchange, rst_on_close
@@ -30,6 +33,17 @@ from tests.support.site import Site
 CLOSED = "http://127.0.0.1:1"
 HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
 MIB = 2**20
+
+
+def summary_json(id_: str, status: Status = "ready", total: int = 2) -> bytes:
+    """A Task as a service would show it."""
+    links = Links(*[f"/api/v1/tasks/{id_}"] * len(Links.__struct_fields__))
+    return msgspec.json.encode(
+        Summary(
+            id=id_, label=None, status=status, detail=None, created=0, finished=None, total=total, counts=Counts(),
+            done=0, rate=None, eta=None, options={}, webhook=None, links=links,
+        )
+    )  # fmt: skip
 
 
 # --- Helpers ---
@@ -332,7 +346,7 @@ async def test_a_long_list_is_sent_in_constant_memory(tmp_path: Path) -> None:
             size += len(chunk)
             lines += chunk.count(b"\n")
         received.append((size, lines))
-        return web.json_response({"id": "a", "status": "running", "total": lines, "counts": {}, "created": 0})
+        return web.Response(body=summary_json("a", "running", lines), content_type="application/json")
 
     app = web.Application(client_max_size=0)
     app.router.add_post("/api/v1/tasks", count)
@@ -524,7 +538,7 @@ async def test_for_an_unknown_task_no_file_is_touched(service: Service, tmp_path
 async def test_results_that_are_cut_off_are_not_taken_for_all(site: Site) -> None:
     record = b'{"seq": 0, "url": "x", "timestamp": 0, "outcome": "invalid"}\n'
     chunk = b"%x\r\n%s\r\n" % (len(record), record)
-    site.on("/api/v1/tasks/a", HEAD + b'\r\n{"id":"a","status":"ready","total":2,"counts":{},"created":0}')
+    site.on("/api/v1/tasks/a", HEAD + b"\r\n" + summary_json("a"))
     site.on("/api/v1/tasks/a/results", HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk)
     ended = await crawler("results", "a", "--url", site.url(""))
     assert (ended.code, len(ended.records)) == (2, 1)
@@ -552,7 +566,7 @@ async def test_many_results_are_read_in_constant_memory(site: Site) -> None:
 
     env = {"CRAWLER_URL": site.url("")}
     for name, handler in (("few", few), ("many", many)):
-        about = b'\r\n{"id":"%s","status":"ready","total":2,"counts":{},"created":0}' % name.encode()
+        about = b"\r\n" + summary_json(name)
         site.on(f"/api/v1/tasks/{name}", HEAD + about)
         site.on(f"/api/v1/tasks/{name}/results", handler)
     small = await peak_of("results", "few", env=env)
@@ -629,8 +643,8 @@ STRANGERS = {
     "a page that is fine": (HEAD + b"Content-Type: text/html\r\n\r\n<h1>hi</h1>", f"{NOT_OURS} (JSON is malformed"),
     "other json": (HEAD + b"Content-Type: application/json\r\n\r\n{}", f"{NOT_OURS} (Object missing required field"),
     "an id that steers the terminal": (
-        HEAD + b'\r\n{"id":"a\\u001b[2J","status":"ready","total":1,"counts":{},"created":0}',
-        f"{NOT_OURS} (the id of a task is none",
+        HEAD + b"\r\n" + summary_json("a").replace(b'"id":"a"', b'"id":"a\\u001b[2J"'),
+        f"{NOT_OURS} (the id is not one of a task",
     ),
     "a redirect": (
         b"HTTP/1.1 301 Moved Permanently\r\nLocation: /else\r\nConnection: close\r\n\r\n",
@@ -677,6 +691,8 @@ USAGE = {
     "no outcome": (["results", "a", "--outcome=bad"], "--outcome"),
     "no error type": (["results", "a", "--error=bad"], "--error"),
     "no host": (["results", "a", "--host=a/b"], "--host"),
+    "a host with a name before it": (["results", "a", "--host=u@a"], "--host"),
+    "a host with a fragment": (["results", "a", "--host=a#"], "--host"),
     "no status": (["tasks", "--status=bad"], "--status"),
     "no limit": (["tasks", "--limit=0"], "--limit"),
     "no service": (["tasks", "--url=bogus"], "--url: 'bogus' is not the URL of a service"),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from crawler.core.errors import InputError
 from crawler.core.results import ProbeError, ProbeResult
 from crawler.core.urls import (
     _PLAIN_URL,
@@ -18,6 +19,7 @@ from crawler.core.urls import (
     Url,
     _normalise,
     iterate,
+    parse_host,
     parse_url,
     read_targets,
     resolve_redirect,
@@ -521,3 +523,25 @@ def test_a_url_that_is_told_without_ada_is_what_ada_makes_of_it(text: str) -> No
 )  # fmt: skip
 def test_what_ada_would_change_or_refuse_is_not_told_without_it(text: str) -> None:
     assert _PLAIN_URL.fullmatch(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("a", "a"),
+        ("A.", "a"),
+        ("B.Example", "b.example"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("::1", "::1"),
+        ("[0:0::1]", "::1"),
+        ("127.1", "127.0.0.1"),
+    ],
+)
+def test_a_host_is_read_in_the_form_that_urls_have(text: str, host: str) -> None:
+    assert parse_host(text) == host
+
+
+@pytest.mark.parametrize("text", ["", " ", "a b", "a/b", "a/", "a\\", "a?", "a#", "u@a", "u:p@a", "a:80", "a\n", "[a]"])
+def test_what_is_more_than_a_host_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"place: is not a host"):
+        parse_host(text, "place")

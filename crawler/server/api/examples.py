@@ -6,9 +6,10 @@ import msgspec
 
 from crawler.core.options import Options, task_options
 from crawler.core.results import FirstContractResult, Hop, ProbeError, ProbeResult, Timings
+from crawler.core.task_summary import Links, Progress, Summary
 from crawler.core.tasks import Counts
 from crawler.formats.result_writers import COLUMNS
-from crawler.server.api.schemas import Links, Progress, ResultPage, Summary, TaskPage
+from crawler.server.api.schemas import ResultPage, TaskPage
 
 __all__ = [
     "BATCH",

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from crawler.core.results import FirstContractResult, ProbeResult
+from crawler.core.task_summary import Summary
 from crawler.core.tasks import Status
 from crawler.server.api import examples, swagger_ui
 from crawler.server.api.schemas import (
@@ -22,7 +23,6 @@ from crawler.server.api.schemas import (
     ResultPage,
     ResultsQuery,
     SubmitQuery,
-    Summary,
     TaskPage,
     TaskQuery,
     TasksQuery,

@@ -1,7 +1,6 @@
 """A Task's results: in pages, or all as one stream; as JSON, NDJSON or CSV."""
 
 import io
-import re
 from collections.abc import AsyncIterator, Iterable
 from typing import Final, Literal
 
@@ -11,7 +10,7 @@ from aiohttp import web
 from crawler.core.errors import ERROR_TYPES, InputError
 from crawler.core.results import ProbeResult
 from crawler.core.tasks import ResultFilter, Task
-from crawler.core.urls import Url, iterate, parse_url
+from crawler.core.urls import iterate, parse_host
 from crawler.formats.result_writers import open_writer
 from crawler.server.api.content_negotiation import preferred
 from crawler.server.api.params import next_link, read_query
@@ -28,8 +27,6 @@ Format = Literal["json", "ndjson", "csv"]
 _OFFERS: Final[dict[str, Format]] = {"application/json": "json", "application/x-ndjson": "ndjson", "text/csv": "csv"}
 _TYPES: Final = {format_: media_type for media_type, format_ in _OFFERS.items()} | {"csv": "text/csv; charset=utf-8"}
 _VARY: Final = {"Vary": "Accept"}
-
-_NO_HOST: Final = re.compile(r"[/\\?#@\s]")  # what would be another part of a URL, or none
 
 
 async def results(request: web.Request) -> web.StreamResponse:
@@ -64,16 +61,8 @@ def _format(request: web.Request, query: ResultsQuery) -> Format:
 def _where(query: ResultsQuery) -> ResultFilter:
     if query.error is not None and query.error not in ERROR_TYPES:
         raise InputError("there is no such error type", "error")
-    host = None if query.host is None else _host(query.host)
+    host = None if query.host is None else parse_host(query.host, "host")
     return ResultFilter(outcome=query.outcome, status=query.status, error=query.error, host=host)
-
-
-def _host(text: str) -> str:
-    """A host in its normal form: in lower case and ASCII, without the root's dot or brackets."""
-    url = parse_url(f"http://[{text}]/" if ":" in text and "[" not in text else f"http://{text}/")
-    if not isinstance(url, Url) or url.href != f"http://{url.authority}/" or _NO_HOST.search(text):
-        raise InputError("is no host", "host")
-    return url.host
 
 
 def _place(cursor: str | None, task: Task) -> int:

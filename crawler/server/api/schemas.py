@@ -7,25 +7,22 @@ from msgspec import Meta
 
 from crawler.core.errors import ERROR_TYPES
 from crawler.core.results import Outcome, ProbeResult
-from crawler.core.tasks import Counts, FleetStatus, Status
+from crawler.core.task_summary import Summary
+from crawler.core.tasks import FleetStatus, Status
 
 __all__ = [
     "Batch",
     "Choices",
     "EventsQuery",
-    "Links",
     "Nothing",
     "ProbeQuery",
-    "Progress",
     "ResultPage",
     "ResultsQuery",
     "SubmitQuery",
-    "Summary",
     "TaskPage",
     "TaskQuery",
     "TasksQuery",
     "WebhookChoice",
-    "WebhookState",
 ]
 
 Label = Annotated[str, Meta(min_length=1, max_length=200, description="A name for the task, to find it by.")]
@@ -70,51 +67,6 @@ class Batch(Choices, kw_only=True):
 
 
 # --- Answers ---
-
-
-class Links(msgspec.Struct):
-    """Where a task's resources are."""
-
-    self: str
-    results: str
-    events: str
-    cancel: str
-    recheck: str
-
-
-class Progress(msgspec.Struct, kw_only=True):
-    """How far a task is."""
-
-    status: Status
-    total: Annotated[int, Meta(description="Lines submitted.")]
-    done: Annotated[int, Meta(description="Lines that have their result.")]
-    counts: Annotated[Counts, Meta(description="Results by outcome.")]
-    rate: Annotated[
-        float | None, Meta(description="Results a second since the service began to work on it; null if unknown.")
-    ]
-    eta: Annotated[float | None, Meta(description="Seconds until it is done at this rate; null if unknown.")]
-
-
-class WebhookState(msgspec.Struct):
-    """What has come of a task's webhook."""
-
-    status: Literal["waiting", "pending", "delivered", "failed"]
-    attempts: int
-    due: Annotated[float | None, Meta(description="When the next attempt is; null for at once, or never.")]
-    last: Annotated[str | None, Meta(description="What the latest attempt came to: an HTTP status, or an error type.")]
-
-
-class Summary(Progress, kw_only=True):
-    """A task without its results. Times are unix seconds."""
-
-    id: str
-    label: str | None
-    detail: Annotated[str | None, Meta(description="Why its status is error.")]
-    created: float
-    finished: float | None
-    options: Annotated[dict[str, Any], Meta(description="Options by name.")]
-    webhook: WebhookState | None
-    links: Links
 
 
 class TaskPage(msgspec.Struct):

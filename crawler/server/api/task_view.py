@@ -5,8 +5,8 @@ from typing import Any, Final
 from aiohttp import web
 
 from crawler.core.options import Options, task_options
+from crawler.core.task_summary import Links, Progress, Summary, WebhookState
 from crawler.core.tasks import Task, Webhook
-from crawler.server.api.schemas import Links, Progress, Summary, WebhookState
 from crawler.server.middleware.proxy_headers import prefix
 from crawler.server.task_manager import TASK_MANAGER, TaskManager
 

@@ -1,0 +1,73 @@
+"""Tasks as the API shows them: the records that the service sends and its clients read."""
+
+import re
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from crawler.core.tasks import Counts, Status
+
+__all__ = ["Links", "Progress", "Summary", "WebhookState", "is_task_id"]
+
+_TASK_ID: Final = re.compile(r"[\w-]+", re.ASCII)
+
+
+def is_task_id(text: str) -> bool:
+    """Whether a text can be a Task's id. One that can needs no quoting in a path, and is safe to print."""
+    return _TASK_ID.fullmatch(text) is not None
+
+
+class Links(msgspec.Struct):
+    """Where a task's resources are."""
+
+    self: str
+    results: str
+    events: str
+    cancel: str
+    recheck: str
+
+
+class Progress(msgspec.Struct, kw_only=True):
+    """How far a task is."""
+
+    status: Status
+    total: Annotated[int, Meta(description="Lines submitted.")]
+    done: Annotated[int, Meta(description="Lines that have their result.")]
+    counts: Annotated[Counts, Meta(description="Results by outcome.")]
+    rate: Annotated[
+        float | None, Meta(description="Results per second since the service began to work on it; null if unknown.")
+    ]
+    eta: Annotated[float | None, Meta(description="Seconds until it is done at this rate; null if unknown.")]
+
+
+class WebhookState(msgspec.Struct):
+    """How far the delivery of a task's webhook is."""
+
+    status: Literal["waiting", "pending", "delivered", "failed"]
+    attempts: int
+    due: Annotated[float | None, Meta(description="When the next attempt is; null for at once, or never.")]
+    last: Annotated[str | None, Meta(description="How the latest attempt ended: an HTTP status, or an error type.")]
+
+
+class Summary(Progress, kw_only=True):
+    """A task without its results. Times are unix seconds."""
+
+    id: str
+    label: str | None
+    detail: Annotated[str | None, Meta(description="Why its status is error.")]
+    created: float
+    finished: float | None
+    options: Annotated[dict[str, Any], Meta(description="Options by name.")]
+    webhook: WebhookState | None
+    links: Links
+
+    def __post_init__(self) -> None:
+        """Check the id, which clients print and put into paths."""
+        if not is_task_id(self.id):
+            raise ValueError("the id is not one of a task")
+
+    @property
+    def is_all_ok(self) -> bool:
+        """Whether the task has ended, and every line of it is ok."""
+        return self.status == "ready" and self.counts.ok == self.total
