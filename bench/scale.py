@@ -40,7 +40,7 @@ class Run:
 
 async def run(workers: int, urls: list[str], at_once: int) -> Run:
     """Probe with so many processes; the clock starts once they are there, and each has been asked once."""
-    options = Options(workers=workers, concurrency=at_once, guard="any", timeout=10, retries=0, method="HEAD")
+    options = Options(processes=workers, concurrency=at_once, guard="any", timeout=10, retries=0, method="HEAD")
     before = _cpu()
     async with open_prober(options) as prober:
         async with aclosing(prober.probe_many(read_targets(urls[: 8 * workers]))) as results:

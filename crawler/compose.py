@@ -16,7 +16,7 @@ from crawler.distributed.process_prober import ProcessProber
 from crawler.probing.factory import open_http_prober
 from crawler.probing.prober import Prober
 from crawler.registry import MemoryRegistry, Registry
-from crawler.runtime.rlimits import processes
+from crawler.runtime.rlimits import process_count
 from crawler.stores.dedupe import Deduplicator
 from crawler.worker import Engine, LocalEngine
 
@@ -35,7 +35,7 @@ async def open_prober(options: Options) -> AsyncIterator[Prober]:
     """
     options = options.validated().with_guard("any")
     async with open_http_prober(options) as here:
-        if (size := processes(options.workers)) == 1:
+        if (size := process_count(options.processes)) == 1:
             yield here
         else:
             async with ProcessPool(options, size) as crew:

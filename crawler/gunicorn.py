@@ -30,7 +30,7 @@ async def app() -> web.AppRunner:
     if WSGIApplication().cfg.workers > 1 and not made[TASK_MANAGER].registry.is_shared:
         raise AppImportError(
             "crawler: several workers would not know of each other's tasks: run one, with --workers 1, or give them "
-            "CRAWLER_REDIS; CRAWLER_WORKERS has one probe on several processes"
+            "CRAWLER_REDIS; CRAWLER_PROCESSES has one probe on several processes"
         )
     return _Runner(made)
 

@@ -52,7 +52,7 @@ _PIECE: Final = 64 * 1024
 _TOKENS: Final = next(variable for variable in variables_of(ServiceOptions) if variable.field == "tokens")
 
 Service: TypeAlias = Annotated[
-    str, typer.Option("--url", envvar="CRAWLER_URL", metavar="URL", help="ResultFilter the service is.")
+    str, typer.Option("--url", envvar="CRAWLER_URL", metavar="URL", help="Where the service is.")
 ]
 TaskId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="The task's id.")]
 

@@ -44,6 +44,7 @@ class Flag(NamedTuple):
     type: Any
     metavar: str
     panel: str
+    is_hidden: bool  # from `--help`: an old name
 
 
 class SomeFields(NamedTuple):
@@ -95,6 +96,7 @@ def _flag(field: Field) -> Flag:
         type=meta.type,
         metavar=shown.get("metavar") or _metavar(meta.type),
         panel=shown.get("panel", "Options"),
+        is_hidden=shown.get("hidden", False),
     )
 
 
@@ -125,6 +127,7 @@ def _parameter(flag: Flag) -> inspect.Parameter:
         metavar=flag.metavar,
         show_default=flag.default not in (None, False),
         rich_help_panel=flag.panel,
+        hidden=flag.is_hidden,
     )
     return inspect.Parameter(
         flag.field, inspect.Parameter.KEYWORD_ONLY, default=flag.default, annotation=Annotated[hint, option]
@@ -169,4 +172,4 @@ def _value(flag: Flag, given: Any) -> Any:
     if isinstance(flag.type, DictType):
         return parse_headers(given)
     is_number = isinstance(flag.type, UnionType) and any(isinstance(kind, IntType) for kind in flag.type.types)
-    return int(given) if is_number and given.isdecimal() else given
+    return int(given) if is_number and given and given.isdecimal() else given

@@ -38,6 +38,10 @@ TASK_OPTIONS: Final = frozenset(
 # What concerns a worker for services on other machines, of the options of a service.
 WORKER_OPTIONS: Final = ("redis", "drain", "log_level", "log_json")
 
+ProcessCount = Annotated[int, Meta(ge=1, le=256)] | Literal["auto"]
+
+_DEFAULT_PROCESSES: Final = 1
+
 # Panels of `--help`.
 _PACE: Final = {"panel": "Pace"}
 _REQUEST: Final = {"panel": "Requests"}
@@ -78,10 +82,14 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
     per_host: Annotated[
         int, Meta(ge=1, le=20_000, description="Requests under way at once to one host.", extra=_PACE)
     ] = 8
-    workers: Annotated[
-        Annotated[int, Meta(ge=1, le=256)] | Literal["auto"],
+    processes: Annotated[
+        ProcessCount,
         Meta(description="Processes that probe; auto is one for each core.", extra={**_PACE, "metavar": "N|auto"}),
-    ] = 1
+    ] = _DEFAULT_PROCESSES
+    workers: Annotated[
+        ProcessCount | None,
+        Meta(description="Old name of --processes.", extra={**_PACE, "metavar": "N|auto", "hidden": True}),
+    ] = None
     timeout: Annotated[
         float,
         Meta(gt=0, le=3600, description="Time a probe may work in all: every phase, hop and attempt.", extra=_PACE),
@@ -242,6 +250,12 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Check what a single field's bounds cannot say."""
+        if self.workers is not None:
+            if self.processes not in (_DEFAULT_PROCESSES, self.workers):
+                raise OptionError("is the old name of processes; give one of the two", "workers")
+            # From here on only `processes` has it: a record that is copied with other `processes` must not conflict.
+            msgspec.structs.force_setattr(self, "processes", self.workers)
+            msgspec.structs.force_setattr(self, "workers", None)
         if self.ipv4 and self.ipv6:
             raise OptionError("excludes ipv6", "ipv4")
         if self.proxy is not None:

@@ -60,7 +60,7 @@ class ProcessPool:
     def __init__(self, options: Options, size: int) -> None:
         self.size = size
         share = -(-options.concurrency // size)
-        self._options = msgspec.structs.replace(options, concurrency=share, workers=1)
+        self._options = msgspec.structs.replace(options, concurrency=share, processes=1)
         self.apart = asyncio.Lock()  # held by who asks the child that is alone with its target
         self._members: dict[int, _ChildProcess] = {}
         self._is_up = False

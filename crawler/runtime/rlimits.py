@@ -5,7 +5,7 @@ import os
 import resource
 from typing import Final, Literal
 
-__all__ = ["clients_within_descriptors", "collect_rarely", "many_descriptors", "processes", "within_descriptors"]
+__all__ = ["clients_within_descriptors", "collect_rarely", "many_descriptors", "process_count", "within_descriptors"]
 
 _OTHERS: Final = 32  # descriptors for all that is not a probe: files, DNS, the service's own listeners
 _COLLECT_AFTER: Final = 50_000  # objects more than there were
@@ -45,9 +45,9 @@ def collect_rarely() -> None:
     gc.set_threshold(_COLLECT_AFTER, 20, 100)
 
 
-def processes(workers: int | Literal["auto"]) -> int:
-    """How many processes are to probe: as many as there are cores for this one, if that is left to the machine."""
-    return len(os.sched_getaffinity(0)) if workers == "auto" else workers
+def process_count(processes: int | Literal["auto"]) -> int:
+    """Return the number of processes to probe with; `auto` is one for each core this process may run on."""
+    return len(os.sched_getaffinity(0)) if processes == "auto" else processes
 
 
 def _raised(wanted: int) -> int | None:

@@ -202,7 +202,9 @@ class Chaos:
     ) -> None:
         where, log = ["--redis", proxy.url, "--per-host", "4"], folder / "log"
         served = [["serve", "--port", "0", *where] for _ in range(2)]
-        working = [["worker", *where, "--guard", "any", "--drain", "2", *more] for more in ([], [], ["--workers", "2"])]
+        working = [
+            ["worker", *where, "--guard", "any", "--drain", "2", *more] for more in ([], [], ["--processes", "2"])
+        ]
         self.services = [Member(each, log, lease) for each in served]
         self.workers = [Member(each, log, lease) for each in working]
         self.report = Report()

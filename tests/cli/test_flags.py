@@ -41,8 +41,13 @@ def refusal(*arguments: str) -> str:
     return str(caught.value.format_message())  # type: ignore[attr-defined]
 
 
+RENAMED = {"workers": "processes"}
+"""Old names of options, and the fields that have their values."""
+
+
 def value_of(given: Given, field: str) -> Any:
     service, options = given
+    field = RENAMED.get(field, field)
     return msgspec.structs.asdict(service if field in ServiceOptions.__struct_fields__ else options)[field]
 
 
@@ -61,6 +66,7 @@ EXAMPLES: dict[str, tuple[list[str], Any]] = {
     "match": (["a+ b"], "a+ b"),
     "proxy": (["http://127.0.0.1:8080"], "http://127.0.0.1:8080"),
     "port": (["8080"], 8080),
+    "processes": (["3"], 3),
     "workers": (["3"], 3),
 }
 BY_TYPE: dict[type, tuple[list[str], Any]] = {
@@ -122,7 +128,16 @@ def test_without_flags_the_records_defaults_stand() -> None:
 
 
 def test_a_number_or_a_word_is_either() -> None:
-    assert value_of(run("--workers", "auto"), "workers") == "auto"
+    assert value_of(run("--processes", "auto"), "processes") == "auto"
+
+
+def test_two_names_of_an_option_may_not_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("--processes", "3", "--workers", "3")[1].processes == 3
+    assert refusal("--processes", "2", "--workers", "3") == (
+        "Invalid value for --workers: is the old name of processes; give one of the two"
+    )
+    monkeypatch.setenv("CRAWLER_WORKERS", "auto")
+    assert refusal("--processes", "2").startswith("Invalid value for --workers: ")
 
 
 def test_a_flag_overrules_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +178,7 @@ def test_every_field_has_a_flag_with_help(record: type[CheckedOptions]) -> None:
 
 @pytest.mark.parametrize("flag", [flag for _, flag in FLAGS], ids=lambda flag: flag.field)
 def test_a_flags_default_is_the_records(flag: Flag) -> None:
-    default = value_of((ServiceOptions(), Options()), flag.field)
+    default = None if flag.field in RENAMED else value_of((ServiceOptions(), Options()), flag.field)
     assert flag.default == (() if isinstance(flag.type, DictType | VarTupleType) else default)
 
 

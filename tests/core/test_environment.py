@@ -26,8 +26,8 @@ def test_without_values_the_defaults_hold(environment: dict[str, str]) -> None:
     [
         ("CRAWLER_TIMEOUT", "2.5", "timeout", 2.5),
         ("CRAWLER_RETRIES", "3", "retries", 3),
-        ("CRAWLER_WORKERS", "3", "workers", 3),
-        ("CRAWLER_WORKERS", "auto", "workers", "auto"),
+        ("CRAWLER_PROCESSES", "3", "processes", 3),
+        ("CRAWLER_PROCESSES", "auto", "processes", "auto"),
         ("CRAWLER_USER_AGENT", "5", "user_agent", "5"),
         ("CRAWLER_INSECURE", "1", "insecure", True),
         ("CRAWLER_INSECURE", "Yes", "insecure", True),

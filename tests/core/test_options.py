@@ -94,6 +94,20 @@ def test_the_customary_port_is_7777_on_this_machine_only() -> None:
     assert (ServiceOptions().host, ServiceOptions().port) == ("127.0.0.1", 7777)
 
 
+@pytest.mark.parametrize("number", [3, "auto"])
+def test_workers_is_an_old_name_of_processes(number: Any) -> None:
+    for options in (
+        Options(workers=number),
+        Options.of({"workers": number}),
+        Options.of({"workers": number, "processes": number}),
+        msgspec.json.decode(msgspec.json.encode({"workers": number}), type=Options),  # as an old store has it
+    ):
+        assert options == Options(processes=number)
+        assert msgspec.structs.replace(options, processes=2).processes == 2
+    with pytest.raises(OptionError, match="old name of processes"):
+        Options(workers=number, processes=2)
+
+
 def test_defaults_stand_nowhere_but_in_options() -> None:
     ours = {name: default for record in RECORDS for name, default in msgspec.structs.asdict(record()).items()}
     package = Path(crawler.__file__).parent
@@ -142,7 +156,7 @@ WRONG: dict[type, list[Any]] = {
     VarTupleType: ["1.1.1.1", 1, None, {}],
 }
 """Values that no option of a type may have."""
-WRONG_OF: dict[str, list[Any]] = {"workers": [1.5, None, [], True]}
+WRONG_OF: dict[str, list[Any]] = {"processes": [1.5, None, [], True], "workers": [1.5, [], True]}
 
 
 def wrong_types() -> Iterator[tuple[type[CheckedOptions], str, Any]]:

@@ -12,7 +12,8 @@ from crawler.core.options import TASK_OPTIONS, Options, task_options
 
 SERVICE = Options(per_host=4, interval=0.5, max_read=1000, guard="public", timeout=7.0, retries=3)
 ITS_OWN = {
-    "allow", "cafile", "concurrency", "dns", "guard", "proxy", "resolve", "retry_budget", "transport", "workers",
+    "allow", "cafile", "concurrency", "dns", "guard", "processes", "proxy", "resolve", "retry_budget", "transport",
+    "workers",
 }  # fmt: skip
 """The service's alone."""
 

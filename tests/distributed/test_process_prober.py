@@ -93,7 +93,7 @@ async def test_they_find_what_one_process_finds(site: Site) -> None:
         "nonsense",
     ]
     options: dict[str, Any] = {"title": True, "retries": 0, "accept": ["200-399", "418"]}
-    apart = await probe_all(urls, workers=2, **options)
+    apart = await probe_all(urls, processes=2, **options)
     assert [told(result) for result in apart] == [told(result) for result in await probe_all(urls, **options)]
     assert [result.url for result in apart] == urls
 
@@ -103,9 +103,9 @@ async def test_a_probe_is_handed_over_with_all_it_knows(site: Site) -> None:
     url = site.url("/ok", host=OF_FIRST)
     for number in range(4):
         url = site.url(redirect_path(url), host=OF_SECOND if number % 2 == 0 else OF_FIRST)
-    [done] = await probe_all([url], workers=2, retries=0)
+    [done] = await probe_all([url], processes=2, retries=0)
     assert (done.outcome, len(done.hops)) == ("ok", 5)
-    [short] = await probe_all([url], workers=2, retries=0, max_redirects=2)
+    [short] = await probe_all([url], processes=2, retries=0, max_redirects=2)
     assert (verdict(short), [hop.method for hop in short.hops]) == (
         "http.response.redirect_loop", ["HEAD", "HEAD", "HEAD", "GET"]
     )  # fmt: skip
@@ -125,11 +125,11 @@ async def test_what_the_lines_raise_is_raised(site: Site) -> None:
         raise OSError("unreadable")
 
     with pytest.raises(OSError, match="unreadable"):
-        await probe_all(lines(), workers=2)
+        await probe_all(lines(), processes=2)
 
 
 async def test_a_service_probes_on_them(site: Site) -> None:
-    async with serving(crawler.create_app(Options(guard="any", workers=2), registry=MemoryRegistry())) as client:
+    async with serving(crawler.create_app(Options(guard="any", processes=2), registry=MemoryRegistry())) as client:
         state = state_of(client)
         task = await state.submit([site.url("/ok", host=host) for host in HOSTS])
         await until_ended(state, task)
@@ -147,7 +147,7 @@ async def test_a_host_has_its_slots_once_whoever_leads_to_it(site: Site) -> None
     site.on("/slow", slow)
     urls = [site.url(redirect_path(site.url(f"/slow?{number}")), host=HOSTS[number % 20]) for number in range(200)]
     urls += [site.url(f"/slow?direct{number}") for number in range(100)]
-    results = await probe_all(urls, workers=2, per_host=3, concurrency=100, method="GET")
+    results = await probe_all(urls, processes=2, per_host=3, concurrency=100, method="GET")
     assert [result.outcome for result in results] == ["ok"] * 300
     assert site.peak_of("127.0.0.1") == 3
 
@@ -159,7 +159,7 @@ async def test_they_have_no_more_slots_together_than_one_alone(site: Site) -> No
 
     site.on("/slow", slow)
     urls = [site.url(f"/slow?{number}", host=HOSTS[number % 20]) for number in range(300)]
-    results = await probe_all(urls, workers=2, concurrency=10)
+    results = await probe_all(urls, processes=2, concurrency=10)
     assert [result.outcome for result in results] == ["ok"] * 300
     assert 5 < site.peak <= 10
 
@@ -353,7 +353,7 @@ async def test_who_cannot_start_is_told_of(
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     with pytest.raises(ChildError, match="do not start"):
-        await probe_all(["http://127.0.0.1/"], workers=2)
+        await probe_all(["http://127.0.0.1/"], processes=2)
     assert "path too long" in capfd.readouterr().err
     assert not list(folder.iterdir())
 
@@ -361,13 +361,13 @@ async def test_who_cannot_start_is_told_of(
 async def test_who_does_not_listen_in_time_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crawler.distributed.process_pool._START", 0.01)
     with pytest.raises(ChildError, match="do not start"):
-        await probe_all(["http://127.0.0.1/"], workers=2)
+        await probe_all(["http://127.0.0.1/"], processes=2)
     assert not children(os.getpid())
 
 
 async def test_there_may_be_more_options_than_a_pipe_holds(site: Site) -> None:
     names = [f"www{number}.example:80:127.0.0.1" for number in range(10_000)]
-    [result] = await probe_all([site.url("/ok")], workers=2, resolve=names)
+    [result] = await probe_all([site.url("/ok")], processes=2, resolve=names)
     assert result.outcome == "ok"
 
 
@@ -375,7 +375,7 @@ async def test_a_command_that_cannot_start_them_says_so(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "crawler", "probe", "--workers", "2", "http://127.0.0.1/",
+        sys.executable, "-m", "crawler", "probe", "--processes", "2", "http://127.0.0.1/",
         stderr=asyncio.subprocess.PIPE, env={**os.environ, "TMPDIR": str(folder)},
     )  # fmt: skip
     _, said = await process.communicate()
@@ -385,7 +385,7 @@ async def test_a_command_that_cannot_start_them_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 async def test_none_is_left_behind(number: signal.Signals, site: Site, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "crawler", "probe", "--workers", "2", "--guard", "any"]
+    command = [sys.executable, "-m", "crawler", "probe", "--processes", "2", "--guard", "any"]
     process = await asyncio.create_subprocess_exec(
         *command, site.url("/hang", host=OF_FIRST), site.url("/hang", host=OF_SECOND),
         stdout=asyncio.subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)},
@@ -415,12 +415,12 @@ async def test_signals_are_for_the_one_that_started_them(number: signal.Signals,
 
 async def test_so_many_are_started_as_are_asked_for() -> None:
     others = len(children(os.getpid()))  # what the tests use serves on
-    async with open_prober(Options(workers=3)):
+    async with open_prober(Options(processes=3)):
         assert len(children(os.getpid())) - others == 3
-    async with open_prober(Options(workers=1)):
+    async with open_prober(Options(processes=1)):
         assert len(children(os.getpid())) == others
     cores = len(os.sched_getaffinity(0))
-    async with open_prober(Options(workers="auto")):
+    async with open_prober(Options(processes="auto")):
         assert len(children(os.getpid())) - others == (cores if cores > 1 else 0)
 
 

@@ -101,7 +101,7 @@ async def test_work_under_way_is_seen(site: Site) -> None:
 
 async def test_work_under_way_in_other_processes_is_seen_too(site: Site) -> None:
     others = children()  # what the tests use serves on
-    async with serving_api(crawler.MemoryRegistry(), concurrency=6, per_host=1, workers=2) as api:
+    async with serving_api(crawler.MemoryRegistry(), concurrency=6, per_host=1, processes=2) as api:
         places = [f"127.0.0.{number}" for number in range(1, 5)]
         await api.submit([site.url(f"/hang?{number}", host=place) for place in places for number in range(2)])
         await site.until(lambda: site.active == 4)

@@ -71,21 +71,21 @@ def asked(site: Site) -> Counter[str]:
 
 
 @pytest.mark.parametrize(
-    ("number", "workers"), [(signal.SIGTERM, "1"), (signal.SIGINT, "1"), (signal.SIGTERM, "2"), (signal.SIGINT, "2")]
+    ("number", "processes"), [(signal.SIGTERM, "1"), (signal.SIGINT, "1"), (signal.SIGTERM, "2"), (signal.SIGINT, "2")]
 )
 async def test_probes_in_flight_are_finished_and_nobody_is_asked_twice(
-    number: signal.Signals, workers: str, site: Site, tmp_path: Path
+    number: signal.Signals, processes: str, site: Site, tmp_path: Path
 ) -> None:
     gate = Gate(site)
     urls = [site.url(f"/gate?{line}", host=f"127.0.0.{1 + line % 3}") for line in range(30)]
-    async with Served(*stored(tmp_path), *FOREVER, "--workers", workers, "--per-host", "4") as service:
+    async with Served(*stored(tmp_path), *FOREVER, "--processes", processes, "--per-host", "4") as service:
         task_id = await submit(service, *urls)
         await site.until(lambda: site.active == 12)
         await service.stops(number)
         assert site.active == 12
         gate.is_open.set()
         assert await service.process.wait() == 0
-    if workers == "1":  # else the children hear of it a moment later
+    if processes == "1":  # else the children hear of it a moment later
         assert len(site.requests) == 12
     async with Served(*stored(tmp_path), *FOREVER) as service:
         task = await summary(service, task_id)
@@ -93,9 +93,9 @@ async def test_probes_in_flight_are_finished_and_nobody_is_asked_twice(
     assert asked(site) == Counter(f"/gate?{line}" for line in range(30))
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-async def test_a_stuck_target_holds_nobody_beyond_the_time_for_it(workers: str, site: Site, tmp_path: Path) -> None:
-    async with Served(*stored(tmp_path), *FOREVER, "--drain", "0.3", "--workers", workers) as service:
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_a_stuck_target_holds_nobody_beyond_the_time_for_it(processes: str, site: Site, tmp_path: Path) -> None:
+    async with Served(*stored(tmp_path), *FOREVER, "--drain", "0.3", "--processes", processes) as service:
         task_id = await submit(service, site.url("/ok"), site.url("/hang", host="127.0.0.2"))
         while (await summary(service, task_id, wait=0))["done"] < 1:
             pass
@@ -110,11 +110,11 @@ async def test_a_stuck_target_holds_nobody_beyond_the_time_for_it(workers: str, 
     assert asked(site) == {"/ok": 1, "/hang": 2}
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("processes", ["1", "2"])
 async def test_a_probe_that_waits_for_its_next_attempt_is_not_waited_for(
-    workers: str, site: Site, tmp_path: Path
+    processes: str, site: Site, tmp_path: Path
 ) -> None:
-    waiting = ("--drain", "15", "--timeout", "60", "--method", "GET", "--workers", workers)
+    waiting = ("--drain", "15", "--timeout", "60", "--method", "GET", "--processes", processes)
     async with Served(*stored(tmp_path), *waiting) as service:
         task_id = await submit(service, site.url("/retry-after/40?status=503&times=1"))
         await site.until(lambda: len(site.requests) == 1 and not site.active)
@@ -202,10 +202,10 @@ async def test_what_is_taken_in_while_it_stops_is_left_for_the_next_start(site: 
     assert (task.status, asked(site)) == ("ready", {"/ok": 1})
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_a_list_that_is_not_read_to_its_end_ends_with_what_was_in_flight(workers: int, site: Site) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_a_list_that_is_not_read_to_its_end_ends_with_what_was_in_flight(processes: int, site: Site) -> None:
     gate = Gate(site)
-    async with crawler.open_prober(Options(timeout=60, workers=workers)) as prober:
+    async with crawler.open_prober(Options(timeout=60, processes=processes)) as prober:
 
         async def probed() -> list[int]:
             lines = (Target.of(line, site.url(f"/gate?{line}")) for line in count())
@@ -218,7 +218,7 @@ async def test_a_list_that_is_not_read_to_its_end_ends_with_what_was_in_flight(w
         found = await probing
         await draining
         assert sorted(f"/gate?{line}" for line in found) == sorted(asked(site).elements())
-        if workers == 1:  # else the children hear of it a moment later
+        if processes == 1:  # else the children hear of it a moment later
             assert len(found) == 8
         assert [result async for result in prober.probe_many([Target.of(0, site.url("/gate"))])] == []
         with pytest.raises(ServiceStopping):
