@@ -104,7 +104,7 @@ async def test_a_record_stays_as_it_was_first_made(registry: Registry) -> None:
 async def test_a_task_is_ready_when_every_line_has_its_record(registry: Registry) -> None:
     task = await registry.submit(["http://a/", "http://b/"], Options())
     await registry.record(task.id, [found(0, "http://a/")])
-    with pytest.raises(TransitionError, match="1 records of 2"):
+    with pytest.raises(TransitionError, match="1 results of 2"):
         await registry.finish(task.id, "ready")
     await registry.record(task.id, [found(1, "http://b/")])
     await registry.finish(task.id, "ready")

@@ -1,22 +1,24 @@
-"""What can go wrong: our own faults as exceptions, a target's failures as a table.
+"""The exceptions of the package, and the table of the ways in which a probe can fail.
 
-A target that fails is an ordinary result of probing, so it is never raised; `ERROR_TYPES` names every way
-in which that can happen. What is raised is ours or the caller's doing:
+A target that fails is an ordinary result, so it is never raised: `ERROR_TYPES` lists every type of failure. The
+exceptions report a fault of the service or of its caller:
 
     CrawlerError
-    ├── ChildError          the processes that probe for this one do not start
-    ├── InputError          somebody handed us something we cannot use; carries the place
-    │   └── OptionError     ... in the options
-    ├── IdempotencyKeyTaken another request with that idempotency key was faster
-    ├── ServiceStopping     the service is stopping, and begins nothing more
-    ├── StoreError          the store of Tasks cannot do what is asked of it now
-    │   ├── StoreDamaged    ... nor later, for what it has kept is damaged
-    │   └── StoreFull       ... for want of space
-    ├── TaskNotFound        no Task has that id
-    └── TransitionError     a Task cannot go from its status to that one
+    ├── ChildError              the child processes cannot be started
+    ├── IdempotencyKeyTaken     another request with the same idempotency key came first
+    ├── InputError              the input cannot be used; has the place
+    │   └── OptionError         an option has a wrong value
+    ├── ServiceStopping         the service is stopping and starts nothing more
+    ├── StoreError              the store of Tasks cannot do this now
+    │   ├── StoreDamaged        the stored data is damaged
+    │   └── StoreFull           the store has no space left
+    ├── TaskNotFound            no Task has this id
+    └── TransitionError         a Task cannot change from its status to that one
 """
 
 from typing import Final, NamedTuple
+
+import msgspec
 
 __all__ = [
     "ERROR_TYPES",
@@ -32,23 +34,24 @@ __all__ = [
     "StoreFull",
     "TaskNotFound",
     "TransitionError",
+    "read_validation_error",
 ]
 
 
 class CrawlerError(Exception):
-    """Base of everything that this package raises on purpose."""
+    """Base class of every exception that this package defines."""
 
 
 class ChildError(CrawlerError):
-    """The processes that probe for this one do not start."""
+    """The child processes cannot be started."""
 
 
 class InputError(CrawlerError):
     """Input that cannot be used.
 
     Args:
-        message: What is wrong, for a person.
-        place: Where it is wrong: a JSON path (`$.urls[3]`), a line, an option's name.
+        message: What is wrong, for people.
+        place: Where: a JSON path (`$.urls[3]`), a line (`line 7`) or the name of an option.
     """
 
     def __init__(self, message: str, place: str = "") -> None:
@@ -58,31 +61,31 @@ class InputError(CrawlerError):
 
 
 class OptionError(InputError):
-    """An option with a value outside of what it may be."""
+    """An option has a wrong value; `place` is its name."""
 
 
 class IdempotencyKeyTaken(CrawlerError):
-    """Another request with that idempotency key was faster."""
+    """Another request with the same idempotency key came first."""
 
 
 class ServiceStopping(CrawlerError):
-    """The service is stopping, and begins nothing more."""
+    """The service is stopping and starts nothing more."""
 
 
 class StoreError(CrawlerError):
-    """The store of Tasks cannot do what is asked of it now; nothing of it is half done."""
+    """The store of Tasks cannot do this now. It has changed nothing."""
 
 
 class StoreDamaged(StoreError):
-    """What it has kept cannot be read, or not as it was written."""
+    """The stored data is damaged."""
 
 
 class StoreFull(StoreError):
-    """There is no space left for it."""
+    """The store has no space left."""
 
 
 class TaskNotFound(CrawlerError):
-    """No Task has this id (or not any more)."""
+    """No Task has this id, or the Task was deleted."""
 
     def __init__(self, task_id: str) -> None:
         super().__init__(f"no task {task_id!r}")
@@ -90,16 +93,22 @@ class TaskNotFound(CrawlerError):
 
 
 class TransitionError(CrawlerError):
-    """The table of task states has no such step."""
+    """A Task cannot change from its status to that one."""
+
+
+def read_validation_error(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Split an error of msgspec into its message and the JSON path (`$.urls[3]`); the path is empty for the root."""
+    message, _, place = str(error).partition(" - at ")
+    return message, place.strip("`")
 
 
 class ErrorType(NamedTuple):
     """One row of the table of failures.
 
     Attributes:
-        group: What stands in `errors.http` of the first contract.
-        phase: Where in the probe it happens: url, dns, connect, tls or http.
-        transient: Whether trying again may give another answer.
+        group: The word in `errors.http` of the first contract.
+        phase: The phase of the probe in which it happens: url, dns, connect, tls or http.
+        transient: Whether a retry may have another result.
         meaning: One line for the user's documentation.
     """
 
@@ -110,23 +119,23 @@ class ErrorType(NamedTuple):
 
 
 # Names are those of W3C Network Error Logging (https://www.w3.org/TR/network-error-logging/#predefined-network-error-types)
-# where it has one; `dns.timed_out`, `tls.timed_out`, `http.timed_out` and the groups `url.`, `address.`,
-# `robots.` and `local.` are ours, for what a browser's report does not tell apart.
+# where it has one. `dns.timed_out`, `tls.timed_out`, `http.timed_out` and the groups `url.`, `address.`, `robots.` and
+# `local.` are ours: NEL does not distinguish these failures.
 ERROR_TYPES: Final[dict[str, ErrorType]] = {
     "dns.name_not_resolved": ErrorType("DNS_ERROR", "dns", False, "the name does not exist, or has no address"),
-    # Ours, unlike the other failures of DNS: it says nothing of the name.
+    # A local fault, unlike the other failures of DNS: the name may be fine.
     "dns.unreachable": ErrorType("LOCAL_ERROR", "dns", True, "no DNS server could be reached"),
     "dns.failed": ErrorType(
         "DNS_ERROR", "dns", True, "the DNS server failed or refused (SERVFAIL, REFUSED, bad answer)"
     ),
     "dns.timed_out": ErrorType("TIMEOUT", "dns", True, "no DNS answer in time"),
     "tcp.timed_out": ErrorType("TIMEOUT", "connect", True, "no TCP connection in time"),
-    "tls.timed_out": ErrorType("TIMEOUT", "tls", True, "the TLS handshake did not end in time"),
-    "http.timed_out": ErrorType("TIMEOUT", "http", True, "connected, but no whole response head in time"),
-    "tcp.refused": ErrorType("CONNECTION_ERROR", "connect", True, "nobody listens on the port"),
+    "tls.timed_out": ErrorType("TIMEOUT", "tls", True, "the TLS handshake took too long"),
+    "http.timed_out": ErrorType("TIMEOUT", "http", True, "connected, but no complete response head in time"),
+    "tcp.refused": ErrorType("CONNECTION_ERROR", "connect", True, "no server listens on the port"),
     "tcp.reset": ErrorType("CONNECTION_ERROR", "http", True, "the server reset the connection"),
     "tcp.closed": ErrorType("CONNECTION_ERROR", "http", True, "the server closed the connection without an answer"),
-    "tcp.aborted": ErrorType("CONNECTION_ERROR", "connect", True, "the connection was aborted before it stood"),
+    "tcp.aborted": ErrorType("CONNECTION_ERROR", "connect", True, "the connection was aborted while it was opened"),
     "tcp.address_unreachable": ErrorType("CONNECTION_ERROR", "connect", True, "no route to the address"),
     "tcp.failed": ErrorType("CONNECTION_ERROR", "connect", True, "the connection failed in another way"),
     "tls.cert.name_invalid": ErrorType("SSL_ERROR", "tls", False, "the certificate is for another name"),
@@ -139,19 +148,19 @@ ERROR_TYPES: Final[dict[str, ErrorType]] = {
     "tls.protocol.error": ErrorType("SSL_ERROR", "tls", False, "the server does not speak TLS on this port"),
     "tls.failed": ErrorType("SSL_ERROR", "tls", True, "the TLS handshake failed in another way"),
     "http.response.redirect_loop": ErrorType(
-        "TOO_MANY_REDIRECTS", "http", False, "redirects went round or on too long"
+        "TOO_MANY_REDIRECTS", "http", False, "the redirects form a loop or are too many"
     ),
-    "http.protocol.error": ErrorType("HTTP_ERROR", "http", False, "what came back is not HTTP/1"),
-    "http.response.invalid": ErrorType("HTTP_ERROR", "http", False, "an HTTP response that cannot be understood"),
+    "http.protocol.error": ErrorType("HTTP_ERROR", "http", False, "the response is not HTTP/1"),
+    "http.response.invalid": ErrorType("HTTP_ERROR", "http", False, "the HTTP response is malformed"),
     "http.failed": ErrorType("HTTP_ERROR", "http", True, "the exchange failed in another way"),
-    "url.invalid": ErrorType("INVALID_URL", "url", False, "the text cannot be normalised to one URL"),
-    "url.scheme": ErrorType("INVALID_URL", "url", False, "a scheme other than http and https"),
-    "address.blocked": ErrorType("BLOCKED", "connect", False, "the guard does not allow the address"),
-    "robots.disallowed": ErrorType("BLOCKED", "url", False, "robots.txt does not allow it, and was to be obeyed"),
+    "url.invalid": ErrorType("INVALID_URL", "url", False, "the text is not a URL, or an ambiguous one"),
+    "url.scheme": ErrorType("INVALID_URL", "url", False, "the scheme is neither http nor https"),
+    "address.blocked": ErrorType("BLOCKED", "connect", False, "the address guard does not allow the address"),
+    "robots.disallowed": ErrorType("BLOCKED", "url", False, "robots.txt does not allow it (option robots)"),
     "local.descriptors": ErrorType("LOCAL_ERROR", "connect", True, "this process ran out of file descriptors"),
-    "local.ports": ErrorType("LOCAL_ERROR", "connect", True, "this machine ran out of ports towards the address"),
+    "local.ports": ErrorType("LOCAL_ERROR", "connect", True, "this machine ran out of local ports for the address"),
     "local.memory": ErrorType("LOCAL_ERROR", "connect", True, "this machine ran out of memory for connections"),
-    "local.network": ErrorType("LOCAL_ERROR", "connect", True, "this machine's network is down, or leads nowhere"),
-    "abandoned": ErrorType("ABANDONED", "http", True, "the probe was stopped before it had a verdict"),
-    "unknown": ErrorType("UNKNOWN", "http", False, "a fault in this program; please report it"),
+    "local.network": ErrorType("LOCAL_ERROR", "connect", True, "this machine's network is down or has no route"),
+    "abandoned": ErrorType("ABANDONED", "http", True, "the probe was stopped before it had a result"),
+    "unknown": ErrorType("UNKNOWN", "http", False, "a bug in this program; please report it"),
 }

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 import msgspec
 from msgspec import Meta
 
-from crawler.core.errors import OptionError
+from crawler.core.errors import OptionError, read_validation_error
 from crawler.core.option_syntax import (
     check_headers,
     check_proxy,
@@ -69,8 +69,8 @@ class CheckedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         try:
             return msgspec.convert(values, cls, strict=strict)
         except msgspec.ValidationError as error:
-            message, _, place = str(error).partition(" - at ")
-            raise OptionError(message, place.strip("`").removeprefix("$.") or "options") from None
+            message, place = read_validation_error(error)
+            raise OptionError(message, place.removeprefix("$.") or "options") from None
 
 
 class Options(CheckedOptions, frozen=True, kw_only=True):

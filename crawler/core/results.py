@@ -1,4 +1,4 @@
-"""What a probe found: one `ProbeResult` for each line of a Task, and the records inside it.
+"""The result of a probe: one `ProbeResult` for each line of a Task, and the records inside it.
 
 The records are `msgspec` structs. Their JSON is the output of `msgspec.json.encode`, keys in the order of the fields.
 """
@@ -27,16 +27,16 @@ __all__ = [
 Outcome = Literal["ok", "http_error", "failed", "blocked", "invalid"]
 
 
-# The response headers that a result reports; the others are read and dropped.
+# Results report these response headers and drop the others.
 REPORTED_HEADERS: Final = frozenset(
     {"content-type", "content-length", "server", "etag", "last-modified", "retry-after", "location"}
 )
 
 
 class Timings(msgspec.Struct, gc=False):
-    """How long each phase took, in milliseconds, under HAR's names; None where there was no such phase.
+    """The duration of each phase in milliseconds, under HAR's names; None for a phase that did not happen.
 
-    Unlike in HAR, `connect` is the TCP connection alone: the phases add up to `total`.
+    Unlike in HAR, `connect` does not include `ssl`: the phases add up to `total`.
     """
 
     dns: float | None = None
@@ -49,7 +49,7 @@ class Timings(msgspec.Struct, gc=False):
 
 
 class ProbeError(msgspec.Struct, frozen=True, gc=False):
-    """Why there is no answer. `type` is a key of `crawler.core.errors.ERROR_TYPES`."""
+    """Why a probe got no answer. `type` is a key of `crawler.core.errors.ERROR_TYPES`."""
 
     type: str
     phase: str
@@ -58,18 +58,18 @@ class ProbeError(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, type_: str, message: str, *, phase: str | None = None) -> Self:
-        """Fill in what the table says of `type_`; `phase` where this time it happened elsewhere."""
-        kind = ERROR_TYPES[type_]
-        return cls(type_, phase or kind.phase, message, kind.transient)
+        """Make an error with the phase and transience of its type; `phase` overrides the first."""
+        row = ERROR_TYPES[type_]
+        return cls(type_, phase or row.phase, message, row.transient)
 
     @property
     def group(self) -> str:
-        """The word of the first contract, such as `SSL_ERROR`."""
+        """The word for it in the first contract, for example `SSL_ERROR`."""
         return ERROR_TYPES[self.type].group
 
 
 class TLSInfo(msgspec.Struct, frozen=True, gc=False):
-    """What the TLS handshake agreed on and whom the certificate names. `not_after` is in unix seconds."""
+    """The negotiated parameters of a TLS connection and its certificate. `not_after` is in Unix seconds."""
 
     version: str | None = None
     cipher: str | None = None
@@ -80,7 +80,7 @@ class TLSInfo(msgspec.Struct, frozen=True, gc=False):
 
 
 class Hop(msgspec.Struct):
-    """One request to one address, in the order sent. `error` is an error type."""
+    """One request to one address, as results report it. `error` is an error type."""
 
     url: str
     method: str
@@ -91,9 +91,10 @@ class Hop(msgspec.Struct):
 
 
 class HopResult(msgspec.Struct):
-    """What a transport found in one hop: a response head, or `error`.
+    """The result of one exchange of a transport: a response head or `error`.
 
-    `headers` has lower-case names and every value sent under them, in the order received; `body` is there if asked for.
+    `headers` are pairs of lower-case name and value, in the order received, with repeated names. `body` is None unless
+    the request asked for it.
     """
 
     timings: Timings
@@ -106,16 +107,16 @@ class HopResult(msgspec.Struct):
 
     @property
     def is_good(self) -> bool:
-        """Whether it is an answer below 400."""
+        """Whether there is a status, and it is below 400."""
         return self.error is None and self.status is not None and self.status < 400
 
     def header(self, name: str) -> str | None:
-        """The first value of a header, by its lower-case name."""
+        """The first value of a header, found by its lower-case name."""
         return next((value for key, value in self.headers if key == name), None)
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds that a Retry-After asks for, in either of its forms (RFC 9110, 10.2.3)."""
+        """Seconds in the Retry-After header, in either of its forms (RFC 9110, 10.2.3); None without a valid one."""
         value = self.header("retry-after") or ""
         if value.isascii() and value.isdigit():
             return float(value)
@@ -126,10 +127,10 @@ class HopResult(msgspec.Struct):
 
 
 class ProbeResult(msgspec.Struct, kw_only=True):
-    """What the probe of one target found. `status` is that of the last hop; a failure is `error`, never raised.
+    """The result of the probe of one target. A failure is in `error`, never raised.
 
-    `timings` add up those of the hops; `attempts` counts the first try and the retries; `method` is the one that gave
-    the verdict; `title` and `matched` are there if asked for.
+    `status` is that of the last hop and `method` the method of its request. `timings` are the sums over the hops.
+    `attempts` counts the first one and the retries. `title` and `matched` are None unless the options ask for them.
     """
 
     seq: int
@@ -151,24 +152,24 @@ class ProbeResult(msgspec.Struct, kw_only=True):
     matched: bool | None = None
 
     def copy_for_line(self, seq: int, url: str) -> "ProbeResult":
-        """The same finding, as the record of another line that asks for the same target."""
+        """The same result, as that of a duplicate line."""
         return msgspec.structs.replace(self, seq=seq, url=url)
 
 
 def first_contract_errors(status: int | None, error: ProbeError | None) -> dict[str, int | str]:
-    """The `errors` of the first contract: empty below 400, else `http` with the status or a word."""
+    """The `errors` of the first contract: empty for a status below 400, else `http` with the status or a word."""
     if error is not None:
         return {"http": error.group}
     return {"http": status} if status is not None and status >= 400 else {}
 
 
 class FirstContractResult(msgspec.Struct, frozen=True):
-    """What the first contract shows of a result."""
+    """A result as the first contract shows it (`POST /submit`, `GET /tasks`)."""
 
     timestamp: int
     errors: dict[str, int | str]
 
     @classmethod
     def of(cls, result: ProbeResult) -> Self:
-        """The part of a result that the first contract knows."""
+        """Take the part of a result that the first contract shows."""
         return cls(result.timestamp, result.errors)

@@ -1,4 +1,4 @@
-"""A Task and what belongs to it: status, counts, filters of its results, webhook; and the state of the work queues."""
+"""A Task, the records inside it, queries of its results, and the state of the work queues on Redis."""
 
 import time
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ __all__ = [
 Status = Literal["running", "ready", "error"]
 
 
-# Where a Task may go from where it is. Every registry enforces it, through `Task.change_status`.
+# The statuses that may follow each status. `Task.change_status` enforces it for every registry.
 TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
     "running": frozenset({"ready", "error"}),
     "ready": frozenset(),
@@ -36,7 +36,7 @@ TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
 
 
 class Counts(msgspec.Struct, gc=False):
-    """How many of a Task's lines came out how. Equal to its records at every moment."""
+    """The number of a Task's lines by outcome; always equal to the number of its results."""
 
     ok: int = 0
     http_error: int = 0
@@ -46,7 +46,7 @@ class Counts(msgspec.Struct, gc=False):
 
     @property
     def done(self) -> int:
-        """Lines that have their record."""
+        """The number of lines that have a result."""
         return sum(number for _, number in self.by_outcome())
 
     def by_outcome(self) -> list[tuple[Outcome, int]]:
@@ -54,12 +54,12 @@ class Counts(msgspec.Struct, gc=False):
         return [(outcome, getattr(self, outcome)) for outcome in get_args(Outcome)]
 
     def add(self, outcome: Outcome, count: int = 1) -> None:
-        """Count more records."""
+        """Count more results."""
         setattr(self, outcome, getattr(self, outcome) + count)
 
 
 class ResultFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which records are wanted; None for any."""
+    """Selects results by the value of each field; None selects all."""
 
     outcome: Outcome | None = None
     status: int | None = None
@@ -71,29 +71,29 @@ ANY_RESULT: Final = ResultFilter()
 
 
 class ResultPage(msgspec.Struct, frozen=True):
-    """Some records of a Task, in the order in which they were made; `next` is where the page after it starts."""
+    """Some results of a Task, in the order of recording; `next` is the position at which the next page starts."""
 
     results: Sequence[ProbeResult]
     next: int
 
 
 class IdempotencyKey(msgspec.Struct, frozen=True):
-    """What makes a repeated submit the same one: the client's key, and a digest of what came with it."""
+    """Identifies a repeated submit: the client's Idempotency-Key and a digest of the request."""
 
     key: str
     digest: str
 
 
 class Webhook(msgspec.Struct, frozen=True):
-    """Who is to be told when a Task has ended, and what has come of it.
+    """The request that reports the end of a Task, and the state of its delivery.
 
     Attributes:
-        url: Where to.
-        secret: What signs it; None for the service's.
-        attempts: How many were begun.
-        due: When the next one is, in unix seconds; None for at once, or never.
-        status: `waiting` for the Task's end, or for the first attempt.
-        last: What the latest attempt came to: a status, or an error type.
+        url: The URL to send it to.
+        secret: The secret that signs it; None for the service's own.
+        attempts: The number of attempts started.
+        due: Time of the next attempt in Unix seconds; None for at once, or for no further attempt.
+        status: `waiting` until the Task ends and the first attempt starts.
+        last: The result of the last attempt: a status or an error type.
     """
 
     url: str
@@ -104,12 +104,12 @@ class Webhook(msgspec.Struct, frozen=True):
     last: str | None = None
 
     def __repr__(self) -> str:
-        """Neither the secret nor the URL, which may have one in it."""
+        """Show neither the secret nor the URL, which may contain a secret."""
         return f"Webhook(status={self.status!r}, attempts={self.attempts}, last={self.last!r})"
 
 
 class Task(msgspec.Struct, kw_only=True):
-    """One submitted batch. Times are unix seconds; `total` counts its lines; `owner` is the name of a token."""
+    """One submitted list. Times are Unix seconds, `total` is the number of lines, `owner` the name of a token."""
 
     id: str
     options: Options
@@ -125,20 +125,20 @@ class Task(msgspec.Struct, kw_only=True):
     owner: str | None = None
 
     def change_status(self, status: Status, detail: str | None = None) -> None:
-        """Go to another status, as the table allows.
+        """Change to a status that `TRANSITIONS` allows.
 
         Raises:
-            TransitionError: The table has no such step, or `ready` is asked for while lines lack their record.
+            TransitionError: The table does not allow it, or the Task is to become `ready` but lines lack results.
         """
         if status not in TRANSITIONS[self.status]:
-            raise TransitionError(f"task {self.id} cannot go from {self.status} to {status}")
+            raise TransitionError(f"task {self.id} cannot change from {self.status} to {status}")
         if status == "ready" and self.counts.done != self.total:
-            raise TransitionError(f"task {self.id} has {self.counts.done} records of {self.total}")
+            raise TransitionError(f"task {self.id} has {self.counts.done} results of {self.total}")
         self.status, self.detail, self.finished = status, detail, time.time()
 
 
 class QueueStatus(msgspec.Struct, frozen=True):
-    """One queue: chunks that wait, chunks that workers have, and the seconds since the oldest of all was queued."""
+    """A work queue: waiting chunks, chunks in progress, and seconds since the oldest of both was queued."""
 
     waiting: int = 0
     running: int = 0
@@ -146,12 +146,12 @@ class QueueStatus(msgspec.Struct, frozen=True):
 
 
 class FleetStatus(msgspec.Struct, frozen=True):
-    """What there is.
+    """The state of all work queues and worker processes.
 
     Attributes:
-        queues: By name.
-        workers: By name, each with when it gave its last sign of life, in unix seconds.
-        redelivered: How often a chunk was begun again because a worker had fallen silent.
+        queues: The queues by name.
+        workers: The last heartbeat of each worker process, by its name, in Unix seconds.
+        redelivered: The number of times that a chunk was delivered again because its worker process fell silent.
     """
 
     queues: dict[str, QueueStatus]

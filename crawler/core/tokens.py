@@ -1,7 +1,7 @@
-"""Bearer tokens: who may use the service, and for what.
+"""Bearer tokens, which authenticate clients of the service.
 
-A token is spelled `SECRET`, `NAME:SECRET` or `NAME:SCOPE:SECRET`, where the scope is `read` or `write`. A secret has no
-colon (RFC 6750, 2.1), so that these can be told apart. Secrets are not kept, their digests are.
+A token is written as `SECRET`, `NAME:SECRET` or `NAME:SCOPE:SECRET`, where the scope is `read` or `write`. A secret has
+no colon (RFC 6750, 2.1), so the forms cannot be confused. The service keeps digests of the secrets, not the secrets.
 """
 
 import hashlib
@@ -17,13 +17,15 @@ __all__ = ["Scope", "Token", "find_token", "parse_tokens", "read_tokens"]
 
 Scope = Literal["read", "write"]
 
-_NAME: Final = r"[A-Za-z0-9._-]{1,64}"
-_SECRET: Final = r"[A-Za-z0-9._~+/-]+=*"  # token68 of RFC 9110, 11.2
-_TOKEN: Final = re.compile(rf"(?:(?P<name>{_NAME}):(?:(?P<scope>{'|'.join(get_args(Scope))}):)?)?(?P<secret>{_SECRET})")
+_NAME_PATTERN: Final = r"[A-Za-z0-9._-]{1,64}"
+_SECRET_PATTERN: Final = r"[A-Za-z0-9._~+/-]+=*"  # token68 of RFC 9110, 11.2
+_TOKEN: Final = re.compile(
+    rf"(?:(?P<name>{_NAME_PATTERN}):(?:(?P<scope>{'|'.join(get_args(Scope))}):)?)?(?P<secret>{_SECRET_PATTERN})"
+)
 
 
 class Token(NamedTuple):
-    """Who has it, as Tasks keep it; what he may do; and what tells it from others."""
+    """The owner's name, as Tasks store it; what the owner may do; and the SHA-256 digest of the secret."""
 
     name: str
     scope: Scope
@@ -31,33 +33,35 @@ class Token(NamedTuple):
 
 
 def parse_tokens(lines: Iterable[str], place: str) -> list[Token]:
-    """The tokens of these lines. Several may have one name, and then share their Tasks.
+    """Parse tokens, one a line. Tokens with the same name share their Tasks.
 
     Raises:
-        OptionError: A line has another form, or a secret stands there twice; neither is shown.
+        OptionError: A line has another form, or two lines have the same secret. The message shows no secret.
     """
-    return _parsed(enumerate(lines, 1), place)
+    return _parse_lines(enumerate(lines, 1), place)
 
 
 def read_tokens(path: Path) -> list[Token]:
-    """The tokens of a file: one a line, but for empty ones and those that begin with `#`.
+    """Read a file of tokens, one a line; empty lines and lines that begin with `#` are skipped.
 
     Raises:
-        InputError: The file cannot be read, or has none, or something else in it.
+        InputError: The file cannot be read, has no token, or has a wrong line.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise InputError(f"cannot be read: {reason}", str(path)) from None
-    tokens = _parsed(((number, line) for number, line in enumerate(lines, 1) if line and line[0] != "#"), str(path))
+    tokens = _parse_lines(
+        ((number, line) for number, line in enumerate(lines, 1) if line and line[0] != "#"), str(path)
+    )
     if not tokens:
-        raise InputError("there is no token in it", str(path))
+        raise InputError("has no token", str(path))
     return tokens
 
 
 def find_token(secret: str, tokens: Sequence[Token]) -> Token | None:
-    """The token with this secret, found in a time that says nothing of it or of the others."""
+    """Find the token with this secret. Compares digests in constant time."""
     digest = _digest(secret)
     found = None
     for token in tokens:
@@ -70,16 +74,18 @@ def _digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode(errors="surrogateescape")).digest()
 
 
-def _parsed(lines: Iterable[tuple[int, str]], place: str) -> list[Token]:
+def _parse_lines(lines: Iterable[tuple[int, str]], place: str) -> list[Token]:
     tokens: dict[bytes, Token] = {}
+    numbers: dict[bytes, int] = {}
     for number, line in lines:
-        spelt = _TOKEN.fullmatch(line)
-        if spelt is None:
+        match = _TOKEN.fullmatch(line)
+        if match is None:
             raise OptionError(f"number {number} is not SECRET, NAME:SECRET or NAME:read|write:SECRET", place)
-        digest = _digest(spelt["secret"])
-        if digest in tokens:
-            raise OptionError(f"the secret of number {number} stands there before", place)
-        scope: Scope = "read" if spelt["scope"] == "read" else "write"
-        # One without a name needs one that is the same after a restart. This much of a digest gives no secret away.
-        tokens[digest] = Token(spelt["name"] or f"token-{digest.hex()[:16]}", scope, digest)
+        digest = _digest(match["secret"])
+        first = numbers.setdefault(digest, number)
+        if first != number:
+            raise OptionError(f"two tokens have the same secret ({first} and {number})", place)
+        scope: Scope = "read" if match["scope"] == "read" else "write"
+        # A token without a name gets one that stays the same after a restart. 64 bits of a digest reveal no secret.
+        tokens[digest] = Token(match["name"] or f"token-{digest.hex()[:16]}", scope, digest)
     return list(tokens.values())

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
-from crawler.core.errors import InputError
+from crawler.core.errors import InputError, read_validation_error
 
 __all__ = ["MAX_VALUE_BYTES", "BatchReader", "JsonError"]
 
@@ -104,7 +104,7 @@ class BatchReader:
         try:
             return msgspec.json.decode(b"{" + b",".join(self._others) + b"}", type=dict[str, Any])
         except msgspec.ValidationError as error:
-            raise InputError(str(error).partition(" - at ")[0], "$") from None
+            raise InputError(read_validation_error(error)[0], "$") from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise JsonError(f"cannot be read: {error}", "$") from None
 
@@ -264,7 +264,7 @@ class BatchReader:
         try:
             return decoder.decode(before + value + after + _MARGIN)
         except msgspec.ValidationError as error:
-            raise InputError(str(error).partition(" - at ")[0], place) from None
+            raise InputError(read_validation_error(error)[0], place) from None
         except msgspec.DecodeError as error:
             malformed = _MALFORMED.fullmatch(str(error))
             if malformed is None:

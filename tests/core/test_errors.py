@@ -1,4 +1,4 @@
-"""What can go wrong, by name."""
+"""The exceptions and the table of failures."""
 
 import re
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from crawler.core.errors import (
     TransitionError,
 )
 
-# The table of the contract: the words that clients of `/tasks` know, and the types that `error.type` may have.
+# The table of the contract: the words in `errors.http` of `/tasks`, each with its values of `error.type`.
 GROUPS = {
     "DNS_ERROR": ["dns.name_not_resolved", "dns.failed"],
     "TIMEOUT": ["dns.timed_out", "tcp.timed_out", "tls.timed_out", "http.timed_out"],
@@ -48,7 +48,7 @@ GROUPS = {
 
 
 class Phase(NamedTuple):
-    """Where the types of one prefix happen if nobody says otherwise."""
+    """The phases in which the types of one prefix happen by default."""
 
     prefix: str
     phases: set[str]
@@ -78,7 +78,7 @@ def test_a_type_happens_in_the_phase_of_its_name(type_: str) -> None:
     assert ERROR_TYPES[type_].phase in phases
 
 
-def test_what_happened_to_an_open_connection_is_not_blamed_on_connecting() -> None:
+def test_failures_of_an_open_connection_have_the_phase_http() -> None:
     http = {type_ for type_, row in ERROR_TYPES.items() if type_.startswith("tcp.") and row.phase == "http"}
     assert http == {"tcp.reset", "tcp.closed"}
 
@@ -89,7 +89,7 @@ def test_a_type_is_explained_in_one_line(type_: str) -> None:
     assert re.fullmatch(r"[^\n]{10,98}[^\n.]", meaning)
 
 
-def test_only_what_may_pass_is_tried_again() -> None:
+def test_only_failures_that_may_pass_are_transient() -> None:
     lasting = {type_ for type_, row in ERROR_TYPES.items() if not row.transient}
     assert {
         "dns.name_not_resolved",
@@ -108,7 +108,7 @@ def test_only_what_may_pass_is_tried_again() -> None:
 # --- The tree ---
 
 
-def test_everything_raised_on_purpose_has_one_base() -> None:
+def test_every_exception_has_one_base_class() -> None:
     tree = [errors.InputError, errors.OptionError, errors.TaskNotFound, errors.TransitionError]
     assert all(issubclass(error, CrawlerError) for error in tree)
     assert issubclass(OptionError, InputError)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.core.errors import InputError
+from crawler.core.errors import InputError, read_validation_error
 from crawler.formats import json_batch as batch
 from crawler.formats.json_batch import MAX_VALUE_BYTES, BatchReader, JsonError
 
@@ -56,8 +56,8 @@ def verdict_of_msgspec(text: bytes) -> Verdict:
     try:
         return msgspec.json.decode(text, type=Batch).urls
     except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at ")
-        return message, place.strip("`") or "$"
+        message, place = read_validation_error(error)
+        return message, place or "$"
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 

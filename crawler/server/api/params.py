@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
-from crawler.core.errors import InputError
+from crawler.core.errors import InputError, read_validation_error
 from crawler.core.options import Options
 from crawler.server.middleware.proxy_headers import prefix
 from crawler.server.task_manager import TASK_MANAGER
@@ -43,8 +43,8 @@ def split_query(request: web.Request, type_: type[T]) -> tuple[T, dict[str, str]
     try:
         query = msgspec.convert(own, type_, strict=False)
     except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at ")
-        raise InputError(message, place.strip("`").removeprefix("$.") or "query") from None
+        message, place = read_validation_error(error)
+        raise InputError(message, place.removeprefix("$.") or "query") from None
     for name in own:
         if getattr(query, name) is None:  # msgspec takes the word null for null
             raise InputError("null is no value", name)

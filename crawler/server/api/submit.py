@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from crawler.core.errors import IdempotencyKeyTaken, InputError
+from crawler.core.errors import IdempotencyKeyTaken, InputError, read_validation_error
 from crawler.core.options import task_options
 from crawler.core.results import Outcome
 from crawler.core.tasks import IdempotencyKey, ResultFilter, Task, Webhook
@@ -128,8 +128,8 @@ class _Upload:
         try:
             given = msgspec.convert(members, Choices)
         except msgspec.ValidationError as error:
-            message, _, place = str(error).partition(" - at ")
-            raise InputError(message, place.strip("`") or "$") from None
+            message, place = read_validation_error(error)
+            raise InputError(message, place or "$") from None
         if given.options:
             task.options = choose(self._state.options, self._choices, given.options)
         task.label = given.label or task.label

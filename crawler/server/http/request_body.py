@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 import msgspec
 from aiohttp import web
 
-from crawler.core.errors import InputError
+from crawler.core.errors import InputError, read_validation_error
 from crawler.formats.json_batch import JsonError
 from crawler.formats.url_lists import GzipReader, Line, UrlListReader
 
@@ -85,8 +85,7 @@ async def read_json(request: web.Request, type_: type[T], max_body: int) -> T:
     try:
         return msgspec.json.decode(body or b"{}", type=type_)
     except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at ")
-        raise InputError(message, place.strip("`")) from None
+        raise InputError(*read_validation_error(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise JsonError(str(error)) from None
     except RecursionError:
