@@ -120,9 +120,9 @@ def test_the_docstring_draws_the_tree() -> None:
     drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
     assert drawn == [
         "ChildError",
+        "IdempotencyKeyTaken",
         "InputError",
         "OptionError",
-        "IdempotencyKeyTaken",
         "ServiceStopping",
         "StoreError",
         "StoreDamaged",

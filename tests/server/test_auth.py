@@ -125,7 +125,7 @@ def test_what_is_no_token_is_not_shown(line: str) -> None:
 
 
 def test_one_secret_cannot_be_two_tokens() -> None:
-    with pytest.raises(OptionError, match="number 2"):
+    with pytest.raises(OptionError, match=r"same secret \(1 and 2\)"):
         parse_tokens(["ann:same", "bob:same"], "tokens")
 
 
