@@ -1,4 +1,4 @@
-"""The forms of options that are more than a word or a number."""
+"""Parsers and checks of the options that are more than a word or a number."""
 
 import base64
 import ipaddress
@@ -19,75 +19,77 @@ __all__ = [
     "parse_statuses",
 ]
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
-_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5; one byte a character
-_SERVER = re.compile(r"(?:\[(?P<v6>.*:.*)\]|(?P<v4>[^:]*))(?::(?P<port>[0-9]{1,5}))?|(?P<bare>.*)")
-_RESOLVE = re.compile(r"(?P<host>[!-9;-~]+):(?P<port>[0-9]{1,5}):(?:\[(?P<v6>.*:.*)\]|(?P<bare>.*))")
-_STATUSES = re.compile(r"([1-9][0-9]{2})(?:-([1-9][0-9]{2}))?")
-# Framing and hop-by-hop fields are the transport's: a user who sets them breaks the message, not the target.
-_RESERVED = frozenset(
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+_HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5; one byte a character
+_SERVER: Final = re.compile(r"(?:\[(?P<v6>.*:.*)\]|(?P<v4>[^:]*))(?::(?P<port>[0-9]{1,5}))?|(?P<bare>.*)")
+_RESOLVE: Final = re.compile(r"(?P<host>[!-9;-~]+):(?P<port>[0-9]{1,5}):(?:\[(?P<v6>.*:.*)\]|(?P<bare>.*))")
+_STATUSES: Final = re.compile(r"([1-9][0-9]{2})(?:-([1-9][0-9]{2}))?")
+# The transport sets the framing and hop-by-hop fields. A user who sets them breaks the request.
+_RESERVED_HEADERS: Final = frozenset(
     {
         "connection", "content-length", "expect", "host", "keep-alive", "proxy-authenticate", "proxy-authorization",
         "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
-_SECRET: Final = "whsec_"
-_HEADERS: Final = 32 * 1024  # bytes; they are sent with each request, and servers take no more
+_SECRET_PREFIX: Final = "whsec_"
+_MAX_HEADERS_BYTES: Final = 32 * 1024  # every request sends them, and servers accept no more
 
 
 def parse_server(text: str) -> tuple[str, int]:
-    """Split `HOST[:PORT]` of a DNS server; an IPv6 address with a port stands in brackets.
+    """Parse `HOST[:PORT]` of a DNS server; the default port is 53. An IPv6 address with a port needs brackets.
 
     Raises:
-        OptionError: Not an address, or not a port.
+        OptionError: The address or the port is not valid.
     """
     try:
-        spelt = _SERVER.fullmatch(text)
-        if spelt is None or not 0 < (port := int(spelt["port"] or 53)) < 65536:
+        match = _SERVER.fullmatch(text)
+        if match is None or not 0 < (port := int(match["port"] or 53)) < 65536:
             raise ValueError
-        return str(ipaddress.ip_address(spelt["v6"] or spelt["v4"] or spelt["bare"])), port
+        return str(ipaddress.ip_address(match["v6"] or match["v4"] or match["bare"])), port
     except ValueError:
         raise OptionError(f"{text!r} is not an IP address with an optional port", "dns") from None
 
 
 def parse_resolve(text: str) -> tuple[tuple[str, int], str]:
-    """Split `HOST:PORT:ADDRESS` into what is asked for and the answer.
+    """Parse `HOST:PORT:ADDRESS` into ((host, port), address).
 
     Raises:
-        OptionError: It has another form.
+        OptionError: The text has another form.
     """
     try:
-        spelt = _RESOLVE.fullmatch(text)
-        if spelt is None or not 0 < (port := int(spelt["port"])) < 65536:
+        match = _RESOLVE.fullmatch(text)
+        if match is None or not 0 < (port := int(match["port"])) < 65536:
             raise ValueError
-        host = spelt["host"].lower().removesuffix(".")  # as targets have it
-        return (host, port), str(ipaddress.ip_address(spelt["v6"] or spelt["bare"]))
+        host = match["host"].lower().removesuffix(".")  # as in the URL of a target
+        return (host, port), str(ipaddress.ip_address(match["v6"] or match["bare"]))
     except ValueError:
         raise OptionError(f"{text!r} is not of the form HOST:PORT:ADDRESS", "resolve") from None
 
 
 @lru_cache(maxsize=128)
 def parse_statuses(texts: tuple[str, ...]) -> frozenset[int]:
-    """All statuses of some `STATUS[-STATUS]`.
+    """Parse texts of the form `STATUS[-STATUS]` into the set of all their statuses.
 
     Raises:
-        OptionError: One has another form, or is empty.
+        OptionError: A text has another form, or its range is empty.
     """
     statuses: set[int] = set()
     for text in texts:
-        spelt = _STATUSES.fullmatch(text)
-        wanted = range(int(spelt[1]), int(spelt[2] or spelt[1]) + 1) if spelt else ()
+        match = _STATUSES.fullmatch(text)
+        wanted = range(int(match[1]), int(match[2] or match[1]) + 1) if match else ()
         if not wanted:
-            raise OptionError(f"{text!r} is neither a status from 100 to 999 nor two with a - between", "accept")
+            raise OptionError(
+                f"{text!r} is neither a status from 100 to 999 nor a range of them, such as 200-299", "accept"
+            )
         statuses.update(wanted)
     return frozenset(statuses)
 
 
 def parse_headers(lines: Iterable[str]) -> dict[str, str]:
-    """Read headers, a `Name: value` each.
+    """Parse headers, one `Name: value` a line.
 
     Raises:
-        OptionError: One has another form.
+        OptionError: A line has another form.
     """
     pairs = [line.partition(":") for line in lines]
     for name, colon, _ in pairs:
@@ -97,44 +99,44 @@ def parse_headers(lines: Iterable[str]) -> dict[str, str]:
 
 
 def check_headers(headers: Mapping[str, str], place: str) -> None:
-    """Refuse what could split the request or change its framing (RFC 9110, RFC 9112).
+    """Refuse headers that could split the request or change its framing (RFC 9110, RFC 9112).
 
     Raises:
-        OptionError: A header could.
+        OptionError: A header is not valid or is reserved, or the headers are too long.
     """
     for name, value in headers.items():
-        if not _TOKEN.fullmatch(name):
+        if not _HEADER_NAME.fullmatch(name):
             raise OptionError(f"{name!r} is not a header name", place)
-        if name.lower() in _RESERVED:
-            raise OptionError(f"{name} is set by the transport and cannot be given", place)
-        if not _FIELD_VALUE.fullmatch(value):
-            raise OptionError(f"the value of {name} has a control character or one outside Latin-1", place)
-    if sum(len(name) + len(value) for name, value in headers.items()) > _HEADERS:
-        raise OptionError(f"more than {_HEADERS} bytes in all", place)
+        if name.lower() in _RESERVED_HEADERS:
+            raise OptionError(f"{name} is set by the transport and cannot be changed", place)
+        if not _HEADER_VALUE.fullmatch(value):
+            raise OptionError(f"the value of {name} has a control character or a character outside Latin-1", place)
+    if sum(len(name) + len(value) for name, value in headers.items()) > _MAX_HEADERS_BYTES:
+        raise OptionError(f"more than {_MAX_HEADERS_BYTES} bytes in total", place)
 
 
 def parse_secret(text: str, place: str) -> bytes:
-    """The key that a webhook's secret stands for: `whsec_` and in base64 24 to 64 bytes.
+    """Decode the secret of a webhook: `whsec_` followed by 24 to 64 bytes in base64.
 
     Raises:
-        OptionError: It has another form; it is not shown.
+        OptionError: The text has another form. The message does not show it.
     """
     try:
-        key = base64.b64decode(text.removeprefix(_SECRET), validate=True)
-    except ValueError:  # of it or of what is not ASCII
+        key = base64.b64decode(text.removeprefix(_SECRET_PREFIX), validate=True)
+    except ValueError:  # wrong base64, or not ASCII
         key = b""
-    if not text.startswith(_SECRET) or not 24 <= len(key) <= 64:
-        raise OptionError(f"is not {_SECRET} followed by 24 to 64 bytes in base64", place)
+    if not text.startswith(_SECRET_PREFIX) or not 24 <= len(key) <= 64:
+        raise OptionError(f"is not {_SECRET_PREFIX} followed by 24 to 64 bytes in base64", place)
     return key
 
 
 def check_proxy(url: str, guard: str) -> None:
-    """Refuse what is no proxy, and one behind which the guard would see nothing.
+    """Refuse a URL that is not a proxy's, and a proxy together with the public guard.
 
     Raises:
-        OptionError: It is one of these.
+        OptionError: The proxy is refused.
     """
     if not url.startswith(("http://", "socks5://", "socks5h://", "socks4://")):
         raise OptionError(f"{url!r} does not begin with http:// or socks5://", "proxy")
     if guard == "public":
-        raise OptionError("excludes a public guard, which cannot see whom a proxy dials", "proxy")
+        raise OptionError("excludes a public guard, which cannot check the addresses that a proxy connects to", "proxy")

@@ -1,8 +1,8 @@
-"""Every option, its bounds and its default: the only place that has them.
+"""The options of a probe with their bounds and defaults.
 
-The command line, the environment (`CRAWLER_*`), the library's keyword arguments and the documentation are all made from
-two records: `Options` here, and `ServiceOptions`. A field's `Meta` carries its help, and in `extra` what else `--help`
-shows: its panel, its flags where they differ from the field's name, and its metavar.
+Two records, `Options` here and `ServiceOptions`, define the flags of the command, the environment variables
+(`CRAWLER_*`), the keyword arguments of the library and the tables in the documentation. A field's `Meta` has its help
+text, and in `extra` what else `--help` shows: its panel, its flags if they differ from the field's name, its metavar.
 """
 
 from collections.abc import Mapping
@@ -26,8 +26,8 @@ __all__ = ["TASK_OPTIONS", "VERSION", "WORKER_OPTIONS", "CheckedOptions", "Optio
 
 VERSION: Final = "0.1.0"
 
-# What a Task may choose of the options: what is asked of its own targets, and how gently. The others are of the whole
-# process, or decide whom it may reach and by whose word.
+# A Task may set these: they concern its own targets only. The other options belong to the whole process, or decide
+# which addresses it may reach and which certificates and DNS servers it trusts.
 TASK_OPTIONS: Final = frozenset(
     {
         "accept", "connect_timeout", "headers", "insecure", "interval", "ipv4", "ipv6", "match", "max_read",
@@ -35,7 +35,7 @@ TASK_OPTIONS: Final = frozenset(
     }
 )  # fmt: skip
 
-# What concerns a worker for services on other machines, of the options of a service.
+# The options of a service that also apply to `crawler worker`.
 WORKER_OPTIONS: Final = ("redis", "drain", "log_level", "log_json")
 
 ProcessCount = Annotated[int, Meta(ge=1, le=256)] | Literal["auto"]
@@ -43,25 +43,29 @@ ProcessCount = Annotated[int, Meta(ge=1, le=256)] | Literal["auto"]
 _DEFAULT_PROCESSES: Final = 1
 
 # Panels of `--help`.
-_PACE: Final = {"panel": "Pace"}
+_SPEED: Final = {"panel": "Speed and retries"}
 _REQUEST: Final = {"panel": "Requests"}
 _NETWORK: Final = {"panel": "Network"}
 
 
 class CheckedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A record whose values are checked where it is made from outside (`of`) and where it is used (`validated`)."""
+    """A record of options that can be validated.
+
+    Call `of` for values from outside. Call `validated` for a record that a caller made, because the constructor of a
+    msgspec struct checks no types.
+    """
 
     def validated(self) -> Self:
-        """The same record, once its values are found to be within their bounds.
+        """Return the same record if all values have the right type and are within their bounds.
 
         Raises:
-            OptionError: One is not; `place` is its name.
+            OptionError: A value is wrong; `place` is the option's name.
         """
         return self.of(msgspec.structs.asdict(self))
 
     @classmethod
     def of(cls, values: Mapping[str, Any], *, strict: bool = True) -> Self:
-        """Validate plain values (keyword arguments, JSON, flags) into the record; numbers may be texts if not `strict`.
+        """Validate plain values: keyword arguments, JSON or flags. Unless `strict`, numbers may be strings.
 
         Raises:
             OptionError: A name or value is wrong; `place` is the option's name.
@@ -74,56 +78,54 @@ class CheckedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class Options(CheckedOptions, frozen=True, kw_only=True):
-    """How to probe. Seconds for times, counts for the rest."""
+    """How to probe. Times are in seconds."""
 
     concurrency: Annotated[
-        int, Meta(ge=1, le=20_000, description="Requests under way at once, over all hosts.", extra=_PACE)
+        int, Meta(ge=1, le=20_000, description="Requests in progress at once, over all hosts.", extra=_SPEED)
     ] = 256
     per_host: Annotated[
-        int, Meta(ge=1, le=20_000, description="Requests under way at once to one host.", extra=_PACE)
+        int, Meta(ge=1, le=20_000, description="Requests in progress at once to one host.", extra=_SPEED)
     ] = 8
     processes: Annotated[
         ProcessCount,
-        Meta(description="Processes that probe; auto is one for each core.", extra={**_PACE, "metavar": "N|auto"}),
+        Meta(description="Processes that probe; auto is one per core.", extra={**_SPEED, "metavar": "N|auto"}),
     ] = _DEFAULT_PROCESSES
     workers: Annotated[
         ProcessCount | None,
-        Meta(description="Old name of --processes.", extra={**_PACE, "metavar": "N|auto", "hidden": True}),
+        Meta(description="Old name of --processes.", extra={**_SPEED, "metavar": "N|auto", "hidden": True}),
     ] = None
     timeout: Annotated[
         float,
-        Meta(gt=0, le=3600, description="Time a probe may work in all: every phase, hop and attempt.", extra=_PACE),
+        Meta(gt=0, le=3600, description="Seconds for a whole probe: all phases, hops and attempts.", extra=_SPEED),
     ] = 30.0
     connect_timeout: Annotated[
         float,
-        Meta(gt=0, le=3600, description="Time for a TCP connection, and again for its TLS handshake.", extra=_PACE),
+        Meta(gt=0, le=3600, description="Seconds for a TCP connection, and again for its TLS handshake.", extra=_SPEED),
     ] = 10.0
-    retries: Annotated[
-        int, Meta(ge=0, le=20, description="More attempts after a failure that may pass.", extra=_PACE)
-    ] = 1
+    retries: Annotated[int, Meta(ge=0, le=20, description="Retries after a transient failure.", extra=_SPEED)] = 1
     retry_budget: Annotated[
         float,
         Meta(
             ge=0,
             le=20,
-            description="Retries that a batch may make for each URL that is done; a hundred are free.",
-            extra={**_PACE, "metavar": "SHARE"},
+            description="Retries that a Task may make per finished URL, besides the first hundred.",
+            extra={**_SPEED, "metavar": "SHARE"},
         ),
     ] = 0.5
     interval: Annotated[
-        float, Meta(ge=0, le=3600, description="Time from one request to a host to the next.", extra=_PACE)
+        float, Meta(ge=0, le=3600, description="Seconds between the starts of two requests to one host.", extra=_SPEED)
     ] = 0.0
     method: Annotated[
         Literal["auto", "HEAD", "GET"],
-        Meta(description="auto asks with HEAD and confirms every bad answer with GET.", extra=_REQUEST),
+        Meta(description="auto sends HEAD, and repeats every bad answer with GET.", extra=_REQUEST),
     ] = "auto"
-    user_agent: Annotated[str, Meta(max_length=512, description="The User-Agent sent.", extra=_REQUEST)] = (
+    user_agent: Annotated[str, Meta(max_length=512, description="The User-Agent header to send.", extra=_REQUEST)] = (
         f"crawler/{VERSION}"
     )
     headers: Annotated[
         dict[str, str],
         Meta(
-            description="A header to send; repeatable. Dropped when a redirect leaves the origin.",
+            description="A header to send; repeatable. Not sent after a redirect to another origin.",
             extra={**_REQUEST, "flags": ("--header", "-H"), "metavar": "'NAME: VALUE'"},
         ),
     ] = msgspec.field(default_factory=dict)
@@ -132,7 +134,7 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(
             max_length=100,
-            description="Statuses that count as ok, as 200 or 200-299; repeatable; else all below 400.",
+            description="Statuses that count as ok, for example 200 or 200-299; repeatable. Default: all below 400.",
             extra={**_REQUEST, "metavar": "STATUS[-STATUS]"},
         ),
     ] = ()
@@ -146,20 +148,24 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
     title: Annotated[bool, Meta(description="Report the title of HTML pages.", extra=_REQUEST)] = False
     max_read: Annotated[
         int,
-        Meta(ge=1, le=2**30, description="Bytes of body to read for these, and to unpack.", extra=_REQUEST),
+        Meta(
+            ge=1,
+            le=2**30,
+            description="Bytes of body to read at most for match and title, before and after decompression.",
+            extra=_REQUEST,
+        ),
     ] = 2**20
-    robots: Annotated[bool, Meta(description="Obey robots.txt, with its crawl-delay.", extra=_REQUEST)] = False
+    robots: Annotated[bool, Meta(description="Obey robots.txt and its crawl-delay.", extra=_REQUEST)] = False
     guard: Annotated[
         Literal["auto", "public", "any"],
         Meta(
-            description="Addresses that may be dialled. auto is any for the owner's own use (probe, a service on "
-            "loopback), public for all else.",
+            description="Addresses to connect to. auto is any for probe and for a service on loopback, else public.",
             extra=_NETWORK,
         ),
     ] = "auto"
     allow: Annotated[
         tuple[str, ...],
-        Meta(description="Network to open in a public guard; repeatable.", extra={**_NETWORK, "metavar": "CIDR"}),
+        Meta(description="Network that a public guard allows too; repeatable.", extra={**_NETWORK, "metavar": "CIDR"}),
     ] = ()
     transport: Annotated[
         Literal["socket", "aiohttp"],
@@ -174,20 +180,23 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
     ] = None
     cafile: Annotated[
         str | None,
-        Meta(description="PEM file of authorities to trust, not the system's.", extra={**_NETWORK, "metavar": "FILE"}),
+        Meta(
+            description="PEM file of authorities to trust instead of the system's.",
+            extra={**_NETWORK, "metavar": "FILE"},
+        ),
     ] = None
     insecure: Annotated[bool, Meta(description="Accept any certificate.", extra=_NETWORK)] = False
     dns: Annotated[
         tuple[str, ...],
         Meta(
-            description="DNS server to ask, not the system's; repeatable.",
+            description="DNS server to ask instead of the system's; repeatable.",
             extra={**_NETWORK, "metavar": "HOST[:PORT]"},
         ),
     ] = ()
     resolve: Annotated[
         tuple[str, ...],
         Meta(
-            description="Address to use for a host and port, without asking DNS; repeatable.",
+            description="Address to use for a host and port instead of asking DNS; repeatable.",
             extra={**_NETWORK, "metavar": "HOST:PORT:ADDRESS"},
         ),
     ] = ()
@@ -196,7 +205,7 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
 
     @property
     def wants_body(self) -> bool:
-        """Whether anything of the response's body is asked for."""
+        """Whether an option needs the body of the response."""
         return self.title or self.match is not None
 
     def accepts(self, status: int) -> bool:
@@ -204,52 +213,56 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
         return status in parse_statuses(self.accept) if self.accept else status < 400
 
     def with_task_options(self, values: Mapping[str, Any], *, strict: bool = True) -> Self:
-        """These options with what a Task chooses.
+        """Return these options, changed by the options of a Task.
 
         Args:
-            values: The choices by name, as JSON has them.
-            strict: Whether numbers have to be numbers. If not they may be texts, as in a query, and so may what has
-                several values: one a line, headers as `Name: value`.
+            values: The Task's options by name, as in JSON.
+            strict: Whether numbers must be numbers. If not, all values may be strings, as in a query: lists and
+                headers have one item a line, headers as `Name: value`.
 
         Raises:
-            OptionError: A Task cannot choose that; `place` is its name.
+            OptionError: A name or value is wrong, or a Task may not set it; `place` is the option's name.
         """
         for name in values:
             if name not in self.__struct_fields__:
                 raise OptionError("there is no such option", name)
             if name not in TASK_OPTIONS:
-                raise OptionError("is the service's to choose", name)
+                raise OptionError("cannot be set per Task", name)
         if not strict:
-            values = {name: _from_text(name, value) for name, value in values.items()}
-        choices = self.of(values, strict=strict)
+            values = {name: _split_text(name, value) for name, value in values.items()}
+        given = self.of(values, strict=strict)
         names = set(values)
-        if choices.ipv4 or choices.ipv6:
-            names |= {"ipv4", "ipv6"}  # one family in place of the other
-        chosen = msgspec.structs.replace(self, **{name: getattr(choices, name) for name in names})
-        for name, bound in self._bounds(chosen).items():
-            if bound != getattr(chosen, name):
+        if given.ipv4 or given.ipv6:
+            names |= {"ipv4", "ipv6"}  # the Task's address family replaces the service's
+        merged = msgspec.structs.replace(self, **{name: getattr(given, name) for name in names})
+        for name, limit in self._limit(merged).items():
+            if limit != getattr(merged, name):
                 side = "at least" if name == "interval" else "at most"
-                raise OptionError(f"{side} {bound}, the service's", name)
-        return chosen
+                raise OptionError(f"must be {side} {limit}, the service's limit", name)
+        return merged
 
     def with_stored(self, stored: "Options") -> Self:
-        """These options with what a Task chose once, as far as they still allow it."""
-        return msgspec.structs.replace(self, **{**task_options(stored), **self._bounds(stored)})
+        """Return these options, changed by the stored options of a Task as far as the service's limits still allow."""
+        return msgspec.structs.replace(self, **{**task_options(stored), **self._limit(stored)})
 
-    def _bounds(self, chosen: "Options") -> dict[str, Any]:
-        """What a Task has instead where it goes further than the service."""
+    def _limit(self, requested: "Options") -> dict[str, Any]:
+        """Limit what a Task requests to what the service allows."""
         return {
-            "per_host": min(chosen.per_host, self.per_host),
-            "interval": max(chosen.interval, self.interval),
-            "max_read": min(chosen.max_read, self.max_read),
+            "per_host": min(requested.per_host, self.per_host),
+            "interval": max(requested.interval, self.interval),
+            "max_read": min(requested.max_read, self.max_read),
         }
 
     def with_guard(self, policy: Literal["public", "any"]) -> Self:
-        """These options with an `auto` guard decided."""
+        """Return these options, with `policy` for a guard that is `auto`."""
         return msgspec.structs.replace(self, guard=policy) if self.guard == "auto" else self
 
     def __post_init__(self) -> None:
-        """Check what a single field's bounds cannot say."""
+        """Check the values that need more than bounds.
+
+        Raises:
+            OptionError: A value is wrong.
+        """
         if self.workers is not None:
             if self.processes not in (_DEFAULT_PROCESSES, self.workers):
                 raise OptionError("is the old name of processes; give one of the two", "workers")
@@ -272,12 +285,12 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
 
 
 def task_options(options: Options) -> dict[str, Any]:
-    """What a Task chose, or left as the service has it, in the order of the fields."""
+    """Return the options that a Task may set, in the order of the fields."""
     return {name: getattr(options, name) for name in Options.__struct_fields__ if name in TASK_OPTIONS}
 
 
-def _from_text(name: str, value: Any) -> Any:
-    """What a text says that stands for several values, one a line."""
+def _split_text(name: str, value: Any) -> Any:
+    """Split the text of an option that has several values."""
     default = getattr(Options(), name)
     if not isinstance(value, str) or not isinstance(default, tuple | dict):
         return value

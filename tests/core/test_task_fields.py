@@ -1,4 +1,4 @@
-"""What a Task may choose of the options, and how far."""
+"""The options that a Task may set, and their limits."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from crawler.core.errors import OptionError
 from crawler.core.options import TASK_OPTIONS, Options, task_options
 
 SERVICE = Options(per_host=4, interval=0.5, max_read=1000, guard="public", timeout=7.0, retries=3)
-ITS_OWN = {
+SERVICE_OPTIONS = {
     "allow", "cafile", "concurrency", "dns", "guard", "processes", "proxy", "resolve", "retry_budget", "transport",
     "workers",
 }  # fmt: skip
-"""The service's alone."""
+"""The options that a Task may not set."""
 
 
 def refusal(values: dict[str, Any], *, strict: bool = True) -> OptionError:
@@ -24,19 +24,19 @@ def refusal(values: dict[str, Any], *, strict: bool = True) -> OptionError:
     return refused.value
 
 
-def test_every_option_is_a_tasks_or_the_services() -> None:
-    assert set(Options.__struct_fields__) == TASK_OPTIONS | ITS_OWN
-    assert not TASK_OPTIONS & ITS_OWN
+def test_each_option_can_be_set_per_task_or_not() -> None:
+    assert set(Options.__struct_fields__) == TASK_OPTIONS | SERVICE_OPTIONS
+    assert not TASK_OPTIONS & SERVICE_OPTIONS
 
 
-# --- Choosing ---
+# --- From JSON ---
 
 
-def test_who_chooses_nothing_gets_what_the_service_has() -> None:
+def test_without_choices_a_task_has_the_options_of_the_service() -> None:
     assert SERVICE.with_task_options({}) == SERVICE
 
 
-def test_what_is_chosen_stands_and_all_else_is_the_services() -> None:
+def test_a_task_changes_only_the_options_that_it_sets() -> None:
     chosen = SERVICE.with_task_options(
         {"timeout": 2, "method": "GET", "headers": {"A": "b"}, "accept": ["404"], "match": "x"}
     )
@@ -45,10 +45,10 @@ def test_what_is_chosen_stands_and_all_else_is_the_services() -> None:
     )
 
 
-@pytest.mark.parametrize("name", sorted(ITS_OWN))
-def test_what_is_the_services_is_not_for_a_task(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(SERVICE_OPTIONS))
+def test_a_task_cannot_set_an_option_of_the_service(name: str) -> None:
     error = refusal({name: getattr(SERVICE, name)})
-    assert (error.place, error.message) == (name, "is the service's to choose")
+    assert (error.place, error.message) == (name, "cannot be set per Task")
 
 
 def test_an_unknown_name_is_refused() -> None:
@@ -81,12 +81,12 @@ def test_a_value_out_of_bounds_is_refused_by_name(values: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     ("name", "allowed", "beyond", "message"),
     [
-        ("per_host", 4, 5, "at most 4, the service's"),
-        ("interval", 0.5, 0.4, "at least 0.5, the service's"),
-        ("max_read", 1000, 1001, "at most 1000, the service's"),
+        ("per_host", 4, 5, "must be at most 4, the service's limit"),
+        ("interval", 0.5, 0.4, "must be at least 0.5, the service's limit"),
+        ("max_read", 1000, 1001, "must be at most 1000, the service's limit"),
     ],
 )
-def test_a_task_is_as_gentle_as_the_service_or_more(name: str, allowed: Any, beyond: Any, message: str) -> None:
+def test_a_task_cannot_go_beyond_the_limits_of_the_service(name: str, allowed: Any, beyond: Any, message: str) -> None:
     assert getattr(SERVICE.with_task_options({name: allowed}), name) == allowed
     error = refusal({name: beyond})
     assert (error.place, error.message) == (name, message)
@@ -104,7 +104,7 @@ def test_one_address_family_replaces_the_other() -> None:
 # --- From a query ---
 
 
-def test_texts_stand_for_what_they_say() -> None:
+def test_strings_of_a_query_are_read_as_values() -> None:
     values = {
         "timeout": "2.5",
         "retries": "0",
@@ -128,7 +128,7 @@ def test_texts_stand_for_what_they_say() -> None:
     )
 
 
-def test_values_that_are_no_texts_are_taken_there_too() -> None:
+def test_values_other_than_strings_are_accepted_too() -> None:
     assert SERVICE.with_task_options({"accept": ["404"], "timeout": 2}, strict=False).accept == ("404",)
 
 
@@ -147,7 +147,7 @@ def test_values_that_are_no_texts_are_taken_there_too() -> None:
         {"guard": "any"},
     ],
 )
-def test_texts_that_say_nothing_are_refused_by_name(values: dict[str, Any]) -> None:
+def test_strings_without_a_valid_value_are_refused_by_name(values: dict[str, Any]) -> None:
     assert refusal(values, strict=False).place in values
 
 
@@ -158,37 +158,37 @@ TEXTS = st.text(max_size=20) | st.sampled_from(
 
 
 @given(st.dictionaries(NAMES, TEXTS, max_size=4))
-def test_any_query_is_a_choice_or_refused(values: dict[str, str]) -> None:
+def test_any_query_is_accepted_or_refused(values: dict[str, str]) -> None:
     try:
         chosen = SERVICE.with_task_options(values, strict=False)
     except OptionError as error:
         assert error.place.split("[")[0] in values or error.place == "ipv4"
     else:
         assert chosen.validated() == chosen
-        for name in ITS_OWN:
+        for name in SERVICE_OPTIONS:
             assert getattr(chosen, name) == getattr(SERVICE, name)
 
 
-# --- Later ---
+# --- Stored options ---
 
 
-def test_choices_are_shown_in_the_order_of_the_options() -> None:
+def test_task_options_are_shown_in_the_order_of_the_fields() -> None:
     shown = task_options(SERVICE.with_task_options({"match": "x", "retries": 0}))
     assert list(shown) == [name for name in Options.__struct_fields__ if name in TASK_OPTIONS]
     assert (shown["match"], shown["retries"], shown["timeout"]) == ("x", 0, 7.0)
     assert SERVICE.with_task_options(msgspec.to_builtins(shown)).match == "x"
 
 
-def test_a_task_goes_on_with_its_choices_under_a_service_that_has_changed() -> None:
+def test_a_task_keeps_its_options_under_a_service_that_has_changed() -> None:
     stored = SERVICE.with_task_options({"timeout": 2, "headers": {"A": "b"}, "ipv6": True})
     service = Options(per_host=50, concurrency=7, proxy="http://127.0.0.1:1", ipv4=True)
     resumed = service.with_stored(stored)
     assert task_options(resumed) == task_options(stored)
-    for name in ITS_OWN:
+    for name in SERVICE_OPTIONS:
         assert getattr(resumed, name) == getattr(service, name)
 
 
-def test_what_a_stricter_service_no_longer_allows_is_cut() -> None:
+def test_a_stricter_service_limits_stored_options() -> None:
     stored = SERVICE.with_task_options({"per_host": 4, "interval": 0.5, "max_read": 1000})
     resumed = Options(per_host=2, interval=3.0, max_read=10).with_stored(stored)
     assert (resumed.per_host, resumed.interval, resumed.max_read) == (2, 3.0, 10)
