@@ -24,7 +24,7 @@ from crawler.core.results import (
     first_contract_errors,
 )
 from crawler.core.urls import Target, Url, resolve_redirect
-from crawler.transport.response_body import title_of
+from crawler.transport.response_body import find_title
 
 __all__ = ["LONGEST_WAIT", "REDIRECTS", "Probe"]
 
@@ -227,7 +227,7 @@ class Probe:
             timings=hops[0].timings if len(hops) == 1 else _sum([hop.timings for hop in hops]),
             ip=answer.ip,
             tls=answer.tls,
-            title=title_of(answer.body) if self._options.title and answer.body is not None else None,
+            title=find_title(answer.body) if self._options.title and answer.body is not None else None,
             matched=self._matched,
             headers={name: value for name, value in reversed(answer.headers) if name in REPORTED_HEADERS},
         )

@@ -19,7 +19,7 @@ from crawler.probing.robots import RobotsCache
 from crawler.probing.scheduler import Load, Scheduler
 from crawler.probing.work_queue import WorkQueue
 from crawler.transport.base import Transport
-from crawler.transport.response_body import ENCODINGS
+from crawler.transport.response_body import ACCEPT_ENCODING
 
 __all__ = ["HttpProber", "ProbeRun", "Prober"]
 
@@ -284,6 +284,6 @@ def _headers(options: Options, given: dict[str, str]) -> list[tuple[str, str]]:
     """Ours, overruled by the user's."""
     ours = {"User-Agent": options.user_agent, "Accept": "*/*"}
     if options.wants_body:
-        ours["Accept-Encoding"] = ENCODINGS
+        ours["Accept-Encoding"] = ACCEPT_ENCODING
     names = {name.lower() for name in given}
     return [*((name, value) for name, value in ours.items() if name.lower() not in names), *given.items()]

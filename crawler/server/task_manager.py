@@ -29,7 +29,7 @@ from crawler.server.background.webhooks import Webhooks
 from crawler.server.counting_prober import CountingProber
 from crawler.server.health import HealthMonitor
 from crawler.server.quotas import Quotas
-from crawler.transport.resolver import has_servers
+from crawler.transport.resolver import has_dns_servers
 from crawler.worker import Engine
 
 __all__ = ["TASK_MANAGER", "TaskManager"]
@@ -64,7 +64,7 @@ class TaskManager:
         self.lag = LoopLag()
         self.health = HealthMonitor(
             registry,
-            has_resolver=partial(has_servers, options),
+            has_resolver=partial(has_dns_servers, options),
             lag=lambda: self.lag.worst,
             is_stopping=lambda: self.is_stopping,
         )

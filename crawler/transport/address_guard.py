@@ -1,12 +1,12 @@
-"""Which addresses may be dialled, so that a stranger's URL cannot reach what only we can reach (SSRF).
+"""Refuse addresses that a stranger's URL must not reach: loopback, private networks, cloud metadata (SSRF).
 
-The judgement is on the very address about to be dialled, after resolution. The table is ours, with the facts of IANA's
-special-purpose registries (https://www.iana.org/assignments/iana-ipv4-special-registry and iana-ipv6-special-registry,
-as of 2026), because Python's `is_global` calls several of these ranges global and changes between versions.
+The guard checks the very address that is about to be dialled, after resolution. The table is our own: Python's
+`is_global` calls several of these ranges global and changes between versions. It has the facts of IANA's registries
+(https://www.iana.org/assignments/iana-ipv4-special-registry and iana-ipv6-special-registry, as of 2026).
 
-What stays open are the ranges that the registries call globally reachable, less those that name no place (ORCHIDv2,
-drone tags) or find a server of our own network (anycast of PCP, TURN and DNS-SD). Two things no table can know:
-addresses that are public and yet ours, and a NAT64 prefix of the operator's own.
+Allowed are the ranges that the registries call globally reachable, except those that name no host (ORCHIDv2, drone
+tags) and those that lead to a server of our own network (anycast of PCP, TURN and DNS-SD). No table can know two
+things: public addresses that belong to the operator, and the operator's own NAT64 prefix.
 """
 
 from bisect import bisect_right
@@ -18,12 +18,12 @@ from typing import Final, Literal
 
 from crawler.core.errors import OptionError
 from crawler.core.results import ProbeError
-from crawler.transport.error_mapping import HopFailed
+from crawler.transport.error_mapping import HopError
 
 __all__ = ["AddressGuard"]
 
-# Network; why it is refused, or None where it may be dialled; who says so. The narrowest network that holds an address
-# decides. An IPv4 address no row holds may be dialled; of IPv6 only 2000::/3 is given out, so all else is refused.
+# (network, why it is refused or None if it is allowed, source). The narrowest network that contains an address decides.
+# IPv4 is allowed by default. Of IPv6 only 2000::/3 is allocated to hosts, so the rest is refused by default.
 _RANGES: Final[tuple[tuple[str, str | None, str], ...]] = (
     ("0.0.0.0/0", None, "RFC 791"),
     ("0.0.0.0/8", "this network", "RFC 791"),
@@ -76,73 +76,74 @@ _RANGES: Final[tuple[tuple[str, str | None, str], ...]] = (
     ("ff00::/8", "multicast", "RFC 4291"),
 )
 
-# Forms of IPv6 that embed an IPv4 address in their last 32 bits, by the bits before those. Sockets treat a mapped
-# address as the IPv4 address itself, and a NAT64 dials it for us: both are judged as that address.
+# Forms of IPv6 that embed an IPv4 address in their last 32 bits; the constants are the bits before those. A socket
+# dials a mapped address as the IPv4 address, and a NAT64 gateway does it for us: both are checked as that address.
 _MAPPED: Final = 0xFFFF  # ::ffff:0:0/96, RFC 4291
 _NAT64: Final = 0x64FF9B << 64  # 64:ff9b::/96, RFC 6052
 _ISATAP: Final = 0x5EFE  # interface identifiers 0:5efe:a.b.c.d and 200:5efe:a.b.c.d under any prefix, RFC 5214
 _ISATAP_MASK: Final = 0xFDFFFFFF
 
 _OCTETS: Final = {str(octet): octet for octet in range(256)}
-_CACHED: Final = 4096  # verdicts
+_MAX_CACHED_ADDRESSES: Final = 4096
 
 _Address = IPv4Address | IPv6Address
 _Network = IPv4Network | IPv6Network
 
 
 class AddressGuard:
-    """Says which addresses may be dialled.
+    """Decides which addresses may be dialled.
 
     Args:
-        policy: `public` refuses what is not on the public Internet. `any` refuses nothing and does not even read.
-        allow: Networks in CIDR form that may be dialled besides what the policy accepts; each opens itself only. An
-            IPv4 network holds for IPv4-mapped IPv6 too, but no IPv6 network holds for IPv4.
+        policy: `any` allows every address. Every other policy refuses addresses outside the public Internet.
+        allow: Networks in CIDR form to allow besides. An IPv4 network also covers the IPv4-mapped IPv6 addresses; an
+            IPv6 network covers no IPv4 address.
 
     Raises:
         OptionError: An entry of `allow` is not a network.
     """
 
     def __init__(self, policy: Literal["auto", "public", "any"], allow: Sequence[str] = ()) -> None:
-        self._any = policy == "any"
-        self._allowed = [_network(text) for text in allow]
+        self._allows_all = policy == "any"
+        self._allowed = [_parse_network(text) for text in allow]
 
-    def refuses(self, address: str) -> str | None:
-        """Why an address must not be dialled, in a few words; None if it may be. Text that is no address is refused."""
-        if self._any:
+    def why_refused(self, address: str) -> str | None:
+        """Return why an address must not be dialled; None if it may be. Text that is not an address is refused."""
+        if self._allows_all:
             return None
-        why = _why(address)
-        return None if why and self._allowed and self._allows(address) else why
+        reason = _why_refused_by_table(address)
+        return None if reason and self._allowed and self._is_allowed(address) else reason
 
-    def judge(self, addresses: Iterable[str]) -> str | None:
-        """Why a host with these addresses must not be dialled, which one bad address is enough for; None if it may be.
+    def why_host_refused(self, addresses: Iterable[str]) -> str | None:
+        """Return why a host with these addresses must not be dialled; None if it may be.
 
-        A name that mixes addresses of both kinds is a mistake or an attack, and an attack would go on to rebind it.
+        One refused address is enough. A name that mixes both kinds of addresses is a mistake, or an attacker who will
+        rebind it.
         """
         for address in addresses:
-            if why := self.refuses(address):
-                return f"{address}: {why}" if address.isprintable() else why
+            if reason := self.why_refused(address):
+                return f"{address}: {reason}" if address.isprintable() else reason
         return None
 
     def check(self, addresses: Iterable[str]) -> None:
-        """Let a hop go on to dial one of these.
+        """Allow a hop to dial these addresses.
 
         Raises:
-            HopFailed: It must not; `address.blocked`.
+            HopError: They must not be dialled (`address.blocked`).
         """
-        if not self._any and (why := self.judge(addresses)):
-            raise HopFailed(ProbeError.of("address.blocked", why))
+        if not self._allows_all and (reason := self.why_host_refused(addresses)):
+            raise HopError(ProbeError.of("address.blocked", reason))
 
-    def _allows(self, address: str) -> bool:
+    def _is_allowed(self, address: str) -> bool:
         try:
-            read = _address(address)
+            parsed = _parse_address(address)
         except ValueError:
             return False
-        return any(read in network for network in self._allowed)
+        return any(parsed in network for network in self._allowed)
 
 
-@lru_cache(_CACHED)
-def _why(address: str) -> str | None:
-    """Why the table refuses an address. IPv4 is read as strictly as by `ipaddress`, but several times as fast."""
+@lru_cache(_MAX_CACHED_ADDRESSES)
+def _why_refused_by_table(address: str) -> str | None:
+    # IPv4 is parsed as strictly as by `ipaddress`, but several times as fast.
     try:
         if ":" in address:
             number = int(IPv6Address(address))
@@ -158,24 +159,24 @@ def _why(address: str) -> str | None:
         number = _MAPPED << 32 | number & 0xFFFFFFFF
     elif prefix & _ISATAP_MASK == _ISATAP:
         return "ISATAP (RFC 5214)"
-    return _WHY[bisect_right(_STARTS, number) - 1]
+    return _REASONS[bisect_right(_STARTS, number) - 1]
 
 
-def _address(text: str) -> _Address:
-    """Read an address; an IPv4-mapped one is the IPv4 address."""
+def _parse_address(text: str) -> _Address:
+    """Parse an address; an IPv4-mapped one becomes the IPv4 address."""
     if "%" in text:
-        raise ValueError("a zone is no part of an address")
+        raise ValueError("has a zone")
     address = ip_address(text)
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
-def _network(text: str) -> _Network:
-    """Read an entry of the allow-list; an IPv4-mapped one is the IPv4 network."""
+def _parse_network(text: str) -> _Network:
+    """Parse an entry of the allow-list; an IPv4-mapped network becomes the IPv4 network."""
     start, slash, length = text.partition("/")
     try:
         if slash and not length.isdecimal():  # `ipaddress` also takes masks, even inverted ones
             raise ValueError
-        address, network = _address(start), ip_network(text)
+        address, network = _parse_address(start), ip_network(text)
     except ValueError:
         message = f"{text!r} is not a network such as 10.0.0.0/8, or has bits set after its prefix"
         raise OptionError(message, "allow") from None
@@ -184,19 +185,19 @@ def _network(text: str) -> _Network:
     return network
 
 
-def _flatten() -> tuple[list[int], list[str | None]]:
-    """The table as one line of numbers: where each stretch begins, and why it is refused.
+def _flatten_ranges() -> tuple[list[int], list[str | None]]:
+    """Return where each interval of addresses begins, as sorted numbers, and why each interval is refused.
 
-    IPv4 stands where IPv6 maps it.
+    The intervals cover all of IPv6; an IPv4 address has the number of its IPv4-mapped form.
     """
     rows = []
-    for text, why, source in _RANGES:
+    for text, reason, source in _RANGES:
         network = ip_network(text)
         first = int(network.network_address) + (_MAPPED << 32 if network.version == 4 else 0)
-        rows.append((network.num_addresses, first, first + network.num_addresses, why and f"{why} ({source})"))
+        rows.append((network.num_addresses, first, first + network.num_addresses, reason and f"{reason} ({source})"))
     rows.sort(key=itemgetter(0), reverse=True)  # the narrowest last
     starts = sorted({first for _, first, _, _ in rows} | {end for _, _, end, _ in rows} - {2**128})
-    return starts, [[why for _, first, end, why in rows if first <= start < end][-1] for start in starts]
+    return starts, [[reason for _, first, end, reason in rows if first <= start < end][-1] for start in starts]
 
 
-_STARTS, _WHY = _flatten()
+_STARTS, _REASONS = _flatten_ranges()

@@ -1,7 +1,7 @@
 """One connection: a non-blocking socket and, over it, TLS.
 
-It works on the socket itself and not through asyncio's streams: every phase ends where it ends, an error keeps its
-errno, and closing is at once (RST), which leaves neither a wait for the peer nor a port in TIME_WAIT.
+It uses the socket itself instead of asyncio's streams. So each phase is timed where it ends, an error keeps its errno,
+and closing aborts at once (RST): no wait for the peer, and no port in TIME_WAIT.
 """
 
 import errno
@@ -16,15 +16,23 @@ from crawler.transport.poller import Poller
 
 __all__ = ["Connection"]
 
-_ABORT: Final = struct.pack("ii", 1, 0)
-_UNDER_WAY: Final = (0, errno.EINPROGRESS)
-_CHUNK: Final = 16 * 1024
+# Linux makes a socket non-blocking as it creates it; elsewhere that is a second call.
+_SOCKET_TYPE: Final = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
+_LINGER_NONE: Final = struct.pack("ii", 1, 0)  # SO_LINGER with a time of 0: close sends RST
+_CONNECTING: Final = (0, errno.EINPROGRESS)
+_RECEIVE_BYTES: Final = 16 * 1024
 
 
 class Connection:
-    """A connection to one address. Every method that waits raises `TimeoutError` at its deadline (loop time)."""
+    """A connection to one address. A method that waits raises `TimeoutError` at its deadline (loop time).
 
-    __slots__ = ("_number", "_poller", "_ready", "_socket", "idle_since", "ip", "tls")
+    Attributes:
+        ip: The peer's address.
+        tls: What the TLS handshake agreed on; None without TLS.
+        idle_since: When the pool got it (loop time).
+    """
+
+    __slots__ = ("_descriptor", "_poller", "_readiness", "_socket", "idle_since", "ip", "tls")
 
     def __init__(self, sock: socket.SocketType, ip: str, poller: Poller) -> None:
         self.ip = ip
@@ -32,65 +40,76 @@ class Connection:
         self.idle_since = 0.0
         self._socket = sock
         self._poller = poller
-        self._number = sock.fileno()
-        self._ready = poller.watch(self._number)
+        self._descriptor = sock.fileno()
+        self._readiness = poller.watch(self._descriptor)
 
     @classmethod
     async def open(cls, ip: str, port: int, poller: Poller, deadline: float) -> "Connection":
         """Connect to an address.
 
         Raises:
-            OSError: It cannot be connected to.
+            OSError: The connection failed.
         """
         family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-        # The type below `socket.socket`: the same in C, without the layer in Python around each call.
-        sock = socket.SocketType(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        # The base class of `socket.socket`: the same in C, without a Python layer around each call.
+        sock = socket.SocketType(family, _SOCKET_TYPE)
         try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+            if sock.gettimeout() != 0:
+                sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
             number = sock.connect_ex((ip, port))
             if number == errno.ENETUNREACH and family == socket.AF_INET:
-                number = errno.ENETDOWN  # said at once, it is by our own routes: none leads to the internet
-            if number not in _UNDER_WAY:
+                number = (
+                    errno.ENETDOWN
+                )  # reported at once, it comes from our own routing table: no route to the internet
+            if number not in _CONNECTING:
                 raise OSError(number, os.strerror(number))
             connection = cls(sock, ip, poller)
         except BaseException:
             sock.close()
             raise
         try:
-            await connection._ready.until_writable(deadline)
-            if connection._ready.failed and (number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+            await connection._readiness.until_writable(deadline)
+            has_error = connection._readiness.may_have_error
+            if has_error and (number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
                 raise OSError(number, os.strerror(number))
         except BaseException:
             connection.close()
             raise
         return connection
 
-    async def secure(
-        self, context: ssl.SSLContext, name: str, deadline: float, session: ssl.SSLSession | None = None
+    async def start_tls(
+        self, context: ssl.SSLContext, host: str, deadline: float, session: ssl.SSLSession | None = None
     ) -> ssl.SSLSocket:
-        """Do the TLS handshake; `name` is the host's, or its address, which the certificate has to be for.
+        """Do the TLS handshake.
+
+        Args:
+            context: Which certificates and versions to accept.
+            host: The name or address that the certificate has to be for.
+            deadline: Loop time.
+            session: An earlier session with this server, to resume.
 
         Raises:
-            OSError: It fails; an `ssl.SSLError` says why.
+            OSError: The handshake failed; an `ssl.SSLError` has the reason.
         """
-        secured = context.wrap_socket(
-            cast(socket.socket, self._socket),  # it takes what this has
-            server_hostname=name,
+        tls_socket = context.wrap_socket(
+            cast(socket.socket, self._socket),  # it needs no more than the base class has
+            server_hostname=host,
             session=session,
             do_handshake_on_connect=False,
             suppress_ragged_eofs=False,
         )
-        self._socket = secured
+        self._socket = tls_socket
         while True:
-            self._ready.readable = False  # before reading: what comes from now on is a new edge
+            self._readiness.is_readable = False  # before reading: what comes from now on is a new event
             try:
-                secured.do_handshake()
+                tls_socket.do_handshake()
             except ssl.SSLWantReadError:
-                await self._ready.until_readable(deadline)
+                await self._readiness.until_readable(deadline)
             except ssl.SSLWantWriteError:
-                await self._blocked(deadline)
+                await self._until_writable_again(deadline)
             else:
-                return secured
+                return tls_socket
 
     async def send(self, data: bytes, deadline: float) -> None:
         """Send all of it."""
@@ -98,46 +117,46 @@ class Connection:
             try:
                 data = data[self._socket.send(data) :]
             except (BlockingIOError, ssl.SSLWantWriteError):
-                await self._blocked(deadline)
+                await self._until_writable_again(deadline)
             except ssl.SSLWantReadError:
-                self._ready.readable = False
-                await self._ready.until_readable(deadline)
+                self._readiness.is_readable = False
+                await self._readiness.until_readable(deadline)
 
     async def receive(self, deadline: float) -> bytes:
-        """Some bytes, as soon as there are any; none at the end of the stream."""
-        if not isinstance(self._socket, ssl.SSLSocket):  # TLS may hold bytes that the socket has no more
-            await self._ready.until_readable(deadline)
-        while (data := self.receive_now()) is None:
-            await self._ready.until_readable(deadline)
+        """Wait for bytes and return them; empty at the end of the stream."""
+        if not isinstance(self._socket, ssl.SSLSocket):  # TLS may hold bytes that were read from the socket before
+            await self._readiness.until_readable(deadline)
+        while (data := self.receive_available()) is None:
+            await self._readiness.until_readable(deadline)
         return data
 
-    def receive_now(self) -> bytes | None:
-        """What is there without waiting; None if nothing is."""
+    def receive_available(self) -> bytes | None:
+        """Return bytes that are here already; empty at the end of the stream, None if there are none yet."""
         try:
-            return self._socket.recv(_CHUNK)
+            return self._socket.recv(_RECEIVE_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            # Only now all is read. Bytes may come together with more of them, or with the end: that is one edge.
-            self._ready.readable = False
+            # Only now all is read: one event can announce several packets, or bytes and the end of the stream.
+            self._readiness.is_readable = False
             return None
 
     @property
     def session(self) -> ssl.SSLSession | None:
-        """What can be handed to `secure` for the next connection to the same server."""
+        """The TLS session, which `start_tls` can resume on the next connection to the same server."""
         return self._socket.session if isinstance(self._socket, ssl.SSLSocket) else None
 
     @property
-    def is_quiet(self) -> bool:
-        """Whether an idle connection is as it should be: open, and without a byte that nobody asked for."""
+    def is_reusable(self) -> bool:
+        """Whether an idle connection is still open and has received nothing that no request asked for."""
         try:
-            return self.receive_now() is None
+            return self.receive_available() is None
         except OSError:
             return False
 
     def close(self) -> None:
-        """Abort it."""
-        self._poller.forget(self._number, self._ready)
+        """Abort the connection."""
+        self._poller.forget(self._descriptor, self._readiness)
         self._socket.close()
 
-    async def _blocked(self, deadline: float) -> None:
-        self._ready.writable = False
-        await self._ready.until_writable(deadline)
+    async def _until_writable_again(self, deadline: float) -> None:
+        self._readiness.is_writable = False
+        await self._readiness.until_writable(deadline)

@@ -1,4 +1,4 @@
-"""Idle connections, kept a while for the next request that may use them."""
+"""Idle connections, kept for a while for the next request to their origin."""
 
 import asyncio
 from collections import OrderedDict
@@ -9,64 +9,69 @@ from crawler.transport.connection import Connection
 
 __all__ = ["ConnectionPool"]
 
-_IDLE: Final = 10.0  # seconds; many servers close after 15
+_MAX_IDLE_SECONDS: Final = 10.0  # many servers close after 15
 
 
 class ConnectionPool:
-    """At most `limit` idle connections; the one that is idle longest makes room.
+    """Keeps idle connections by key.
 
-    Those of a kind can stand for each other: they lead to one origin and were made in one way.
+    Connections with one key can replace each other: they lead to one origin and were made with the same options.
+
+    Args:
+        max_connections: When one more comes, the connection that is idle longest is closed.
+        max_idle_seconds: When a connection that nobody takes is closed.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._idle: OrderedDict[Connection, Hashable] = OrderedDict()  # the longest idle first
-        self._by_kind: dict[Hashable, list[Connection]] = {}
+    def __init__(self, max_connections: int, max_idle_seconds: float = _MAX_IDLE_SECONDS) -> None:
+        self._max_connections = max_connections
+        self._max_idle_seconds = max_idle_seconds
+        self._idle: OrderedDict[Connection, Hashable] = OrderedDict()  # with their keys, the longest idle first
+        self._by_key: dict[Hashable, list[Connection]] = {}
         self._loop = asyncio.get_running_loop()
-        self._sweep: asyncio.TimerHandle | None = None
+        self._expiry: asyncio.TimerHandle | None = None
 
-    def take(self, kind: Hashable) -> Connection | None:
-        """A connection of this kind that is still good, the last used first."""
-        while connections := self._by_kind.get(kind):
+    def take(self, key: Hashable) -> Connection | None:
+        """Remove and return the last used connection of this key that is still good; None if there is none."""
+        while connections := self._by_key.get(key):
             connection = connections[-1]
             self._remove(connection)
-            if connection.is_quiet:
+            if connection.is_reusable:
                 return connection
             connection.close()
         return None
 
-    def put(self, kind: Hashable, connection: Connection) -> None:
-        """Keep a connection over which nothing is under way."""
+    def put(self, key: Hashable, connection: Connection) -> None:
+        """Keep a connection that has no request or response in flight."""
         connection.idle_since = self._loop.time()
-        self._idle[connection] = kind
-        self._by_kind.setdefault(kind, []).append(connection)
-        if len(self._idle) > self._limit:
+        self._idle[connection] = key
+        self._by_key.setdefault(key, []).append(connection)
+        if len(self._idle) > self._max_connections:
             self._drop(next(iter(self._idle)))
-        if self._sweep is None:
-            self._sweep = self._loop.call_later(_IDLE, self._drop_old)
+        if self._expiry is None:
+            self._expiry = self._loop.call_later(self._max_idle_seconds, self._drop_expired)
 
     def close(self) -> None:
-        """Close all."""
-        if self._sweep is not None:
-            self._sweep.cancel()
+        """Close all connections in the pool."""
+        if self._expiry is not None:
+            self._expiry.cancel()
         for connection in list(self._idle):
             self._drop(connection)
 
-    def _drop_old(self) -> None:
-        self._sweep = None
-        limit = self._loop.time() - _IDLE
+    def _drop_expired(self) -> None:
+        self._expiry = None
+        limit = self._loop.time() - self._max_idle_seconds
         while self._idle and (oldest := next(iter(self._idle))).idle_since <= limit:
             self._drop(oldest)
         if self._idle:
-            self._sweep = self._loop.call_at(oldest.idle_since + _IDLE, self._drop_old)
+            self._expiry = self._loop.call_at(oldest.idle_since + self._max_idle_seconds, self._drop_expired)
 
     def _drop(self, connection: Connection) -> None:
         self._remove(connection)
         connection.close()
 
     def _remove(self, connection: Connection) -> None:
-        kind = self._idle.pop(connection)
-        connections = self._by_kind[kind]
+        key = self._idle.pop(connection)
+        connections = self._by_key[key]
         connections.remove(connection)
         if not connections:
-            del self._by_kind[kind]
+            del self._by_key[key]

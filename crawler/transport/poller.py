@@ -1,128 +1,131 @@
-"""Readiness of many sockets, for the price of one.
+"""Wait until sockets can be read or written, with a deadline for each wait.
 
-An event loop's own `add_reader` makes libuv check, register and unregister each descriptor anew, which for a connection
-of one request is a dozen system calls. Here an epoll of our own holds the sockets, edge-triggered: one call for each,
-none to take it out (closing does that), and the loop watches nothing but that epoll.
+Two implementations stand behind one interface. `EpollPoller` is for Linux. `LoopPoller` works everywhere else, and
+also where a process has lost `select.epoll`, as gevent's monkey patching does.
 """
 
 import asyncio
 import select
+from abc import ABC, abstractmethod
 from typing import Final
 
-__all__ = ["Poller", "Readiness"]
+__all__ = ["Poller", "Readiness", "open_poller"]
 
-_EVENTS: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
-_READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-_WRITABLE: Final = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
-_TICK: Final = 0.02  # seconds that a deadline may be late
-_AT_ONCE: Final = 16  # events that one look takes: between two looks the loop serves others, such as the API's clients
+_MAX_LATENESS_SECONDS: Final = 0.02  # how late a deadline may take effect
 
 
-class Poller:
-    """Watches sockets for as long as they are open. `close` it in the end."""
+class Poller(ABC):
+    """Watches sockets for as long as they are open. Call `close` when done."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self._epoll = select.epoll()
-        self._watched: dict[int, Readiness] = {}
-        self._waiting: dict[asyncio.Future[None], float] = {}  # with their deadlines
-        self._clock: asyncio.TimerHandle | None = None
-        self.loop.add_reader(self._epoll.fileno(), self._look)
+        self._deadlines: dict[asyncio.Future[None], float] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
+    @abstractmethod
     def watch(self, descriptor: int) -> "Readiness":
-        """Watch a socket from now on, until `forget`."""
-        self._epoll.register(descriptor, _EVENTS)
-        readiness = self._watched[descriptor] = Readiness(self)
-        return readiness
+        """Watch a socket until `forget`."""
 
+    @abstractmethod
     def forget(self, descriptor: int, readiness: "Readiness") -> None:
-        """Say that a socket is about to be closed, which takes it out of the epoll."""
-        if self._watched.get(descriptor) is readiness:  # else it is closed, and the number another's by now
-            del self._watched[descriptor]
+        """Stop watching a socket. Call it before the socket is closed."""
 
     def close(self) -> None:
-        """Watch nothing any more."""
-        if self._clock is not None:
-            self._clock.cancel()
-        self.loop.remove_reader(self._epoll.fileno())
-        self._epoll.close()
+        """Stop watching all sockets."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     async def wait(self, waiter: "asyncio.Future[None]", deadline: float) -> None:
-        """Wait for what somebody else has to finish.
+        """Wait until `waiter` is done.
 
         Raises:
-            TimeoutError: Nobody did until `deadline` (loop time), or a tick later.
+            TimeoutError: It was not done at `deadline` (loop time).
         """
-        self._waiting[waiter] = deadline
-        if self._clock is None:
-            self._clock = self.loop.call_later(_TICK, self._tick)
+        self._deadlines[waiter] = deadline
+        if self._timer is None:
+            self._timer = self.loop.call_later(_MAX_LATENESS_SECONDS, self._end_late_waits)
         try:
             await waiter
         finally:
-            del self._waiting[waiter]
+            del self._deadlines[waiter]
 
-    def _look(self) -> None:
-        for descriptor, events in self._epoll.poll(0, _AT_ONCE):
-            # One that was closed meanwhile is not there; its number may be another's, who then looks once in vain.
-            if (readiness := self._watched.get(descriptor)) is not None:
-                readiness.happened(events)
-
-    def _tick(self) -> None:
-        """End the waits that took too long. One timer for all costs less than one for each."""
+    def _end_late_waits(self) -> None:
+        # One timer for all waits costs less than one timer for each.
         now = self.loop.time()
-        for waiter, deadline in self._waiting.items():
+        for waiter, deadline in self._deadlines.items():
             if deadline <= now and not waiter.done():
                 waiter.set_exception(TimeoutError())
-        self._clock = self.loop.call_later(_TICK, self._tick) if self._waiting else None
+        self._timer = None
+        if self._deadlines:
+            self._timer = self.loop.call_later(_MAX_LATENESS_SECONDS, self._end_late_waits)
 
 
 class Readiness:
-    """What is known of one socket: an edge comes once, so it is remembered until reading or writing says otherwise."""
+    """What is known about one socket: whether the next read or write can succeed.
 
-    __slots__ = ("_poller", "_waiter", "_wants_to_write", "failed", "readable", "writable")
+    A flag stays set until the owner of the socket clears it, because a read or write would have blocked.
+
+    Attributes:
+        is_readable: Bytes may be there, or the end of the stream.
+        is_writable: The socket is connected and may take bytes.
+        may_have_error: SO_ERROR may be set.
+    """
+
+    __slots__ = ("_poller", "_waiter", "_waits_for_write", "is_readable", "is_writable", "may_have_error")
 
     def __init__(self, poller: Poller) -> None:
-        self.readable = False
-        self.writable = False
-        self.failed = False  # the socket has an error to tell
+        self.is_readable = False
+        self.is_writable = False
+        self.may_have_error = False
         self._poller = poller
         self._waiter: asyncio.Future[None] | None = None
-        self._wants_to_write = False
+        self._waits_for_write = False
 
-    def happened(self, events: int) -> None:
-        """Note an edge, and wake who waits for it."""
-        if events & _READABLE:
-            self.readable = True
-        if events & _WRITABLE:
-            self.writable = True
-        if events & select.EPOLLERR:
-            self.failed = True
+    def note(self, readable: bool, writable: bool, may_have_error: bool) -> None:
+        """Note what became possible, and wake the task that waits for it."""
+        if readable:
+            self.is_readable = True
+        if writable:
+            self.is_writable = True
+        if may_have_error:
+            self.may_have_error = True
         waiter = self._waiter
-        if waiter is not None and not waiter.done() and events & (_WRITABLE if self._wants_to_write else _READABLE):
+        if waiter is not None and not waiter.done() and (writable if self._waits_for_write else readable):
             waiter.set_result(None)
 
     async def until_readable(self, deadline: float) -> None:
-        """Wait for bytes, or the end of them.
+        """Wait for bytes or for the end of the stream.
 
         Raises:
-            TimeoutError: Neither came until `deadline` (loop time).
+            TimeoutError: Neither came before `deadline` (loop time).
         """
-        if not self.readable:
-            await self._wait(deadline, False)
+        if not self.is_readable:
+            await self._wait(deadline, for_write=False)
 
     async def until_writable(self, deadline: float) -> None:
-        """Wait until it is connected, and takes bytes.
+        """Wait until the socket is connected and takes bytes.
 
         Raises:
-            TimeoutError: It did not until `deadline` (loop time).
+            TimeoutError: It did not before `deadline` (loop time).
         """
-        if not self.writable:
-            await self._wait(deadline, True)
+        if not self.is_writable:
+            await self._wait(deadline, for_write=True)
 
-    async def _wait(self, deadline: float, wants_to_write: bool) -> None:
-        self._wants_to_write = wants_to_write
+    async def _wait(self, deadline: float, *, for_write: bool) -> None:
+        self._waits_for_write = for_write
         self._waiter = self._poller.loop.create_future()
         try:
             await self._poller.wait(self._waiter, deadline)
         finally:
             self._waiter = None
+
+
+def open_poller() -> Poller:
+    """Open the fastest poller that this process has."""
+    if hasattr(select, "epoll"):
+        from crawler.transport.epoll_poller import EpollPoller  # its constants exist only where epoll does
+
+        return EpollPoller()
+    from crawler.transport.loop_poller import LoopPoller
+
+    return LoopPoller()

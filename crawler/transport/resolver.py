@@ -1,4 +1,4 @@
-"""Names to addresses, by c-ares through aiodns."""
+"""Resolve names to addresses, with c-ares through aiodns."""
 
 import asyncio
 import socket
@@ -13,204 +13,216 @@ from aiodns.error import ARES_ECONNREFUSED, ARES_ENODATA
 
 from crawler.core.option_syntax import parse_resolve, parse_server
 from crawler.core.options import Options
+from crawler.runtime.cancellation import cancel_and_wait
 
-__all__ = ["Resolver", "has_servers", "in_turns"]
+__all__ = ["Resolver", "has_dns_servers", "select_addresses"]
 
-# c-ares' own 2 s x 3 keeps the probe of a dead name busy for too long; the second try waits twice as long.
-_TRY_SECONDS: Final = 1.5
-_TRIES: Final = 2
-_SOCKET_BUFFER: Final = 2**21  # bytes: thousands of answers may arrive while the loop is busy
-_TRIED: Final = 4  # addresses of one host, each after the one before has refused
-_CACHED: Final = 20_000  # names
-_LONGEST_TTL: Final = 300.0  # seconds, whatever the zone says
-_FAILURE_TTL: Final = 5.0  # seconds: long enough for a dead name's other URLs, short enough for a retry to ask anew
-_RESOLUTION_DELAY: Final = 0.05  # seconds that an IPv4 answer waits for the IPv6 one (RFC 8305, 3)
+# c-ares' own values, 2 s and 3 tries, keep the probe of a dead name busy for too long. Its second try waits twice as
+# long as the first.
+_QUERY_TIMEOUT_SECONDS: Final = 1.5
+_QUERY_TRIES: Final = 2
+_SOCKET_BUFFER_BYTES: Final = 2**21  # thousands of answers may arrive while the loop is busy
+_MAX_ADDRESSES_TO_TRY: Final = 4
+_MAX_CACHED_NAMES: Final = 20_000
+_MAX_TTL_SECONDS: Final = 300.0  # whatever the zone says
+_FAILURE_TTL_SECONDS: Final = 5.0  # long enough for a dead name's other URLs, short enough for a retry to ask again
+_RESOLUTION_DELAY_SECONDS: Final = 0.05  # how long an IPv4 answer waits for the IPv6 answer (RFC 8305, 3)
 
 Addresses = list[str]
 
 
 class Resolver:
-    """Asks the system's DNS servers, or those of `--dns`. One per process; `close` it in the end.
+    """Asks the system's DNS servers, or those of `--dns`. Call `close` when done.
 
-    Lookups of one name are shared while they run, and their outcome is kept for its TTL, failures for a few seconds.
+    Concurrent lookups of one name are one lookup. Its outcome is cached: addresses for their TTL, a failure for a few
+    seconds.
 
     Args:
-        options: Which servers to ask, which families to use, which names to know beforehand.
-        dual: Whether both families can be reached; found out if not given.
+        options: Which servers to ask, which address families to use, which addresses are given (`--resolve`).
+        is_dual_stack: Whether to ask for both address families at once; None if a route to IPv6 decides.
+        max_cached_names: When one more is cached, the name that was not asked for longest is dropped.
+        failure_ttl: Seconds for which a failure is cached.
     """
 
-    def __init__(self, options: Options, *, dual: bool | None = None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        *,
+        is_dual_stack: bool | None = None,
+        max_cached_names: int = _MAX_CACHED_NAMES,
+        failure_ttl: float = _FAILURE_TTL_SECONDS,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._families = [socket.AF_INET] * (not options.ipv6) + [socket.AF_INET6] * (not options.ipv4)
-        self._dual = len(self._families) == 2 and (_has_ipv6_route() if dual is None else dual)
-        self._known = dict(parse_resolve(entry) for entry in options.resolve)
+        has_both = len(self._families) == 2
+        self._is_dual_stack = has_both and (_has_ipv6_route() if is_dual_stack is None else is_dual_stack)
+        self._given = dict(parse_resolve(entry) for entry in options.resolve)
         self._cares = aiodns.DNSResolver(
-            # A search list would turn an unknown name into another host's, so none is used (NOSEARCH). Giving flags
-            # drops c-ares' default, EDNS, so it is given again.
+            # NOSEARCH, because a search list would turn an unknown name into another host's. Flags replace c-ares'
+            # default, which is EDNS.
             flags=pycares.ARES_FLAG_NOSEARCH | pycares.ARES_FLAG_EDNS,
-            timeout=_TRY_SECONDS,
-            tries=_TRIES,
+            timeout=_QUERY_TIMEOUT_SECONDS,
+            tries=_QUERY_TRIES,
             rotate=True,
-            socket_receive_buffer_size=_SOCKET_BUFFER,
+            socket_receive_buffer_size=_SOCKET_BUFFER_BYTES,
         )
         if options.dns:
-            self._cares.nameservers = [_server(server) for server in options.dns]
-        self._cache: OrderedDict[str, tuple[float, Addresses | Exception]] = OrderedDict()
-        self._under_way: dict[str, asyncio.Task[Addresses]] = {}
+            self._cares.nameservers = [_server_address(server) for server in options.dns]
+        self._max_cached_names = max_cached_names
+        self._failure_ttl = failure_ttl
+        self._cache: OrderedDict[str, tuple[float, Addresses | Exception]] = OrderedDict()  # with the time of expiry
+        self._lookups: dict[str, asyncio.Task[Addresses]] = {}
 
-    def known(self, host: str, port: int) -> Addresses | None:
-        """Addresses for which nobody has to be asked."""
+    def known_addresses(self, host: str, port: int) -> Addresses | None:
+        """Return the addresses that need no lookup: the host itself, or what `--resolve` gives; else None."""
         if is_address(host):
             return [host]
-        if (given := self._known.get((host, port))) is not None:
-            return [given]
+        if (address := self._given.get((host, port))) is not None:
+            return [address]
         return None
 
     async def resolve(self, host: str, port: int, deadline: float | None = None) -> Addresses:
-        """Addresses of a host, in the order to try them; an address stands for itself.
+        """Return the addresses of a host in the order to try them.
 
         Raises:
-            aiodns.error.DNSError: No address; its first argument says why.
-            TimeoutError: Nobody knows until `deadline` (loop time).
+            aiodns.error.DNSError: There is no address; its first argument is c-ares' status.
+            TimeoutError: There was no answer before `deadline` (loop time).
         """
-        if (known := self.known(host, port)) is not None:
+        if (known := self.known_addresses(host, port)) is not None:
             return known
         expires, outcome = self._cache.get(host, (0.0, None))
         if outcome is not None and expires > self._loop.time():
-            self._cache.move_to_end(host)  # the one not asked for longest makes room
+            self._cache.move_to_end(host)
             if isinstance(outcome, Exception):
-                raise type(outcome)(*outcome.args)  # anew, for each raise adds to an exception where it went
+                raise type(outcome)(*outcome.args)  # a copy, because each raise adds to an exception's traceback
             return list(outcome)
-        lookup = self._under_way.get(host)
+        lookup = self._lookups.get(host)
         if lookup is None:
-            lookup = self._under_way[host] = asyncio.ensure_future(self._look_up(host))
-            lookup.add_done_callback(_seen)
-        # A wait, for a probe that gives up must not take the lookup from the others that share it.
+            lookup = self._lookups[host] = asyncio.ensure_future(self._look_up(host))
+            lookup.add_done_callback(_retrieve_exception)
+        # `wait` does not cancel the lookup when this caller gives up: others may share it.
         await asyncio.wait({lookup}, timeout=None if deadline is None else deadline - self._loop.time())
         if not lookup.done():
             raise TimeoutError
         return list(lookup.result())
 
     async def close(self) -> None:
-        """Stop every lookup and c-ares' thread."""
-        lookups = list(self._under_way.values())
-        for lookup in lookups:
-            lookup.cancel()
-        await asyncio.gather(*lookups, return_exceptions=True)
+        """Cancel all lookups and stop c-ares' thread."""
+        await cancel_and_wait(*self._lookups.values())
         await self._cares.close()
 
     async def _look_up(self, host: str) -> Addresses:
         try:
-            addresses, ttl = await (self._ask_for_both(host) if self._dual else self._ask_in_turn(host))
+            ask = self._ask_for_both_families if self._is_dual_stack else self._ask_for_one_family_after_the_other
+            addresses, ttl = await ask(host)
         except Exception as error:
-            if error.args[:1] != (ARES_ECONNREFUSED,):  # no server could be reached: that says nothing of the name
-                self._remember(host, _FAILURE_TTL, type(error)(*error.args))
+            if error.args[:1] != (ARES_ECONNREFUSED,):  # no server was reached, which says nothing about the name
+                self._remember(host, self._failure_ttl, type(error)(*error.args))
             raise
         else:
             self._remember(host, ttl, addresses)
             return addresses
         finally:
-            del self._under_way[host]
+            del self._lookups[host]
 
-    async def _ask_in_turn(self, host: str) -> tuple[Addresses, float]:
-        """IPv4, and IPv6 only for a name that has no IPv4 address: half the questions, and no AAAA that stalls an A."""
+    async def _ask_for_one_family_after_the_other(self, host: str) -> tuple[Addresses, float]:
+        """Ask for IPv6 only if there is no IPv4 address: half the queries, and no AAAA query that delays an A query."""
         for family in self._families:
             try:
-                return _read([await self._ask(host, family)])
+                return _read_answers([await self._query(host, family)])
             except aiodns.error.DNSError as error:
-                # Any other failure is final; a name that does not exist has none of either.
+                # Every other failure is final: a name that does not exist has addresses of neither family.
                 if error.args[0] != ARES_ENODATA or family == self._families[-1]:
                     raise
         raise AssertionError("options leave no address family")
 
-    async def _ask_for_both(self, host: str) -> tuple[Addresses, float]:
-        """Both at once, IPv6 first in the result; an IPv4 answer waits for the other one, but not long."""
-        six, four = self._ask(host, socket.AF_INET6), self._ask(host, socket.AF_INET)
+    async def _ask_for_both_families(self, host: str) -> tuple[Addresses, float]:
+        """Ask for both at once, IPv6 first in the result. The first answer waits only shortly for the other."""
+        ipv6, ipv4 = self._query(host, socket.AF_INET6), self._query(host, socket.AF_INET)
         try:
-            await asyncio.wait({six, four}, return_when=asyncio.FIRST_COMPLETED)
-            if not six.done() and _succeeded(four):
-                await asyncio.wait({six}, timeout=_RESOLUTION_DELAY)
-            elif not _succeeded(six):
-                await asyncio.wait({six, four})
-            elif not four.done():
-                await asyncio.wait({four}, timeout=_RESOLUTION_DELAY)
-            found = [lookup.result() for lookup in (six, four) if _succeeded(lookup)]
-            if not found:
-                raise _worse(six, four)
-            return _read(found)
+            await asyncio.wait({ipv6, ipv4}, return_when=asyncio.FIRST_COMPLETED)
+            if not ipv6.done() and _has_succeeded(ipv4):
+                await asyncio.wait({ipv6}, timeout=_RESOLUTION_DELAY_SECONDS)
+            elif not _has_succeeded(ipv6):
+                await asyncio.wait({ipv6, ipv4})
+            elif not ipv4.done():
+                await asyncio.wait({ipv4}, timeout=_RESOLUTION_DELAY_SECONDS)
+            answers = [query.result() for query in (ipv6, ipv4) if _has_succeeded(query)]
+            if not answers:
+                raise _main_failure(ipv6, ipv4)
+            return _read_answers(answers)
         finally:
-            for lookup in (six, four):
-                if not lookup.done():
-                    lookup.cancel()
-                elif not lookup.cancelled():
-                    lookup.exception()  # looked at, so that asyncio does not report it
+            for query in (ipv6, ipv4):
+                if not query.cancel():  # done
+                    _retrieve_exception(query)
 
-    def _ask(self, host: str, family: socket.AddressFamily) -> "asyncio.Future[pycares.AddrInfoResult]":
+    def _query(self, host: str, family: socket.AddressFamily) -> "asyncio.Future[pycares.AddrInfoResult]":
         return self._cares.getaddrinfo(host, family=family, type=socket.SOCK_STREAM)
 
     def _remember(self, host: str, ttl: float, outcome: Addresses | Exception) -> None:
         self._cache[host] = (self._loop.time() + ttl, outcome)
         self._cache.move_to_end(host)
-        if len(self._cache) > _CACHED:
+        if len(self._cache) > self._max_cached_names:
             self._cache.popitem(last=False)
 
 
 def is_address(host: str) -> bool:
-    """Whether a normalised host is an address: by WHATWG's rules, one that ends in a number is."""
+    """Return whether a normalised host is an address. By WHATWG's rules, a host that ends in a number is one."""
     return ":" in host or host[host.rfind(".") + 1 :].isdigit()
 
 
-def in_turns(addresses: Addresses) -> Addresses:
-    """The addresses to try, families in turns, and no more than a few: a host may have any number of dead ones."""
+def select_addresses(addresses: Addresses) -> Addresses:
+    """Return the first few addresses to try, alternating between families: a host may have any number of dead ones."""
     if len(addresses) == 1:
         return addresses
-    six, four = ([a for a in addresses if (":" in a) is wanted] for wanted in (True, False))
-    mixed = [address for pair in zip_longest(six, four) for address in pair if address is not None]
-    return mixed[:_TRIED]
+    ipv6, ipv4 = ([address for address in addresses if (":" in address) is is_ipv6] for is_ipv6 in (True, False))
+    alternating = [address for pair in zip_longest(ipv6, ipv4) for address in pair if address is not None]
+    return alternating[:_MAX_ADDRESSES_TO_TRY]
 
 
-def has_servers(options: Options, system: Path = Path("/etc/resolv.conf")) -> bool:
-    """Whether somebody is named who can be asked for names, by the options or by the system's file."""
+def has_dns_servers(options: Options, system_file: Path = Path("/etc/resolv.conf")) -> bool:
+    """Return whether the options or the system's file name a DNS server."""
     if options.dns:
         return True
     try:
-        return any(line.split()[:1] == ["nameserver"] for line in system.read_text("utf-8", "replace").splitlines())
+        lines = system_file.read_text("utf-8", "replace").splitlines()
     except OSError:
         return False
+    return any(line.split()[:1] == ["nameserver"] for line in lines)
 
 
 def _has_ipv6_route() -> bool:
-    """Whether this machine could send to an IPv6 address of the internet; asking the kernel sends nothing."""
-    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("2001:db8::1", 53))
-        except OSError:
-            return False
+    """Return whether this machine has a route to the IPv6 internet. Connecting a UDP socket sends nothing."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as udp:
+            udp.connect(("2001:db8::1", 53))
+    except OSError:
+        return False
     return True
 
 
-def _server(text: str) -> str:
+def _server_address(text: str) -> str:
     host, port = parse_server(text)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _read(found: "list[pycares.AddrInfoResult]") -> tuple[Addresses, float]:
-    """Addresses in the order of the answers, and how many seconds they hold."""
-    nodes = [node for result in found for node in result.nodes]
-    return [node.addr[0].decode() for node in nodes], min(min(node.ttl for node in nodes), _LONGEST_TTL)
+def _read_answers(answers: "list[pycares.AddrInfoResult]") -> tuple[Addresses, float]:
+    """Return the addresses in the order of the answers, and for how many seconds they are valid."""
+    nodes = [node for answer in answers for node in answer.nodes]
+    return [node.addr[0].decode() for node in nodes], min(min(node.ttl for node in nodes), _MAX_TTL_SECONDS)
 
 
-def _succeeded(lookup: "asyncio.Future[Any]") -> bool:
-    return lookup.done() and not lookup.cancelled() and lookup.exception() is None
+def _has_succeeded(query: "asyncio.Future[Any]") -> bool:
+    return query.done() and not query.cancelled() and query.exception() is None
 
 
-def _worse(*lookups: "asyncio.Future[Any]") -> BaseException:
-    """Of several failures the one that says more than that there is no address of one family."""
-    failures = [failure for lookup in lookups if (failure := lookup.exception()) is not None]
+def _main_failure(*queries: "asyncio.Future[Any]") -> BaseException:
+    """Return the failure that says most: any other says more than that there is no address of one family."""
+    failures = [failure for query in queries if (failure := query.exception()) is not None]
     return next((failure for failure in failures if failure.args[:1] != (ARES_ENODATA,)), failures[0])
 
 
-def _seen(lookup: "asyncio.Future[Any]") -> None:
-    """Look at the exception, so that asyncio does not report it if all who asked have given up."""
-    if not lookup.cancelled():
-        lookup.exception()
+def _retrieve_exception(future: "asyncio.Future[Any]") -> None:
+    """Mark the exception as retrieved. Otherwise asyncio logs it if all callers have given up."""
+    if not future.cancelled():
+        future.exception()

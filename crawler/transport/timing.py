@@ -1,4 +1,4 @@
-"""The phases of a hop as they pass."""
+"""How long each phase of a hop takes."""
 
 from time import perf_counter
 from typing import Final, Literal
@@ -7,7 +7,7 @@ from crawler.core.results import Timings, TLSInfo
 
 __all__ = ["HopTimer", "Phase"]
 
-Phase = Literal["dns", "connect", "ssl", "send", "wait", "receive"]
+Phase = Literal["dns", "connect", "ssl", "send", "wait", "receive"]  # HAR's names
 
 _ERROR_PHASES: Final[dict[Phase, str]] = {
     "dns": "dns",
@@ -20,9 +20,13 @@ _ERROR_PHASES: Final[dict[Phase, str]] = {
 
 
 class HopTimer:
-    """What a hop has come to so far: which phase it is in, how long each took, whom it talks to.
+    """Follows one hop: its current phase, how long each phase took, and its peer.
 
-    It starts with the first phase; until then nothing has happened that a target could be charged with.
+    The time begins with the first phase.
+
+    Attributes:
+        ip: The address that is or was dialled.
+        tls: What the TLS handshake agreed on.
     """
 
     __slots__ = ("_marks", "_phase", "ip", "tls")
@@ -34,22 +38,22 @@ class HopTimer:
         self._marks: list[tuple[Phase, float]] = []
 
     def start(self, phase: Phase) -> None:
-        """Leave the phase it is in for another."""
+        """End the current phase and start another."""
         self._phase = phase
         self._marks.append((phase, perf_counter()))
 
     @property
-    def phase(self) -> str:
-        """The phase it is in, under the name that error types have for it."""
+    def error_phase(self) -> str:
+        """The current phase, by the name that errors have for it."""
         return _ERROR_PHASES[self._phase]
 
     @property
-    def has_bytes(self) -> bool:
-        """Whether anything of the response has come."""
+    def has_received(self) -> bool:
+        """Whether bytes of the response have come."""
         return self._phase == "receive"
 
     def timings(self) -> Timings:
-        """End the last phase and give all: how long each took, together with those that it was in again."""
+        """End the last phase and return milliseconds of each; a phase that was entered twice counts once, summed."""
         now = perf_counter()
         spent: dict[str, float] = {}
         ended = now

@@ -1,23 +1,27 @@
-"""TLS: the contexts that all handshakes share, and what a handshake tells of the server."""
+"""TLS: the contexts that all handshakes share, cached sessions, and what a handshake tells about the server."""
 
 import ssl
 import time
+from collections import OrderedDict
 from functools import cached_property, lru_cache
 from typing import Any, Final
 
 from crawler.core.errors import InputError, OptionError
 from crawler.core.options import Options
 from crawler.core.results import TLSInfo
-from crawler.transport.certificates import Certificate, CertificateError, read_certificate
+from crawler.transport.certificates import Certificate, CertificateError, parse_certificate
 
-__all__ = ["TlsContexts", "chain_problem", "client_context", "describe", "server_context"]
+__all__ = ["SessionCache", "TlsContexts", "chain_problem", "client_context", "describe_tls", "server_context"]
 
 _VERIFY_X509_STRICT: Final = 0x20  # OpenSSL's X509_V_FLAG_X509_STRICT
 _NO_LOCAL_ISSUER: Final = 20  # X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
+_MAX_SESSIONS: Final = 1_000
+
+Origin = tuple[str, str, int]  # scheme, host, port
 
 
 def client_context(options: Options) -> ssl.SSLContext:
-    """The context for all handshakes of a process; making one costs 20 ms.
+    """Make the context for the handshakes of a transport; this takes 20 ms.
 
     Raises:
         OptionError: `cafile` cannot be read or has no certificate.
@@ -26,37 +30,56 @@ def client_context(options: Options) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=options.cafile)
     except (OSError, ssl.SSLError) as error:
         raise OptionError(f"{options.cafile}: {error.strerror or error}", "cafile") from None
-    # Set by default since Python 3.13. It refuses certificates that browsers accept, and verdicts must not depend on
-    # the Python that gives them.
+    # Python sets this flag since 3.13. It refuses certificates that browsers accept, and a result must not depend on
+    # the version of Python.
     context.verify_flags &= ~_VERIFY_X509_STRICT
-    return _as_client(context, blind=options.insecure)
+    return _configure_client(context, verify=not options.insecure)
 
 
 class TlsContexts:
-    """The contexts of a process, made when they are first needed: reading the system's authorities takes time.
+    """The contexts of a transport. Each is made on first use, because reading the system's authorities takes time.
 
     Raises:
-        OptionError: `cafile` cannot be read or has no certificate; at once, for it was asked for.
+        OptionError: `cafile` cannot be read or has no certificate. It is read at once.
     """
 
     def __init__(self, options: Options) -> None:
         self._options = options
         if options.cafile is not None:
-            self.strict  # noqa: B018 - to fail early
+            self.verifying  # noqa: B018 - to fail early
 
     @cached_property
-    def strict(self) -> ssl.SSLContext:
-        """The one that verdicts stand on."""
+    def verifying(self) -> ssl.SSLContext:
+        """The context of every probe; with the option `insecure` it verifies nothing."""
         return client_context(self._options)
 
     @cached_property
-    def blind(self) -> ssl.SSLContext:
-        """One that accepts any certificate: to look at one that was refused, never for a verdict."""
-        return _as_client(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), blind=True)
+    def unverified(self) -> ssl.SSLContext:
+        """A context that accepts any certificate: only to read one that was refused."""
+        return _configure_client(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), verify=False)
 
 
-def describe(connection: ssl.SSLSocket | ssl.SSLObject) -> TLSInfo:
-    """What a finished handshake agreed on, and the certificate, verified or not."""
+class SessionCache:
+    """Keeps the last TLS session of each origin, which saves most of the work of the next handshake."""
+
+    def __init__(self) -> None:
+        self._sessions: OrderedDict[Origin, ssl.SSLSession] = OrderedDict()
+
+    def get(self, origin: Origin) -> ssl.SSLSession | None:
+        """Return the session to resume with this origin, if there is one."""
+        return self._sessions.get(origin)
+
+    def put(self, origin: Origin, session: ssl.SSLSession | None) -> None:
+        """Keep a session if it can be resumed."""
+        if session is not None and session.has_ticket:
+            self._sessions[origin] = session
+            self._sessions.move_to_end(origin)
+            if len(self._sessions) > _MAX_SESSIONS:
+                self._sessions.popitem(last=False)
+
+
+def describe_tls(connection: ssl.SSLSocket | ssl.SSLObject) -> TLSInfo:
+    """Return what a finished handshake agreed on, and the server's certificate, verified or not."""
     cipher = connection.cipher()
     version, cipher_name = connection.version(), cipher[0] if cipher else None
     certificate = _certificate(connection.getpeercert(binary_form=True))
@@ -73,7 +96,7 @@ def describe(connection: ssl.SSLSocket | ssl.SSLObject) -> TLSInfo:
 
 
 def server_context(cert: str | None, key: str | None) -> ssl.SSLContext | None:
-    """What a service needs to speak TLS; None if it is not to.
+    """Make the context of a service that speaks TLS; None without a certificate.
 
     Raises:
         InputError: The files cannot be read, or are not a certificate and its key.
@@ -84,14 +107,14 @@ def server_context(cert: str | None, key: str | None) -> ssl.SSLContext | None:
         return None
     for path in (cert, key or cert):
         try:
-            with open(path, "rb"):  # noqa: PTH123 - it is read by OpenSSL, which does not say which file it cannot find
+            with open(path, "rb"):  # noqa: PTH123 - OpenSSL does not say which file it cannot find
                 pass
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", path) from None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(cert, key, password="")  # so that nobody is asked for it
+        context.load_cert_chain(cert, key, password="")  # without it, OpenSSL asks for one on the terminal
     except ssl.SSLError as error:
         reason = (error.reason or "not PEM").replace("_", " ").lower()
         raise InputError(f"is no certificate with its key: {reason}", cert) from None
@@ -99,42 +122,45 @@ def server_context(cert: str | None, key: str | None) -> ssl.SSLContext | None:
 
 
 def chain_problem(error: ssl.SSLCertVerificationError, connection: ssl.SSLSocket) -> str | None:
-    """Tell an incomplete chain from an unknown authority, which OpenSSL calls by one name.
+    """Tell an incomplete chain from an unknown authority; OpenSSL has one error for both.
 
     Args:
-        error: How the strict handshake failed.
-        connection: A blind one with the same server.
+        error: The error of the verifying handshake.
+        connection: An unverified one with the same server.
+
+    Returns:
+        A message; None if the error is a different one.
     """
     if error.verify_code != _NO_LOCAL_ISSUER:
         return None
     certificate = _certificate(connection.getpeercert(binary_form=True))
     if certificate is None:
         return None
-    if certificate.names_its_issuer and _sent(connection) == 1:
+    if certificate.has_issuer_url and _chain_length(connection) == 1:
         return f"incomplete chain: the server does not send the certificate of its issuer {certificate.issuer}"
     return f"unknown authority: {certificate.issuer}"
 
 
-def _sent(connection: ssl.SSLSocket) -> int:
-    """How many certificates the server sent. Python has a public name for this since 3.13."""
-    public: Any = getattr(connection, "get_unverified_chain", None)
-    chain = public() if public else connection._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
+def _chain_length(connection: ssl.SSLSocket) -> int:
+    """Return how many certificates the server sent. Python has a public method for this since 3.13."""
+    get_chain: Any = getattr(connection, "get_unverified_chain", None)
+    chain = get_chain() if get_chain else connection._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
     return len(chain or ())
 
 
-def _as_client(context: ssl.SSLContext, *, blind: bool) -> ssl.SSLContext:
+def _configure_client(context: ssl.SSLContext, *, verify: bool) -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
-    if blind:
+    if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
 
 
-@lru_cache(maxsize=1024)  # one host's certificate is seen with each of its connections
+@lru_cache(maxsize=1024)  # each connection to a host shows the same certificate
 def _certificate(der: bytes | None) -> Certificate | None:
     if der is None:
         return None
     try:
-        return read_certificate(der)
+        return parse_certificate(der)
     except CertificateError:
         return None

@@ -19,7 +19,7 @@ from crawler.server.api.openapi import DOCUMENT
 from crawler.server.health import HealthMonitor
 from crawler.server.task_manager import TASK_MANAGER
 from crawler.stores.sqlite.registry import SqliteRegistry
-from crawler.transport.resolver import has_servers
+from crawler.transport.resolver import has_dns_servers
 from tests.probing.test_own_faults import can_unshare, run
 from tests.support.described import check_described
 from tests.test_service import Client, is_problem, serving
@@ -345,8 +345,8 @@ def test_somebody_is_named_to_be_asked_for_names(content: str | None, expected: 
     path = tmp_path / "resolv.conf"
     if content is not None:
         path.write_text(content)
-    assert has_servers(Options(), path) is expected
-    assert has_servers(Options(dns=("192.0.2.1",)), path)
+    assert has_dns_servers(Options(), path) is expected
+    assert has_dns_servers(Options(dns=("192.0.2.1",)), path)
 
 
 async def test_a_program_that_holds_the_loop_up_is_seen() -> None:

@@ -96,17 +96,17 @@ METADATA = words("""
 def test_a_special_range_is_refused_from_its_first_address_to_its_last(network: str, why: str) -> None:
     whole = ip_network(network)
     for address in (whole[0], whole[whole.num_addresses // 2], whole[-1]):
-        assert why in (PUBLIC.refuses(str(address)) or "")
+        assert why in (PUBLIC.why_refused(str(address)) or "")
 
 
 @pytest.mark.parametrize("address", OPEN)
 def test_what_lies_beside_a_special_range_may_be_dialled(address: str) -> None:
-    assert PUBLIC.refuses(address) is None
+    assert PUBLIC.why_refused(address) is None
 
 
 @pytest.mark.parametrize("address", METADATA)
 def test_clouds_metadata_is_refused_and_called_by_its_name(address: str) -> None:
-    assert "cloud metadata" in (PUBLIC.refuses(address) or "")
+    assert "cloud metadata" in (PUBLIC.why_refused(address) or "")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_clouds_metadata_is_refused_and_called_by_its_name(address: str) -> None
     ["192.0.0.9", "192.0.0.10", "192.88.99.2", "2001:1::1", "2001:1::2", "2001:1::3"],
 )
 def test_anycast_that_finds_our_own_network_is_refused(address: str) -> None:
-    assert PUBLIC.refuses(address)
+    assert PUBLIC.why_refused(address)
 
 
 @pytest.mark.parametrize(
@@ -126,12 +126,12 @@ def test_anycast_that_finds_our_own_network_is_refused(address: str) -> None:
     """),
 )
 def test_ipv4_inside_ipv6_is_unwrapped_or_refused(address: str) -> None:
-    assert PUBLIC.refuses(address)
+    assert PUBLIC.why_refused(address)
 
 
 @pytest.mark.parametrize("address", ["2a00::5eff:127.0.0.1", "2a00::100:5efe:127.0.0.1", "2a00:5efe::1", "2a00::1:0:0"])
 def test_what_only_resembles_isatap_may_be_dialled(address: str) -> None:
-    assert PUBLIC.refuses(address) is None
+    assert PUBLIC.why_refused(address) is None
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_what_only_resembles_isatap_may_be_dialled(address: str) -> None:
 )
 @pytest.mark.parametrize("guard", [PUBLIC, AddressGuard("public", ["::/0", "0.0.0.0/0"])])
 def test_an_address_with_a_zone_is_refused(guard: AddressGuard, address: str) -> None:
-    assert guard.refuses(address)
+    assert guard.why_refused(address)
 
 
 # Text in a URL, the address it means.
@@ -175,7 +175,7 @@ def test_every_spelling_in_a_url_is_one_address_and_is_refused(text: str, addres
     url = parse_url(f"http://{text}")
     assert isinstance(url, Url)
     assert url.host == address
-    assert PUBLIC.refuses(url.host)
+    assert PUBLIC.why_refused(url.host)
 
 
 @pytest.mark.parametrize(
@@ -203,19 +203,19 @@ def test_a_spelling_in_doubt_is_no_url(text: str) -> None:
 )
 @pytest.mark.parametrize("guard", [PUBLIC, AddressGuard("public", ["0.0.0.0/0", "::/0"])])
 def test_what_is_no_address_is_refused(guard: AddressGuard, text: str) -> None:
-    assert guard.refuses(text)
+    assert guard.why_refused(text)
 
 
 @given(st.text() | st.text("0123456789abcdefxX.:%/[]", max_size=45))
 @example("fe80::%\n")
 def test_any_text_gets_a_verdict_of_one_line(text: str) -> None:
     for guard in (PUBLIC, AddressGuard("public", ["10.0.0.0/8", "fc00::/7"])):
-        for why in (guard.refuses(text), guard.judge([text])):
+        for why in (guard.why_refused(text), guard.why_host_refused([text])):
             assert why is None or (why and why.isprintable())
     try:
         ip_address(text)
     except ValueError:
-        assert PUBLIC.refuses(text) == "not an IP address"
+        assert PUBLIC.why_refused(text) == "not an IP address"
 
 
 # A second judge, slow and plain: the narrowest of these networks that holds an address decides.
@@ -250,7 +250,7 @@ def may_be_dialled(address: IPv4Address | IPv6Address) -> bool:
 
 @given(ipv4 | ipv6)
 def test_the_verdict_is_that_of_the_narrowest_network_in_the_table(address: Any) -> None:
-    assert (PUBLIC.refuses(str(address)) is None) == may_be_dialled(address)
+    assert (PUBLIC.why_refused(str(address)) is None) == may_be_dialled(address)
 
 
 @given(ipv4 | ipv6)
@@ -258,7 +258,7 @@ def test_the_verdict_is_that_of_the_narrowest_network_in_the_table(address: Any)
 def test_whatever_python_calls_not_global_is_refused(address: Any) -> None:
     reachable = ["::ffff:0:0/96", "64:ff9b::/96", "2001:3::/32", "2001:4:112::/48"]  # not to every version of Python
     if not address.is_global and not any(address in ip_network(network) for network in reachable):
-        assert PUBLIC.refuses(str(address))
+        assert PUBLIC.why_refused(str(address))
 
 
 @given(ipv6)
@@ -266,7 +266,7 @@ def test_the_verdict_does_not_depend_on_the_spelling(address: IPv6Address) -> No
     head, tail = address.exploded[:30], IPv4Address(int(address) & 0xFFFFFFFF)
     short = ":".join(group.lstrip("0") or "0" for group in address.exploded.split(":"))
     spellings = [address.compressed, address.exploded, short, f"{head}{tail}"]
-    assert len({PUBLIC.refuses(text) for spelling in spellings for text in (spelling, spelling.upper())}) == 1
+    assert len({PUBLIC.why_refused(text) for spelling in spellings for text in (spelling, spelling.upper())}) == 1
 
 
 def embedded(address: IPv4Address, prefix: int) -> dict[str, IPv6Address]:
@@ -290,21 +290,21 @@ def embedded(address: IPv4Address, prefix: int) -> dict[str, IPv6Address]:
 
 @given(ipv4, st.integers(0x2A << 56, (0x2B << 56) - 1))
 def test_no_ipv6_form_opens_a_refused_ipv4_address(address: IPv4Address, prefix: int) -> None:
-    why = PUBLIC.refuses(str(address))
+    why = PUBLIC.why_refused(str(address))
     forms = embedded(address, prefix)
-    opened = {form for form, spelling in forms.items() if PUBLIC.refuses(str(spelling)) is None}
+    opened = {form for form, spelling in forms.items() if PUBLIC.why_refused(str(spelling)) is None}
     assert opened == (set() if why else {"mapped", "NAT64"})
-    assert PUBLIC.refuses(str(forms["mapped"])) == why
+    assert PUBLIC.why_refused(str(forms["mapped"])) == why
 
 
 @given(st.text() | (ipv4 | ipv6).map(str))
 def test_any_refuses_nothing(text: str) -> None:
-    assert AddressGuard("any").refuses(text) is None
+    assert AddressGuard("any").why_refused(text) is None
 
 
 def test_an_unknown_policy_is_the_strict_one() -> None:
     policy: Any = "Any"
-    assert AddressGuard(policy).refuses("127.0.0.1")
+    assert AddressGuard(policy).why_refused("127.0.0.1")
 
 
 @pytest.mark.parametrize(
@@ -327,8 +327,8 @@ def test_an_unknown_policy_is_the_strict_one() -> None:
 )
 def test_an_allowed_network_opens_itself_and_nothing_else(allow: list[str], opened: str, closed: str) -> None:
     guard = AddressGuard("public", allow)
-    assert [address for address in opened.split() if guard.refuses(address)] == []
-    assert [address for address in closed.split() if not guard.refuses(address)] == []
+    assert [address for address in opened.split() if guard.why_refused(address)] == []
+    assert [address for address in closed.split() if not guard.why_refused(address)] == []
 
 
 @given(ipv4 | ipv6, st.data())
@@ -345,7 +345,7 @@ def test_an_address_is_dialled_if_the_policy_or_an_allowed_network_holds_it(addr
             return
     allowed = any(address in network for network in networks)
     guard = AddressGuard("public", [str(network) for network in networks])
-    assert (guard.refuses(str(address)) is None) == (may_be_dialled(address) or allowed)
+    assert (guard.why_refused(str(address)) is None) == (may_be_dialled(address) or allowed)
 
 
 @pytest.mark.parametrize(
@@ -382,11 +382,14 @@ def test_an_entry_is_checked_under_any_too() -> None:
     ],
 )
 def test_one_bad_answer_blocks_the_host(addresses: list[str], verdict: str | None) -> None:
-    assert PUBLIC.judge(addresses) == verdict
-    assert AddressGuard("any").judge(addresses) is None
+    assert PUBLIC.why_host_refused(addresses) == verdict
+    assert AddressGuard("any").why_host_refused(addresses) is None
 
 
 def test_an_allowed_answer_is_a_good_one() -> None:
     guard = AddressGuard("public", ["10.0.0.0/8"])
-    assert guard.judge(["8.8.8.8", "10.0.0.1"]) is None
-    assert guard.judge(["10.0.0.1", "169.254.169.254"]) == "169.254.169.254: link-local, cloud metadata (RFC 3927)"
+    assert guard.why_host_refused(["8.8.8.8", "10.0.0.1"]) is None
+    assert (
+        guard.why_host_refused(["10.0.0.1", "169.254.169.254"])
+        == "169.254.169.254: link-local, cloud metadata (RFC 3927)"
+    )

@@ -18,7 +18,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crawler.transport.certificates import Certificate, CertificateError, read_certificate
+from crawler.transport.certificates import Certificate, CertificateError, parse_certificate
 from tests.support.certs import Authority
 from tests.support.probing import probe_all, probe_one, verdict
 from tests.support.site import Site
@@ -96,14 +96,14 @@ def as_cryptography_reads_it(der: bytes) -> Certificate:
     try:
         access = read.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
     except x509.ExtensionNotFound:
-        names_its_issuer = False
+        has_issuer_url = False
     else:
-        names_its_issuer = any(a.access_method == AuthorityInformationAccessOID.CA_ISSUERS for a in access)
+        has_issuer_url = any(a.access_method == AuthorityInformationAccessOID.CA_ISSUERS for a in access)
     return Certificate(
         issuer=_shown(read.issuer),
         subject=_shown(read.subject),
         not_after=int(read.not_valid_after_utc.timestamp()),
-        names_its_issuer=names_its_issuer,
+        has_issuer_url=has_issuer_url,
     )
 
 
@@ -138,7 +138,7 @@ async def sent_by(site: Site) -> bytes:
 async def test_a_real_certificate_is_read_as_cryptography_reads_it(kind: str, authority: Authority) -> None:
     async with Site(tls=getattr(authority, kind)()) as site:
         der = await sent_by(site)
-    assert read_certificate(der) == as_cryptography_reads_it(der)
+    assert parse_certificate(der) == as_cryptography_reads_it(der)
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=16)  # 64 bytes at most (X.520)
@@ -171,7 +171,7 @@ any_certificate = st.builds(
 @example(certificate(name((COMMON_NAME, 0x0C, b"general")), issuer=name((COMMON_NAME, 0x0C, b"special"))))
 @example(certificate(name((COMMON_NAME, 0x0C, b"first"), (COMMON_NAME, 0x0C, b"last"))))
 def test_any_certificate_is_read_as_cryptography_reads_it(der: bytes) -> None:
-    assert read_certificate(der) == as_cryptography_reads_it(der)
+    assert parse_certificate(der) == as_cryptography_reads_it(der)
 
 
 @pytest.mark.parametrize(
@@ -190,13 +190,13 @@ def test_any_certificate_is_read_as_cryptography_reads_it(der: bytes) -> None:
     ],
 )
 def test_names_come_in_several_encodings(tag: int, content: bytes, shown: str) -> None:
-    assert read_certificate(certificate(name((COMMON_NAME, tag, content)))).subject == shown
+    assert parse_certificate(certificate(name((COMMON_NAME, tag, content)))).subject == shown
 
 
 def test_the_first_version_has_no_version() -> None:
     der = certificate(name((COMMON_NAME, 0x0C, b"old")), version=1)
     assert x509.load_der_x509_certificate(der).version is x509.Version.v1
-    assert read_certificate(der) == as_cryptography_reads_it(der)
+    assert parse_certificate(der) == as_cryptography_reads_it(der)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_the_first_version_has_no_version() -> None:
 )
 def test_times_come_in_two_forms(text: bytes, tag: int, moment: datetime) -> None:
     der = certificate(name(), ends=element(tag, text))
-    assert read_certificate(der).not_after == moment.timestamp()
+    assert parse_certificate(der).not_after == moment.timestamp()
 
 
 # --- What is refused ---
@@ -222,13 +222,13 @@ def test_times_come_in_two_forms(text: bytes, tag: int, moment: datetime) -> Non
 )  # fmt: skip
 def test_what_is_no_time_makes_no_certificate(text: bytes) -> None:
     with pytest.raises(CertificateError):
-        read_certificate(certificate(name(), ends=element(GENERAL_TIME, text)))
+        parse_certificate(certificate(name(), ends=element(GENERAL_TIME, text)))
 
 
 def accepts(der: bytes) -> bool:
     """Whether this is read; nothing but a CertificateError says no."""
     try:
-        read_certificate(der)
+        parse_certificate(der)
     except CertificateError:
         return False
     return True

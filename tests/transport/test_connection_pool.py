@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-import crawler.transport.connection_pool
 from crawler import ProbeResult
 from crawler.compose import open_prober
 from crawler.core.options import Options
 from crawler.core.urls import Target
 from crawler.transport.connection import Connection
 from crawler.transport.connection_pool import ConnectionPool
-from crawler.transport.poller import Poller
+from crawler.transport.poller import Poller, open_poller
 from tests.support.certs import Authority
 from tests.support.exchange import Exchange
 from tests.support.probing import probe_all, verdict
@@ -271,7 +270,7 @@ PATIENCE = 5.0
 
 @pytest.fixture
 async def poller() -> AsyncIterator[Poller]:
-    poller = Poller()
+    poller = open_poller()
     yield poller
     poller.close()
 
@@ -327,11 +326,8 @@ async def test_what_was_used_again_is_not_the_longest_idle(site: Site, poller: P
     await stands(site, 0)
 
 
-async def test_old_ones_are_closed_after_their_time(
-    site: Site, poller: Poller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(crawler.transport.connection_pool, "_IDLE", 0.2)
-    loop, pool = asyncio.get_running_loop(), ConnectionPool(10)
+async def test_old_ones_are_closed_after_their_time(site: Site, poller: Poller) -> None:
+    loop, pool = asyncio.get_running_loop(), ConnectionPool(10, max_idle_seconds=0.2)
     started = loop.time()
     for origin in (A, B):
         pool.put(origin, await connect(site, poller))

@@ -26,8 +26,8 @@ from yarl import URL
 import crawler
 from crawler.core.errors import ERROR_TYPES
 from crawler.core.results import ProbeError
-from crawler.transport import error_mapping
-from crawler.transport.error_mapping import HopFailed, explain, row_of
+from crawler.transport import error_tables
+from crawler.transport.error_mapping import HopError, explain, rule_of
 
 PHASES = ["dns", "connect", "tls", "http"]
 REQUEST = aiohttp.RequestInfo(URL("http://a/"), "GET", CIMultiDictProxy(CIMultiDict()), URL("http://a/"))
@@ -87,7 +87,7 @@ def named(errors: set[type[BaseException]], package: str) -> set[str]:
 
 
 def without_row(errors: set[type[BaseException]]) -> set[type[BaseException]]:
-    return {error for error in errors if row_of(error) is None}
+    return {error for error in errors if rule_of(error) is None}
 
 
 # Python's own that say nothing of a network; whoever meets one has met a bug.
@@ -126,7 +126,7 @@ def test_every_status_of_c_ares_has_a_row() -> None:
     codes = {code: name for name, code in vars(pycares.errno).items() if name.startswith("ARES_")}
     del codes[pycares.errno.ARES_SUCCESS]
     assert len(codes) >= 25
-    assert {name for code, name in codes.items() if code not in error_mapping._CARES} == set()
+    assert {name for code, name in codes.items() if code not in error_tables.CARES_TYPES} == set()
 
 
 def test_what_has_no_row_on_purpose_is_unknown() -> None:
@@ -139,17 +139,14 @@ def test_what_has_no_row_on_purpose_is_unknown() -> None:
 
 def types_of_the_tables() -> set[str]:
     tables: list[dict[Any, str]] = [
-        table
-        for name, table in vars(error_mapping).items()
-        if name.startswith("_") and name.isupper()
-        if isinstance(table, dict)
+        table for name, table in vars(error_tables).items() if name.isupper() and isinstance(table, dict)
     ]
-    assert len(tables) >= 7
+    assert len(tables) == 8
     return {type_ for table in tables for type_ in table.values()}
 
 
 def test_the_tables_name_only_types_that_exist() -> None:
-    assert types_of_the_tables() - {error_mapping._BY_PHASE, error_mapping._INSIDE} <= ERROR_TYPES.keys()
+    assert types_of_the_tables() - {error_tables.BY_PHASE, error_tables.WRAPPER} <= ERROR_TYPES.keys()
 
 
 def test_every_type_is_given_by_a_table_or_named_in_the_code() -> None:
@@ -327,21 +324,26 @@ def made(error: type[BaseException]) -> list[BaseException]:
 
 def class_of(name: str) -> type[BaseException]:
     module, _, qualname = name.rpartition(".")
-    found: type[BaseException] = getattr(importlib.import_module(module or "builtins"), qualname)
+    found: type[BaseException] = getattr(importlib.import_module(module), qualname)
     return found
 
 
-CLASSES = [*map(class_of, error_mapping._CLASSES), Exception, RuntimeError, KeyError, asyncio.QueueEmpty]
+RULES = error_tables.CLASS_RULES | {class_of(name): rule for name, rule in error_tables.NAMED_CLASS_RULES.items()}
+CLASSES = [*RULES, Exception, RuntimeError, KeyError, asyncio.QueueEmpty]
 
 
-@pytest.mark.parametrize("name", error_mapping._CLASSES)
-def test_every_row_is_that_of_a_class_that_exists(name: str) -> None:
-    assert row_of(class_of(name)) == error_mapping._CLASSES[name]
+@pytest.mark.parametrize("kind", RULES, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
+def test_a_class_has_its_own_rule(kind: type[BaseException]) -> None:
+    assert rule_of(kind) == RULES[kind]
+
+
+def test_only_classes_of_aiohttp_are_named() -> None:
+    assert {name.partition(".")[0] for name in error_tables.NAMED_CLASS_RULES} == {"aiohttp"}
 
 
 def test_what_we_have_decided_ourselves_is_not_explained_again() -> None:
     problem = ProbeError.of("address.blocked", "as we said")
-    assert explain(HopFailed(problem), "http") is problem
+    assert explain(HopError(problem), "http") is problem
 
 
 @pytest.mark.parametrize("error", CLASSES, ids=lambda error: f"{error.__module__}.{error.__name__}")

@@ -10,7 +10,6 @@ from typing import Any
 import aiodns
 import pytest
 
-import crawler.transport.resolver
 from crawler import ProbeResult
 from crawler.core.options import Options
 from crawler.core.urls import Target
@@ -31,8 +30,11 @@ DNS_TIMEOUT = 1.5
 
 
 @asynccontextmanager
-async def resolving(names: DnsServer, *, dual: bool = False, **options: Any) -> AsyncIterator[Resolver]:
-    resolver = Resolver(Options.of({**asking(names), **options}), dual=dual)
+async def resolving(
+    names: DnsServer, *, dual: bool = False, max_cached_names: int = 1000, failure_ttl: float = 5.0, **options: Any
+) -> AsyncIterator[Resolver]:
+    checked = Options.of({**asking(names), **options})
+    resolver = Resolver(checked, is_dual_stack=dual, max_cached_names=max_cached_names, failure_ttl=failure_ttl)
     try:
         yield resolver
     finally:
@@ -164,10 +166,9 @@ async def test_an_answer_that_holds_for_no_time_is_asked_for_each_time(names: Dn
 
 # Not "no_data": c-ares itself remembers it, by its SOA or for an hour.
 @pytest.mark.parametrize("rule", ["nxdomain", "servfail", "refused"])
-async def test_a_failure_holds_for_a_short_while(rule: str, names: DnsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crawler.transport.resolver, "_FAILURE_TTL", 0.2)
+async def test_a_failure_is_cached_for_a_short_while(rule: str, names: DnsServer) -> None:
     getattr(names, rule)("bad.test")
-    async with resolving(names) as resolver:
+    async with resolving(names, failure_ttl=0.2) as resolver:
         first = await code(resolver, "bad.test")
         asked = len(names.queries)
         assert await code(resolver, "bad.test") == first
@@ -184,25 +185,19 @@ async def test_a_failure_holds_for_a_short_while(rule: str, names: DnsServer, mo
     assert len(names.queries) > asked
 
 
-async def test_only_so_many_names_are_remembered_and_those_asked_for_last(
-    names: DnsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(crawler.transport.resolver, "_CACHED", 3)
+async def test_a_full_cache_drops_the_name_that_was_not_asked_for_longest(names: DnsServer) -> None:
     names.a("*.test", "127.0.0.9")
-    async with resolving(names) as resolver:
+    async with resolving(names, max_cached_names=3) as resolver:
         for name in ("a", "b", "c", "a", "d"):  # "b" is the one not asked for longest
             await resolver.resolve(f"{name}.test", 80)
         assert list(resolver._cache) == ["c.test", "a.test", "d.test"]
 
 
-async def test_lookups_under_way_are_not_forgotten_but_make_room_afterwards(
-    names: DnsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(crawler.transport.resolver, "_CACHED", 3)
+async def test_a_running_lookup_is_not_dropped_and_counts_once_it_has_ended(names: DnsServer) -> None:
     names.a("*.test", "127.0.0.9")
     names.a("slow.test", "127.0.0.8")
     names.delay("slow.test", 0.3)
-    async with resolving(names) as resolver:
+    async with resolving(names, max_cached_names=3) as resolver:
         slow = asyncio.ensure_future(resolver.resolve("slow.test", 80))
         await asyncio.sleep(0)
         await asyncio.gather(*(resolver.resolve(f"{number}.test", 80) for number in range(20)))

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler import ProbeResult
-from crawler.transport.response_body import BodyDeframer, body_text, title_of
+from crawler.transport.response_body import BodyDeframer, decode_body, find_title
 from crawler.transport.response_head import ResponseHead, parse_head
 from tests.support.exchange import Exchange
 from tests.support.probing import probe_all, probe_one, verdict
@@ -132,7 +132,7 @@ async def test_other_alphabets(site: Site) -> None:
     ],
 )
 def test_what_a_title_is(page: str, title: str | None) -> None:
-    assert title_of(page) == title
+    assert find_title(page) == title
 
 
 @TRANSPORTS
@@ -142,7 +142,7 @@ async def test_a_page_without_a_title_has_none(transport: str, site: Site) -> No
 
 
 @TRANSPORTS
-async def test_the_title_of_an_error_page_is_not_reported(transport: str, site: Site) -> None:
+async def test_the_find_title_an_error_page_is_not_reported(transport: str, site: Site) -> None:
     for status in (404, 500):
         url = serve(site, PAGE.format("Oops").encode(), status=status)
         result = await probe_one(url, title=True, match="Oops", retries=0, transport=transport)
@@ -210,7 +210,7 @@ async def test_a_bomb_is_unpacked_to_the_cap(coding: str, site: Site) -> None:
     zeros = bytes(64 * MIB)
     body = {"gzip": gzip.compress, "br": lambda data: brotli.compress(data, quality=1)}[coding](zeros)
     head = head_of(f"Content-Encoding: {coding}")
-    assert len(body_text(head, body, 100_000)) == 100_000
+    assert len(decode_body(head, body, 100_000)) == 100_000
 
 
 @TRANSPORTS
@@ -256,7 +256,7 @@ async def test_a_body_that_breaks_off_leaves_the_status_and_what_came(transport:
     ],
 )
 def test_no_page_makes_the_search_for_its_title_slow(what: str, text: str) -> None:
-    assert took(lambda: title_of(text)) < 0.2, what
+    assert took(lambda: find_title(text)) < 0.2, what
 
 
 @pytest.mark.parametrize("charset", sorted({*encodings.aliases.aliases.values(), "idna", "punycode"}))
@@ -264,8 +264,8 @@ def test_no_charset_makes_the_text_slow_or_impossible_to_write(charset: str) -> 
     head = head_of(f"Content-Type: text/html; charset={charset}")
     texts = [b"<title>+2AA-\\ud800\xed\xa0\x80\\x</title>", b"a" * 400_000 + b"-" + b"a9" * 50_000, b"\\u" * 200_000]
     for body in texts:
-        assert took(partial(body_text, head, body, MIB)) < 0.5
-        msgspec.json.encode(body_text(head, body, MIB))
+        assert took(partial(decode_body, head, body, MIB)) < 0.5
+        msgspec.json.encode(decode_body(head, body, MIB))
 
 
 @pytest.mark.parametrize(("layers", "is_unpacked"), [(1, True), (5, True), (6, False), (1000, False)])
@@ -273,7 +273,7 @@ def test_a_body_is_unpacked_five_times_at_most(layers: int, is_unpacked: bool) -
     body = b"page"
     for _ in range(layers):
         body = gzip.compress(body, mtime=0)
-    text = body_text(head_of("Content-Encoding: " + ", ".join(["gzip"] * layers)), body, MIB)
+    text = decode_body(head_of("Content-Encoding: " + ", ".join(["gzip"] * layers)), body, MIB)
     assert (text == "page") is is_unpacked
 
 
@@ -284,7 +284,7 @@ def test_chunks_that_are_mostly_framing_end_early(chunk: bytes) -> None:
     def feed() -> None:
         nonlocal came
         data = chunk * (65536 // len(chunk))
-        while not unframer.is_over:
+        while not unframer.is_complete:
             unframer.feed(data)
             came += len(data)
 
@@ -305,10 +305,10 @@ def took(work: Callable[[], object]) -> float:
 def unframed(head: ResponseHead, pieces: list[bytes], cap: int) -> tuple[bytes, bool]:
     unframer = BodyDeframer(head, cap)
     for piece in pieces:
-        if unframer.is_over:
+        if unframer.is_complete:
             break
         unframer.feed(piece)
-    return bytes(unframer.body), unframer.is_over
+    return bytes(unframer.body), unframer.is_complete
 
 
 @st.composite
@@ -321,21 +321,21 @@ def in_pieces(draw: st.DrawFn, data: bytes) -> list[bytes]:
 def test_chunks_mean_the_same_however_they_are_cut(data: st.DataObject, chunks: list[bytes], cap: int) -> None:
     extension = data.draw(st.sampled_from([b"", b";a=b", b' ; quoted="x"', b"   "]))
     wire = b"".join(b"%x%b\r\n%b\r\n" % (len(chunk), extension, chunk) for chunk in chunks) + b"0\r\n\r\n"
-    body, is_over = unframed(head_of("Transfer-Encoding: chunked"), data.draw(in_pieces(wire)), cap)
-    assert (body, is_over) == (b"".join(chunks)[:cap], True)
+    body, is_complete = unframed(head_of("Transfer-Encoding: chunked"), data.draw(in_pieces(wire)), cap)
+    assert (body, is_complete) == (b"".join(chunks)[:cap], True)
 
 
 @given(st.data(), st.binary(max_size=100), st.integers(1, 200), st.integers(0, 120))
 def test_a_length_means_the_same_however_it_is_cut(data: st.DataObject, sent: bytes, cap: int, length: int) -> None:
-    body, is_over = unframed(head_of(f"Content-Length: {length}"), data.draw(in_pieces(sent)), cap)
+    body, is_complete = unframed(head_of(f"Content-Length: {length}"), data.draw(in_pieces(sent)), cap)
     assert body == sent[: min(length, cap)]
-    assert is_over is (len(sent) >= min(length, cap))
+    assert is_complete is (len(sent) >= min(length, cap))
 
 
 @given(st.data(), st.binary(max_size=100), st.integers(1, 200))
 def test_without_a_length_all_is_body(data: st.DataObject, sent: bytes, cap: int) -> None:
-    body, is_over = unframed(head_of(), data.draw(in_pieces(sent)), cap)
-    assert (body, is_over) == (sent[:cap], len(sent) >= cap)
+    body, is_complete = unframed(head_of(), data.draw(in_pieces(sent)), cap)
+    assert (body, is_complete) == (sent[:cap], len(sent) >= cap)
 
 
 @given(st.data(), st.binary(max_size=300), st.integers(1, 100))
@@ -351,10 +351,10 @@ def test_a_line_too_long_to_be_a_chunk_size_ends_the_body() -> None:
 
 
 @pytest.mark.parametrize("status", ["204", "304"])
-def test_an_answer_that_has_no_body_is_over_at_once(status: str) -> None:
+def test_an_answer_that_has_no_body_is_complete_at_once(status: str) -> None:
     parsed = parse_head(f"HTTP/1.1 {status} x\r\nContent-Length: 5\r\n\r\n".encode())
     assert parsed is not None
-    assert BodyDeframer(parsed[0], 100).is_over
+    assert BodyDeframer(parsed[0], 100).is_complete
 
 
 # --- Text, of anything ---
@@ -367,14 +367,14 @@ CHARSETS = ["", "utf-8", "utf-16", "utf-32", "utf-7", "latin1", "cp037", "idna",
 @given(st.binary(max_size=500), st.sampled_from(CODINGS), st.sampled_from(CHARSETS), st.integers(1, 600))
 def test_the_text_of_a_body_never_raises_and_can_be_written(body: bytes, coding: str, charset: str, cap: int) -> None:
     head = head_of(f"Content-Encoding: {coding}", f"Content-Type: text/html; charset={charset}")
-    msgspec.json.encode(title_of(body_text(head, body, cap)))
+    msgspec.json.encode(find_title(decode_body(head, body, cap)))
 
 
 @given(st.binary(max_size=500))
 def test_what_was_packed_is_unpacked(body: bytes) -> None:
     for coding, pack in PACKERS:
         head = head_of(f"Content-Encoding: {coding}", "Content-Type: text/html; charset=latin1")
-        assert body_text(head, pack(body), 500) == body.decode("latin1")
+        assert decode_body(head, pack(body), 500) == body.decode("latin1")
 
 
 PACKERS: list[tuple[str, Callable[[bytes], bytes]]] = [

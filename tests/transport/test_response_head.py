@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crawler.transport.response_head import LIMIT, HeadError, NotHTTP, ResponseHead, parse_head
+from crawler.transport.response_head import MAX_HEAD_BYTES, HeadError, NotHTTP, ResponseHead, parse_head
 
 OK = b"HTTP/1.1 200 OK\r\n"
 Fields = list[tuple[str, str]]
@@ -123,14 +123,14 @@ def test_a_head_may_be_as_long_as_in_a_browser() -> None:
     def head(size: int) -> bytes:
         return OK + b"A: ".ljust(size - len(OK) - 4, b"a") + b"\r\n\r\n"
 
-    parsed = parse_head(head(LIMIT) + b"body")
+    parsed = parse_head(head(MAX_HEAD_BYTES) + b"body")
     assert parsed is not None
-    assert parsed[1] == LIMIT
+    assert parsed[1] == MAX_HEAD_BYTES
     with pytest.raises(HeadError, match="more than"):
-        parse_head(head(LIMIT + 1))
-    assert parse_head(OK.ljust(LIMIT, b"a")) is None
+        parse_head(head(MAX_HEAD_BYTES + 1))
+    assert parse_head(OK.ljust(MAX_HEAD_BYTES, b"a")) is None
     with pytest.raises(HeadError, match="more than"):
-        parse_head(OK.ljust(LIMIT + 1, b"a"))
+        parse_head(OK.ljust(MAX_HEAD_BYTES + 1, b"a"))
 
 
 def test_the_first_of_several_values_is_given() -> None:
@@ -254,21 +254,21 @@ def test_nothing_but_a_head_error_is_raised(data: bytes, searched: int) -> None:
             assert value == value.strip(" \t\r")
         for method in ("HEAD", "GET"):
             assert (head.body_length(method) or 0) >= 0
-        assert head.keeps_alive in (True, False)
+        assert head.is_persistent in (True, False)
 
 
 HOSTILE: dict[str, bytes] = {
-    "folds of a long value": OK + b"A: ".ljust(LIMIT // 2, b"a") + b"\n " * (LIMIT // 4 - 16),
-    "folds of one blank": OK + b"A: b" + b"\n " * (LIMIT // 2 - 16),
-    "blanks": OK + b"A:".ljust(LIMIT - 64, b" ") + b"b",
-    "blanks, and a fold": OK + b"A:".ljust(LIMIT - 64, b" ") + b"b\r\n c",
-    "blanks before a colon": OK + b"A".ljust(LIMIT - 64, b" ") + b": b",
-    "blanks in the status line": b"HTTP/1.1".ljust(LIMIT - 64, b" "),
-    "CR": OK + b"\r" * (LIMIT - 64),
-    "CR LF CR": OK + b"a\r\n\r" * (LIMIT // 4 - 16),
-    "fields": OK + b"a:\n" * (LIMIT // 3 - 16),
-    "equal lengths": OK + b"Content-Length:1\n" * (LIMIT // 17 - 16),
-    "colons": OK + b":" * (LIMIT - 64),
+    "folds of a long value": OK + b"A: ".ljust(MAX_HEAD_BYTES // 2, b"a") + b"\n " * (MAX_HEAD_BYTES // 4 - 16),
+    "folds of one blank": OK + b"A: b" + b"\n " * (MAX_HEAD_BYTES // 2 - 16),
+    "blanks": OK + b"A:".ljust(MAX_HEAD_BYTES - 64, b" ") + b"b",
+    "blanks, and a fold": OK + b"A:".ljust(MAX_HEAD_BYTES - 64, b" ") + b"b\r\n c",
+    "blanks before a colon": OK + b"A".ljust(MAX_HEAD_BYTES - 64, b" ") + b": b",
+    "blanks in the status line": b"HTTP/1.1".ljust(MAX_HEAD_BYTES - 64, b" "),
+    "CR": OK + b"\r" * (MAX_HEAD_BYTES - 64),
+    "CR LF CR": OK + b"a\r\n\r" * (MAX_HEAD_BYTES // 4 - 16),
+    "fields": OK + b"a:\n" * (MAX_HEAD_BYTES // 3 - 16),
+    "equal lengths": OK + b"Content-Length:1\n" * (MAX_HEAD_BYTES // 17 - 16),
+    "colons": OK + b":" * (MAX_HEAD_BYTES - 64),
 }
 
 
@@ -355,4 +355,4 @@ PERSISTENCE: list[tuple[bytes, bytes, bool]] = [
 @pytest.mark.parametrize(("version", "lines", "stays"), PERSISTENCE)
 def test_whether_the_connection_stays(version: bytes, lines: bytes, stays: bool) -> None:
     """RFC 9112, 9.3."""
-    assert read(b"HTTP/%b 200 OK\r\n%b\r\n" % (version, lines)).keeps_alive is stays
+    assert read(b"HTTP/%b 200 OK\r\n%b\r\n" % (version, lines)).is_persistent is stays

@@ -1,0 +1,233 @@
+"""What each exception means for a target: error types by exception class, and by the numbers that exceptions carry.
+
+A rule is an error type of `ERROR_TYPES`, or one of two markers: `BY_PHASE` and `WRAPPER`.
+"""
+
+import asyncio
+import concurrent.futures
+import errno
+import socket
+import ssl
+from typing import Final
+
+import pycares.errno
+from aiodns.error import DNSError
+
+from crawler.transport.response_head import HeadError, NotHTTP
+
+__all__ = [
+    "BY_PHASE",
+    "CARES_TYPES",
+    "CLASS_RULES",
+    "ERRNO_TYPES",
+    "GETADDRINFO_TYPES",
+    "NAMED_CLASS_RULES",
+    "SSL_REASON_TYPES",
+    "TIMEOUT_TYPES",
+    "VERIFY_CODE_TYPES",
+    "WRAPPER",
+]
+
+BY_PHASE: Final = "by phase"  # the class says only that something took too long: the phase gives the type
+WRAPPER: Final = "wrapper"  # the wrapped exception decides; without one, the base class does
+
+TIMEOUT_TYPES: Final = {
+    "dns": "dns.timed_out",
+    "connect": "tcp.timed_out",
+    "tls": "tls.timed_out",
+    "http": "http.timed_out",
+}
+
+ERRNO_TYPES: Final = {
+    errno.ECONNREFUSED: "tcp.refused",
+    errno.ECONNRESET: "tcp.reset",
+    errno.EPIPE: "tcp.closed",
+    errno.ESHUTDOWN: "tcp.closed",
+    errno.ENOTCONN: "tcp.closed",
+    errno.ECONNABORTED: "tcp.aborted",
+    errno.ETIMEDOUT: "tcp.timed_out",
+    errno.ENETUNREACH: "tcp.address_unreachable",
+    errno.EHOSTUNREACH: "tcp.address_unreachable",
+    errno.EHOSTDOWN: "tcp.address_unreachable",
+    errno.EADDRNOTAVAIL: "local.ports",
+    errno.EMFILE: "local.descriptors",
+    errno.ENFILE: "local.descriptors",
+    errno.ENETDOWN: "local.network",
+    errno.ENOBUFS: "local.memory",
+    errno.ENOMEM: "local.memory",
+    errno.EACCES: "tcp.failed",
+    errno.EPERM: "tcp.failed",
+    errno.EINVAL: "tcp.failed",
+    errno.EPROTO: "tcp.failed",
+}
+
+CARES_TYPES: Final = {
+    pycares.errno.ARES_ENODATA: "dns.name_not_resolved",
+    pycares.errno.ARES_ENOTFOUND: "dns.name_not_resolved",
+    pycares.errno.ARES_ENONAME: "dns.name_not_resolved",
+    pycares.errno.ARES_ETIMEOUT: "dns.timed_out",
+    pycares.errno.ARES_ECONNREFUSED: "dns.unreachable",
+    pycares.errno.ARES_ESERVFAIL: "dns.failed",
+    pycares.errno.ARES_EREFUSED: "dns.failed",
+    pycares.errno.ARES_ENOTIMP: "dns.failed",
+    pycares.errno.ARES_EFORMERR: "dns.failed",
+    pycares.errno.ARES_EBADNAME: "dns.failed",
+    pycares.errno.ARES_EBADQUERY: "dns.failed",
+    pycares.errno.ARES_EBADRESP: "dns.failed",
+    pycares.errno.ARES_EBADSTR: "dns.failed",
+    pycares.errno.ARES_EBADFAMILY: "dns.failed",
+    pycares.errno.ARES_EBADFLAGS: "dns.failed",
+    pycares.errno.ARES_EBADHINTS: "dns.failed",
+    pycares.errno.ARES_EOF: "dns.failed",
+    pycares.errno.ARES_ESERVICE: "dns.failed",
+    pycares.errno.ARES_ENOMEM: "local.memory",
+    pycares.errno.ARES_EFILE: "local.network",
+    pycares.errno.ARES_ENOTINITIALIZED: "local.network",
+    pycares.errno.ARES_ELOADIPHLPAPI: "local.network",
+    pycares.errno.ARES_EADDRGETNETWORKPARAMS: "local.network",
+    pycares.errno.ARES_EDESTRUCTION: "abandoned",
+    pycares.errno.ARES_ECANCELLED: "abandoned",
+}
+
+GETADDRINFO_TYPES: Final = {
+    socket.EAI_NONAME: "dns.name_not_resolved",
+    getattr(socket, "EAI_NODATA", socket.EAI_NONAME): "dns.name_not_resolved",  # not everywhere two numbers
+    socket.EAI_AGAIN: "dns.unreachable",
+    socket.EAI_MEMORY: "local.memory",
+    socket.EAI_SYSTEM: "local.network",
+}
+
+# X509_V_ERR_* of OpenSSL, as `SSLCertVerificationError.verify_code`.
+VERIFY_CODE_TYPES: Final = {
+    9: "tls.cert.date_invalid",  # not yet valid
+    10: "tls.cert.date_invalid",  # expired
+    18: "tls.cert.authority_invalid",  # self-signed
+    19: "tls.cert.authority_invalid",  # self-signed in the chain
+    20: "tls.cert.authority_invalid",  # unknown authority, or an intermediate was not sent
+    21: "tls.cert.authority_invalid",  # only the leaf was sent
+    24: "tls.cert.authority_invalid",  # the issuer may not issue certificates
+    27: "tls.cert.authority_invalid",  # not trusted for this purpose
+    62: "tls.cert.name_invalid",  # another host name
+    64: "tls.cert.name_invalid",  # another address
+}
+
+# OpenSSL's reasons (`SSLError.reason`), without the prefix SSLV3_, TLSV1_ or TLSV13_.
+SSL_REASON_TYPES: Final = {
+    "WRONG_VERSION_NUMBER": "tls.protocol.error",  # plain HTTP on a TLS port
+    "HTTP_REQUEST": "tls.protocol.error",
+    "PACKET_LENGTH_TOO_LONG": "tls.protocol.error",
+    "RECORD_LAYER_FAILURE": "tls.protocol.error",
+    "RECORD_TOO_SMALL": "tls.protocol.error",
+    "UNEXPECTED_MESSAGE": "tls.protocol.error",
+    "BAD_RECORD_TYPE": "tls.protocol.error",
+    "INVALID_ALERT": "tls.protocol.error",
+    "DECODE_ERROR": "tls.protocol.error",
+    "UNSUPPORTED_PROTOCOL": "tls.version_or_cipher_mismatch",
+    "NO_PROTOCOLS_AVAILABLE": "tls.version_or_cipher_mismatch",
+    "NO_SHARED_CIPHER": "tls.version_or_cipher_mismatch",
+    "NO_CIPHERS_AVAILABLE": "tls.version_or_cipher_mismatch",
+    "WRONG_SSL_VERSION": "tls.version_or_cipher_mismatch",
+    "DH_KEY_TOO_SMALL": "tls.version_or_cipher_mismatch",
+    "UNSAFE_LEGACY_RENEGOTIATION_DISABLED": "tls.version_or_cipher_mismatch",
+    "LEGACY_SIGALG_DISALLOWED_OR_UNSUPPORTED": "tls.version_or_cipher_mismatch",  # TLS 1.0 and 1.1, since OpenSSL 3
+    "ALERT_PROTOCOL_VERSION": "tls.version_or_cipher_mismatch",
+    "ALERT_HANDSHAKE_FAILURE": "tls.version_or_cipher_mismatch",
+    "ALERT_CERTIFICATE_REQUIRED": "tls.failed",  # the server wants a client certificate
+    "ALERT_INSUFFICIENT_SECURITY": "tls.version_or_cipher_mismatch",
+    "CERTIFICATE_VERIFY_FAILED": "tls.cert.invalid",
+    "UNEXPECTED_EOF_WHILE_READING": "tcp.closed",
+}
+
+CLASS_RULES: Final[dict[type[BaseException], str]] = {
+    # the operating system and asyncio
+    OSError: "tcp.failed",
+    BlockingIOError: "tcp.failed",
+    ChildProcessError: "unknown",
+    FileExistsError: "unknown",
+    FileNotFoundError: "unknown",
+    InterruptedError: "tcp.failed",
+    IsADirectoryError: "unknown",
+    NotADirectoryError: "unknown",
+    PermissionError: "tcp.failed",
+    ProcessLookupError: "unknown",
+    ConnectionError: "tcp.failed",
+    ConnectionRefusedError: "tcp.refused",
+    ConnectionResetError: "tcp.reset",
+    ConnectionAbortedError: "tcp.aborted",
+    BrokenPipeError: "tcp.closed",
+    TimeoutError: BY_PHASE,
+    EOFError: "tcp.closed",
+    asyncio.IncompleteReadError: "tcp.closed",
+    asyncio.LimitOverrunError: "http.response.invalid",
+    concurrent.futures.CancelledError: "abandoned",
+    asyncio.CancelledError: "abandoned",
+    MemoryError: "local.memory",
+    socket.gaierror: "dns.failed",
+    socket.herror: "dns.failed",
+    # ssl
+    ssl.SSLError: "tls.failed",
+    ssl.SSLCertVerificationError: "tls.cert.invalid",
+    ssl.SSLEOFError: "tcp.closed",
+    ssl.SSLSyscallError: "tcp.closed",
+    ssl.SSLZeroReturnError: "tcp.closed",
+    ssl.SSLWantReadError: "tls.failed",
+    ssl.SSLWantWriteError: "tls.failed",
+    # c-ares
+    DNSError: "dns.failed",
+    # names and addresses that Python's codecs refuse (IDNA: empty or long labels)
+    UnicodeError: "url.invalid",
+    # our own parser
+    HeadError: "http.response.invalid",
+    NotHTTP: "http.protocol.error",
+}
+
+# By name, because importing aiohttp's client takes a third of a second of the command's start.
+NAMED_CLASS_RULES: Final[dict[str, str]] = {
+    # aiohttp's client
+    "aiohttp.client_exceptions.ClientError": "http.failed",
+    "aiohttp.client_exceptions.ClientResponseError": WRAPPER,
+    "aiohttp.client_exceptions.ContentTypeError": "http.response.invalid",
+    "aiohttp.client_exceptions.WSServerHandshakeError": "http.protocol.error",
+    "aiohttp.client_exceptions.ClientHttpProxyError": "http.failed",
+    "aiohttp.client_exceptions.TooManyRedirects": "http.response.redirect_loop",
+    "aiohttp.client_exceptions.ClientConnectionError": WRAPPER,
+    "aiohttp.client_exceptions.ClientConnectionResetError": "tcp.closed",  # gone before the request
+    "aiohttp.client_exceptions.ClientOSError": WRAPPER,
+    "aiohttp.client_exceptions.ClientConnectorError": WRAPPER,
+    "aiohttp.client_exceptions.ClientConnectorDNSError": WRAPPER,
+    "aiohttp.client_exceptions.ClientProxyConnectionError": WRAPPER,
+    "aiohttp.client_exceptions.UnixClientConnectorError": WRAPPER,
+    "aiohttp.client_exceptions.ServerConnectionError": "tcp.closed",
+    "aiohttp.client_exceptions.ServerDisconnectedError": "tcp.closed",
+    "aiohttp.client_exceptions.ServerTimeoutError": BY_PHASE,
+    "aiohttp.client_exceptions.ConnectionTimeoutError": BY_PHASE,
+    "aiohttp.client_exceptions.SocketTimeoutError": BY_PHASE,
+    "aiohttp.client_exceptions.ServerFingerprintMismatch": "tls.cert.invalid",
+    "aiohttp.client_exceptions.ClientPayloadError": "http.response.invalid",
+    "aiohttp.client_exceptions.UploadAbortedError": "http.failed",
+    "aiohttp.client_exceptions.InvalidURL": "url.invalid",
+    "aiohttp.client_exceptions.InvalidUrlClientError": "url.invalid",
+    "aiohttp.client_exceptions.RedirectClientError": "http.response.invalid",
+    "aiohttp.client_exceptions.NonHttpUrlClientError": "url.scheme",
+    "aiohttp.client_exceptions.InvalidUrlRedirectClientError": "http.response.invalid",
+    "aiohttp.client_exceptions.NonHttpUrlRedirectClientError": "url.scheme",
+    "aiohttp.client_exceptions.ClientSSLError": WRAPPER,
+    "aiohttp.client_exceptions.ClientConnectorSSLError": WRAPPER,
+    "aiohttp.client_exceptions.ClientConnectorCertificateError": WRAPPER,
+    "aiohttp.client_exceptions.WSMessageTypeError": "http.protocol.error",
+    "aiohttp._websocket.models.WebSocketError": "http.protocol.error",
+    # aiohttp's parser
+    "aiohttp.http_exceptions.HttpProcessingError": "http.response.invalid",
+    "aiohttp.http_exceptions.BadHttpMessage": "http.response.invalid",
+    "aiohttp.http_exceptions.HttpBadRequest": "http.response.invalid",
+    "aiohttp.http_exceptions.PayloadEncodingError": "http.response.invalid",
+    "aiohttp.http_exceptions.ContentEncodingError": "http.response.invalid",
+    "aiohttp.http_exceptions.TransferEncodingError": "http.response.invalid",
+    "aiohttp.http_exceptions.ContentLengthError": "http.response.invalid",
+    "aiohttp.http_exceptions.DecompressSizeError": "http.response.invalid",
+    "aiohttp.http_exceptions.LineTooLong": "http.response.invalid",
+    "aiohttp.http_exceptions.InvalidHeader": "http.response.invalid",
+    "aiohttp.http_exceptions.BadStatusLine": "http.protocol.error",
+    "aiohttp.http_exceptions.BadHttpMethod": "http.protocol.error",
+    "aiohttp.http_exceptions.InvalidURLError": "http.response.invalid",
+}

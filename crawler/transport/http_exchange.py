@@ -1,0 +1,117 @@
+"""HTTP/1.1 on a connection: format the request, read the response."""
+
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from crawler.core.urls import Url
+from crawler.transport.connection import Connection
+from crawler.transport.response_body import BodyDeframer, decode_body
+from crawler.transport.response_head import HeadError, ResponseHead, parse_head
+from crawler.transport.timing import HopTimer
+
+__all__ = ["HopRequest", "is_body_received", "read_body", "read_head"]
+
+_MAX_INTERIM_RESPONSES: Final = 100
+_MAX_DISCARDED_BYTES: Final = 64 * 1024  # of an unwanted body, to keep the connection
+
+_REPEATABLE_METHODS: Final = frozenset({"HEAD", "GET"})
+
+
+class HopRequest(NamedTuple):
+    """One request, as it is sent, and its limits.
+
+    Attributes:
+        method: The request method.
+        url: The URL.
+        data: The head and the body.
+        connect_timeout: Seconds for connecting, and again for the TLS handshake.
+        max_body_bytes: How much of a 2xx response's body is wanted; 0 for none.
+    """
+
+    method: str
+    url: Url
+    data: bytes
+    connect_timeout: float
+    max_body_bytes: int
+
+    @classmethod
+    def of(
+        cls,
+        method: str,
+        url: Url,
+        headers: list[tuple[str, str]],
+        content: bytes,
+        connect_timeout: float,
+        max_body_bytes: int,
+    ) -> "HopRequest":
+        """Make a request with these headers and this body."""
+        lines = [f"{method} {url.path} HTTP/1.1\r\nHost: {url.authority}\r\n"]
+        lines += [f"{name}: {value}\r\n" for name, value in headers]
+        if content or method not in _REPEATABLE_METHODS:
+            lines.append(f"Content-Length: {len(content)}\r\n")
+        data = "".join([*lines, "\r\n"]).encode("latin-1") + content
+        return cls(method, url, data, connect_timeout, max_body_bytes)
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it may be sent again when a kept connection turns out to be closed (RFC 9110, 9.2.2)."""
+        return self.method in _REPEATABLE_METHODS
+
+
+async def read_head(connection: Connection, timer: HopTimer, deadline: float) -> tuple[ResponseHead, bytes]:
+    """Read the head of the final response; return it and the bytes that came after it.
+
+    Raises:
+        EOFError: The connection ended before the head did.
+        HeadError: The bytes are not a head.
+        OSError: The connection broke, or the deadline passed.
+    """
+    data = bytearray()
+    searched_bytes = interim_responses = 0
+    while True:
+        while (parsed := parse_head(data, searched_bytes)) is None:
+            searched_bytes = len(data)
+            received = await connection.receive(deadline)
+            if not received:
+                raise EOFError
+            if not timer.has_received:
+                timer.start("receive")
+            data += received
+        head, size = parsed
+        if not head.is_interim:
+            return head, bytes(data[size:])
+        interim_responses += 1
+        if interim_responses > _MAX_INTERIM_RESPONSES:
+            raise HeadError(f"more than {_MAX_INTERIM_RESPONSES} interim responses")
+        del data[:size]
+        searched_bytes = 0
+
+
+async def read_body(
+    connection: Connection, head: ResponseHead, received: bytes, max_bytes: int, deadline: float
+) -> str:
+    """Read a body until its end, its limit, a failure or the deadline; return what has come by then.
+
+    A failure here is not the hop's: the head has answered already.
+    """
+    deframer = BodyDeframer(head, max_bytes)
+    deframer.feed(received)
+    with suppress(OSError):
+        while not deframer.is_complete and (data := await connection.receive(deadline)):
+            deframer.feed(data)
+    return decode_body(head, deframer.body, max_bytes)
+
+
+def is_body_received(connection: Connection, length: int | None, received_bytes: int) -> bool:
+    """Return whether all of an unwanted body is here; if so, the connection can be used again.
+
+    Bytes that are here already are read, but not more than a limit. This does not wait.
+    """
+    if length is None or length > _MAX_DISCARDED_BYTES:
+        return False
+    try:
+        while received_bytes < length and (data := connection.receive_available()):
+            received_bytes += len(data)
+    except OSError:
+        return False
+    return received_bytes == length
