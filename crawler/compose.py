@@ -46,7 +46,7 @@ def open_engine(registry: Registry, prober: Prober) -> AbstractAsyncContextManag
     """What has Tasks worked on: this process, or if others have the registry too, whoever works for them all."""
     if not registry.is_shared:
         return LocalEngine(registry, prober)
-    from crawler.distributed.fleet import FleetEngine
+    from crawler.distributed.fleet_engine import FleetEngine
     from crawler.stores.redis.registry import RedisRegistry
 
     assert isinstance(registry, RedisRegistry)

@@ -115,6 +115,7 @@ def run_service(
     *,
     options: Options | None = None,
     service: ServiceOptions | None = None,
+    registry: Registry | None = None,
     announce: Callable[[str], None] = print,
 ) -> None:
     """Serve until SIGINT or SIGTERM, and log to standard error, unless this program has logging set up already.
@@ -126,6 +127,7 @@ def run_service(
         port: Port to listen on; 0 picks a free one.
         options: How Tasks are probed.
         service: How requests are served; its host and port give way to those above.
+        registry: Where Tasks live; the one that `service` names if not given.
         announce: Told, once it listens, where.
 
     Raises:
@@ -139,7 +141,7 @@ def run_service(
     is_own = is_loopback and not (service.allow_anonymous or service.forwarded_allow)
     options = (options or Options()).with_guard("any" if is_own else "public")
     only_local = not service.allow_anonymous
-    app = create_app(options, registry=open_registry(service), service=service, only_local=only_local)
+    app = create_app(options, registry=registry or open_registry(service), service=service, only_local=only_local)
     if only_local and not is_loopback and not app[AUTHORIZER].has_tokens:
         raise InputError("other machines can reach it, so it needs --token, --token-file or --allow-anonymous", host)
     sys.setswitchinterval(_SWITCH)

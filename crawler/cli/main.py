@@ -156,10 +156,10 @@ def worker(service: dict[str, Any], options: Options) -> None:
     chosen = ServiceOptions.of(service)
     if chosen.redis is None:
         raise InputError("is needed", "--redis")
-    open_redis(chosen.redis)  # says it if the extra is missing
+    registry = open_redis(chosen.redis)
     from crawler.cli.worker_command import run_worker  # with docket, which no other command needs
 
-    run_worker(options, chosen, chosen.redis)
+    run_worker(options, chosen, registry)
 
 
 @app.command()
@@ -169,11 +169,11 @@ def workers(service: dict[str, Any]) -> None:
     url = service.get("redis")
     if url is None:
         raise InputError("is needed", "--redis")
-    open_redis(url)  # says it if the extra is missing
+    registry = open_redis(url)
     from crawler.cli.tables import print_fleet_status  # with rich, which nobody needs in a pipe
-    from crawler.distributed.fleet import fleet_status_of
+    from crawler.distributed.chunk_queue import read_fleet_status
 
-    print_fleet_status(run(fleet_status_of(url)), sys.stdout)
+    print_fleet_status(run(read_fleet_status(registry)), sys.stdout)
 
 
 for command in client_commands.COMMANDS:

@@ -14,7 +14,7 @@ from crawler.stores.redis.registry import RedisRegistry
 __all__ = ["run_worker"]
 
 
-def run_worker(options: Options, service: ServiceOptions, redis: str) -> None:
+def run_worker(options: Options, service: ServiceOptions, registry: RedisRegistry) -> None:
     """Work until SIGINT or SIGTERM; then what is under way is finished, for `service.drain` seconds at most.
 
     Raises:
@@ -23,14 +23,14 @@ def run_worker(options: Options, service: ServiceOptions, redis: str) -> None:
     write_logs(Settings.named(service.log_level, as_json=service.log_json))
     collect_rarely()
     # Whoever may submit to the service is a stranger here.
-    uvloop.run(_run(options.with_guard("public"), service, redis))
+    uvloop.run(_run(options.with_guard("public"), service, registry))
 
 
-async def _run(options: Options, service: ServiceOptions, redis: str) -> None:
+async def _run(options: Options, service: ServiceOptions, registry: RedisRegistry) -> None:
     with stop_signals() as stop:
         async with (
             SystemdNotifier() as notifier,
-            RedisRegistry(redis) as registry,
+            registry,
             open_prober(options) as prober,
             ChunkWorker(registry, prober, options).running() as worker,
         ):

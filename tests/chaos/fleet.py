@@ -29,7 +29,7 @@ import msgspec
 import uvloop
 from redis.asyncio import Redis
 
-from crawler.distributed.fleet import KINDS
+from crawler.distributed.chunk_queue import QUEUES
 from crawler.runtime.cancellation import end
 from tests.chaos.processes import Member
 from tests.support.exchange import Exchange
@@ -324,7 +324,7 @@ class Chaos:
         """How many chunks a worker has."""
         held = [
             await self._redis.xpending_range(f"crawler-{kind}:stream", "docket-workers", "-", "+", 100, name)
-            for kind in KINDS
+            for kind in QUEUES
         ]
         return sum(map(len, held))
 

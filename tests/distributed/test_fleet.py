@@ -5,33 +5,24 @@ import re
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from crawler import Options, ServiceOptions
+from crawler import Options
 from crawler.compose import open_prober
 from crawler.distributed.chunk_worker import ChunkWorker
 from crawler.stores.redis.registry import RedisRegistry
+from crawler.stores.redis.settings import FleetSettings
 from tests.probing.test_politeness import Page
 from tests.server.test_metrics import value
-from tests.support.api import Api, read_events, serving_api
-from tests.support.fleet import worker_process, working
+from tests.support.api import Api, read_events
+from tests.support.fleet import HOSTS, worker_process, working
 from tests.support.redis_proxy import proxy_to
 from tests.support.redis_server import RedisServer
+from tests.support.replica import replica
 from tests.support.site import Site
-
-HOSTS = [f"127.0.0.{number}" for number in range(1, 21)]
-
-
-@asynccontextmanager
-async def replica(server: RedisServer) -> AsyncIterator[Api]:
-    async with serving_api(RedisRegistry(server.url), ServiceOptions(drain=0)) as api:
-        yield api
 
 
 def asked(site: Site) -> Counter[str]:
@@ -123,12 +114,12 @@ async def test_nothing_is_remembered_of_a_task_that_is_cancelled(
     ):
         task = await api.submit([site.url("/hang")])
         await site.until(lambda: site.active == 1)
-        assert await registry.chunks.works_of(task["id"], {0})
+        assert await registry.chunks.find_lines(task["id"], {0})
         if drains:  # then the chunk is left for another worker
             await prober.drain(0)
         await api.ask("POST", f"/tasks/{task['id']}/cancel")
         async with asyncio.timeout(20):
-            while await registry.chunks.works_of(task["id"], {0}):  # noqa: ASYNC110 - nothing tells of what is not remembered
+            while await registry.chunks.find_lines(task["id"], {0}):  # noqa: ASYNC110 - nothing tells of what is not remembered
                 await asyncio.sleep(0.01)
 
 
@@ -152,10 +143,7 @@ async def test_a_worker_that_is_stopped_gives_back_at_once_what_it_has_not_begun
     assert set(asked(site).values()) == {1}, "and asked once"
 
 
-async def test_what_a_worker_had_that_was_killed_is_probed_by_another(
-    site: Site, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("crawler.distributed.chunk_worker._LEASE", timedelta(seconds=1))
+async def test_what_a_worker_had_that_was_killed_is_probed_by_another(site: Site, redis_server: RedisServer) -> None:
     urls = [site.url(f"/delay/0.2?{number}", host=HOSTS[number % 20]) for number in range(400)]
     async with replica(redis_server) as api:
         task = await api.submit(urls)
@@ -163,7 +151,7 @@ async def test_what_a_worker_had_that_was_killed_is_probed_by_another(
             await site.until(lambda: len(site.requests) >= 100)
             process.kill()
             await process.wait()
-        async with working(redis_server.url):
+        async with working(redis_server.url, FleetSettings(chunk_lease_seconds=1.0)):
             ended = await api.get(f"/tasks/{task['id']}", wait=40)
     assert (ended["status"], ended["counts"]["ok"]) == ("ready", 400)
     assert max(asked(site).values()) == 2, "what was under way"
@@ -203,14 +191,14 @@ async def test_a_worker_takes_more_though_redis_was_away_while_it_was_at_work(si
 
 
 async def test_what_a_worker_is_at_stays_its_own_though_connections_break(
-    site: Site, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    site: Site, redis_server: RedisServer
 ) -> None:
-    monkeypatch.setattr("crawler.distributed.chunk_worker._LEASE", timedelta(seconds=0.5))
-    async with replica(redis_server) as api, proxy_to(redis_server.url) as proxy, working(proxy.url):
+    settings = FleetSettings(chunk_lease_seconds=0.5)
+    async with replica(redis_server) as api, proxy_to(redis_server.url) as proxy, working(proxy.url, settings):
         await api.submit([site.url("/hang")])
         await site.until(lambda: site.active == 1)
         await proxy.cut()
-        async with working(redis_server.url):
+        async with working(redis_server.url, settings):
             for number in range(40):  # meanwhile a lease ends that nobody keeps up
                 await api.ended([site.url(f"/delay/0.05?{number}")])
         assert asked(site)["/hang"] == 1
@@ -229,12 +217,10 @@ async def test_a_message_that_cannot_be_read_ends_no_worker(
         assert (await api.ended([site.url("/ok?2")]))["status"] == "ready"
 
 
-async def test_the_next_chunk_of_a_host_keeps_its_distance(
-    site: Site, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("crawler.stores.redis.chunking._SIZE", 2)
+async def test_the_next_chunk_of_a_host_keeps_its_distance(site: Site, redis_server: RedisServer) -> None:
     page = Page(site)
-    async with replica(redis_server) as api, working(redis_server.url), working(redis_server.url):
+    settings = FleetSettings(targets_per_chunk=2)
+    async with replica(redis_server, settings=settings) as api, working(redis_server.url), working(redis_server.url):
         await api.ended(page.urls("127.0.0.2", 6), options={"interval": 0.2, "method": "GET"})
     assert all(later - earlier > 0.15 for earlier, later in pairwise(page.times["127.0.0.2"]))
 

@@ -5,9 +5,6 @@ import json
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +12,17 @@ import pytest
 
 from crawler import Options, ServiceOptions
 from crawler.stores.redis.registry import RedisRegistry
+from crawler.stores.redis.settings import FleetSettings
 from tests.chaos.processes import Member
 from tests.server.test_webhooks import answering, hook_at, hooks, until
-from tests.support.api import Api, serving_api
+from tests.support.api import Api
 from tests.support.exchange import Exchange
-from tests.support.fleet import worker_process, working
+from tests.support.fleet import HOSTS, worker_process, working
 from tests.support.redis_server import RedisServer
+from tests.support.replica import replica
 from tests.support.site import Site
 
-HOSTS = [f"127.0.0.{number}" for number in range(1, 21)]
 TEXT = {"Content-Type": "text/plain"}
-
-
-@asynccontextmanager
-async def replica(server: RedisServer, service: ServiceOptions | None = None) -> AsyncIterator[Api]:
-    async with serving_api(RedisRegistry(server.url), service or ServiceOptions(drain=0)) as api:
-        yield api
 
 
 async def records(api: Api, task_id: str) -> list[dict[str, Any]]:
@@ -42,9 +34,9 @@ async def records(api: Api, task_id: str) -> list[dict[str, Any]]:
 
 
 async def test_a_target_that_ends_workers_is_found_and_the_others_are_probed(
-    site: Site, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    site: Site, redis_server: RedisServer
 ) -> None:
-    monkeypatch.setattr("crawler.distributed.chunk_worker._LEASE", timedelta(seconds=0.4))
+    settings = FleetSettings(chunk_lease_seconds=0.4)
     urls = [site.url(f"/ok?{number}", host=HOSTS[number]) for number in range(12)]
     poison = site.url("/hang?poison", host=HOSTS[15])
     deaths = 0
@@ -52,7 +44,9 @@ async def test_a_target_that_ends_workers_is_found_and_the_others_are_probed(
         task = await api.submit([*urls[:6], poison, poison, *urls[6:]])
         while (await api.get(f"/tasks/{task['id']}"))["status"] == "running":
             asked = Counter(request.path for request in site.requests)["/hang?poison"]
-            async with working(redis_server.url):  # it ends as if it were killed, as soon as it asks for that target
+            async with working(
+                redis_server.url, settings
+            ):  # it ends as if it were killed, as soon as it asks for that target
                 ended = asyncio.ensure_future(api.get(f"/tasks/{task['id']}", wait=30))
                 died = asyncio.ensure_future(_asked_again(site, asked))
                 await asyncio.wait({ended, died}, return_when=asyncio.FIRST_COMPLETED)
@@ -90,16 +84,15 @@ async def test_a_chunk_that_ended_workers_goes_alone(site: Site, redis_server: R
 
 
 async def test_a_worker_that_stood_still_for_longer_than_its_lease_records_nothing_twice(
-    site: Site, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    site: Site, redis_server: RedisServer
 ) -> None:
-    monkeypatch.setattr("crawler.distributed.chunk_worker._LEASE", timedelta(seconds=0.5))
     urls = [site.url(f"/delay/0.1?{number}", host=HOSTS[number % 20]) for number in range(400)]
     async with replica(redis_server) as api, worker_process(redis_server.url, "--concurrency", "40") as process:
         task = await api.submit(urls)
         await site.until(lambda: len(site.requests) >= 60)
         process.send_signal(signal.SIGSTOP)
         before = len(site.requests)
-        async with working(redis_server.url, concurrency=40):
+        async with working(redis_server.url, FleetSettings(chunk_lease_seconds=0.5), concurrency=40):
             await site.until(lambda: len(site.requests) >= before + 100)
             process.send_signal(signal.SIGCONT)
             ended = await api.get(f"/tasks/{task['id']}", wait=60)
@@ -138,12 +131,13 @@ async def test_one_key_at_two_replicas_at_once_makes_one_task(redis_server: Redi
             assert client.keys("crawler:coming") == []
 
 
-async def test_what_nobody_queued_is_queued_in_the_end(
-    site: Site, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("crawler.distributed.fleet._TEND", 0.1)
-    monkeypatch.setattr("crawler.distributed.fleet._STILL", 0.2)
-    async with replica(redis_server) as api, working(redis_server.url), RedisRegistry(redis_server.url) as registry:
+async def test_what_nobody_queued_is_queued_in_the_end(site: Site, redis_server: RedisServer) -> None:
+    settings = FleetSettings(stalled_check_seconds=0.1, stalled_after_seconds=0.2)
+    async with (
+        replica(redis_server, settings=settings) as api,
+        working(redis_server.url),
+        RedisRegistry(redis_server.url) as registry,
+    ):
         # As of a service that dies once it has kept it.
         task = await registry.submit([site.url("/ok")], Options(guard="any"))
         assert (await api.get(f"/tasks/{task.id}", wait=20))["status"] == "ready"
@@ -155,26 +149,23 @@ async def test_what_nobody_queued_is_queued_in_the_end(
         assert (await api.get(f"/tasks/{other.id}", wait=20))["status"] == "ready"
 
 
-async def test_what_never_became_a_task_is_swept(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crawler.distributed.fleet._TEND", 0.1)
+async def test_a_batch_that_never_became_a_task_is_dropped(redis_server: RedisServer) -> None:
     with redis_server.client() as client:
         client.zadd("crawler:coming", {"gone": 1.0})
         client.hset("crawler:task:gone:chains", mapping={"0": "0/1"})
         client.hset("crawler:task:gone:chunks:0", "0.0", b"x")
-        async with replica(redis_server), asyncio.timeout(10):
+        async with replica(redis_server, settings=FleetSettings(stalled_check_seconds=0.1)), asyncio.timeout(10):
             while client.exists("crawler:coming", "crawler:task:gone:chains", "crawler:task:gone:chunks:0"):
                 await asyncio.to_thread(time.sleep, 0.01)
 
 
-async def test_a_webhook_is_delivered_once_whoever_dies(
-    site: Site, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("crawler.stores.redis.connection._LEAD", 1.0)
+async def test_a_webhook_is_delivered_once_whoever_dies(site: Site, redis_server: RedisServer, tmp_path: Path) -> None:
+    settings = FleetSettings(leader_lease_seconds=1.0)
     site.on("/hook", answering())
     leader = Member(["serve", "--port", "0", "--redis", redis_server.url], tmp_path / "log", lease=1.0)
     try:
         await leader.up()
-        async with replica(redis_server) as api, working(redis_server.url):
+        async with replica(redis_server, settings=settings) as api, working(redis_server.url):
             for number in range(1, 3):
                 task = await api.ended([site.url(f"/ok?{number}")], webhook=hook_at(site))
                 await until(api.state, task["id"], "delivered")

@@ -20,7 +20,7 @@ from crawler.cli.flags import flags_of
 from crawler.cli.main import app
 from crawler.core.options import Options
 from crawler.core.service_options import ServiceOptions
-from crawler.distributed.fleet import KINDS, ChunkQueue
+from crawler.distributed.chunk_queue import QUEUES, ChunkQueue
 from crawler.stores.redis.registry import RedisRegistry
 from tests.support.api import serving_api
 from tests.support.documents import ROOT
@@ -240,7 +240,7 @@ def test_services_are_asked_how_they_are(manifests: list[Manifest]) -> None:
 def test_workers_are_scaled_by_the_queues_that_there_are(manifests: list[Manifest]) -> None:
     triggers = of_kind(manifests, "ScaledObject")["worker"]["spec"]["triggers"]
     queue = ChunkQueue(RedisRegistry("redis://localhost"))
-    assert [each["metadata"]["stream"] for each in triggers] == [queue.dockets[kind].stream_key for kind in KINDS]
+    assert [each["metadata"]["stream"] for each in triggers] == [queue.dockets[kind].stream_key for kind in QUEUES]
     assert {each["authenticationRef"]["name"] for each in triggers} == of_kind(
         manifests, "TriggerAuthentication"
     ).keys()

@@ -9,9 +9,9 @@ from crawler import Options, Registry, ServiceOptions, StoreError, Task, TaskNot
 from crawler.core.results import ProbeResult
 from crawler.core.tasks import IdempotencyKey
 from crawler.server.background.retention import Retention
-from crawler.stores.redis.chunk_store import ChunkPosition
-from crawler.stores.redis.chunking import Chunk, ChunkLine
+from crawler.stores.redis.chunk import Chunk, ChunkLine, ChunkPosition
 from crawler.stores.redis.registry import RedisRegistry
+from crawler.stores.redis.settings import FleetSettings
 from tests.support.redis_proxy import proxy_to
 from tests.support.redis_server import RedisServer
 from tests.test_registry import found, pending
@@ -19,6 +19,7 @@ from tests.test_registry import found, pending
 ADMITS = b"crawler:number"  # only what makes a batch a Task has this
 ADVANCES = b":suspects"
 BEGINS = b":starts"
+AT_ONCE_STALE = FleetSettings(unadmitted_batch_seconds=-60.0)
 LINES = ["http://a/1", "http://b/1", "http://a/2"]
 
 
@@ -49,36 +50,35 @@ async def test_an_end_that_is_told_twice_leaves_no_work_behind(redis_server: Red
         with pytest.raises(TransitionError):
             await registry.finish(task.id, "error")
         assert (await registry.fetch(task.id)).status == "error"
-        assert await registry.chunks.heads(task.id) == []
+        assert await registry.chunks.next_chunks(task.id) == []
 
 
-async def test_what_an_end_leaves_behind_is_swept(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_chunks_that_an_end_leaves_behind_are_dropped_later(redis_server: RedisServer) -> None:
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         task = await registry.submit(LINES, Options())
         proxy.lose(b'"error"', times=100)  # as of a process that dies between the two
         with pytest.raises(StoreError):
             await registry.finish(task.id, "error")
-        async with RedisRegistry(redis_server.url) as other:
-            assert await other.chunks.heads(task.id) != []
-            monkeypatch.setattr("crawler.stores.redis.chunk_store._STALE", -60.0)
-            await other.chunks.sweep()
-            assert await other.chunks.heads(task.id) == []
+        async with RedisRegistry(redis_server.url, AT_ONCE_STALE) as other:
+            assert await other.chunks.next_chunks(task.id) != []
+            await other.chunks.drop_stale_batches()
+            assert await other.chunks.next_chunks(task.id) == []
 
 
-async def test_a_batch_that_is_never_kept_is_swept(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_that_is_never_admitted_is_dropped_later(redis_server: RedisServer) -> None:
     with redis_server.client() as client:
-        async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as other:
+        async with RedisRegistry(redis_server.url) as registry:
             client.zadd("crawler:coming", {"gone": 1.0})
             client.hset("crawler:task:gone:chains", mapping={"0": "0/1", "70": "0/1"})
             client.hset("crawler:task:gone:chunks:1", "70.0", b"x")
-            await other.chunks.sweep()
+            await registry.chunks.drop_stale_batches()
             assert client.keys("crawler:task:gone*") == []
-            monkeypatch.setattr("crawler.stores.redis.chunk_store._STALE", -60.0)
+        async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url, AT_ONCE_STALE) as other:
             kept = 0
             for _ in range(50):
                 taking = asyncio.ensure_future(registry.submit(LINES, Options()))
                 while not taking.done():  # swept at any moment, it is a Task with all lines or none
-                    await other.chunks.sweep()
+                    await other.chunks.drop_stale_batches()
                 if taking.exception() is None:
                     kept += 1
                     task = await other.fetch((await taking).id)
@@ -89,11 +89,11 @@ async def test_a_batch_that_is_never_kept_is_swept(redis_server: RedisServer, mo
 async def test_of_a_batch_that_was_dropped_no_later_part_is_kept(redis_server: RedisServer) -> None:
     """Else it would become a Task without its first lines, or stay for ever."""
     async with RedisRegistry(redis_server.url) as registry:
-        chains = registry.chunks
-        await chains.expect("id")
-        await chains.put("id", [Chunk(0, 0, [ChunkLine(0, "http://a/")])])
-        await chains.drop("id")
-        await chains.put("id", [Chunk(1, 0, [ChunkLine(1, "http://b/")])])
+        chunks = registry.chunks
+        await chunks.announce("id")
+        await chunks.add("id", [Chunk(ChunkPosition(0, 0), [ChunkLine(0, "http://a/")])])
+        await chunks.drop("id")
+        await chunks.add("id", [Chunk(ChunkPosition(1, 0), [ChunkLine(1, "http://b/")])])
         with redis_server.client() as client:
             assert client.keys("*id*") == []
             assert client.zscore("crawler:coming", "id") is None
@@ -140,52 +140,56 @@ async def test_however_much_is_asked_at_once_all_of_it_is_answered(redis_server:
 async def test_the_end_of_a_chunk_may_be_told_twice(redis_server: RedisServer) -> None:
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         task = await registry.submit([f"http://a/{number}" for number in range(450)], Options())
-        await registry.chunks.advance(task.id, ChunkPosition(1, 0))  # there is none, but Redis knows the script by it
+        await registry.chunks.complete(task.id, ChunkPosition(1, 0))  # there is none, but Redis knows the script by it
         proxy.lose(ADVANCES)
-        assert await registry.chunks.advance(task.id, ChunkPosition(0, 0)) == ChunkPosition(0, 1)
+        assert await registry.chunks.complete(task.id, ChunkPosition(0, 0)) == ChunkPosition(0, 1)
         assert proxy.lost == 1
-        assert await registry.chunks.advance(task.id, ChunkPosition(0, 0)) == ChunkPosition(0, 1)
-        assert await registry.chunks.advance(task.id, ChunkPosition(0, 1)) == ChunkPosition(0, 2)
-        assert await registry.chunks.advance(task.id, ChunkPosition(0, 0)) == ChunkPosition(
+        assert await registry.chunks.complete(task.id, ChunkPosition(0, 0)) == ChunkPosition(0, 1)
+        assert await registry.chunks.complete(task.id, ChunkPosition(0, 1)) == ChunkPosition(0, 2)
+        assert await registry.chunks.complete(task.id, ChunkPosition(0, 0)) == ChunkPosition(
             0, 2
         )  # by a worker that is late
-        assert await registry.chunks.advance(task.id, ChunkPosition(0, 2)) is None
-        assert await registry.chunks.advance(task.id, ChunkPosition(0, 1)) is None
+        assert await registry.chunks.complete(task.id, ChunkPosition(0, 2)) is None
+        assert await registry.chunks.complete(task.id, ChunkPosition(0, 1)) is None
 
 
 async def test_a_start_of_a_chunk_counts_once_however_often_it_is_told(redis_server: RedisServer) -> None:
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         before, task = [await registry.submit(LINES, Options()) for _ in range(2)]
-        await registry.chunks.begin(before.id, ChunkPosition(0, 0), "before")  # so that Redis knows the script
+        await registry.chunks.start(before.id, ChunkPosition(0, 0), "before")  # so that Redis knows the script
         proxy.lose(BEGINS, times=3)
-        assert (await registry.chunks.begin(task.id, ChunkPosition(0, 0), "one"))[1] == 1
+        assert (await registry.chunks.start(task.id, ChunkPosition(0, 0), "one"))[1] == 0
         assert proxy.lost == 3
-        assert await registry.chunks.redelivered() == 0
-        assert [(await registry.chunks.begin(task.id, ChunkPosition(0, 0), name))[1] for name in "abb"] == [2, 3, 3]
-        assert await registry.chunks.redelivered() == 2
+        assert await registry.chunks.redeliveries() == 0
+        assert [(await registry.chunks.start(task.id, ChunkPosition(0, 0), name))[1] for name in "abb"] == [1, 2, 2]
+        assert await registry.chunks.redeliveries() == 2
 
 
 async def test_of_a_chunk_that_is_left_nothing_is_suspected(redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry:
         task = await registry.submit(LINES, Options())
-        await registry.chunks.begin(task.id, ChunkPosition(0, 0), "one")
-        await registry.chunks.suspect(task.id, ChunkPosition(0, 0), [1])
-        assert await registry.chunks.suspects(task.id, ChunkPosition(0, 0)) == {1}
-        await registry.chunks.leave(task.id, ChunkPosition(0, 0))
-        assert await registry.chunks.suspects(task.id, ChunkPosition(0, 0)) == set()
-        assert (await registry.chunks.begin(task.id, ChunkPosition(0, 0), "other"))[1] == 1
+        await registry.chunks.start(task.id, ChunkPosition(0, 0), "one")
+        await registry.chunks.isolate(task.id, ChunkPosition(0, 0), [1])
+        assert await registry.chunks.isolated(task.id, ChunkPosition(0, 0)) == {1}
+        await registry.chunks.release(task.id, ChunkPosition(0, 0))
+        assert await registry.chunks.isolated(task.id, ChunkPosition(0, 0)) == set()
+        assert (await registry.chunks.start(task.id, ChunkPosition(0, 0), "other"))[1] == 0
         await registry.delete(task.id)
-        await registry.chunks.suspect(task.id, ChunkPosition(0, 0), [1])  # by a worker that is late
-        assert await registry.chunks.suspects(task.id, ChunkPosition(0, 0)) == set()
+        await registry.chunks.isolate(task.id, ChunkPosition(0, 0), [1])  # by a worker that is late
+        assert await registry.chunks.isolated(task.id, ChunkPosition(0, 0)) == set()
 
 
 @pytest.mark.parametrize("more", [[], ["http://a/"] * 2_000], ids=["small", "big"])
 async def test_what_is_no_url_waits_for_nothing_else_that_is_none(more: list[str], redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry:
         task = await registry.submit([*(f"nonsense {number}" for number in range(450)), *more], Options())
-        heads = await registry.chunks.heads(task.id)
-        assert [len((await registry.chunks.begin(task.id, turn, "one"))[0]) for turn in heads[:3]] == [200, 200, 50]
-        assert {turn.place for turn in heads} == {0}
+        heads = await registry.chunks.next_chunks(task.id)
+        assert [len((await registry.chunks.start(task.id, position, "one"))[0]) for position in heads[:3]] == [
+            200,
+            200,
+            50,
+        ]
+        assert {position.index for position in heads} == {0}
 
 
 async def test_what_changed_while_the_connection_was_lost_is_known_soon(redis_server: RedisServer) -> None:
@@ -214,7 +218,7 @@ async def test_of_a_task_that_has_ended_elsewhere_nothing_more_is_kept(redis_ser
     async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as late:
         task = await registry.submit(LINES, Options())
         known = await late.fetch(task.id)
-        await late.chunks.begin(task.id, ChunkPosition(0, 0), "late")
+        await late.chunks.start(task.id, ChunkPosition(0, 0), "late")
         await registry.finish(task.id, "error")
         while known.status == "running":
             await late.wait_for_change(task.id)
@@ -277,10 +281,10 @@ async def test_a_redis_that_has_lost_what_was_heard_has_the_last_word(redis_serv
 async def test_a_chunk_of_a_deleted_task_leaves_nothing_behind(redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry:
         task = await registry.submit(LINES, Options())
-        await registry.chunks.begin(task.id, ChunkPosition(0, 0), "one")
+        await registry.chunks.start(task.id, ChunkPosition(0, 0), "one")
         await registry.delete(task.id)
         with pytest.raises(TaskNotFound):
-            await registry.chunks.begin(task.id, ChunkPosition(0, 0), "other")
+            await registry.chunks.start(task.id, ChunkPosition(0, 0), "other")
         with redis_server.client() as client:
             kept: Any = client.keys("crawler:task:*")
             assert all(client.ttl(key) > 0 for key in kept)

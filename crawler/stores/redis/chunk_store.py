@@ -1,4 +1,4 @@
-"""The chunks of Tasks in Redis: kept, begun, ended, one after the other in each chain."""
+"""The chunks of Tasks in Redis: added, started, completed one after another in each sequence, dropped."""
 
 import time
 import zlib
@@ -9,181 +9,201 @@ from typing import Final
 import msgspec
 
 from crawler.core.errors import TaskNotFound
-from crawler.stores.redis.chunking import Chunk, ChunkLine
+from crawler.stores.redis.chunk import Chunk, ChunkLine, ChunkPosition
 from crawler.stores.redis.connection import RedisConnection
-from crawler.stores.redis.keys import chunks_key, common, own
-from crawler.stores.redis.scripts import CHAINS
+from crawler.stores.redis.keys import SEQUENCES_PER_HASH, chunks_key, chunks_prefix, shared_key, task_key
 
-__all__ = ["ChunkPosition", "ChunkStore"]
+__all__ = ["ChunkStore"]
 
-_AT_ONCE: Final = 500  # chunks, or chains, of one command
-_STALE: Final = 86_400.0  # seconds after which a batch that was never admitted is dropped
+_MAX_CHUNKS_PER_COMMAND: Final = 500
+_COMPRESSION_LEVEL: Final = 1
 
-_works: Final = msgspec.msgpack.Decoder(list[ChunkLine])
-
-
-class ChunkPosition(msgspec.Struct, frozen=True, array_like=True):
-    """A chunk of a Task: the `place`-th of a chain."""
-
-    chain: int
-    place: int
-
-    def __str__(self) -> str:
-        return f"{self.chain}.{self.place}"
+_decode_lines: Final = msgspec.msgpack.Decoder(list[ChunkLine]).decode
+_decode_seqs: Final = msgspec.json.Decoder(set[int]).decode
 
 
 class ChunkStore:
-    """What there is to do. All methods may raise `StoreError`.
+    """What is left to probe. All methods may raise `StoreError`.
+
+    The lines of the chunks that this process has started are kept in memory until they are recorded.
 
     Args:
-        link: The connections.
+        connection: To the Redis that holds the chunks.
+        unadmitted_batch_seconds: Age at which `drop_stale_batches` drops a batch that has not become a Task.
     """
 
-    def __init__(self, link: RedisConnection) -> None:
-        self._link = link
-        self._works: dict[str, dict[int, ChunkLine]] = defaultdict(dict)
-        self._begun: dict[tuple[str, ChunkPosition], set[int]] = {}
+    def __init__(self, connection: RedisConnection, unadmitted_batch_seconds: float) -> None:
+        self._connection = connection
+        self._unadmitted_batch_seconds = unadmitted_batch_seconds
+        self._lines: dict[str, dict[int, ChunkLine]] = defaultdict(dict)  # of started chunks, by Task and `seq`
+        self._started: dict[tuple[str, ChunkPosition], set[int]] = {}  # the `seq`s of each started chunk
 
-    async def heads(self, task_id: str) -> list[ChunkPosition]:
-        """The chunks that a Task can go on with: one of each chain that has not ended."""
-        found = []
-        with self._link.guarded("read"):
-            async for chain, state in self._link.redis.hscan_iter(own(task_id, "chains"), count=_AT_ONCE):
-                found.append(ChunkPosition(int(chain), int(state.partition(b"/")[0])))
-        return sorted(found, key=lambda turn: turn.chain)
+    # Batches on their way in
 
-    async def begin(self, task_id: str, turn: ChunkPosition, start: str) -> tuple[list[ChunkLine], int]:
-        """The targets of a chunk that have no record yet, and how often it was begun without coming to its end.
+    async def announce(self, task_id: str) -> None:
+        """Mark a batch as coming in. If it does not become a Task, `drop_stale_batches` drops it."""
+        with self._connection.call("write"):
+            await self._connection.redis.zadd(shared_key("coming"), {task_id: time.time()})
 
-        A start, whose name is nobody else's, counts once, however often it is told.
+    async def add(self, task_id: str, chunks: list[Chunk]) -> None:
+        """Store chunks of an announced batch. Nothing is stored if the batch has been dropped meanwhile."""
+        for start in range(0, len(chunks), _MAX_CHUNKS_PER_COMMAND):
+            parts: list[int | bytes] = []
+            for chunk in chunks[start : start + _MAX_CHUNKS_PER_COMMAND]:
+                body = zlib.compress(msgspec.msgpack.encode(chunk.lines), _COMPRESSION_LEVEL)
+                parts += chunk.position.sequence, chunk.position.index, body
+            with self._connection.call("write"):
+                await self._connection.scripts["add_chunks"](
+                    keys=[shared_key("coming"), task_key(task_id, "chains")],
+                    args=[task_id, time.time(), chunks_prefix(task_id), SEQUENCES_PER_HASH, *parts],
+                )
+
+    async def drop(self, task_id: str) -> None:
+        """Drop all chunks of a Task, or of a batch that does not become one."""
+        await self._drop(task_id)
+
+    async def drop_stale_batches(self) -> None:
+        """Drop the chunks of batches and ended Tasks whose process died before it could do so."""
+        before = time.time() - self._unadmitted_batch_seconds
+        with self._connection.call("read"):
+            task_ids = await self._connection.redis.zrange(shared_key("coming"), "-inf", before, byscore=True)
+        for task_id in task_ids:
+            await self._drop(task_id.decode(), before)
+
+    async def _drop(self, task_id: str, before: float | None = None) -> None:
+        keys = [task_key(task_id, "chains"), task_key(task_id, "starts"), task_key(task_id, "suspects")]
+        with self._connection.call("write"):
+            await self._connection.scripts["drop_chunks"](
+                keys=[shared_key("coming"), *keys],
+                args=[task_id, chunks_prefix(task_id), SEQUENCES_PER_HASH, "" if before is None else before],
+            )
+
+    # Work on chunks
+
+    async def next_chunks(self, task_id: str) -> list[ChunkPosition]:
+        """The next chunk of each sequence that is not finished: these can be probed now."""
+        positions = []
+        with self._connection.call("read"):
+            states = self._connection.redis.hscan_iter(task_key(task_id, "chains"), count=_MAX_CHUNKS_PER_COMMAND)
+            async for sequence, state in states:
+                positions.append(ChunkPosition(int(sequence), int(state.partition(b"/")[0])))
+        return sorted(positions, key=lambda position: position.sequence)
+
+    async def start(self, task_id: str, position: ChunkPosition, start_name: str) -> tuple[list[ChunkLine], int]:
+        """Start work on a chunk.
+
+        Args:
+            task_id: The Task.
+            position: The chunk.
+            start_name: Unique. A start with the same name counts once, so this call can be repeated.
+
+        Returns:
+            The lines that have no result yet, and how many earlier starts ended in a crash: they neither completed
+            nor released the chunk.
+
+        Raises:
+            TaskNotFound: The Task does not run any more.
         """
-        with self._link.guarded("write"):
-            starts = await self._link.scripts["begin"](
-                keys=[own(task_id), own(task_id, "starts"), common("redelivered")], args=[str(turn), start]
+        with self._connection.call("write"):
+            starts = await self._connection.scripts["start_chunk"](
+                keys=[task_key(task_id), task_key(task_id, "starts"), shared_key("redelivered")],
+                args=[str(position), start_name],
             )
         if not starts:
             raise TaskNotFound(task_id)
-        works = await self._unrecorded(task_id, await self._kept(task_id, turn))
-        self._works[task_id] |= {work.seq: work for work in works}
-        self._begun[task_id, turn] = {work.seq for work in works}
-        return works, starts
+        lines = await self._pending_of(task_id, await self._load(task_id, position))
+        self._lines[task_id] |= {line.seq: line for line in lines}
+        self._started[task_id, position] = {line.seq for line in lines}
+        return lines, starts - 1
 
-    async def redelivered(self) -> int:
-        """How often a chunk was begun again that had not come to its end, of all Tasks ever."""
-        with self._link.guarded("read"):
-            return int(await self._link.redis.get(common("redelivered")) or 0)
-
-    async def suspects(self, task_id: str, turn: ChunkPosition) -> set[int]:
-        """The positions of those targets of a chunk that were probed apart when a worker ended last."""
-        with self._link.guarded("read"):
-            body = await self._link.redis.hget(own(task_id, "suspects"), str(turn))
-        return set() if body is None else msgspec.json.decode(body, type=set[int])
-
-    async def suspect(self, task_id: str, turn: ChunkPosition, seqs: list[int]) -> None:
-        """Take note that these are about to be probed apart."""
-        with self._link.guarded("write"):
-            await self._link.scripts["suspect"](
-                keys=[own(task_id), own(task_id, "suspects")], args=[str(turn), msgspec.json.encode(seqs)]
+    async def complete(self, task_id: str, position: ChunkPosition) -> ChunkPosition | None:
+        """Remove a chunk whose lines all have their result; returns the next chunk of its sequence, if there is one."""
+        self.forget_chunk(task_id, position)
+        keys = [task_key(task_id, "chains"), chunks_key(task_id, position.sequence)]
+        keys += [task_key(task_id, "starts"), task_key(task_id, "suspects")]
+        with self._connection.call("write"):
+            index = await self._connection.scripts["complete_chunk"](
+                keys=keys, args=[position.sequence, position.index]
             )
+        return ChunkPosition(position.sequence, index) if index >= 0 else None
 
-    async def leave(self, task_id: str, turn: ChunkPosition) -> None:
-        """Take note that a chunk is left as far as it is, in good order."""
-        self.forget(task_id, turn)
-        with self._link.guarded("write"):
-            pipeline = self._link.redis.pipeline()
-            for name in ("starts", "suspects"):  # of these, none has ended a worker by that
-                pipeline.hdel(own(task_id, name), str(turn))
+    async def release(self, task_id: str, position: ChunkPosition) -> None:
+        """Stop work on an unfinished chunk in good order: the crashes counted so far are forgotten."""
+        self.forget_chunk(task_id, position)
+        with self._connection.call("write"):
+            pipeline = self._connection.redis.pipeline()
+            pipeline.hdel(task_key(task_id, "starts"), str(position))
+            pipeline.hdel(task_key(task_id, "suspects"), str(position))
             await pipeline.execute()
 
-    async def advance(self, task_id: str, turn: ChunkPosition) -> ChunkPosition | None:
-        """End a chunk, all of which is recorded; gives the next of its chain."""
-        self.forget(task_id, turn)
-        keys = [own(task_id, "chains"), chunks_key(task_id, turn.chain)]
-        keys += [own(task_id, "starts"), own(task_id, "suspects")]
-        with self._link.guarded("write"):
-            place = await self._link.scripts["advance"](keys=keys, args=[turn.chain, turn.place])
-        return ChunkPosition(turn.chain, place) if place >= 0 else None
+    async def redeliveries(self) -> int:
+        """How often a chunk of any Task was started again after a crash, ever."""
+        with self._connection.call("read"):
+            return int(await self._connection.redis.get(shared_key("redelivered")) or 0)
 
-    async def sweep(self) -> None:
-        """Drop what is left of batches whose process ended before they were admitted, or before it had dropped it."""
-        before = time.time() - _STALE
-        with self._link.guarded("read"):
-            ids = await self._link.redis.zrange(common("coming"), "-inf", before, byscore=True)
-        for id_ in ids:
-            await self._drop(id_.decode(), before)
+    async def isolated(self, task_id: str, position: ChunkPosition) -> set[int]:
+        """The `seq`s that were being probed in isolation when a worker process crashed on this chunk."""
+        with self._connection.call("read"):
+            body = await self._connection.redis.hget(task_key(task_id, "suspects"), str(position))
+        return set() if body is None else _decode_seqs(body)
 
-    async def expect(self, id_: str) -> None:
-        """Take note that a batch comes; where it is not admitted in the end, `sweep` finds it."""
-        with self._link.guarded("write"):
-            await self._link.redis.zadd(common("coming"), {id_: time.time()})
-
-    async def put(self, id_: str, chunks: list[Chunk]) -> None:
-        """Keep chunks of a batch that is expected; once that is dropped, nothing of it is kept any more."""
-        for start in range(0, len(chunks), _AT_ONCE):
-            parts: list[int | bytes] = []
-            for chunk in chunks[start : start + _AT_ONCE]:
-                parts += chunk.chain, chunk.place, zlib.compress(msgspec.msgpack.encode(chunk.works), 1)
-            with self._link.guarded("write"):
-                await self._link.scripts["put"](
-                    keys=[common("coming"), own(id_, "chains")],
-                    args=[id_, time.time(), own(id_, "chunks:"), CHAINS, *parts],
-                )
-
-    async def drop(self, id_: str) -> None:
-        """Drop all that there is to do of a Task, or of a batch that does not become one."""
-        await self._drop(id_)
-
-    async def _drop(self, id_: str, before: float | None = None) -> None:
-        with self._link.guarded("write"):
-            await self._link.scripts["drop"](
-                keys=[common("coming"), *(own(id_, name) for name in ("chains", "starts", "suspects"))],
-                args=[id_, own(id_, "chunks:"), CHAINS, "" if before is None else before],
+    async def isolate(self, task_id: str, position: ChunkPosition, seqs: list[int]) -> None:
+        """Store which `seqs` of a chunk are about to be probed in isolation."""
+        with self._connection.call("write"):
+            await self._connection.scripts["isolate"](
+                keys=[task_key(task_id), task_key(task_id, "suspects")], args=[str(position), msgspec.json.encode(seqs)]
             )
+
+    # Lines
 
     async def pending(self, task_id: str) -> AsyncIterator[ChunkLine]:
-        """All that has no record yet."""
-        for turn in await self.heads(task_id):
-            place = turn.place
-            while works := await self._kept(task_id, ChunkPosition(turn.chain, place)):
-                for work in await self._unrecorded(task_id, works):
-                    yield work
-                place += 1
+        """All lines of a Task that have no result yet."""
+        for position in await self.next_chunks(task_id):
+            index = position.index
+            while lines := await self._load(task_id, ChunkPosition(position.sequence, index)):
+                for line in await self._pending_of(task_id, lines):
+                    yield line
+                index += 1
 
-    async def works_of(self, task_id: str, seqs: set[int]) -> dict[int, ChunkLine]:
-        """The targets of these positions."""
-        works = self._works[task_id]
-        if seqs - works.keys():  # begun by nobody here: they are looked for
-            async for work in self.pending(task_id):
-                if work.seq in seqs:
-                    works[work.seq] = work
-        return {seq: works[seq] for seq in seqs if seq in works}
+    async def find_lines(self, task_id: str, seqs: set[int]) -> dict[int, ChunkLine]:
+        """The lines with these `seqs`."""
+        lines = self._lines[task_id]
+        if seqs - lines.keys():  # this process has not started their chunks
+            async for line in self.pending(task_id):
+                if line.seq in seqs:
+                    lines[line.seq] = line
+        return {seq: lines[seq] for seq in seqs if seq in lines}
 
-    def recorded(self, task_id: str, seqs: set[int]) -> None:
-        """Remember these targets no more."""
-        works = self._works[task_id]
+    def forget_lines(self, task_id: str, seqs: set[int]) -> None:
+        """Drop lines from the memory of this process."""
+        lines = self._lines[task_id]
         for seq in seqs:
-            works.pop(seq, None)
-        if not works:
-            del self._works[task_id]
+            lines.pop(seq, None)
+        if not lines:
+            del self._lines[task_id]
 
-    def forget(self, task_id: str, turn: ChunkPosition) -> None:
-        """Remember nothing of a chunk that was begun."""
-        self.recorded(task_id, self._begun.pop((task_id, turn), set()))
+    def forget_chunk(self, task_id: str, position: ChunkPosition) -> None:
+        """Drop a started chunk from the memory of this process."""
+        self.forget_lines(task_id, self._started.pop((task_id, position), set()))
 
-    async def _kept(self, task_id: str, turn: ChunkPosition) -> list[ChunkLine]:
-        """A chunk; empty if there is none."""
-        with self._link.guarded("read"):
-            body = await self._link.redis.hget(chunks_key(task_id, turn.chain), str(turn))
-        return [] if body is None else _works.decode(zlib.decompress(body))
+    async def _load(self, task_id: str, position: ChunkPosition) -> list[ChunkLine]:
+        """The lines of a chunk; none if there is no such chunk."""
+        with self._connection.call("read"):
+            body = await self._connection.redis.hget(chunks_key(task_id, position.sequence), str(position))
+        return [] if body is None else _decode_lines(zlib.decompress(body))
 
-    async def _unrecorded(self, task_id: str, works: list[ChunkLine]) -> list[ChunkLine]:
-        """Those of which a line has no record: the first, or of those that ask for the same the last."""
-        if not works:
+    async def _pending_of(self, task_id: str, lines: list[ChunkLine]) -> list[ChunkLine]:
+        """The lines of which the line itself, or its last duplicate, has no result.
+
+        Results are recorded in the order of the duplicates, so the first and the last tell about those between.
+        """
+        if not lines:
             return []
-        lasts = {work.seq: work.twins[-1][0] if work.twins else work.seq for work in works}
-        with self._link.guarded("read"):
-            found = await self._link.scripts["recorded"](
-                keys=[own(task_id, "bits")], args=list({*lasts, *lasts.values()})
+        lasts = {line.seq: line.duplicates[-1][0] if line.duplicates else line.seq for line in lines}
+        with self._connection.call("read"):
+            recorded = set(
+                await self._connection.scripts["recorded"](
+                    keys=[task_key(task_id, "bits")], args=list({*lasts, *lasts.values()})
+                )
             )
-        have = set(found)
-        return [work for work in works if not {work.seq, lasts[work.seq]} <= have]
+        return [line for line in lines if not {line.seq, lasts[line.seq]} <= recorded]

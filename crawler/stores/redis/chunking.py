@@ -1,7 +1,8 @@
-"""A batch cut into chunks for many workers: equal lines found, and each host's lines in one chain of chunks.
+"""Cut a batch into chunks for many workers: duplicates merged, and the lines of each host in one sequence of chunks.
 
-The chunks of a chain are probed one after the other, those of different chains side by side. So a host is asked by one
-worker at a time, and its limits hold over all of them. A big batch is sorted in a temporary file, as SQLite sorts.
+The chunks of a sequence are probed one after another, different sequences at the same time. So one worker process at a
+time sends requests to a host, and the limits of a host hold across all of them. A big batch is sorted by SQLite in a
+temporary file.
 """
 
 import asyncio
@@ -12,198 +13,193 @@ from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
 from crawler.core.results import ProbeError
-from crawler.core.urls import Target, iterate
+from crawler.core.urls import iterate
 from crawler.registry import Lines
 from crawler.runtime.counters import CallCounter
+from crawler.stores.redis.chunk import Chunk, ChunkLine, ChunkPosition
 from crawler.stores.sqlite.database import Database, insert, migrate
 from crawler.stores.sqlite.ingest import FIND_EQUAL, Row, row_of
 
-__all__ = ["Chunk", "ChunkLine", "chunks_of"]
-
-_SLICE: Final = 2_000  # lines that are taken in, or come back sorted, at once; a batch of fewer is sorted here
-_SIZE: Final = 200  # targets of a chunk
+__all__ = ["cut_into_chunks"]
 
 _ORDER: Final = """
     CREATE TEMP TABLE ordered AS SELECT id, host FROM placed WHERE id = first ORDER BY host, id"""
 
-_INSERT_TWINS: Final = "INSERT INTO twins (first, seq) SELECT first, id FROM placed WHERE id <> first"
+_INSERT_DUPLICATES: Final = "INSERT INTO twins (first, seq) SELECT first, id FROM placed WHERE id <> first"
 
 _READ: Final = """
     SELECT json_group_array(json_array(ordered.host, ordered.id, lines.text, lines.problem)) FROM (
         SELECT rowid AS place, id, host FROM ordered WHERE rowid > :start AND rowid <= :end ORDER BY rowid
     ) AS ordered JOIN lines ON lines.id = ordered.id"""
 
-_READ_TWINS: Final = """
+_READ_DUPLICATES: Final = """
     SELECT json_group_array(json_array(twins.first, twins.seq, lines.text)) FROM ordered
     JOIN twins ON twins.first = ordered.id JOIN lines ON lines.id = twins.seq
     WHERE ordered.rowid > :start AND ordered.rowid <= :end"""
 
 
-class ChunkLine(msgspec.Struct, array_like=True, gc=False):
-    """A target of a chunk: its line, why that is no URL, and the other lines that ask for the same."""
+async def cut_into_chunks(
+    lines: Lines, *, targets_per_chunk: int, lines_per_slice: int
+) -> AsyncIterator[tuple[int, list[Chunk]]]:
+    """Cut a batch into chunks.
 
-    seq: int
-    text: str
-    problem: ProbeError | None = None
-    twins: list[tuple[int, str]] = []
-
-    @property
-    def target(self) -> Target:
-        """What is probed for it."""
-        return Target.of(self.seq, self.text) if self.problem is None else Target(self.seq, self.text, self.problem)
-
-
-class Chunk(NamedTuple):
-    """Targets that one worker probes: the `place`-th of a chain. Hosts take turns in it."""
-
-    chain: int
-    place: int
-    works: list[ChunkLine]
-
-
-async def chunks_of(lines: Lines) -> AsyncIterator[tuple[int, list[Chunk]]]:
-    """Cut a batch.
+    Args:
+        lines: The batch.
+        targets_per_chunk: The size of a chunk.
+        lines_per_slice: A batch with fewer lines is sorted in memory. The lines of a bigger one are written to and read
+            from a temporary file, so many at once.
 
     Yields:
-        How many lines there were so far, and chunks: those of a chain in their order, each whole.
+        The number of lines so far, and complete chunks; those of a sequence in their order.
     """
-    waiting: list[Row] = []
+    packer = _Packer(targets_per_chunk)
+    rows: list[Row] = []
     source = iterate(lines)
     async for line in source:
-        waiting.append(row_of(line))
-        if len(waiting) == _SLICE:
-            async for piece in _cut_big(waiting, source):
-                yield piece
+        rows.append(row_of(line))
+        if len(rows) == lines_per_slice:
+            async for part in _cut_on_disk(rows, source, packer, lines_per_slice):
+                yield part
             return
-    packer = _Packer()
-    found = [chunk for host, work in _sorted(waiting) for chunk in packer.add(host, work)]
-    yield len(waiting), found + list(packer.rest())
+    chunks = [chunk for host, line in _sort_in_memory(rows) for chunk in packer.add(host, line)]
+    yield len(rows), chunks + list(packer.flush())
 
 
-def _sorted(rows: list[Row]) -> Iterator[tuple[int, ChunkLine]]:
-    """The targets of a small batch, by host and then position."""
-    firsts: dict[tuple[int, int], ChunkLine] = {}
+def _sort_in_memory(rows: list[Row]) -> Iterator[tuple[int, ChunkLine]]:
+    """The distinct lines, grouped by host, in each group by position."""
+    by_target: dict[tuple[int, int], ChunkLine] = {}
     by_host: dict[int, list[ChunkLine]] = defaultdict(list)
     for seq, (key, key2, host, problem, text) in enumerate(rows):
-        first = firsts.get((key, key2))
+        first = by_target.get((key, key2))
         if first is None:
-            firsts[key, key2] = work = ChunkLine(seq, text, _problem(problem), [])
-            by_host[host].append(work)
+            by_target[key, key2] = line = ChunkLine(seq, text, _decode_problem(problem), [])
+            by_host[host].append(line)
         else:
-            first.twins.append((seq, text))
-    return ((host, work) for host, works in by_host.items() for work in works)
+            first.duplicates.append((seq, text))
+    return ((host, line) for host, lines in by_host.items() for line in lines)
 
 
-async def _cut_big(first: list[Row], lines: AsyncIterator[str | bytes]) -> AsyncIterator[tuple[int, list[Chunk]]]:
+async def _cut_on_disk(
+    rows: list[Row], source: AsyncIterator[str | bytes], packer: "_Packer", lines_per_slice: int
+) -> AsyncIterator[tuple[int, list[Chunk]]]:
     with tempfile.TemporaryDirectory(prefix="crawler-") as folder:
         path = Path(folder) / "batch.db"
         migrate(path)
         async with aclosing(Database(path, asyncio.Lock(), CallCounter())) as database:
-            total = await _take_in(database, first, lines)
+            total = await _write_lines(database, rows, source, lines_per_slice)
             yield total, []
             await database.call(partial(_sort, total=total))
-            packer, start = _Packer(), 0
-            while works := await database.call(partial(_read, start=start, end=start + _SLICE)):
-                start += _SLICE
-                yield total, [chunk for host, work in works for chunk in packer.add(host, work)]
-            yield total, list(packer.rest())
+            start = 0
+            while lines := await database.call(partial(_read, start=start, end=start + lines_per_slice)):
+                start += lines_per_slice
+                yield total, [chunk for host, line in lines for chunk in packer.add(host, line)]
+            yield total, list(packer.flush())
 
 
-async def _take_in(database: Database, waiting: list[Row], lines: AsyncIterator[str | bytes]) -> int:
+async def _write_lines(
+    database: Database, rows: list[Row], source: AsyncIterator[str | bytes], lines_per_slice: int
+) -> int:
     total = 0
-    async for line in lines:
-        if len(waiting) == _SLICE:
-            await database.write(partial(_insert, first=total, rows=waiting))
-            total, waiting = total + len(waiting), []
-        waiting.append(row_of(line))
-    await database.write(partial(_insert, first=total, rows=waiting))
-    return total + len(waiting)
+    async for line in source:
+        if len(rows) == lines_per_slice:
+            await database.write(partial(_insert, first=total, rows=rows))
+            total, rows = total + len(rows), []
+        rows.append(row_of(line))
+    await database.write(partial(_insert, first=total, rows=rows))
+    return total + len(rows)
 
 
 def _insert(connection: Connection, *, first: int, rows: list[Row]) -> None:
-    insert(connection, "lines", [(first + place, *row) for place, row in enumerate(rows)])
+    insert(connection, "lines", [(first + index, *row) for index, row in enumerate(rows)])
 
 
 def _sort(connection: Connection, *, total: int) -> None:
     connection.execute(FIND_EQUAL, {"base": 0, "total": total})
     connection.execute(_ORDER)
-    connection.execute(_INSERT_TWINS)
+    connection.execute(_INSERT_DUPLICATES)
 
 
 def _read(connection: Connection, *, start: int, end: int) -> list[tuple[int, ChunkLine]]:
     part = {"start": start, "end": end}
-    found: list[Any] = msgspec.json.decode(connection.execute(_READ, part).fetchone()[0])
-    twins: dict[int, list[tuple[int, str]]] = defaultdict(list)
-    for first, seq, text in msgspec.json.decode(connection.execute(_READ_TWINS, part).fetchone()[0]):
-        twins[first].append((seq, text))
-    return [(host, ChunkLine(seq, text, _problem(problem), twins.get(seq, []))) for host, seq, text, problem in found]
+    rows: list[Any] = msgspec.json.decode(connection.execute(_READ, part).fetchone()[0])
+    duplicates: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    for first, seq, text in msgspec.json.decode(connection.execute(_READ_DUPLICATES, part).fetchone()[0]):
+        duplicates[first].append((seq, text))
+    return [
+        (host, ChunkLine(seq, text, _decode_problem(problem), duplicates.get(seq, [])))
+        for host, seq, text, problem in rows
+    ]
 
 
-def _problem(text: str | None) -> ProbeError | None:
+def _decode_problem(text: str | None) -> ProbeError | None:
     return None if text is None else msgspec.json.decode(text, type=ProbeError)
 
 
 class _Packer:
-    """Fills chunks with whole hosts; one that is larger than a chunk gets a chain of its own."""
+    """Fills chunks with whole hosts. A host with more lines than a chunk holds gets a sequence of its own."""
 
-    def __init__(self) -> None:
-        self._chains = 0
-        self._mixed: list[tuple[int, ChunkLine]] = []  # of several hosts
-        self._host: int | None = None
-        self._works: list[tuple[int, ChunkLine]] = []  # of the host that is being read
-        self._chain: int | None = None  # that host's own
-        self._place = 0
+    def __init__(self, targets_per_chunk: int) -> None:
+        self._targets_per_chunk = targets_per_chunk
+        self._sequences = 0  # opened so far
+        self._mixed: list[tuple[int, ChunkLine]] = []  # lines of several small hosts
+        self._host: int | None = None  # the host that is being added
+        self._lines: list[tuple[int, ChunkLine]] = []  # its lines
+        self._sequence: int | None = None  # its own sequence, if it has one
+        self._index = 0  # of the next chunk there
 
-    def add(self, host: int, work: ChunkLine) -> Iterator[Chunk]:
-        """Take a target; those of a host come together."""
+    def add(self, host: int, line: ChunkLine) -> Iterator[Chunk]:
+        """Add a line; the lines of a host come together. Gives the chunks that are full."""
         if host != self._host:
             yield from self._end_host()
             self._host = host
-        self._works.append((host, work))
-        if len(self._works) == _SIZE:
-            yield self._of_own_chain()
+        self._lines.append((host, line))
+        if len(self._lines) == self._targets_per_chunk:
+            yield self._own_chunk()
 
-    def rest(self) -> Iterator[Chunk]:
-        """What is not full."""
+    def flush(self) -> Iterator[Chunk]:
+        """The chunks that are not full."""
         yield from self._end_host()
         if self._mixed:
-            yield Chunk(self._next_chain(), 0, _by_turns(self._mixed))
+            yield self._mixed_chunk()
 
     def _end_host(self) -> Iterator[Chunk]:
-        if self._chain is not None:
-            if self._works:
-                yield self._of_own_chain()
+        if self._sequence is not None:
+            if self._lines:
+                yield self._own_chunk()
         else:
-            if len(self._mixed) + len(self._works) > _SIZE:
-                yield Chunk(self._next_chain(), 0, _by_turns(self._mixed))
+            if len(self._mixed) + len(self._lines) > self._targets_per_chunk:
+                yield self._mixed_chunk()
                 self._mixed = []
-            self._mixed += self._works
-        self._works, self._chain, self._place = [], None, 0
+            self._mixed += self._lines
+        self._lines, self._sequence, self._index = [], None, 0
 
-    def _of_own_chain(self) -> Chunk:
-        # What is no URL is of the host without a name, and nobody is asked for it: each chunk has a chain, and all go
-        # side by side.
-        if self._chain is None or self._works[0][1].problem is not None:
-            self._chain, self._place = self._next_chain(), 0
-        chunk = Chunk(self._chain, self._place, [work for _, work in self._works])
-        self._place, self._works = self._place + 1, []
+    def _own_chunk(self) -> Chunk:
+        # Lines that are not URLs share the host without a name. No request is sent for them, so each of their chunks
+        # gets a sequence, and all can be worked on at the same time.
+        if self._sequence is None or self._lines[0][1].problem is not None:
+            self._sequence, self._index = self._open_sequence(), 0
+        chunk = Chunk(ChunkPosition(self._sequence, self._index), [line for _, line in self._lines])
+        self._index, self._lines = self._index + 1, []
         return chunk
 
-    def _next_chain(self) -> int:
-        self._chains += 1
-        return self._chains - 1
+    def _mixed_chunk(self) -> Chunk:
+        return Chunk(ChunkPosition(self._open_sequence(), 0), _alternate_hosts(self._mixed))
+
+    def _open_sequence(self) -> int:
+        self._sequences += 1
+        return self._sequences - 1
 
 
-def _by_turns(works: list[tuple[int, ChunkLine]]) -> list[ChunkLine]:
-    """By rank within the host, and then position."""
-    seen: Counter[int] = Counter()
+def _alternate_hosts(lines: list[tuple[int, ChunkLine]]) -> list[ChunkLine]:
+    """Order lines by their rank within the host, then by position."""
+    ranks: Counter[int] = Counter()
     ranked = []
-    for host, work in works:
-        ranked.append((seen[host], work.seq, work))
-        seen[host] += 1
-    return [work for *_, work in sorted(ranked, key=lambda entry: entry[:2])]
+    for host, line in lines:
+        ranked.append((ranks[host], line.seq, line))
+        ranks[host] += 1
+    return [line for *_, line in sorted(ranked, key=lambda entry: entry[:2])]

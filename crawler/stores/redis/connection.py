@@ -1,4 +1,4 @@
-"""A process's connections to Redis, and what goes wrong with them."""
+"""The connections of a process to Redis, the errors they may raise, and the leader lock."""
 
 import asyncio
 import logging
@@ -9,38 +9,42 @@ from typing import Any, Final
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, RedisError
-from redis.exceptions import TimeoutError as NoAnswer
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from crawler.core.errors import InputError, StoreError, StoreFull
-from crawler.runtime.cancellation import end
+from crawler.runtime.cancellation import in_background
 from crawler.runtime.counters import CallCounter
-from crawler.stores.redis.keys import common
+from crawler.stores.redis.keys import shared_key
 from crawler.stores.redis.scripts import SCRIPTS
 
-__all__ = ["ANSWER", "RedisConnection"]
+__all__ = ["ANSWER_SECONDS", "RedisConnection"]
 
 log = logging.getLogger(__name__)
 
-ANSWER: Final = 5.0  # seconds for Redis to answer
-_TRIES: Final = 3  # of a command whose connection was lost; each is safe to repeat
-_CONNECTIONS: Final = 64
-_FREE: Final = 20.0  # seconds for one of them to be free
-_LEAD: Final = 20.0  # seconds without a sign of life, after which another process leads
+ANSWER_SECONDS: Final = 5.0
+"""How long Redis may take to answer a command."""
+
+_MAX_RETRIES: Final = 3  # of a command whose connection was lost; every command of ours is safe to repeat
+_RETRY_SECONDS: Final = 0.02  # pause before the first retry; doubled each time
+_MAX_RETRY_SECONDS: Final = 0.5
+_MAX_CONNECTIONS: Final = 64
+_POOL_WAIT_SECONDS: Final = 20.0  # how long a command waits for one of them
+_IDLE_CHECK_SECONDS: Final = 30  # a connection that was idle for so long is tested before it is used
 
 
 class RedisConnection:
-    """Connections to one Redis.
+    """A connection pool to one Redis.
 
     Args:
         url: As redis-py reads it.
-        calls: Counts what is read and written.
+        calls: Counts reads and writes.
 
     Attributes:
         location: The URL without its secrets.
-        redis: redis-py's client; it types its answers as unions of all that there are.
-        scripts: Those of `stores.scripts`, by name.
+        redis: redis-py's client. `Any`, because it types each answer as a union of all possible ones.
+        scripts: The scripts of `crawler.stores.redis.scripts`, by name.
     """
 
     redis: Any
@@ -55,15 +59,20 @@ class RedisConnection:
         """Connect.
 
         Raises:
-            InputError: The URL is none, or nothing answers there.
+            InputError: The URL is wrong, or Redis does not answer there.
         """
-        retry = Retry(ExponentialBackoff(cap=0.5, base=0.02), _TRIES)
+        retry = Retry(ExponentialBackoff(cap=_MAX_RETRY_SECONDS, base=_RETRY_SECONDS), _MAX_RETRIES)
         try:
-            pool = BlockingConnectionPool.from_url(  # when all are in use, the next command waits for one
-                self._url, max_connections=_CONNECTIONS, timeout=_FREE, socket_timeout=ANSWER,
-                socket_connect_timeout=ANSWER, retry=retry, retry_on_error=[NoConnection, NoAnswer],
-                health_check_interval=30,
-            )  # fmt: skip
+            pool = BlockingConnectionPool.from_url(
+                self._url,
+                max_connections=_MAX_CONNECTIONS,
+                timeout=_POOL_WAIT_SECONDS,
+                socket_timeout=ANSWER_SECONDS,
+                socket_connect_timeout=ANSWER_SECONDS,
+                retry=retry,
+                retry_on_error=[RedisConnectionError, RedisTimeoutError],
+                health_check_interval=_IDLE_CHECK_SECONDS,
+            )
         except ValueError as error:
             raise InputError(str(error), self.location) from None
         self.redis = Redis.from_pool(pool)
@@ -80,8 +89,12 @@ class RedisConnection:
             await self.redis.aclose()
 
     @contextmanager
-    def guarded(self, kind: str) -> Iterator[None]:
-        """A call of a kind, `read` or `write`. What Redis cannot do now is a fault of the store."""
+    def call(self, kind: str) -> Iterator[None]:
+        """Time the calls in this context and raise their errors as `StoreError`.
+
+        Args:
+            kind: `read` or `write`.
+        """
         with self._calls.timed(kind):
             try:
                 yield
@@ -91,28 +104,36 @@ class RedisConnection:
                 raise StoreError(f"{self.location}: {error}") from None
 
     @asynccontextmanager
-    async def leadership(self) -> AsyncIterator[asyncio.Event]:
-        """Wait until no other process leads; the event tells that this one does not any more."""
-        lock = self.redis.lock(common("leader"), timeout=_LEAD, sleep=_LEAD / 4, thread_local=False)
+    async def leadership(self, lease_seconds: float) -> AsyncIterator[asyncio.Event]:
+        """Wait until this process is the leader, and stay it while the context lasts.
+
+        Args:
+            lease_seconds: Another process becomes the leader after so long without a sign of life of this one.
+
+        Yields:
+            An event that is set when this process has lost the lead.
+        """
+        renewal_seconds = lease_seconds / 4
+        lock = self.redis.lock(shared_key("leader"), timeout=lease_seconds, sleep=renewal_seconds, thread_local=False)
         lost = asyncio.Event()
-        with self.guarded("write"):
+        with self.call("write"):
             await lock.acquire()
-        renewing = asyncio.ensure_future(self._renew(lock, lost))
         try:
-            yield lost
+            async with in_background(_renew(lock, renewal_seconds, lost)):
+                yield lost
         finally:
-            await end([renewing])
             with suppress(RedisError, OSError):
                 await lock.release()
 
-    async def _renew(self, lock: Any, lost: asyncio.Event) -> None:
-        try:
-            while True:
-                await asyncio.sleep(_LEAD / 4)
-                await lock.reacquire()
-        except (RedisError, OSError) as error:
-            log.warning("this process does not lead any more: %s", error)
-            lost.set()
+
+async def _renew(lock: Any, pause_seconds: float, lost: asyncio.Event) -> None:
+    try:
+        while True:
+            await asyncio.sleep(pause_seconds)
+            await lock.reacquire()
+    except (RedisError, OSError) as error:
+        log.warning("this process is not the leader any more: %s", error)
+        lost.set()
 
 
 def _without_secrets(url: str) -> str:

@@ -1,74 +1,88 @@
-"""The names of what is in Redis, and how a Task is written there: `stores.scripts` says what each is."""
+"""The names of the Redis keys, and what each key holds.
 
-from collections.abc import Collection, Mapping
-from typing import Final, get_args
+The names are stored in running installations, so they keep their spelling even where this package calls the thing by
+another name. A key that changes its meaning needs a new name, and a step that copies the old one.
+
+Shared by all Tasks, `crawler:NAME`:
+
+    tasks        sorted set: the ids of all Tasks, by the number that `admit` gave them
+    number       counter: the last number given
+    keys         hash: idempotency key of a client -> Task id
+    coming       sorted set: ids whose chunks are stored without a running Task, by unix time of the last change;
+                 `drop_stale_batches` removes them
+    bytes        counter: the size of all stored result blocks
+    redelivered  counter: chunks that were started again after a crash
+    leader       lock: held by the leader
+    check        string: written by the health check
+    changes      channel: a Task id, followed by its counts as JSON if only these have changed
+
+Of one Task, `crawler:task:ID`, a hash of the Task's fields (see `task_hash`), and `crawler:task:ID:NAME`:
+
+    bits         bitmap: the lines that have their result
+    blocks       sorted set: offsets of the result blocks, in the order of recording
+    records:N    hash: offset -> compressed block of results; a hash has `OFFSETS_PER_HASH` offsets
+    chunks:N     hash: `SEQUENCE.INDEX` -> compressed chunk; a hash has `SEQUENCES_PER_HASH` sequences
+    chains       hash: chunk sequence -> `INDEX/LENGTH` of its next chunk; finished sequences are removed
+    starts       hash: `SEQUENCE.INDEX` -> `NUMBER/NAME`: how often the chunk was started without being completed or
+                 released, and the name of the last start
+    suspects     hash: `SEQUENCE.INDEX` -> the lines that were being probed in isolation when a worker process crashed
+
+docket keeps the queues under `crawler-small:` and `crawler-big:`.
+"""
+
+from typing import Final, Literal
 
 import msgspec
 
-from crawler.core.results import Outcome
-from crawler.core.tasks import Counts, Task
-from crawler.stores.redis.scripts import CHAINS, SHARD
-
 __all__ = [
-    "FIELDS",
+    "OFFSETS_PER_HASH",
+    "SEQUENCES_PER_HASH",
     "chunks_key",
-    "common",
-    "counted",
-    "decoded",
-    "encoded",
-    "own",
-    "owned",
-    "records_key",
+    "chunks_prefix",
+    "idempotency_field",
+    "results_key",
+    "results_prefix",
+    "shared_key",
+    "task_key",
 ]
 
-FIELDS: Final = tuple(name for name in Task.__struct_fields__ if name != "counts")
-_OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
+OFFSETS_PER_HASH: Final = 2**16
+SEQUENCES_PER_HASH: Final = 64
+
+SharedName = Literal["tasks", "number", "keys", "coming", "bytes", "redelivered", "leader", "check", "changes"]
+TaskPart = Literal["bits", "blocks", "chains", "starts", "suspects"]
 
 
-def common(name: str) -> str:
-    """The key of what all Tasks have in common."""
+def shared_key(name: SharedName) -> str:
+    """A key that all Tasks share."""
     return f"crawler:{name}"
 
 
-def own(id_: str, name: str = "") -> str:
-    """The key of what a Task has."""
-    return f"crawler:task:{id_}:{name}" if name else f"crawler:task:{id_}"
+def task_key(task_id: str, part: TaskPart | None = None) -> str:
+    """The key of a Task's hash, or of another part of the Task."""
+    return f"crawler:task:{task_id}" if part is None else f"crawler:task:{task_id}:{part}"
 
 
-def chunks_key(id_: str, chain: int) -> str:
-    """The key of the hash that has a chain's chunks."""
-    return own(id_, f"chunks:{chain // CHAINS}")
+def chunks_key(task_id: str, sequence: int) -> str:
+    """The key of the hash that holds the chunks of a sequence."""
+    return f"{chunks_prefix(task_id)}{sequence // SEQUENCES_PER_HASH}"
 
 
-def records_key(id_: str, place: int) -> str:
-    """The key of the hash that has the block of records which begins at a place."""
-    return own(id_, f"records:{place // SHARD}")
+def chunks_prefix(task_id: str) -> str:
+    """What the keys of a Task's chunk hashes start with; the number of the hash follows."""
+    return f"crawler:task:{task_id}:chunks:"
 
 
-def owned(owner: str | None, key: str) -> str:
-    """A client's key, which is known to who chose it, and to nobody else."""
+def results_key(task_id: str, offset: int) -> str:
+    """The key of the hash that holds the result block at an offset."""
+    return f"{results_prefix(task_id)}{offset // OFFSETS_PER_HASH}"
+
+
+def results_prefix(task_id: str) -> str:
+    """What the keys of a Task's result hashes start with; the number of the hash follows."""
+    return f"crawler:task:{task_id}:records:"
+
+
+def idempotency_field(owner: str | None, key: str) -> str:
+    """The field of the hash `keys` for a client's idempotency key: two clients may use the same key."""
     return msgspec.json.encode((owner, key)).decode()
-
-
-def encoded(task: Task, names: Collection[str]) -> dict[str, str]:
-    """Fields of a Task's hash."""
-    return {name: msgspec.json.encode(getattr(task, name)).decode() for name in names}
-
-
-def decoded(fields: dict[bytes, bytes]) -> Task:
-    """A Task of its hash.
-
-    Raises:
-        msgspec.MsgspecError: Some of it is not as this version writes it.
-        InputError: An option is not.
-    """
-    body = b",".join(b'"%s":%s' % (name.encode(), fields[name.encode()]) for name in FIELDS if name.encode() in fields)
-    task = msgspec.json.decode(b"{" + body + b"}", type=Task)
-    task.counts = Counts(**{outcome: int(fields.get(outcome.encode(), 0)) for outcome in _OUTCOMES})
-    return task
-
-
-def counted(task: Task, counts: Mapping[Outcome, int]) -> None:
-    """Take counts over; they only grow, so what is less is older."""
-    for outcome, count in counts.items():
-        setattr(task.counts, outcome, max(count, getattr(task.counts, outcome)))

@@ -1,152 +1,135 @@
-"""What is done in Redis as one step, in Lua: nobody sees half of it, whoever dies meanwhile.
+"""The steps that Redis runs as one, in Lua: other clients see all of a step or nothing. `keys` describes the data.
 
-A Task is a hash of its fields, each as JSON, of its counts (`done`, and one for each outcome), and of the `bytes` of
-its records, which are counted for all Tasks together too. Of its records there are:
-
-    bits        a bit for each line that has its record
-    blocks      a sorted set of the places at which blocks of records begin, in the order in which they were made
-    records     hashes of the blocks, by place: `SHARD` places each
-
-and of its targets, as long as they have to be probed:
-
-    chunks      hashes of chunks, by `chain.place`: `CHAINS` chains each
-    chains      a hash of the chains that go on, each with `place/length`: the chunk that comes next
-    starts      a hash of the chunks that were begun and have not ended, each with how often, and the last one's name
-    suspects    a hash of the chunks that workers have ended on, each with the lines that were probed apart at last
-
-Every change of a Task is published on the channel `changes`. Each step may be done twice: an answer that was lost is
-asked for again.
+Each script can be run twice with the same arguments, because redis-py repeats a command whose answer was lost.
 """
 
 from typing import Final
 
-__all__ = ["CHAINS", "SCRIPTS", "SHARD"]
-
-SHARD: Final = 2**16  # places whose blocks are in one hash
-CHAINS: Final = 64  # chains whose chunks are in one hash
+__all__ = ["SCRIPTS"]
 
 SCRIPTS: Final = {
-    # Keep chunks, and the lengths of their chains, unless the batch was dropped meanwhile.
-    "put": """
-        local coming, chains = KEYS[1], KEYS[2]
-        local id, now, prefix, per = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+    # Store chunks and the lengths of their sequences, unless the batch has been dropped meanwhile.
+    "add_chunks": """
+        local coming, sequences = KEYS[1], KEYS[2]
+        local id, now, prefix, per_hash = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
         if not redis.call('ZSCORE', coming, id) then return end
         redis.call('ZADD', coming, now, id)
-        for at = 5, #ARGV, 3 do
-            local chain, place, body = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-            redis.call('HSET', prefix .. math.floor(chain / per), chain .. '.' .. place, body)
-            redis.call('HSET', chains, chain, '0/' .. (place + 1))
+        for i = 5, #ARGV, 3 do
+            local sequence, index, body = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+            redis.call('HSET', prefix .. math.floor(sequence / per_hash), sequence .. '.' .. index, body)
+            redis.call('HSET', sequences, sequence, '0/' .. (index + 1))
         end""",
-    # Drop what there is to do; if a time is given, only of what came or ended before it, and was not admitted.
-    "drop": """
-        local coming, chains, starts, suspects = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-        local id, prefix, per, before = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+    # Drop the chunks of a Task or batch. With a time: only if it is marked as coming, and was before that time.
+    "drop_chunks": """
+        local coming, sequences, starts, isolated = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+        local id, prefix, per_hash, before = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
         local since = redis.call('ZSCORE', coming, id)
         if before and (not since or tonumber(since) > before) then return end
         local last = 0
-        for _, chain in ipairs(redis.call('HKEYS', chains)) do last = math.max(last, tonumber(chain)) end
-        for shard = 0, math.floor(last / per) do redis.call('UNLINK', prefix .. shard) end
-        redis.call('UNLINK', chains, starts, suspects)
+        for _, sequence in ipairs(redis.call('HKEYS', sequences)) do last = math.max(last, tonumber(sequence)) end
+        for number = 0, math.floor(last / per_hash) do redis.call('UNLINK', prefix .. number) end
+        redis.call('UNLINK', sequences, starts, isolated)
         redis.call('ZREM', coming, id)""",
-    # Make it a Task. Gives 0 if its idempotency key is another's, -1 if its lines were dropped meanwhile.
+    # Make a batch a Task. Returns 1, 0 if another Task has its idempotency key, -1 if its chunks have been dropped.
     "admit": """
         local task, tasks, keys, coming, number = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
         local id, key, changes = ARGV[1], ARGV[2], ARGV[3]
         if redis.call('EXISTS', task) == 1 then return 1 end
         if not redis.call('ZSCORE', coming, id) then return -1 end
         if key ~= '' and redis.call('HSETNX', keys, key, id) == 0 then return 0 end
-        for at = 4, #ARGV, 2 do redis.call('HSET', task, ARGV[at], ARGV[at + 1]) end
+        for i = 4, #ARGV, 2 do redis.call('HSET', task, ARGV[i], ARGV[i + 1]) end
         redis.call('ZADD', tasks, redis.call('INCR', number), id)
         redis.call('ZREM', coming, id)
         redis.call('PUBLISH', changes, id)
         return 1""",
-    # Set fields. Gives why it cannot: there is no such Task, it has ended, or not all of it is done. What was left to
-    # do of one that ends is to be dropped, and is swept if it is not.
+    # Set fields of a Task. Returns 'saved', or why it cannot: 'gone', 'ended', or 'unfinished' for one that is to
+    # become ready. A Task that ends is marked as coming, so that its chunks are dropped even if its process dies now.
     "save": """
         local task, coming = KEYS[1], KEYS[2]
-        local id, changes, ends, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+        local id, changes, new_status, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
         if redis.call('EXISTS', task) == 0 then return 'gone' end
-        if ends ~= '' then
+        if new_status ~= '' then
             if redis.call('HGET', task, 'status') ~= '"running"' then return 'ended' end
-            if ends == '"ready"' and redis.call('HGET', task, 'done') ~= redis.call('HGET', task, 'total') then
+            if new_status == '"ready"' and redis.call('HGET', task, 'done') ~= redis.call('HGET', task, 'total') then
                 return 'unfinished'
             end
             redis.call('ZADD', coming, now, id)
         end
-        for at = 5, #ARGV, 2 do redis.call('HSET', task, ARGV[at], ARGV[at + 1]) end
+        for i = 5, #ARGV, 2 do redis.call('HSET', task, ARGV[i], ARGV[i + 1]) end
         redis.call('PUBLISH', changes, id)
         return 'saved'""",
-    # Keep a block of records, all of lines that have none, and give their counts; else give the lines that have one, or
-    # -1 if the Task has ended: then nothing is kept.
+    # Store a block of results and return the counts. Stores nothing, and returns the lines that have a result already
+    # if there are any, or {-1} if the Task does not run.
     "record": """
         local task, bits, blocks, bytes = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-        local id, changes, prefix, shard, body = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+        local id, changes, prefix, per_hash, body = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
         if redis.call('HGET', task, 'status') ~= '"running"' then return {-1} end
         local outcomes = cjson.decode(ARGV[6])
-        local seen = {}
-        for at = 7, #ARGV do
-            if redis.call('GETBIT', bits, ARGV[at]) == 1 then seen[#seen + 1] = tonumber(ARGV[at]) end
+        local recorded = {}
+        for i = 7, #ARGV do
+            if redis.call('GETBIT', bits, ARGV[i]) == 1 then recorded[#recorded + 1] = tonumber(ARGV[i]) end
         end
-        if #seen > 0 then return seen end
-        for at = 7, #ARGV do redis.call('SETBIT', bits, ARGV[at], 1) end
+        if #recorded > 0 then return recorded end
+        for i = 7, #ARGV do redis.call('SETBIT', bits, ARGV[i], 1) end
         local done = redis.call('HINCRBY', task, 'done', #ARGV - 6)
-        local place = done - (#ARGV - 6)
+        local offset = done - (#ARGV - 6)
         local counts = {}
         for outcome, count in pairs(outcomes) do
             counts[outcome] = redis.call('HINCRBY', task, outcome, count)
         end
         redis.call('HINCRBY', task, 'bytes', #body)
         redis.call('INCRBY', bytes, #body)
-        redis.call('ZADD', blocks, place, place)
-        redis.call('HSET', prefix .. math.floor(place / shard), place, body)
+        redis.call('ZADD', blocks, offset, offset)
+        redis.call('HSET', prefix .. math.floor(offset / per_hash), offset, body)
         local text = cjson.encode(counts)
         redis.call('PUBLISH', changes, id .. text)
         return text""",
-    # Count a start of a chunk, once by its name, and give how many there were; 0 if the Task does not run.
-    "begin": """
+    # Count a start of a chunk and return the number of starts. A start is counted once by its name. Returns 0 if the
+    # Task does not run.
+    "start_chunk": """
         local task, starts, redelivered = KEYS[1], KEYS[2], KEYS[3]
-        local turn, name = ARGV[1], ARGV[2]
+        local chunk, name = ARGV[1], ARGV[2]
         if redis.call('HGET', task, 'status') ~= '"running"' then return 0 end
-        local number, last = string.match(redis.call('HGET', starts, turn) or '0', '(%d+)/?(.*)')
+        local number, last = string.match(redis.call('HGET', starts, chunk) or '0', '(%d+)/?(.*)')
         if last == name then return tonumber(number) end
         number = tonumber(number) + 1
-        redis.call('HSET', starts, turn, number .. '/' .. name)
+        redis.call('HSET', starts, chunk, number .. '/' .. name)
         if number > 1 then redis.call('INCR', redelivered) end
         return number""",
-    # Take note of the lines of a chunk that are about to be probed apart.
-    "suspect": """
-        local task, suspects = KEYS[1], KEYS[2]
-        if redis.call('HGET', task, 'status') == '"running"' then redis.call('HSET', suspects, ARGV[1], ARGV[2]) end""",
-    # Forget a Task. What readers still read goes later.
+    # Store which lines of a chunk are about to be probed in isolation.
+    "isolate": """
+        local task, isolated = KEYS[1], KEYS[2]
+        if redis.call('HGET', task, 'status') == '"running"' then redis.call('HSET', isolated, ARGV[1], ARGV[2]) end""",
+    # Complete a chunk: return the index of the next one of its sequence, -1 if it was the last.
+    "complete_chunk": """
+        local sequences, chunks, starts, isolated = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+        local sequence, index = ARGV[1], tonumber(ARGV[2])
+        for _, key in ipairs({chunks, starts, isolated}) do redis.call('HDEL', key, sequence .. '.' .. index) end
+        local current, length = string.match(redis.call('HGET', sequences, sequence) or '', '(%d+)/(%d+)')
+        if not current then return -1 end
+        if tonumber(current) ~= index then return tonumber(current) end
+        if index + 1 >= tonumber(length) then
+            redis.call('HDEL', sequences, sequence)
+            return -1
+        end
+        redis.call('HSET', sequences, sequence, (index + 1) .. '/' .. length)
+        return index + 1""",
+    # Return those of these lines that have a result. One script, because one GETBIT each would cost the client more.
+    "recorded": """
+        local recorded = {}
+        for i = 1, #ARGV do
+            if redis.call('GETBIT', KEYS[1], ARGV[i]) == 1 then recorded[#recorded + 1] = tonumber(ARGV[i]) end
+        end
+        return recorded""",
+    # Delete a Task. The other keys expire later, for clients that are reading the results now.
     "delete": """
         local task, tasks, keys, bytes = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-        local id, key, changes, linger = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+        local id, key, changes, expire_seconds = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
         if redis.call('ZREM', tasks, id) == 0 then return 0 end
         if key ~= '' then redis.call('HDEL', keys, key) end
         redis.call('DECRBY', bytes, redis.call('HGET', task, 'bytes') or 0)
         redis.call('UNLINK', task)
-        for at = 5, #KEYS do redis.call('EXPIRE', KEYS[at], linger) end
+        for i = 5, #KEYS do redis.call('EXPIRE', KEYS[i], expire_seconds) end
         redis.call('PUBLISH', changes, id)
         return 1""",
-    # Give those of these lines that have a record: one command, where one for each would cost its client most.
-    "recorded": """
-        local seen = {}
-        for at = 1, #ARGV do
-            if redis.call('GETBIT', KEYS[1], ARGV[at]) == 1 then seen[#seen + 1] = tonumber(ARGV[at]) end
-        end
-        return seen""",
-    # A chunk has ended: give the place of the next one of its chain, -1 if it was the last.
-    "advance": """
-        local chains, chunks, starts, suspects = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-        local chain, place = ARGV[1], tonumber(ARGV[2])
-        for _, key in ipairs({chunks, starts, suspects}) do redis.call('HDEL', key, chain .. '.' .. place) end
-        local at, length = string.match(redis.call('HGET', chains, chain) or '', '(%d+)/(%d+)')
-        if not at then return -1 end
-        if tonumber(at) ~= place then return tonumber(at) end
-        if place + 1 >= tonumber(length) then
-            redis.call('HDEL', chains, chain)
-            return -1
-        end
-        redis.call('HSET', chains, chain, (place + 1) .. '/' .. length)
-        return place + 1""",
 }

@@ -1,4 +1,4 @@
-"""A process's copy of the Tasks that are in Redis: a kilobyte each, and it changes as Redis publishes changes."""
+"""A process's copy of the Tasks in Redis, a kilobyte each. It follows the changes that Redis publishes."""
 
 import asyncio
 import logging
@@ -9,159 +9,160 @@ import msgspec
 from redis.exceptions import RedisError
 
 from crawler.core.errors import InputError, StoreError
-from crawler.core.results import Outcome
 from crawler.core.tasks import Task
-from crawler.runtime.cancellation import end
+from crawler.runtime.cancellation import cancel_and_wait
 from crawler.runtime.logs import about
 from crawler.stores.redis.connection import RedisConnection
-from crawler.stores.redis.keys import FIELDS, common, counted, decoded, own
+from crawler.stores.redis.keys import shared_key, task_key
+from crawler.stores.redis.task_hash import FIELDS, decode_counts, decode_task, merge_counts
 
 __all__ = ["TaskCache"]
 
 log = logging.getLogger(__name__)
 
-_AGAIN: Final = 1.0  # seconds until a lost subscription is made again
-_AT_ONCE: Final = 500  # commands of one pipeline
-
-_counts: Final = msgspec.json.Decoder(dict[Outcome, int])
+_RETRY_SECONDS: Final = 1.0  # pause before a lost subscription is made again
+_MAX_TASKS_PER_PIPELINE: Final = 500
 
 
 class TaskCache:
-    """The Tasks, as far as this process has heard of them.
+    """The Tasks that this process has heard of.
 
     Args:
-        link: The connections.
-        changed: Called with the id of a Task that has changed, or is gone.
-        welcome: Called with each Task that is new.
+        connection: To the Redis that holds the Tasks.
+        on_change: Called with the id of a Task that has changed or is gone.
+        on_new: Called with each new Task.
 
     Attributes:
         tasks: By id, oldest first.
     """
 
-    def __init__(self, link: RedisConnection, changed: Callable[[str], None], welcome: Callable[[Task], None]) -> None:
+    def __init__(
+        self, connection: RedisConnection, on_change: Callable[[str], None], on_new: Callable[[Task], None]
+    ) -> None:
         self.tasks: dict[str, Task] = {}
-        self._link = link
-        self._changed = changed
-        self._welcome = welcome
-        self._looks = 0  # begun so far
-        self._under_way = 0
-        self._told: dict[str, int] = {}  # while some are under way, of which Tasks the latest one that told was which
-        self._stale: set[str] = set()
-        self._is_stale = asyncio.Event()
-        self._subscribed = asyncio.Event()
+        self._connection = connection
+        self._on_change = on_change
+        self._on_new = on_new
+        self._reads = 0  # started so far; the count numbers them
+        self._reads_under_way = 0
+        self._last_read: dict[str, int] = {}  # of each Task, the latest read that has answered; while any is under way
+        self._outdated: set[str] = set()
+        self._has_outdated = asyncio.Event()
+        self._is_subscribed = asyncio.Event()
 
     async def open(self) -> None:
-        """Read what Tasks there are, and listen from then on."""
-        self._listening = [asyncio.ensure_future(work) for work in (self._listen(), self._follow_stale())]
-        await self._subscribed.wait()
+        """Read all Tasks, and follow their changes from then on."""
+        self._following = [asyncio.ensure_future(each) for each in (self._follow_changes(), self._read_outdated())]
+        await self._is_subscribed.wait()
 
     async def close(self) -> None:
-        """Listen no more."""
-        await end(self._listening)
+        """Stop following changes."""
+        await cancel_and_wait(*self._following)
 
     async def refresh(self) -> None:
-        """Have in `tasks` those that are in Redis now."""
+        """Bring `tasks` to what Redis has now."""
         before = set(self.tasks)
-        with self._link.guarded("read"):
-            ids = [id_.decode() for id_ in await self._link.redis.zrange(common("tasks"), 0, -1)]
+        with self._connection.call("read"):
+            ids = [id_.decode() for id_ in await self._connection.redis.zrange(shared_key("tasks"), 0, -1)]
         for gone in before.difference(ids):
             self.forget(gone)
-        wanted = [id_ for id_ in ids if id_ not in self.tasks or self.tasks[id_].status == "running"]
-        await self.look(wanted)
-        if list(self.tasks) != ids:  # as many as one gets to know in another order than they were made
-            known = {id_: self.tasks[id_] for id_ in ids if id_ in self.tasks}
-            self.tasks = known | self.tasks  # last are those that one has heard of meanwhile
+        # An ended Task changes no more, so the known ones need not be read.
+        await self.read([id_ for id_ in ids if id_ not in self.tasks or self.tasks[id_].status == "running"])
+        if list(self.tasks) != ids:  # Tasks are heard of in another order than they were made
+            ordered = {id_: self.tasks[id_] for id_ in ids if id_ in self.tasks}
+            self.tasks = ordered | self.tasks  # the newest, heard of during this call, come last
 
-    async def look(self, ids: list[str]) -> None:
-        """Read Tasks. An answer that comes after that to a later question tells nothing."""
-        self._looks += 1
-        self._under_way += 1
+    async def read(self, ids: list[str]) -> None:
+        """Read Tasks. An answer that arrives after the answer of a later read is ignored: it is older."""
+        self._reads += 1
+        self._reads_under_way += 1
         try:
-            await self._look(ids, self._looks)
+            await self._read(ids, self._reads)
         finally:
-            self._under_way -= 1
-            if not self._under_way:
-                self._told.clear()
+            self._reads_under_way -= 1
+            if not self._reads_under_way:
+                self._last_read.clear()
 
-    async def _look(self, ids: list[str], number: int) -> None:
-        for start in range(0, len(ids), _AT_ONCE):
-            some = ids[start : start + _AT_ONCE]
-            with self._link.guarded("read"):
-                pipeline = self._link.redis.pipeline(transaction=False)
-                for id_ in some:
-                    pipeline.hgetall(own(id_))
-                all_fields = await pipeline.execute()
-            for id_, fields in zip(some, all_fields, strict=True):
-                if self._told.get(id_, 0) <= number:
-                    self._told[id_] = number
-                    self._know(id_, fields)
+    def forget(self, id_: str) -> None:
+        """Drop a Task that has been deleted."""
+        if self.tasks.pop(id_, None) is not None:
+            self._on_change(id_)
 
-    async def _listen(self) -> None:
-        """Hear what others change; what was missed while nobody listened is read."""
+    async def _read(self, ids: list[str], number: int) -> None:
+        for start in range(0, len(ids), _MAX_TASKS_PER_PIPELINE):
+            part = ids[start : start + _MAX_TASKS_PER_PIPELINE]
+            with self._connection.call("read"):
+                pipeline = self._connection.redis.pipeline(transaction=False)
+                for id_ in part:
+                    pipeline.hgetall(task_key(id_))
+                hashes = await pipeline.execute()
+            for id_, fields in zip(part, hashes, strict=True):
+                if self._last_read.get(id_, 0) <= number:
+                    self._last_read[id_] = number
+                    self._apply(id_, fields)
+
+    async def _follow_changes(self) -> None:
+        """Apply what other processes publish. After each (re)connection all Tasks are read: messages may be missing."""
         while True:
             try:
-                async with self._link.redis.pubsub() as subscription:
-                    await subscription.subscribe(common("changes"))
+                async with self._connection.redis.pubsub() as subscription:
+                    await subscription.subscribe(shared_key("changes"))
                     async for message in subscription.listen():
                         if message["type"] == "message":
-                            self._hear(message["data"])
-                        else:  # it is made, or made again after the connection was lost
+                            self._apply_message(message["data"])
+                        else:  # subscribed
                             await self.refresh()
-                            self._subscribed.set()
+                            self._is_subscribed.set()
             except (RedisError, OSError, StoreError) as error:
-                log.warning("%s does not answer, which is tried again: %s", self._link.location, error)
-            except Exception:  # of a newer version, say, which has words that this one does not know
+                log.warning("%s does not answer; trying again: %s", self._connection.location, error)
+            except Exception:  # for example a message in the format of a newer version
                 log.exception("a change could not be understood; all tasks are read again")
-            await asyncio.sleep(_AGAIN)
+            await asyncio.sleep(_RETRY_SECONDS)
 
-    def _hear(self, message: bytes) -> None:
-        """A Task has changed: these are its counts, or it has to be looked at."""
+    def _apply_message(self, message: bytes) -> None:
+        """Take over the counts in a message. A message without counts means that the Task has to be read."""
         id_, brace, counts = message.decode().partition("{")
         task = self.tasks.get(id_)
         if brace and task is not None:
-            counted(task, _counts.decode(brace + counts))
-            self._changed(id_)
+            merge_counts(task, decode_counts(brace + counts))
+            self._on_change(id_)
         else:
-            self._stale.add(id_)
-            self._is_stale.set()
+            self._outdated.add(id_)
+            self._has_outdated.set()
 
-    async def _follow_stale(self) -> None:
+    async def _read_outdated(self) -> None:
         while True:
-            await self._is_stale.wait()
-            self._is_stale.clear()
-            ids, self._stale = self._stale, set()
+            await self._has_outdated.wait()
+            self._has_outdated.clear()
+            ids, self._outdated = self._outdated, set()
             try:
-                await self.look(list(ids))
-            except StoreError:
-                self._stale |= ids  # the subscription is lost too; they are read when it is made again
-                await asyncio.sleep(_AGAIN)
-                self._is_stale.set()
+                await self.read(list(ids))
+            except StoreError:  # the subscription is lost as well
+                self._outdated |= ids
+                await asyncio.sleep(_RETRY_SECONDS)
+                self._has_outdated.set()
             except Exception:
                 log.exception("what has changed of %d tasks could not be understood", len(ids))
 
-    def _know(self, id_: str, fields: dict[bytes, bytes]) -> None:
+    def _apply(self, id_: str, fields: dict[bytes, bytes]) -> None:
+        """Take over the hash of a Task; an empty one means that it has been deleted."""
         if not fields:
             self.forget(id_)
             return
         try:
-            task = decoded(fields)
-        except (msgspec.MsgspecError, InputError) as error:  # it stays where it is, for a version that can
+            task = decode_task(fields)
+        except (msgspec.MsgspecError, InputError) as error:  # it stays in Redis for a version that can read it
             with about(task=id_):
                 log.error("task %s cannot be read and is left out: %s", id_, error)
             return
         if (known := self.tasks.get(id_)) is None:
             self.tasks[id_] = task
-            self._welcome(task)
+            self._on_new(task)
         else:
             for name in FIELDS:
                 setattr(known, name, getattr(task, name))
             if task.status == "running":
-                counted(known, dict(task.counts.by_outcome()))
-            else:  # these change no more, and a Redis that was lost may have fewer than one had heard of
+                merge_counts(known, dict(task.counts.by_outcome()))
+            else:  # final; a Redis that lost its last second may have smaller counts than it published
                 known.counts = task.counts
-        self._changed(id_)
-
-    def forget(self, id_: str) -> None:
-        """Take note that there is no such Task any more."""
-        if self.tasks.pop(id_, None) is not None:
-            self._changed(id_)
+        self._on_change(id_)

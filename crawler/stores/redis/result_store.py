@@ -1,0 +1,115 @@
+"""The results of Tasks in Redis: compressed blocks, in the order in which they were recorded."""
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+import redis
+
+from crawler.core.errors import TaskNotFound
+from crawler.core.results import ProbeResult
+from crawler.core.tasks import ResultFilter, ResultPage, Task
+from crawler.registry import is_wanted
+from crawler.stores.redis.connection import ANSWER_SECONDS, RedisConnection
+from crawler.stores.redis.keys import OFFSETS_PER_HASH, results_key, results_prefix, shared_key, task_key
+from crawler.stores.redis.task_hash import decode_counts, merge_counts
+
+__all__ = ["ResultStore"]
+
+_MAX_RESULTS_PER_BLOCK: Final = 500
+_MAX_BLOCKS_PER_READ: Final = 40
+_COMPRESSION_LEVEL: Final = 1
+
+_decode_results: Final = msgspec.json.Decoder(list[ProbeResult]).decode
+
+
+class ResultStore:
+    """What has been found. All methods may raise `StoreError`.
+
+    Args:
+        connection: To the Redis that holds the results.
+    """
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+
+    async def add(self, task: Task, results: Sequence[ProbeResult]) -> None:
+        """Store results and count them in `task`; those of lines that have a result already are dropped."""
+        for start in range(0, len(results), _MAX_RESULTS_PER_BLOCK):
+            await self._add_block(task, results[start : start + _MAX_RESULTS_PER_BLOCK])
+
+    async def read(self, task: Task, start: int, limit: int, where: ResultFilter) -> ResultPage:
+        """Results from an offset on, as `Registry.page` gives them.
+
+        Raises:
+            TaskNotFound: The results are gone.
+        """
+        with self._connection.call("read"):
+            blocks = await self._read_blocks(task.id, start)
+        if not blocks and start < task.counts.done:
+            raise TaskNotFound(task.id)
+        wanted: list[ProbeResult] = []
+        offset = start
+        for block_offset, body in blocks:
+            results = _decode_results(zlib.decompress(body))
+            for offset, result in enumerate(results[max(0, start - block_offset) :], max(start, block_offset) + 1):
+                if is_wanted(result, where):
+                    wanted.append(result)
+                    if len(wanted) == limit:
+                        return ResultPage(wanted, offset)
+        return ResultPage(wanted, offset)
+
+    def read_all_blocking(self, task: Task, url: str) -> Sequence[ProbeResult]:
+        """All results of a small Task, on a connection of its own. Blocks the event loop until Redis has answered."""
+        client: Any
+        with self._connection.call("read"), redis.Redis.from_url(url, socket_timeout=ANSWER_SECONDS) as client:
+            offsets = [int(offset) for offset in client.zrange(task_key(task.id, "blocks"), 0, -1)]
+            bodies = [client.hget(results_key(task.id, offset), str(offset)) for offset in offsets]
+        results = [result for body in bodies if body for result in _decode_results(zlib.decompress(body))]
+        return tuple(results[: task.counts.done])
+
+    def keys(self, task: Task) -> list[str]:
+        """The keys that hold a Task's results."""
+        hashes = [results_key(task.id, offset) for offset in range(0, task.total + 1, OFFSETS_PER_HASH)]
+        return [task_key(task.id, "bits"), task_key(task.id, "blocks"), *hashes]
+
+    async def _add_block(self, task: Task, results: Sequence[ProbeResult]) -> None:
+        keys = [task_key(task.id), task_key(task.id, "bits"), task_key(task.id, "blocks"), shared_key("bytes")]
+        while results:
+            body = zlib.compress(msgspec.json.encode(results), _COMPRESSION_LEVEL)
+            outcomes = Counter(result.outcome for result in results)
+            with self._connection.call("write"):
+                answer = await self._connection.scripts["record"](
+                    keys=keys,
+                    args=[
+                        task.id,
+                        shared_key("changes"),
+                        results_prefix(task.id),
+                        OFFSETS_PER_HASH,
+                        body,
+                        msgspec.json.encode(outcomes),
+                        *(result.seq for result in results),
+                    ],
+                )
+            if isinstance(answer, bytes):
+                merge_counts(task, decode_counts(answer))
+                return
+            if answer == [-1]:  # the Task has ended meanwhile
+                return
+            recorded = set(answer)
+            results = [result for result in results if result.seq not in recorded]
+
+    async def _read_blocks(self, task_id: str, start: int) -> list[tuple[int, bytes]]:
+        """The block that contains an offset and some after it, each with its own offset."""
+        redis, key = self._connection.redis, task_key(task_id, "blocks")
+        first = await redis.zrange(key, start, "-inf", desc=True, byscore=True, offset=0, num=1)
+        if not first:
+            return []
+        offsets = await redis.zrange(key, int(first[0]), "+inf", byscore=True, offset=0, num=_MAX_BLOCKS_PER_READ)
+        pipeline = redis.pipeline(transaction=False)
+        for offset in offsets:
+            pipeline.hget(results_key(task_id, int(offset)), offset)
+        bodies = await pipeline.execute()
+        return [(int(offset), body) for offset, body in zip(offsets, bodies, strict=True) if body is not None]

@@ -1,0 +1,38 @@
+"""The sizes and times that all processes of one fleet should agree on."""
+
+import msgspec
+
+__all__ = ["FleetSettings"]
+
+
+class FleetSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How Tasks are cut into chunks, and how long processes wait for one another.
+
+    Attributes:
+        targets_per_chunk: The size of a chunk: what one worker process probes before it asks Redis for more.
+        lines_per_slice: Lines that are sorted in memory, or read from the temporary file, at once. A batch with fewer
+            lines is sorted in memory.
+        leader_lease_seconds: Another process becomes the leader after so long without a sign of life of the leader.
+        unadmitted_batch_seconds: A batch that has not become a Task after so long is dropped.
+        chunk_lease_seconds: A chunk goes to another worker process after so long without a sign of life. docket looks
+            for lapsed leases every 5/16 of it, and misses one look if the process that was to look has died as well:
+            41 s at worst for the default.
+        chunk_poll_seconds: How long docket waits for a new chunk. Its own default is a quarter of a second.
+        reconnect_seconds: Pause before a worker process takes chunks again after an error.
+        stalled_check_seconds: Pause between two searches for stalled Tasks.
+        stalled_after_seconds: A Task without a new result for so long has its chunks queued again. Doubled each time.
+        max_stalled_after_seconds: The bound of this doubling.
+        drain_seconds: At shutdown, time for the results to be recorded, and again for the chunks to be released.
+    """
+
+    targets_per_chunk: int = 200
+    lines_per_slice: int = 2_000
+    leader_lease_seconds: float = 20.0
+    unadmitted_batch_seconds: float = 86_400.0
+    chunk_lease_seconds: float = 25.0
+    chunk_poll_seconds: float = 0.05
+    reconnect_seconds: float = 1.0
+    stalled_check_seconds: float = 15.0
+    stalled_after_seconds: float = 60.0
+    max_stalled_after_seconds: float = 3_600.0
+    drain_seconds: float = 5.0

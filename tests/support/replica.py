@@ -1,0 +1,19 @@
+"""A service with a Redis: one of several replicas."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from crawler import ServiceOptions
+from crawler.stores.redis.registry import RedisRegistry
+from crawler.stores.redis.settings import FleetSettings
+from tests.support.api import Api, serving_api
+from tests.support.redis_server import RedisServer
+
+
+@asynccontextmanager
+async def replica(
+    server: RedisServer, service: ServiceOptions | None = None, *, settings: FleetSettings | None = None
+) -> AsyncIterator[Api]:
+    """Serve the API on this Redis, in this process."""
+    async with serving_api(RedisRegistry(server.url, settings), service or ServiceOptions(drain=0)) as api:
+        yield api
