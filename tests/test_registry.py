@@ -13,6 +13,7 @@ from crawler import MemoryRegistry, Options, ProbeResult, Registry, TaskNotFound
 from crawler.core.results import Outcome
 from crawler.core.tasks import Status
 from crawler.stores.redis.registry import RedisRegistry
+from crawler.stores.redis.settings import FleetSettings
 from crawler.stores.sqlite.registry import SqliteRegistry
 from tests.support.redis_server import RedisServer
 
@@ -29,10 +30,10 @@ async def registry(
 ) -> AsyncIterator[Registry]:
     if request.param.endswith("-in-slices"):  # so that every batch is a big one
         monkeypatch.setattr("crawler.stores.sqlite.ingest._SLICE", 2)
-        monkeypatch.setattr("crawler.stores.redis.chunking._SLICE", 2)
     if request.param.startswith("redis"):
         server: RedisServer = request.getfixturevalue("redis_server")
-        made: Registry = RedisRegistry(server.url)
+        settings = FleetSettings(lines_per_slice=2) if request.param.endswith("-in-slices") else None
+        made: Registry = RedisRegistry(server.url, settings)
     else:
         made = REGISTRIES[request.param](tmp_path)
     async with made as registry:

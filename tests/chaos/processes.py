@@ -1,60 +1,46 @@
-"""The processes of a fleet that is to be hurt: services and workers, started again when they have ended."""
+"""The processes of a fleet that faults are injected into: each is started again when it has ended."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
-__all__ = ["Member"]
+from crawler.runtime.cancellation import cancel_and_wait, in_background
 
-# What a process is told in place of `-m crawler`, if it is to be quicker than those of users.
-_HURRIED: Final = """
-import sys
-from datetime import timedelta
-import crawler.distributed.fleet
-import crawler.distributed.chunk_worker
-import crawler.stores.redis.connection
-crawler.distributed.chunk_worker._LEASE = timedelta(seconds={lease})
-crawler.distributed.fleet._TEND, crawler.distributed.fleet._STILL = {lease} / 4, 2 * {lease}
-crawler.stores.redis.connection._LEAD = {lease}
-from crawler.cli.main import main
-sys.argv[0] = "crawler"
-sys.exit(main())
-"""
+__all__ = ["RestartedProcess"]
 
 
-class Member:
-    """One process, or whoever follows it.
+class RestartedProcess:
+    """One `crawler` process, and those that are started in its place.
 
     Args:
         arguments: Of the command.
-        log: A file for what it writes to standard error.
-        lease: Seconds after which who is silent loses its chunks, or its lead; None for those of users.
+        log: A file for its standard error.
+        lease: Seconds of its leases, instead of the product's; needs the flags that `short_leases` knows.
 
     Attributes:
         url: Where it serves, if it does.
-        ends: What it wrote last whenever it ended though nobody had killed it.
+        unexpected_ends: The last log line each time it ended without having been killed.
     """
 
     def __init__(self, arguments: list[str], log: Path, lease: float | None) -> None:
-        told = ["-m", "crawler"] if lease is None else ["-c", _HURRIED.format(lease=lease)]
-        self._command = [sys.executable, *told, *arguments]
+        module = ["-m", "crawler"] if lease is None else ["-m", "tests.chaos.short_leases", "--lease", str(lease)]
+        self._command = [sys.executable, *module, *arguments]
         self._log = log
         self._is_killed = False
         self._process: Process | None = None
-        self._keeping: asyncio.Task[None] | None = None
+        self._supervision: asyncio.Task[None] | None = None
         self._is_up = asyncio.Event()
         self.url = ""
-        self.ends: list[str] = []
+        self.unexpected_ends: list[str] = []
 
     @property
-    def name(self) -> str:
-        """By which a worker is known in Redis."""
+    def worker_name(self) -> str:
+        """The name of this worker process in Redis."""
         return f"{socket.gethostname()}-{self.pid}"
 
     @property
@@ -65,39 +51,37 @@ class Member:
 
     @property
     def children(self) -> list[int]:
-        """The processes that probe for it."""
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        """The pids of its child processes."""
+        with suppress(FileNotFoundError, ProcessLookupError):
             return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
         return []
 
-    async def up(self) -> None:
-        """Wait until it works."""
-        if self._keeping is None:
-            self._keeping = asyncio.ensure_future(self._keep())
-        waiting = asyncio.ensure_future(self._is_up.wait())
-        await asyncio.wait({waiting, self._keeping}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        if self._keeping.done():
-            self._keeping.result()
+    async def wait_until_up(self) -> None:
+        """Start it if it has not been started, and wait until it works."""
+        if self._supervision is None:
+            self._supervision = asyncio.ensure_future(self._supervise())
+        async with in_background(self._is_up.wait()) as up:
+            await asyncio.wait({up, self._supervision}, return_when=asyncio.FIRST_COMPLETED)
+        if self._supervision.done():
+            self._supervision.result()
 
     def kill(self) -> None:
-        """Kill it, as nobody can refuse; another one follows."""
+        """Kill it; it is started again."""
         self._is_killed = True
         self._is_up.clear()
         self.send(signal.SIGKILL)
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
-        with contextlib.suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
     async def close(self) -> None:
-        """End it for good."""
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
+        """Kill it for good."""
+        if self._supervision is not None:
+            await cancel_and_wait(self._supervision)
 
-    async def _keep(self) -> None:
+    async def _supervise(self) -> None:
         while True:
             self._is_killed = False
             with self._log.open("ab") as log:
@@ -117,4 +101,4 @@ class Member:
                     await self._process.communicate()
             if not self._is_killed:
                 last = self._log.read_text().splitlines()[-1:]
-                self.ends.append(f"{self._command[-1]}, exit code {self._process.returncode}: {last}")
+                self.unexpected_ends.append(f"{self._command[-1]}, exit code {self._process.returncode}: {last}")

@@ -13,7 +13,7 @@ import pytest
 from crawler import Options, ServiceOptions
 from crawler.stores.redis.registry import RedisRegistry
 from crawler.stores.redis.settings import FleetSettings
-from tests.chaos.processes import Member
+from tests.chaos.processes import RestartedProcess
 from tests.server.test_webhooks import answering, hook_at, hooks, until
 from tests.support.api import Api
 from tests.support.exchange import Exchange
@@ -162,9 +162,9 @@ async def test_a_batch_that_never_became_a_task_is_dropped(redis_server: RedisSe
 async def test_a_webhook_is_delivered_once_whoever_dies(site: Site, redis_server: RedisServer, tmp_path: Path) -> None:
     settings = FleetSettings(leader_lease_seconds=1.0)
     site.on("/hook", answering())
-    leader = Member(["serve", "--port", "0", "--redis", redis_server.url], tmp_path / "log", lease=1.0)
+    leader = RestartedProcess(["serve", "--port", "0", "--redis", redis_server.url], tmp_path / "log", lease=1.0)
     try:
-        await leader.up()
+        await leader.wait_until_up()
         async with replica(redis_server, settings=settings) as api, working(redis_server.url):
             for number in range(1, 3):
                 task = await api.ended([site.url(f"/ok?{number}")], webhook=hook_at(site))

