@@ -1,23 +1,27 @@
-# All that a developer does here. It needs make and any Python from 3.11 on; the rest it fetches.
+# The tasks of a developer. They need make and Python 3.11 or later, and fetch the rest.
 
 PYTHON ?= $(or $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3,$(shell \
 	$(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null))),\
 	$(error crawler needs Python 3.11 or later))
 VERSIONS = 3.11 3.12 3.13 3.14
+PYTHON_OF = $(firstword $(shell for python in python$(1) ~/.pyenv/versions/$(1).*/bin/python; do \
+	$$python -c '' 2>/dev/null && echo $$python; done))
+PYTHONS = $(foreach version,$(VERSIONS),$(call PYTHON_OF,$(version)))
 VENV = .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/pip --disable-pip-version-check --quiet install -c constraints.txt
+EXTRAS = asgi,match,otel,redis,socks
 DEBIAN = scripts/system-packages
 
-.PHONY: help run test check format coverage bench chaos harden documents matrix lock system clean
+.PHONY: help run test check format coverage bench chaos harden documents dist dist-test matrix lock system clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 run: $(VENV)/.run ## serve; ARGS='...' goes to the command
 	$(BIN)/python -m crawler $(ARGS)
 
-# All tests share the cores. Those that ARGS choose run in one process, which begins sooner and knows --pdb.
+# All tests run on all cores; those that ARGS selects run in one process, which starts faster and allows --pdb.
 test: $(VENV)/.dev system ## run the tests; ARGS='...' goes to pytest
 	$(BIN)/pytest $(or $(ARGS),-n auto --dist worksteal)
 
@@ -39,7 +43,7 @@ coverage: $(VENV)/.dev system ## show the lines that no test reaches
 bench: $(VENV)/.dev /usr/sbin/nginx /usr/bin/wrk ## measure against other tools, or with OF=api, OF=million; ARGS='...'
 	$(BIN)/python -m bench.$(or $(OF),run) $(ARGS)
 
-chaos: $(VENV)/.dev ## hurt the service, then services, workers and their Redis; look what is lost; ARGS='--rounds 1000'
+chaos: $(VENV)/.dev ## kill and disturb services, workers and Redis, then check that nothing is lost; ARGS='--rounds 1000'
 	$(BIN)/python -m tests.chaos.service $(ARGS)
 	$(BIN)/python -m tests.chaos.fleet $(ARGS)
 
@@ -49,19 +53,28 @@ harden: $(VENV)/.dev /usr/sbin/nginx /usr/bin/chromium /usr/bin/slowhttptest ## 
 documents: $(VENV)/.dev ## rewrite the tables and outputs in README and docs from the code
 	$(BIN)/python -m tests.support.documents
 
+dist: $(VENV)/.dev ## build dist/: sdist and wheel; install the wheel on each Python that the machine has, and try it
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python scripts/try_wheel.py dist/*.whl $(PYTHONS)
+
+dist-test: dist ## run the tests of the unpacked sdist, in a venv of its own; ARGS='...' goes to pytest
+	mkdir build && tar -xzf dist/*.tar.gz -C build
+	$(MAKE) -C build/urlprober-* test
+
 matrix: $(VERSIONS:%=matrix-%) ## run the tests on each Python that the machine has
 
 matrix-%:
-	@for python in python$* ~/.pyenv/versions/$*.*/bin/python$*; do \
-		if $$python -c '' 2>/dev/null; then exec $(MAKE) test VENV=.venv-$* PYTHON=$$python; fi; \
-	done; echo "python$*: not found"
+	@python='$(call PYTHON_OF,$*)'; if [ "$$python" ]; then $(MAKE) test VENV=.venv-$* PYTHON=$$python; \
+	else echo "python$*: not found"; fi
 
-# The oldest Python needs the most packages, so what it installs serves the others too.
+# The oldest Python needs the most packages, so what it installs serves the others too. setup.cfg says why typer<0.29.
 lock: ## write constraints.txt: the newest packages that setup.cfg allows
 	rm -rf .venv-lock
 	$(MAKE) .venv-lock/bin/pip
-	.venv-lock/bin/pip --disable-pip-version-check --quiet install -e '.[redis,socks,test,check]'
-	.venv-lock/bin/pip freeze --exclude crawler >constraints.txt
+	.venv-lock/bin/pip --disable-pip-version-check --quiet install -e '.[$(EXTRAS)]' --group dev 'typer<0.29'
+	.venv-lock/bin/pip freeze --exclude urlprober >constraints.txt
 
 system: /usr/sbin/nginx /usr/bin/curl /usr/bin/systemd-analyze .cache/docs ## fetch the programs and the pages that the tests use
 
@@ -75,12 +88,13 @@ $(VENV)/.run: setup.cfg pyproject.toml constraints.txt | $(BIN)/pip
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(INSTALL) -e '.[redis,socks,test,check]'
+	$(INSTALL) -e '.[$(EXTRAS)]' --group dev
 	touch $@
 
 %/bin/pip:
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(DEBIAN) install $(notdir $(PYTHON))-venv
 	$(PYTHON) -m venv $*
+	$@ --disable-pip-version-check --quiet install 'pip>=25.1' # the first that knows --group; Debian 12 has 23
 
 /usr/sbin/nginx:
 	$(DEBIAN) install nginx-light

@@ -83,7 +83,7 @@ def open_redis(url: str) -> "RedisRegistry":
     try:
         from crawler.stores.redis.registry import RedisRegistry
     except ModuleNotFoundError as error:
-        raise InputError(f"needs crawler[redis]: {error}", "--redis") from None
+        raise InputError(f"needs urlprober[redis]: {error}", "--redis") from None
     return RedisRegistry(url)
 
 
