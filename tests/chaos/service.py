@@ -58,6 +58,7 @@ class Report:
     def is_good(self) -> bool:
         """Whether every promise was kept."""
         return not any(
+            (
                 self.lost_tasks,
                 self.lost_lines,
                 self.changed_results,
