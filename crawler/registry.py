@@ -30,8 +30,9 @@ from crawler.core.errors import TaskNotFound
 from crawler.core.options import Options
 from crawler.core.results import ProbeResult
 from crawler.core.tasks import ANY_RESULT, ResultFilter, ResultPage, Status, Task
-from crawler.core.urls import Target, iterate
+from crawler.core.urls import Target
 from crawler.runtime.counters import CallCounter
+from crawler.runtime.iteration import iterate
 
 __all__ = ["Lines", "MemoryRegistry", "Registry", "is_wanted"]
 

@@ -1,14 +1,14 @@
-"""Text in, targets out: parse, normalise, refuse.
+"""Parse and normalise submitted lines into targets.
 
-URLs are read as the WHATWG standard says (https://url.spec.whatwg.org/), by Ada, the parser of Node.js. On top of it
-stands what a prober refuses because two readers could understand it differently: white space and control characters
-inside, names that DNS cannot carry, port 0.
+Ada, the URL parser of Node.js, reads URLs by the WHATWG standard (https://url.spec.whatwg.org/). This module also
+refuses URLs that two parsers may read differently or that cannot be connected to: white space and control characters
+inside, names that are not valid in DNS, port 0.
 """
 
 import base64
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from typing import Final, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 import can_ada
@@ -23,40 +23,37 @@ __all__ = [
     "Target",
     "Url",
     "find_plain_host",
-    "iterate",
     "parse_host",
     "parse_url",
     "read_targets",
     "resolve_redirect",
 ]
 
-T = TypeVar("T")
-
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
-MAX_URL_CHARACTERS: Final = 64 * 1024  # characters; no server takes a URL of this length
+MAX_URL_CHARACTERS: Final = 64 * 1024  # no server accepts a URL of this length
 
-_DOUBTFUL = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
-# What Ada would give back as it is: most URLs of most lists, told without it in a third of the time.
-_PLAIN_URL = re.compile(
+_AMBIGUOUS: Final = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
+# URLs that Ada would return unchanged: most URLs of most lists. Matching takes a third of the time of parsing.
+_PLAIN_URL: Final = re.compile(
     r"(?P<scheme>https?)://(?P<host>(?:(?!xn--)[a-z0-9](?:[a-z0-9-]{0,61}+(?<!-))?\.){1,3}+[a-z]{2,24}+)"
     r"(?::(?P<port>[1-9][0-9]{3}|[1-5][0-9]{4}))?"
     r"(?P<path>/(?:[A-Za-z0-9_~-][A-Za-z0-9_~.-]*+/?+)*+(?:\?[A-Za-z0-9_~.=&/-]*+)?+)"
 )
-_NOT_IN_HOST = re.compile(r"[/\\?#@\s]")
-_MARGIN = " \t\r\n\f\v\ufeff"  # the last is the mark that some editors begin a file with
+_NOT_IN_HOST: Final = re.compile(r"[/\\?#@\s]")
+_MARGIN: Final = " \t\r\n\f\v\ufeff"  # the last is the byte order mark, which some editors write first
 
 
 class Url(msgspec.Struct, frozen=True, gc=False):
     """A URL in its normal form, without fragment.
 
     Attributes:
-        href: The whole URL, without user information; equal for equal targets.
+        href: The whole URL, without user name and password; equal for equal targets.
         scheme: http or https.
-        host: The name in ASCII, or the address without brackets.
+        host: The name in ASCII, or the IP address without brackets.
         port: 1 to 65535.
         path: Path and query, as sent in the request line.
-        authorization: Value of the Authorization header that user information in the URL asks for.
+        authorization: Value of the Authorization header, made from the user name and password in the URL.
     """
 
     href: str
@@ -68,20 +65,24 @@ class Url(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def origin(self) -> tuple[str, str, int]:
-        """Scheme, host and port: what may share credentials (RFC 6454)."""
+        """Scheme, host and port (RFC 6454). URLs of one origin share credentials."""
         return self.scheme, self.host, self.port
 
     @property
     def authority(self) -> str:
-        """The Host header: brackets for IPv6, no default port."""
+        """The value of the Host header: IPv6 in brackets, no default port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if DEFAULT_PORTS[self.scheme] == self.port else f"{host}:{self.port}"
 
 
 class Target(msgspec.Struct, gc=False):
-    """One line of a Task: its position, its text as submitted, and the URL or why it is none.
+    """One line of a Task.
 
-    `known_result` is what an equal line before it was found to be: then there is nothing left to probe.
+    Attributes:
+        seq: Its position in the submitted list, from 0.
+        text: The line as submitted.
+        url: The URL, or the reason why the line is not one.
+        known_result: The result of an earlier duplicate line, which makes a probe unnecessary; else None.
     """
 
     seq: int
@@ -91,20 +92,20 @@ class Target(msgspec.Struct, gc=False):
 
     @property
     def dedupe_key(self) -> tuple[str, str | None]:
-        """Equal for lines of which one probe serves all: the same URL, asked for with the same credentials."""
+        """Equal for duplicate lines, which share one probe: the same URL with the same credentials."""
         return (self.url.href, self.url.authorization) if isinstance(self.url, Url) else (self.text, None)
 
     @property
     def host(self) -> str:
-        """The host to ask; empty if the line is no URL."""
+        """The host to connect to; empty if the line is not a URL."""
         return self.url.host if isinstance(self.url, Url) else ""
 
     @classmethod
     def of(cls, seq: int, text: str | bytes) -> "Target":
-        """Read one line; bytes have to be UTF-8."""
+        """Parse one line; bytes must be UTF-8."""
         if isinstance(text, str):
             url = parse_url(text)
-            # Half of a surrogate pair has no UTF-8, so no output could carry it.
+            # A lone surrogate cannot be encoded in UTF-8, so no output could contain it.
             return cls(seq, text if isinstance(url, Url) else text.encode(errors="replace").decode(), url)
         try:
             return cls.of(seq, text.decode())
@@ -114,59 +115,51 @@ class Target(msgspec.Struct, gc=False):
 
 
 def read_targets(lines: Iterable[str | bytes]) -> Iterator[Target]:
-    """Number the lines and read each."""
+    """Number the lines from 0 and parse each."""
     return (Target.of(seq, line) for seq, line in enumerate(lines))
 
 
-async def iterate(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
-    """Go through either kind of iterable."""
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
-        for item in items:
-            yield item
-
-
 def parse_url(text: str) -> Url | ProbeError:
-    """Read a URL as submitted; what cannot be normalised without doubt is a `ProbeError`, not raised."""
+    """Parse a URL as submitted. For a text that is not a URL or is ambiguous, the error is returned, not raised."""
     text = text.strip(_MARGIN)
     if len(text) > MAX_URL_CHARACTERS:
         return ProbeError.of("url.invalid", f"longer than {MAX_URL_CHARACTERS} characters")
     if plain := _PLAIN_URL.fullmatch(text):
         scheme, port = plain["scheme"], plain["port"]
         return Url(text, scheme, plain["host"], int(port) if port else DEFAULT_PORTS[scheme], plain["path"])
-    if doubt := _DOUBTFUL.search(text):
-        return ProbeError.of("url.invalid", f"{_describe(doubt[0])} at character {doubt.start() + 1}")
+    if found := _AMBIGUOUS.search(text):
+        return ProbeError.of("url.invalid", f"{_describe(found[0])} at character {found.start() + 1}")
     try:
         return _normalise(can_ada.parse(text))
     except ValueError:
-        return ProbeError.of("url.invalid", _guess(text))
+        return ProbeError.of("url.invalid", _explain(text))
 
 
 def parse_host(text: str, place: str = "") -> str:
-    """A host in the form that `Url.host` has: lower case, ASCII, no dot at the end, no brackets.
+    """Normalise a host as in `Url.host`: lower case, ASCII, no dot at the end, no brackets.
 
     Raises:
-        InputError: The text is not a host, or not only that; `place` says where it was given.
+        InputError: The text is not a host, or more than a host; it has this `place`.
     """
     url = parse_url(f"http://[{text}]/" if ":" in text and "[" not in text else f"http://{text}/")
-    # A text with another part of a URL in it can still give a URL that looks like one of a host alone.
+    # A text with other parts of a URL in it may still parse to a URL with a host alone.
     if _NOT_IN_HOST.search(text) or not isinstance(url, Url) or url.href != f"http://{url.authority}/":
         raise InputError("is not a host", place)
     return url.host
 
 
 def find_plain_host(text: str) -> str | None:
-    """The host of a URL that is in its normal form already, if that can be told at a glance."""
+    """Return the host of a URL that is in its normal form already, without parsing it; None if that is not certain."""
     return plain["host"] if len(text) <= MAX_URL_CHARACTERS and (plain := _PLAIN_URL.fullmatch(text)) else None
 
 
 def resolve_redirect(base: Url, location: str) -> Url | ProbeError:
-    """Where a redirect leads: `Location` resolved against the URL that answered.
+    """Resolve the Location header of a redirect against the URL that answered. An error is returned, not raised.
 
-    `location` is the header's bytes as Latin-1. Servers send UTF-8, Latin-1 and white space in it; as browsers do, any
-    byte that a URL cannot have is percent-encoded as it came.
+    Args:
+        base: The URL of the request.
+        location: The bytes of the header, decoded as Latin-1. Servers send UTF-8, Latin-1 and white space. As in
+            browsers, each byte that a URL cannot contain is percent-encoded.
     """
     quoted = "".join(c if "\x20" < c < "\x7f" else f"%{ord(c):02X}" for c in location.strip(_MARGIN))
     try:
@@ -178,7 +171,7 @@ def resolve_redirect(base: Url, location: str) -> Url | ProbeError:
 def _normalise(url: can_ada.URL) -> Url | ProbeError:
     scheme = url.protocol[:-1]
     if scheme not in DEFAULT_PORTS:
-        return ProbeError.of("url.scheme", f"{scheme}: is not http or https")
+        return ProbeError.of("url.scheme", f"{scheme}: is neither http nor https")
     authorization = None
     if url.has_credentials():
         pair = unquote_to_bytes(url.username) + b":" + unquote_to_bytes(url.password)
@@ -187,7 +180,7 @@ def _normalise(url: can_ada.URL) -> Url | ProbeError:
     if url.has_hash():
         url.hash = ""
     host = url.hostname
-    if host.endswith("."):  # the root's dot changes neither the name asked for nor the certificate's
+    if host.endswith("."):  # the dot of the DNS root changes neither the query nor the name in the certificate
         url.hostname = host = host[:-1]
     if host.startswith("["):
         host = host[1:-1]
@@ -195,17 +188,17 @@ def _normalise(url: can_ada.URL) -> Url | ProbeError:
         return ProbeError.of("url.invalid", "the host has an empty label or is longer than DNS allows")
     port = int(url.port or DEFAULT_PORTS[scheme])
     if port == 0:
-        return ProbeError.of("url.invalid", "port 0 cannot be connected to")
+        return ProbeError.of("url.invalid", "port 0 does not exist")
     return Url(url.href, scheme, host, port, url.href[len(url.origin) :], authorization)
 
 
 def _describe(character: str) -> str:
     if character.isspace():
         return "white space"
-    return "half of a surrogate pair" if character > "\x7f" else "a control character"
+    return "a lone surrogate" if character > "\x7f" else "a control character"
 
 
-def _guess(text: str) -> str:
+def _explain(text: str) -> str:
     if not text:
         return "empty"
     if "://" not in text:

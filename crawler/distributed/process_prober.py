@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 from crawler.core.errors import ServiceStopping
 from crawler.core.options import Options
 from crawler.core.results import ProbeError, ProbeResult
-from crawler.core.urls import Target, Url, iterate
+from crawler.core.urls import Target, Url
 from crawler.distributed.child_link import LOST, MAX_DEATHS, ChildLink, SentTarget, orders
 from crawler.distributed.messages import ChildReport, ChildRequest, encode_frame, receive_frame
 from crawler.distributed.process_load import load_of
@@ -23,6 +23,7 @@ from crawler.distributed.process_pool import ISOLATED, ProcessPool, child_of
 from crawler.probing.probe import Probe
 from crawler.probing.prober import HttpProber
 from crawler.probing.scheduler import Load
+from crawler.runtime.iteration import iterate
 from crawler.transport.base import Transport
 
 __all__ = ["ProcessProber"]

@@ -10,7 +10,7 @@ from crawler.core.errors import ServiceStopping
 from crawler.core.options import Options
 from crawler.core.patterns import has_match
 from crawler.core.results import HopResult, ProbeError, ProbeResult
-from crawler.core.urls import Target, Url, iterate, resolve_redirect
+from crawler.core.urls import Target, Url, resolve_redirect
 from crawler.probing.head_support import HeadSupport
 from crawler.probing.probe import LONGEST_WAIT, REDIRECTS, Probe
 from crawler.probing.robots import PATH as ROBOTS_PATH
@@ -18,6 +18,7 @@ from crawler.probing.robots import SIZE as ROBOTS_SIZE
 from crawler.probing.robots import RobotsCache
 from crawler.probing.scheduler import Load, Scheduler
 from crawler.probing.work_queue import WorkQueue
+from crawler.runtime.iteration import iterate
 from crawler.transport.base import Transport
 from crawler.transport.response_body import ACCEPT_ENCODING
 

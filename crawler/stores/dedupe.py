@@ -6,7 +6,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Final
 
 from crawler.core.results import ProbeResult
-from crawler.core.urls import Target, iterate
+from crawler.core.urls import Target
+from crawler.runtime.iteration import iterate
 from crawler.stores.finding_store import SeenResults
 
 __all__ = ["Deduplicator"]

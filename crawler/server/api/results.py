@@ -10,8 +10,9 @@ from aiohttp import web
 from crawler.core.errors import ERROR_TYPES, InputError
 from crawler.core.results import ProbeResult
 from crawler.core.tasks import ResultFilter, Task
-from crawler.core.urls import iterate, parse_host
+from crawler.core.urls import parse_host
 from crawler.formats.result_writers import open_writer
+from crawler.runtime.iteration import iterate
 from crawler.server.api.content_negotiation import preferred
 from crawler.server.api.params import next_link, read_query
 from crawler.server.api.schemas import ResultPage, ResultsQuery

@@ -18,9 +18,9 @@ from typing import Any, Final
 import msgspec
 
 from crawler.core.results import ProbeError
-from crawler.core.urls import iterate
 from crawler.registry import Lines
 from crawler.runtime.counters import CallCounter
+from crawler.runtime.iteration import iterate
 from crawler.stores.redis.chunk import Chunk, ChunkLine, ChunkPosition
 from crawler.stores.sqlite.database import Database, insert, migrate
 from crawler.stores.sqlite.ingest import FIND_EQUAL, Row, row_of

@@ -15,8 +15,9 @@ import msgspec
 
 from crawler.core.results import ProbeError
 from crawler.core.tasks import Task
-from crawler.core.urls import Target, find_plain_host, iterate
+from crawler.core.urls import Target, find_plain_host
 from crawler.registry import Lines
+from crawler.runtime.iteration import iterate
 from crawler.stores.sqlite.database import Database, insert
 from crawler.stores.sqlite.queries import admit, reserve
 from crawler.stores.sqlite.schema import SPAN
