@@ -13,7 +13,6 @@ from ssl import SSLContext
 from typing import Any, Final
 
 import msgspec
-import uvloop
 from aiohttp import web
 
 from crawler.compose import open_registry
@@ -24,6 +23,7 @@ from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Task
 from crawler.formats.url_lists import open_reader
 from crawler.registry import MemoryRegistry, Registry
+from crawler.runtime.event_loop import run_on_event_loop
 from crawler.runtime.lifecycle import SystemdNotifier, stop_signals
 from crawler.runtime.logs import Settings, write_logs
 from crawler.runtime.rlimits import clients_within_descriptors, collect_rarely
@@ -147,7 +147,7 @@ def run_service(
     sys.setswitchinterval(_SWITCH)
     collect_rarely()
     tls = server_context(service.tls_cert, service.tls_key)
-    uvloop.run(_serve(app, host, port, tls, announce))
+    run_on_event_loop(_serve(app, host, port, tls, announce))
 
 
 async def submit(request: web.Request) -> web.Response:

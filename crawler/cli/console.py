@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Final, TextIO, TypeAlias, TypeVar
 
 import typer
-import uvloop
 
 from crawler.cli.url_files import CHOICES, Choice, read_lines
 from crawler.core.errors import InputError
 from crawler.core.tasks import Counts
 from crawler.formats.result_writers import Format
 from crawler.formats.url_lists import Line
+from crawler.runtime.event_loop import run_on_event_loop
 
 __all__ = [
     "INTERRUPTED",
@@ -145,7 +145,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         return await work
 
-    return uvloop.run(stoppable())
+    return run_on_event_loop(stoppable())
 
 
 @contextmanager

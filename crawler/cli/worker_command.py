@@ -1,11 +1,10 @@
 """Run a worker process: `python -m crawler worker`."""
 
-import uvloop
-
 from crawler.compose import open_prober
 from crawler.core.options import Options
 from crawler.core.service_options import ServiceOptions
 from crawler.distributed.chunk_worker import ChunkWorker
+from crawler.runtime.event_loop import run_on_event_loop
 from crawler.runtime.lifecycle import SystemdNotifier, stop_signals
 from crawler.runtime.logs import Settings, write_logs
 from crawler.runtime.rlimits import collect_rarely
@@ -23,7 +22,7 @@ def run_worker(options: Options, service: ServiceOptions, registry: RedisRegistr
     write_logs(Settings.named(service.log_level, as_json=service.log_json))
     collect_rarely()
     # Whoever may submit to the service is a stranger here.
-    uvloop.run(_run(options.with_guard("public"), service, registry))
+    run_on_event_loop(_run(options.with_guard("public"), service, registry))
 
 
 async def _run(options: Options, service: ServiceOptions, registry: RedisRegistry) -> None:

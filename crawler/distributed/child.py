@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import uvloop
 
 from crawler.core.urls import Target
 from crawler.distributed.messages import ChildReport, ChildRequest, encode_frame, receive_frame
@@ -23,6 +22,7 @@ from crawler.probing.factory import open_http_prober
 from crawler.probing.probe import Probe
 from crawler.probing.prober import HttpProber
 from crawler.probing.work_queue import WorkQueue
+from crawler.runtime.event_loop import run_on_event_loop
 from crawler.runtime.logs import note, write_logs
 from crawler.runtime.rlimits import collect_rarely
 
@@ -40,7 +40,7 @@ def main() -> None:
         length = int.from_bytes(parent.read(4), "big")
         charge = msgspec.msgpack.decode(parent.read(length), type=ChildConfig)
     write_logs(charge.logs)
-    uvloop.run(_run(charge))
+    run_on_event_loop(_run(charge))
 
 
 async def _run(charge: ChildConfig) -> None:

@@ -47,7 +47,11 @@ def collect_rarely() -> None:
 
 def process_count(processes: int | Literal["auto"]) -> int:
     """Return the number of processes to probe with; `auto` is one for each core this process may run on."""
-    return len(os.sched_getaffinity(0)) if processes == "auto" else processes
+    if processes != "auto":
+        return processes
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _raised(wanted: int) -> int | None:

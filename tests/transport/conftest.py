@@ -6,14 +6,16 @@ import sys
 
 import pytest
 
-WITHOUT_POLLER = {"test_proxy"}  # aiohttp's client makes these connections
+# Here aiohttp's client, or a process of its own, makes the connections.
+WITHOUT_POLLER = {"test_proxy", "test_platforms"}
 
 needs_epoll = pytest.mark.skipif(sys.platform != "linux", reason="epoll exists on Linux only")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     module = metafunc.module.__name__.rpartition(".")[2]
-    if inspect.iscoroutinefunction(metafunc.function) and module not in WITHOUT_POLLER:
+    uses_loop = inspect.iscoroutinefunction(metafunc.function) or "run_on_loop" in metafunc.fixturenames
+    if uses_loop and module not in WITHOUT_POLLER:
         metafunc.parametrize("poller_kind", [pytest.param("epoll", marks=needs_epoll), "loop"], indirect=True)
 
 
