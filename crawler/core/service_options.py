@@ -1,4 +1,4 @@
-"""The options of the service, their bounds and their defaults."""
+"""The options of the service with their bounds and defaults."""
 
 from typing import Annotated, Final, Literal
 
@@ -18,7 +18,7 @@ _LOGS: Final = {"panel": "Logs"}
 
 
 class ServiceOptions(CheckedOptions, frozen=True, kw_only=True):
-    """How to serve."""
+    """How to serve. Times are in seconds unless their name says otherwise."""
 
     host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 picks a free one.")] = 7777
@@ -26,39 +26,39 @@ class ServiceOptions(CheckedOptions, frozen=True, kw_only=True):
         str,
         Meta(
             pattern="^(memory|sqlite|sqlite:///.+)$",
-            description="Where Tasks live: in memory, or in a SQLite file, which is one of the user's if not named.",
+            description="Where to store Tasks: in memory or in a SQLite file, by default one in the state directory.",
             extra={"metavar": "memory|sqlite[:///PATH]"},
         ),
     ] = "sqlite"
     redis: Annotated[
         str | None,
         Meta(
-            description="Redis or Valkey where Tasks live instead, for any number of services and workers.",
+            description="Redis or Valkey to store Tasks in instead, shared by any number of services and workers.",
             extra={"metavar": "URL"},
         ),
     ] = None
     keep_days: Annotated[
         float,
-        Meta(
-            ge=0, le=100_000, description="Days for which a Task is kept once it has ended.", extra={"metavar": "DAYS"}
-        ),
+        Meta(ge=0, le=100_000, description="Days for which an ended Task is kept.", extra={"metavar": "DAYS"}),
     ] = 30.0
-    keep_tasks: Annotated[int, Meta(ge=0, description="Tasks that are kept once they have ended.")] = 10_000
-    keep_bytes: Annotated[int, Meta(ge=0, description="Bytes beyond which the Tasks that ended first are deleted.")] = (
-        20 * 2**30
-    )
-    max_body: Annotated[int, Meta(ge=1, description="Bytes a request's body may have, also once unpacked.")] = 2**28
+    keep_tasks: Annotated[int, Meta(ge=0, description="Ended Tasks to keep at most; the oldest are deleted.")] = 10_000
+    keep_bytes: Annotated[
+        int, Meta(ge=0, description="Bytes of stored Tasks to keep; beyond it the oldest ended Tasks are deleted.")
+    ] = 20 * 2**30
+    max_body: Annotated[
+        int, Meta(ge=1, description="Largest body of a request in bytes, before and after decompression.")
+    ] = 2**28
     webhook_secret: Annotated[
         str | None,
         Meta(
-            description="What signs webhooks that have no secret of their own: whsec_ and 24 to 64 bytes in base64.",
+            description="Secret that signs webhooks without their own: whsec_ and 24 to 64 bytes in base64.",
             extra={"metavar": "SECRET"},
         ),
     ] = None
     tokens: Annotated[
         tuple[str, ...],
         Meta(
-            description="A bearer token that requests have to show, with who has it and whether he may only read; "
+            description="Bearer token that requests must send, with the name of its owner and read or write access; "
             "repeatable.",
             extra={
                 **_ACCESS,
@@ -69,72 +69,73 @@ class ServiceOptions(CheckedOptions, frozen=True, kw_only=True):
         ),
     ] = ()
     token_file: Annotated[
-        str | None, Meta(description="File with more of these, one a line.", extra={**_ACCESS, "metavar": "FILE"})
+        str | None, Meta(description="File with more tokens, one a line.", extra={**_ACCESS, "metavar": "FILE"})
     ] = None
-    share_tasks: Annotated[bool, Meta(description="Let every token see and end the Tasks of all.", extra=_ACCESS)] = (
+    share_tasks: Annotated[bool, Meta(description="Let every token read and stop the Tasks of all.", extra=_ACCESS)] = (
         False
     )
     allow_anonymous: Annotated[
         bool,
-        Meta(
-            description="Serve without a token whoever can reach it, other machines and web pages too.", extra=_ACCESS
-        ),
+        Meta(description="Serve any client that can reach the service without a token, also web pages.", extra=_ACCESS),
     ] = False
-    max_urls: Annotated[int, Meta(ge=1, description="URLs that a Task may have.", extra=_LIMITS)] = 10_000_000
-    max_tasks: Annotated[int, Meta(ge=1, description="Tasks that may run at once.", extra=_LIMITS)] = 10_000
+    max_urls: Annotated[int, Meta(ge=1, description="URLs in one Task at most.", extra=_LIMITS)] = 10_000_000
+    max_tasks: Annotated[int, Meta(ge=1, description="Tasks that run at once at most.", extra=_LIMITS)] = 10_000
     token_tasks: Annotated[
-        int, Meta(ge=1, description="Tasks that one token may have running at once.", extra=_LIMITS)
+        int, Meta(ge=1, description="Tasks of one token that run at once at most.", extra=_LIMITS)
     ] = 10_000
     token_urls: Annotated[
-        int, Meta(ge=1, description="URLs that one token may have waiting at once.", extra=_LIMITS)
+        int, Meta(ge=1, description="URLs of one token that wait at once at most.", extra=_LIMITS)
     ] = 100_000_000
     token_requests: Annotated[
         int,
         Meta(
             ge=1,
-            description="Requests that one token, or all who need none, may have under way at once.",
+            description="Requests of one token, or of all clients without one, in progress at once at most.",
             extra=_LIMITS,
         ),
     ] = 500
     max_connections: Annotated[
-        int, Meta(ge=1, le=100_000, description="Connections of clients at once.", extra=_LIMITS)
+        int, Meta(ge=1, le=100_000, description="Open connections of clients at most.", extra=_LIMITS)
     ] = 1_000
     receive_timeout: Annotated[
         float,
         Meta(
             gt=0,
             le=3600,
-            description="Time for the head of a request, and in which some more of its body has to come.",
+            description="Seconds to receive the head of a request, and between two pieces of its body.",
             extra=_LIMITS,
         ),
     ] = 30.0
     keep_alive: Annotated[
-        float, Meta(gt=0, le=3600, description="Time for which a connection is kept without a request.", extra=_LIMITS)
+        float, Meta(gt=0, le=3600, description="Seconds to keep an idle connection of a client open.", extra=_LIMITS)
     ] = 75.0
     drain: Annotated[
         float,
         Meta(
             ge=0,
             le=15,
-            description="Time that probes and answers under way have when it is stopped.",
+            description="Seconds that probes and responses in progress have to end when the service stops.",
             extra=_LIMITS,
         ),
     ] = 10.0
     tls_cert: Annotated[
         str | None,
         Meta(
-            description="PEM file of the service's certificate and those between it and its authority.",
+            description="PEM file of the service's certificate, followed by the intermediate certificates.",
             extra={**_PROXY, "metavar": "FILE"},
         ),
     ] = None
     tls_key: Annotated[
         str | None,
-        Meta(description="PEM file of its key, if that is not in the same file.", extra={**_PROXY, "metavar": "FILE"}),
+        Meta(
+            description="PEM file of the private key, if it is not in the same file.",
+            extra={**_PROXY, "metavar": "FILE"},
+        ),
     ] = None
     forwarded_allow: Annotated[
         tuple[str, ...],
         Meta(
-            description="Network of proxies whose X-Forwarded-For, -Proto and -Host are believed; repeatable.",
+            description="Network of reverse proxies whose X-Forwarded-For, -Proto and -Host are trusted; repeatable.",
             extra={**_PROXY, "metavar": "CIDR"},
         ),
     ] = ()
@@ -142,26 +143,30 @@ class ServiceOptions(CheckedOptions, frozen=True, kw_only=True):
         str,
         Meta(
             pattern="^/([A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*)?$",
-            description="Path under which a proxy shows the service, which it takes off.",
+            description="Path prefix that a reverse proxy removes before it forwards a request.",
             extra={**_PROXY, "metavar": "PATH"},
         ),
     ] = "/"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         Meta(
-            description="What is logged to standard error: this, and what is worse.",
+            description="Lowest level to log to standard error.",
             extra={**_LOGS, "metavar": "debug|info|warning|error"},
         ),
     ] = "info"
-    log_json: Annotated[bool, Meta(description="Log JSON, an object a line, instead of text.", extra=_LOGS)] = False
+    log_json: Annotated[bool, Meta(description="Log JSON, one object a line, instead of text.", extra=_LOGS)] = False
 
     @property
     def prefix(self) -> str:
-        """What a proxy has taken off from the front of a path: nothing, or `/this`."""
+        """The path prefix that a reverse proxy removes: empty or `/prefix`."""
         return self.root_path.removesuffix("/")
 
     def __post_init__(self) -> None:
-        """Check what a pattern cannot say."""
+        """Check the values that need more than a pattern.
+
+        Raises:
+            OptionError: A value is wrong.
+        """
         if self.webhook_secret is not None:
             parse_secret(self.webhook_secret, "webhook_secret")
         parse_tokens(self.tokens, "tokens")
