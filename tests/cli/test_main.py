@@ -23,10 +23,10 @@ from crawler.cli.flags import flags_of
 from crawler.cli.main import main
 from crawler.core.options import VERSION, CheckedOptions, Options
 from crawler.core.service_options import ServiceOptions
-from tests.core.test_models import RESULT_KEYS
 from tests.support.certs import Authority
 from tests.support.dns_server import DnsServer
 from tests.support.exchange import Exchange
+from tests.support.results import RESULT_KEYS
 from tests.support.site import Site
 
 DEADLINE = 20.0

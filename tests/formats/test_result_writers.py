@@ -8,32 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.core.results import Outcome, ProbeError, ProbeResult
+from crawler.core.results import ProbeResult
 from crawler.formats.result_writers import COLUMNS, FORMATS, Format, open_writer
-from tests.core.test_models import OUTCOMES, RESULT_KEYS
-
-
-def a_result(
-    url: str = "http://a/", *, seq: int = 0, outcome: Outcome = "ok", status: int | None = 200, error: str | None = None
-) -> ProbeResult:
-    problem = ProbeError.of("http.failed", error) if error is not None else None
-    return ProbeResult(seq=seq, url=url, timestamp=1_790_000_000, outcome=outcome, status=status, error=problem)
-
-
-def written(format_: Format, *results: ProbeResult) -> str:
-    stream = io.StringIO(newline="")
-    writer = open_writer(format_, stream)
-    for result in results:
-        writer.write(result)
-    return stream.getvalue()
+from tests.support.results import OUTCOMES, RESULT_KEYS, TEXT, a_result, written
 
 
 def rows(*results: ProbeResult) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(written("csv", *results), newline="")))
-
-
-# Every character that UTF-8 can carry: targets have no other.
-TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 # --- NDJSON ---
@@ -67,7 +48,7 @@ def test_csv_begins_with_its_columns_even_without_results() -> None:
     ]  # fmt: skip
 
 
-def test_csv_leaves_empty_what_is_not_known() -> None:
+def test_csv_has_empty_cells_for_unknown_values() -> None:
     [row] = rows(a_result(status=None))
     assert (row["status"], row["error"], row["message"], row["ip"]) == ("", "", "", "")
     [row] = rows(a_result(error="it failed", outcome="failed"))
@@ -75,7 +56,7 @@ def test_csv_leaves_empty_what_is_not_known() -> None:
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
-def test_a_spreadsheet_takes_no_cell_for_a_formula(start: str) -> None:
+def test_no_cell_is_a_formula_for_a_spreadsheet(start: str) -> None:
     text = f'{start}HYPERLINK("http://evil/","x")'
     [row] = rows(a_result(text, error=text))
     assert (row["url"], row["message"]) == ("'" + text, "'" + text)

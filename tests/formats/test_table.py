@@ -1,16 +1,16 @@
-"""Results as a table, on a terminal, for people."""
+"""Results as a table on a terminal."""
 
 import pytest
 from hypothesis import given
 
 from crawler.core.results import Hop, ProbeResult, Timings
 from crawler.formats.table import STYLES
-from tests.core.test_models import OUTCOMES
 from tests.formats.test_result_writers import TEXT, a_result, written
+from tests.support.results import OUTCOMES
 
 
 def lines(*results: ProbeResult) -> list[str]:
-    """The table's, without its head."""
+    """The lines of the table without its head."""
     return written("table", *results).splitlines()[1:]
 
 
@@ -27,7 +27,7 @@ def test_a_table_has_a_head_and_a_line_a_result() -> None:
     assert second.split() == ["failed", "-", "0.0", "http://a/", "http.failed:", "why"]
 
 
-def test_a_table_says_where_redirects_led() -> None:
+def test_a_table_shows_the_final_url_of_redirects() -> None:
     result = a_result()
     result.hops = [Hop(url, "HEAD", 200, None, Timings()) for url in ("http://a/", "http://b/")]
     result.final_url = "http://b/"
@@ -45,7 +45,7 @@ def test_nothing_in_a_result_is_markup() -> None:
 
 
 @given(TEXT)
-def test_no_text_steers_the_terminal(text: str) -> None:
+def test_no_text_controls_the_terminal(text: str) -> None:
     table = written("table", a_result(text, error=text, outcome="failed"))
     assert table.count("\n") == 2
     assert table.replace("\n", "").isprintable()
@@ -63,7 +63,7 @@ def test_no_text_steers_the_terminal(text: str) -> None:
     ],
     ids=ascii,
 )
-def test_what_would_steer_is_shown_as_a_replacement(text: str) -> None:
+def test_control_characters_are_shown_as_replacements(text: str) -> None:
     [line] = lines(a_result(f"http://a/{text}"))
     assert "http://a/\N{REPLACEMENT CHARACTER}" in line
     assert line.isprintable()
