@@ -5,8 +5,7 @@ from hypothesis import given
 
 from crawler.core.results import Hop, ProbeResult, Timings
 from crawler.formats.table import STYLES
-from tests.formats.test_result_writers import TEXT, a_result, written
-from tests.support.results import OUTCOMES
+from tests.support.results import OUTCOMES, TEXT, a_result, written
 
 
 def lines(*results: ProbeResult) -> list[str]:
