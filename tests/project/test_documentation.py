@@ -1,5 +1,6 @@
-"""The documents say what is: tables, examples, links and paths are held against the code."""
+"""Compare the documents with the code: tables, examples, links, paths and names."""
 
+import ast
 import asyncio
 import re
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
+from xml.etree import ElementTree
 
 import msgspec
 import pytest
@@ -18,14 +20,17 @@ from crawler.cli.main import main
 from crawler.core.results import REPORTED_HEADERS, Outcome
 from crawler.core.tasks import TRANSITIONS
 from tests.support.documents import (
+    LONG_DESCRIPTION,
+    PACKAGE,
     PAGES,
+    README,
     ROOT,
     SERVERS,
     TABLES,
     Example,
     essence,
     examples,
-    module_names,
+    long_description,
     replay,
     with_tables,
 )
@@ -33,7 +38,9 @@ from tests.support.site import Site
 
 STRUCTS = (crawler.ProbeResult, crawler.ProbeError, crawler.Hop, crawler.Timings, crawler.TLSInfo)
 
-pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+MAX_README_LINES = 150
+
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def read(name: str) -> str:
@@ -41,7 +48,7 @@ def read(name: str) -> str:
 
 
 def first_column(text: str, *, after: str) -> list[str]:
-    """What the rows of the first table after some words are about."""
+    """Return the first cell of each row of the first table after some words."""
     rows = re.search(r"(?:^\|.*\n)+", text[text.index(after) :], re.M)
     assert rows, f"no table after {after!r}"
     return [line.split("|")[1].strip(" `") for line in rows[0].splitlines()[2:]]
@@ -78,15 +85,60 @@ def test_words_of_the_code_are_explained() -> None:
     assert set(headers) == REPORTED_HEADERS
 
 
-def test_the_map_draws_modules_that_exist() -> None:
-    drawing = re.search(r"## Architecture.*?^```\n(.*?)^```", read("README.md"), re.M | re.S)
-    assert drawing
-    assert set(re.findall(r"\w+", drawing[1])) <= module_names()
+def test_each_drawing_names_paths_that_exist() -> None:
+    """The hand-made drawings, in blocks of text, of the page on architecture."""
+    drawing = read("docs/architecture.md").partition("```text\n")[2].partition("```")[0]
+    paths = re.findall(r"\w[\w/]*(?:\.py|/)", drawing)
+    assert paths
+    assert [path for path in paths if not any(PACKAGE.glob(f"**/{path}"))] == []
 
 
-def test_a_probe_travels_through_modules_that_exist() -> None:
-    way = read("CONTRIBUTING.md").partition("## How a probe travels")[2].partition("##")[0]
-    assert set(re.findall(r"`([a-z_]+)`", way)) <= module_names()
+def definitions(file: Path) -> set[str]:
+    """Return the classes, methods, functions and constants of a module."""
+    names = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{item.name}" for item in node.body if hasattr(item, "name")}
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
+
+
+def test_each_place_of_a_change_exists() -> None:
+    """After a path in backticks, names in backticks are defined in that file."""
+    places = read("docs/architecture.md").partition("<!-- places -->")[2].partition("\n## ")[0]
+    missing, found = [], 0
+    for row in places.splitlines():
+        known: set[str] = set()
+        for name in re.findall(r"`([^`]+)`", row.partition("|")[2].partition("|")[2]):
+            if "/" in name or name.endswith(".py"):
+                assert (PACKAGE / name).exists(), name
+                known = definitions(PACKAGE / name) if name.endswith(".py") else set()
+            elif re.fullmatch(r"[\w.]+", name) and not name.startswith("__"):
+                found += 1
+                missing += [] if name in known else [f"{name}: {row}"]
+    assert found > 30
+    assert missing == []
+
+
+def test_the_readme_is_short_and_fits_a_package_index() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_README_LINES
+    assert re.findall(r"\]\((?!https://)([^)]*)\)", text) == ["docs/terminal.svg"]
+    assert LONG_DESCRIPTION.read_text(encoding="utf-8") == long_description()
+    assert "](docs/" not in long_description()
+    assert f"long_description = file: {LONG_DESCRIPTION.relative_to(ROOT)}" in read("setup.cfg")
+
+
+def test_the_picture_of_the_terminal_asks_no_other_server() -> None:
+    """It shows a run of the command, and has no link, font or style of another place."""
+    text = read("docs/terminal.svg")
+    shown = "".join(ElementTree.fromstring(text).itertext()).replace("\N{NO-BREAK SPACE}", " ")  # noqa: S314
+    assert "crawler probe" in shown
+    assert re.findall(r"(?:href|src|url)\W+http|@import", text) == []
 
 
 def test_the_newest_change_is_of_this_version() -> None:
@@ -98,7 +150,7 @@ def test_the_newest_change_is_of_this_version() -> None:
 
 @pytest.fixture(scope="module")
 def followed() -> Iterator[dict[Path, Future[list[tuple[Example, str]]]]]:
-    """What the examples of each document print, each document read by another reader."""
+    """Run the examples of all documents side by side, each document in a shell of its own."""
     if shutil.which("curl") is None:
         pytest.fail("examples need curl")
     with ThreadPoolExecutor() as pool:
@@ -145,7 +197,7 @@ async def test_exit_codes(site: Site, tmp_path: Path) -> None:
         await exit_code_after(signal.SIGINT),
         await exit_code_after(signal.SIGTERM),
     ]
-    assert first_column(read("README.md"), after="| code | when |") == [str(code) for code in codes]
+    assert first_column(read("docs/command.md"), after="| code | when |") == [str(code) for code in codes]
 
 
 # --- Where documents point to ---
@@ -171,7 +223,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pages
 def test_paths_exist(page: Path) -> None:
     paths = re.findall(r"`([\w][\w./-]*(?:/|\.(?:py|md|cfg|toml|txt)))`", page.read_text(encoding="utf-8"))
-    assert [path for path in paths if not any((folder / path).exists() for folder in (ROOT, ROOT / "crawler"))] == []
+    assert [path for path in paths if not any((folder / path).exists() for folder in (ROOT, PACKAGE, page.parent))] == []
 
 
 @pages
@@ -180,6 +232,7 @@ def test_commands_of_make_exist(page: Path) -> None:
     assert [command for command in commands if f"\n{command}: " not in read("Makefile")] == []
 
 
-def test_every_document_is_linked() -> None:
-    linked = set(re.findall(r"\]\(([^)#]*)", read("README.md")))
-    assert {str(page.relative_to(ROOT)) for page in PAGES} - {"README.md"} <= linked
+def test_every_document_is_in_the_index() -> None:
+    index = ROOT / "docs/README.md"
+    linked = {(index.parent / link).resolve() for link in re.findall(r"\]\(([^)#]*)", read("docs/README.md"))}
+    assert set(PAGES) - {README, index} <= linked

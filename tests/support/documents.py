@@ -1,8 +1,8 @@
-"""The documents at work: tables made from the code, examples followed as a reader would.
+"""Make tables of the documents from the code, and run their examples as a reader would.
 
     python -m tests.support.documents
 
-writes into the documents what has changed. `test_documentation.py` compares, and fails instead.
+rewrites the tables and the outputs that have changed. `tests/project/test_documentation.py` compares, and fails.
 """
 
 import ast
@@ -32,16 +32,25 @@ from crawler.core.service_options import ServiceOptions
 from crawler.server.metrics import TABLE as METRICS
 
 ROOT: Final = Path(__file__).parents[2]
-PAGES: Final = [*(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")), *ROOT.glob("docs/*.md")]
+PACKAGE: Final = ROOT / "crawler"
+README: Final = ROOT / "README.md"
+# What a package index shows: the README without what only this repository can show.
+LONG_DESCRIPTION: Final = ROOT / "docs/package-index.md"
+PAGES: Final = [
+    README,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "bench/README.md",
+    *sorted(set(ROOT.glob("docs/*.md")) - {LONG_DESCRIPTION}),
+]
 
 # --- Tables, between `<!-- made: name -->` and `<!-- end -->` ---
 
 _MADE: Final = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.S)
-_EVERYWHERE: Final = {"errors", "models", "options"}  # modules that most others use: the words, not the work
 
 
 def with_tables(text: str) -> str:
-    """A document with its tables as they should be."""
+    """Return a document with its tables made from today's code."""
     return _MADE.sub(lambda place: place[1] + TABLES[place[2]]() + place[3], text)
 
 
@@ -50,27 +59,54 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def options() -> str:
-    """Every option of every command, once, by the commands' own signatures."""
-    flags = {flag.field: flag for record in (ServiceOptions, Options) for flag in flags_of(record)}
+def service_options() -> str:
+    """The options of the service, in the order of `ServiceOptions`."""
+    return _options_of_records(ServiceOptions)
+
+
+def probe_options() -> str:
+    """The options of probing, in the order of `Options`."""
+    return _options_of_records(Options)
+
+
+def command_options() -> str:
+    """The options that only commands have, by the commands' signatures."""
     rows: dict[str, list[str]] = {}
-    users: dict[str, list[str]] = {}
+    fields = {flag.field for record in (ServiceOptions, Options) for flag in flags_of(record)}
+    for name, option, kind in _command_parameters():
+        if name not in fields:
+            rows.setdefault(name, _of_command(kind, option))
+    commands = _commands_by_option()
+    return table(
+        ["option", "environment", "commands", "meaning"],
+        ([row[0], row[1], ", ".join(commands[name]), row[2]] for name, row in rows.items()),
+    )
+
+
+def _options_of_records(record: type[ServiceOptions] | type[Options]) -> str:
+    commands = _commands_by_option()
+    return table(
+        ["option", "environment", "default", "commands", "meaning"],
+        ([*_of_record(flag), ", ".join(commands[flag.field]), flag.help] for flag in flags_of(record)),
+    )
+
+
+def _commands_by_option() -> dict[str, list[str]]:
+    commands: dict[str, list[str]] = {}
+    for command in app.registered_commands:
+        assert command.callback is not None
+        for name in inspect.signature(command.callback).parameters:
+            commands.setdefault(name, []).append(f"`{command.callback.__name__}`")
+    return commands
+
+
+def _command_parameters() -> Iterator[tuple[str, OptionInfo, Any]]:
     for command in app.registered_commands:
         assert command.callback is not None
         for name, parameter in inspect.signature(command.callback).parameters.items():
             kind, option = get_args(parameter.annotation)
             if isinstance(option, OptionInfo):
-                rows[name] = _of_record(flags[name]) if name in flags else _of_command(kind, option)
-                users.setdefault(name, []).append(f"`{command.callback.__name__}`")
-    assert flags.keys() <= rows.keys()
-    commands = len(app.registered_commands)
-    return table(
-        ["option", "environment", "default", "of", "meaning"],
-        (
-            [*row[:3], "all" if len(users[name]) == commands else ", ".join(users[name]), row[3]]
-            for name, row in rows.items()
-        ),
-    )
+                yield name, option, kind
 
 
 def _of_record(flag: Flag) -> list[str]:
@@ -78,7 +114,7 @@ def _of_record(flag: Flag) -> list[str]:
     default = "off" if flag.default is False else "none" if flag.default in (None, ()) else shown
     metavar = "" if isinstance(flag.default, bool) else f" {flag.metavar}"
     variables = ", ".join(f"`{name}`" for name in (flag.variable.name, flag.variable.list_name) if name)
-    return [f"`{', '.join(flag.names)}{metavar}`", variables, default, flag.help]
+    return [f"`{', '.join(flag.names)}{metavar}`", variables, default]
 
 
 def _of_command(kind: Any, option: OptionInfo) -> list[str]:
@@ -88,12 +124,12 @@ def _of_command(kind: Any, option: OptionInfo) -> list[str]:
     )  # in `Annotated`, typer's first argument is a name
     environment = f"`{option.envvar}`" if option.envvar else ""
     shown = f"{names} {option.metavar or '|'.join(choices)}".rstrip()
-    return [f"`{shown}`", environment, "", option.help or ""]
+    return [f"`{shown}`", environment, option.help or ""]
 
 
 def errors() -> str:
     return table(
-        ["`errors.http`", "`error.type`", "phase", "passes", "meaning"],
+        ["`errors.http`", "`error.type`", "phase", "transient", "meaning"],
         (
             [f"`{error.group}`", f"`{name}`", error.phase, "yes" if error.transient else "no", error.meaning]
             for name, error in ERROR_TYPES.items()
@@ -101,29 +137,29 @@ def errors() -> str:
     )
 
 
-def modules() -> str:
-    """Every module from the top down, by what its docstring and its imports say."""
-    rows, layers = [], ["__init__", *_layers()]
-    for name in sorted(module_names(), key=lambda name: layers.index(name) if name in layers else len(layers)):
-        sources = [ast.parse(file.read_text(encoding="utf-8")) for file in _files(name)]
-        summary = (ast.get_docstring(sources[0]) or "").partition("\n")[0]
-        used = sorted({used for source in sources for used in _imports(source)} - _EVERYWHERE - {name})
-        rows.append([f"`{name}`", summary, ", ".join(f"`{name}`" for name in used)])
-    return table(["module", "what it does", "uses"], rows)
-
-
-def module_names() -> set[str]:
-    package = ROOT / "crawler"
-    return {path.stem for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
-
-
-def _files(name: str) -> list[Path]:
-    package = ROOT / "crawler" / name
-    return (
-        [package / "__init__.py", *sorted(package.glob("[!_]*.py"))]
-        if package.is_dir()
-        else [package.with_suffix(".py")]
+def packages() -> str:
+    """Packages and modules of `crawler/`, top down as imports run, each with the first sentence of its docstring."""
+    return table(
+        ["package or module", "what is in it"],
+        ([f"`{_shown(path)}`", _summary(path)] for path in _top_down()),
     )
+
+
+def maps() -> str:
+    """The docstring of each package: what may be imported from it, and its modules."""
+    return "".join(
+        f"\n### {_shown(path)}\n\n```text\n{_docstring(path)}\n```\n" for path in _top_down() if path.is_dir()
+    ).lstrip("\n")
+
+
+def _top_down() -> Iterator[Path]:
+    """Paths in the order of the layers in `setup.cfg`; packages inside a package follow it."""
+    for name in _layers():
+        package = PACKAGE / name
+        if package.is_dir():
+            yield from sorted(file.parent for file in package.rglob("__init__.py"))
+        else:
+            yield package.with_suffix(".py")
 
 
 def _layers() -> list[str]:
@@ -132,10 +168,19 @@ def _layers() -> list[str]:
     return re.findall(r"\w+", parser["importlinter:contract:layers"]["layers"])
 
 
-def _imports(source: ast.Module) -> Iterator[str]:
-    for node in ast.walk(source):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("crawler."):
-            yield str(node.module).split(".")[1]
+def _shown(path: Path) -> str:
+    return f"{path.relative_to(PACKAGE)}{'/' if path.is_dir() else ''}"
+
+
+def _summary(path: Path) -> str:
+    """The first sentence of a docstring, in one line."""
+    paragraph = " ".join(_docstring(path).partition("\n\n")[0].split())
+    return re.split(r"(?<=[.!?]) (?=[A-Z`])", paragraph)[0]
+
+
+def _docstring(path: Path) -> str:
+    file = path / "__init__.py" if path.is_dir() else path
+    return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
 
 
 def routes() -> str:
@@ -160,25 +205,39 @@ def metrics() -> str:
 
 
 TABLES: Final[dict[str, Callable[[], str]]] = {
+    "command_options": command_options,
     "errors": errors,
+    "maps": maps,
     "metrics": metrics,
-    "modules": modules,
-    "options": options,
+    "packages": packages,
+    "probe_options": probe_options,
     "routes": routes,
+    "service_options": service_options,
 }
 
-# --- Examples: `console` has commands and what they print, `text` what the `python` above it prints ---
+# --- What a package index shows ---
+
+_PICTURE: Final = re.compile(r"^!\[[^\]]*\]\((?!https:)[^)]*\)\n\n", re.M)
+
+
+def long_description() -> str:
+    """The README without its picture, whose path exists only in the repository."""
+    return _PICTURE.sub("", README.read_text(encoding="utf-8"))
+
+
+# --- Examples: `console` has commands and their output, `text` has the output of the `python` block above it ---
 
 _FENCE: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 _COMMAND: Final = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.M)
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _RUNNING: Final = '"status":"running"'
 
-# Commands that go on until Ctrl-C: the arguments that make each listen on a free port, and the port documented.
+# Commands that run until Ctrl-C: the arguments that make each listen on a free port, and the port in the document.
 SERVERS: Final = {
+    "crawler serve": (["-m", "crawler", "--port", "0"], "7777"),
     "make run": (["-m", "crawler", "--port", "0"], "7777"),
     "python examples/mounted.py 8080": (["examples/mounted.py", "0"], "8080"),
-    # uvicorn tells on standard error where it listens.
+    # uvicorn prints its address on standard error.
     "python examples/several.py 8082": (["examples/several.py", "0"], "8082"),
     "python examples/hosted.py 8081": (
         [
@@ -191,7 +250,7 @@ SERVERS: Final = {
 
 
 class Example(NamedTuple):
-    """One thing that a reader does, and what the document says it prints, from `start` to `end` of its text."""
+    """A command or program, and its documented output, which is `text[start:end]` of the document."""
 
     language: str
     command: str
@@ -212,36 +271,36 @@ def examples(text: str) -> Iterator[Example]:
 
 
 class Reader:
-    """Follows the examples of one document in a shell, in a new folder, with no settings of their own.
+    """Runs the examples of one document in a shell, in an empty folder, without settings of the user.
 
-    Ports and ids are others each time. What is printed is given back with those of the document, which later commands
-    may name.
+    Ports and ids differ in each run. They are replaced by those of the document in what is returned, because later
+    commands name them.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._real: dict[str, str] = {}  # by what the document has instead
+        self._real: dict[str, str] = {}  # real port or id by the documented one
         self._servers: list[tuple[Example, subprocess.Popen[str], str]] = []
         self._environment = {
-            "CRAWLER_LOG_LEVEL": "warning",  # what is shown is what is printed
+            "CRAWLER_LOG_LEVEL": "warning",  # documents show standard output only
             "HOME": str(folder),
             "LC_ALL": "C.UTF-8",
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONUNBUFFERED": "1",
         }
-        (folder / ".curlrc").write_text("silent\nshow-error\n")  # its progress bar is only for pipes
+        (folder / ".curlrc").write_text("silent\nshow-error\n")  # no progress bar in a pipe
         (folder / "examples").symlink_to(ROOT / "examples")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for _, process, _ in self._servers:  # none, if all went well
+        for _, process, _ in self._servers:  # empty unless an example failed
             process.kill()
             process.communicate()
 
     def follow(self, example: Example) -> str | None:
-        """Do it and give what it prints; a server prints until the interrupt."""
+        """Run an example and return its output; None for a server, whose output `interrupt` returns."""
         if example.command in SERVERS:
             self._serve(example)
             return None
@@ -249,12 +308,12 @@ class Reader:
         while True:
             output = self._run([self._as_it_is(part) for part in command])
             if _RUNNING not in output or _RUNNING in example.output:
-                break  # else poll on, as the reader would
+                break  # otherwise ask again, as a reader would
         self._real |= zip(_UUID.findall(example.output), _UUID.findall(output), strict=False)
         return self._as_documented(output)
 
     def interrupt(self) -> list[tuple[Example, str]]:
-        """Press Ctrl-C at every server, and give what it printed."""
+        """Send Ctrl-C to each server and return what it printed."""
         printed = []
         while self._servers:
             example, process, begun = self._servers[-1]
@@ -307,14 +366,14 @@ class Reader:
 
 
 def replay(text: str) -> list[tuple[Example, str]]:
-    """Every example of a document with what it prints today."""
+    """Run the examples of a document and return each with its output of today."""
     with tempfile.TemporaryDirectory() as folder, Reader(Path(folder)) as reader:
         printed = [(example, reader.follow(example)) for example in examples(text)]
         return [(example, output) for example, output in printed if output is not None] + reader.interrupt()
 
 
 def essence(output: str) -> list[str]:
-    """What may not differ between two runs: no time, no version, and results in any order."""
+    """Return what two runs must have in common: no times, no versions, lines in sorted order."""
     try:
         lines = [json.dumps(json.loads(output), sort_keys=True)]
     except ValueError:
@@ -332,14 +391,14 @@ def _canonical(line: str) -> str:
 def _steady(line: str) -> str:
     line = re.sub(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", "DATE", line)
     line = re.sub(r"process \[\d+\]", "process [PID]", line)
-    line = line.replace("Unprocessable Content", "Unprocessable Entity")  # as Python 3.13 has it
+    line = line.replace("Unprocessable Content", "Unprocessable Entity")  # the reason phrase of Python 3.13
     line = re.sub(r"\b\d{10}(\.\d+)?\b", "SECONDS", line)
     line = re.sub(r"(?<=/)\d+(\.\d+)+", "VERSION", line)
     return re.sub(r"(?<![\w.])\d+\.\d+(?![\w.])", "MS", line)
 
 
 def up_to_date(text: str) -> str:
-    """A document as it should be: examples whose essence still holds keep what they say."""
+    """Return a document with today's tables and outputs; an output that differs only in times is kept."""
     for example, output in sorted(replay(text), key=lambda pair: -pair[0].start):
         if essence(output) != essence(example.output):
             text = text[: example.start] + output + text[example.end :]
@@ -353,3 +412,6 @@ if __name__ == "__main__":
             if after != before:
                 page.write_text(after, encoding="utf-8")
                 print(f"wrote {page.relative_to(ROOT)}")
+    if not LONG_DESCRIPTION.exists() or LONG_DESCRIPTION.read_text(encoding="utf-8") != long_description():
+        LONG_DESCRIPTION.write_text(long_description(), encoding="utf-8")
+        print(f"wrote {LONG_DESCRIPTION.relative_to(ROOT)}")
