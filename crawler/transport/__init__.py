@@ -1,1 +1,25 @@
-"""transport."""
+"""One HTTP exchange on the wire: resolved, guarded, timed, with every failure explained.
+
+Other packages may import from `base` (the `Transport` interface), the two transports and what their constructors take
+(`address_guard`, `connection_pool`, `resolver`), `response_body`, and `server_context` of `tls`.
+
+    base                   the interface that probing uses
+    socket_transport       one hop on our own connections
+    |  http_exchange       format a request, read a response
+    |  |  response_body    deframe, decompress, decode; find the title
+    |  |  response_head    parse status lines and headers
+    |  dialling            connect to the first address that answers
+    |  connection_pool     idle connections
+    |  |  connection       one socket, with or without TLS
+    |  |  |  poller        wait for sockets: epoll_poller on Linux, loop_poller elsewhere
+    aiohttp_transport      one hop by aiohttp's client, for proxies and for comparison
+    |  aiohttp_connector   its connections, guarded and timed
+    both:
+       resolver            names to addresses
+       address_guard       addresses that must not be dialled
+       tls                 contexts, sessions, what a handshake tells
+       |  certificates     the fields that results report
+       timing              how long each phase takes
+       error_mapping       exceptions to the errors of results
+       |  error_tables     its rules, as data
+"""
