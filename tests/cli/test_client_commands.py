@@ -556,7 +556,7 @@ async def test_many_results_are_read_in_constant_memory(site: Site) -> None:
                     for number in range(start, start + 100)
                 )
             )
-        exchange.keep = False
+        exchange.keeps_open = False
 
     async def few(exchange: Exchange) -> None:
         await answer(exchange, 100)

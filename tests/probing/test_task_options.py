@@ -262,7 +262,7 @@ async def test_a_tls_session_without_a_look_at_the_certificate_is_resumed_by_nob
     async with Site(tls=context) as site:
 
         async def ending(x: Exchange) -> None:
-            x.keep = False
+            x.keeps_open = False
             await x.reply(200, [("Connection", "close")])
 
         site.on("/end", ending)

@@ -101,7 +101,7 @@ async def test_trap_3_a_head_that_fails_in_any_way_is_confirmed_with_get(path: s
 
 async def test_trap_3_a_head_that_is_answered_with_rubbish_is_confirmed_with_get(site: Site) -> None:
     async def rubbish(x: Exchange) -> None:
-        x.keep = False
+        x.keeps_open = False
         await (x.send(b"what?") if x.request.method == "HEAD" else x.reply())
 
     site.on("/rubbish", rubbish)
@@ -171,7 +171,7 @@ async def test_trap_6_no_lookup_outlives_who_asked(names: DnsServer) -> None:
     assert verdict(await probe_one("http://slow.test/", timeout=0.2, retries=0, **asking(names))) == "dns.timed_out"
     assert loop.time() - started < 1
     gc.collect()  # a task that is destroyed while pending would fail this test
-    assert asyncio.all_tasks() - before <= names._tasks
+    assert asyncio.all_tasks() - before <= names.tasks
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ async def test_dns_a_dead_name_is_given_up_after_two_tries(names: DnsServer) -> 
 
 async def test_dns_a_broken_answer_for_ipv6_does_not_stall_a_good_one_for_ipv4(site: Site, names: DnsServer) -> None:
     names.a("broken.test", "127.0.0.9")
-    names.silent_aaaa("broken.test")
+    names.silent("broken.test", "AAAA")
     result = await probe_one(site.url("/ok", host="broken.test"), **asking(names))
     assert verdict(result) == 200
     assert (result.timings.dns or 0) < 700
@@ -538,7 +538,7 @@ async def test_os_an_end_that_comes_with_the_last_bytes_is_noticed(method: str, 
     """They are one event then, and no other follows."""
 
     async def at_once(x: Exchange) -> None:
-        x.keep = False
+        x.keeps_open = False
         x.connection.socket.send(b"HTTP/1.1 200 OK\r\nContent-Le")
         x.connection.socket.shutdown(socket.SHUT_WR)
 
@@ -550,7 +550,7 @@ async def test_os_an_end_that_comes_with_the_last_bytes_is_noticed(method: str, 
 
 async def test_os_a_body_that_ends_with_the_connection_is_over_at_once(site: Site) -> None:
     async def at_once(x: Exchange) -> None:
-        x.keep = False
+        x.keeps_open = False
         x.connection.socket.send(b"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n\r\n<title>here</title>" + b" " * 5000)
         x.connection.socket.shutdown(socket.SHUT_WR)
 

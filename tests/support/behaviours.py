@@ -1,6 +1,6 @@
-"""What `tests.support.site.Site` answers on each path: the first segment of the path chooses the behaviour.
+"""What `tests.support.site.Site` answers: the first segment of the path selects the behaviour.
 
-Handlers never look whether the client is still there: the site cancels them when the connection is lost.
+Handlers do not check whether the client is still connected: the site cancels them when it leaves.
 """
 
 import asyncio
@@ -25,21 +25,21 @@ BEHAVIOURS: dict[str, Handler] = {}
 
 
 async def answer(exchange: Exchange) -> None:
-    """Do what the first of `exchange.args` names."""
+    """Run the behaviour that the first of `exchange.args` names."""
     name, *exchange.args = exchange.args
     await BEHAVIOURS.get(name, not_found)(exchange)
 
 
 async def not_found(x: Exchange) -> None:
-    """Any path not in the table."""
+    """Answer a path that is not in the table."""
     await x.reply(404, body=b"no such behaviour")
 
 
-# --- Answers that are always the same bytes: a head, and a body which HEAD does not get. ---
+# --- Answers that are always the same bytes: a head, and a body that HEAD does not get ---
 
 
 def fixed(*lines: str, status: str = OK, body: str = "ok", length: bool = True) -> tuple[bytes, bytes]:
-    """Lines of a head, with what is missing for a correct answer added unless `length` is off."""
+    """Return a head of these lines, and the body; a Content-Length is added unless `length` is false."""
     if length:
         lines = (*lines, f"Content-Length: {len(body)}")
     return "\r\n".join([status, *lines, "", ""]).encode("latin-1"), body.encode("latin-1")
@@ -49,11 +49,11 @@ FIXED: dict[str, tuple[bytes, bytes]] = {
     "": fixed(),
     "ok": fixed(),
     "chunked": fixed("Transfer-Encoding: chunked", body="2\r\nok\r\n0\r\n\r\n", length=False),
-    # Redirects that lead nowhere, or nowhere clear.
+    # Redirects without a clear target.
     "no-location": fixed(status="HTTP/1.1 302 Found"),
     "empty-location": fixed("Location: ", status="HTTP/1.1 302 Found"),
     "raw-location": fixed("Location: /ok?caf\xe9 \xff and spaces", status="HTTP/1.1 302 Found"),
-    # Heads that a strict parser refuses and every browser accepts.
+    # Heads that a strict parser refuses and browsers accept.
     "te-cl": fixed("Transfer-Encoding: chunked", body="2\r\nok\r\n0\r\n\r\n"),
     "two-lengths": fixed("Content-Length: 2"),
     "space-name": fixed("Na me: x"),
@@ -68,7 +68,7 @@ FIXED: dict[str, tuple[bytes, bytes]] = {
     # An interim answer before the final one.
     "continue": fixed(status=f"HTTP/1.1 100 Continue\r\n\r\n{OK}"),
     "early-hints": fixed(status=f"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n{OK}"),
-    # Not to be believed, or not HTTP/1 at all.
+    # Contradictions, and what is not HTTP/1.
     "bad-lengths": fixed("Content-Length: 3"),
     "nul-header": fixed("X-Nul: a\0b"),
     "http09": (b"", b"<html>no status line, no headers</html>"),
@@ -77,13 +77,13 @@ FIXED: dict[str, tuple[bytes, bytes]] = {
     "close": (b"", b""),
     "partial": (b"HTTP/1.1 200 OK\r\nContent-Le", b""),
 }
-# These end by the end of the connection; the others leave it to the client's wish.
+# These end with the end of the connection. After the others, the client may send the next request.
 ENDED_BY_EOF = {"after-close", "http10", "bad-lengths", "http09", "close", "partial"}
 
 
 async def send_fixed(name: str, x: Exchange) -> None:
     head, body = FIXED[name]
-    x.keep = x.keep and name not in ENDED_BY_EOF
+    x.keeps_open = x.keeps_open and name not in ENDED_BY_EOF
     await x.send(head if x.request.method == "HEAD" else head + body)
 
 
@@ -91,7 +91,7 @@ BEHAVIOURS.update({name: partial(send_fixed, name) for name in FIXED})
 
 
 def behaviour(handler: Handler) -> Handler:
-    """Enter a coroutine function in the table; its name is the path."""
+    """Add a coroutine function to the table; its name is the path."""
     BEHAVIOURS[getattr(handler, "__name__", "").replace("_", "-")] = handler
     return handler
 
@@ -101,20 +101,20 @@ def behaviour(handler: Handler) -> Handler:
 
 @behaviour
 async def status(x: Exchange) -> None:
-    """/status/<three digits>[?Name=value...]: that status, the query as headers."""
+    """/status/<three digits>[?Name=value...]: that status, and the query's parameters as headers."""
     await x.reply(x.args[0], x.request.query.items())
 
 
 @behaviour
 async def delay(x: Exchange) -> None:
-    """/delay/<seconds>: 200, late."""
+    """/delay/<seconds>: 200 after a delay."""
     await asyncio.sleep(float(x.args[0]))
     await x.reply()
 
 
 @behaviour
 async def echo(x: Exchange) -> None:
-    """/echo...: what was received, as JSON: method, path, headers, body."""
+    """/echo...: the request as JSON: method, path, headers, body."""
     r = x.request
     seen = {"method": r.method, "path": r.path, "headers": r.headers, "body": r.body.decode("latin-1")}
     await x.reply(headers=[("Content-Type", "application/json")], body=json.dumps(seen).encode())
@@ -122,8 +122,8 @@ async def echo(x: Exchange) -> None:
 
 @behaviour
 async def count(x: Exchange) -> None:
-    """/count...: the number of requests for this exact path, this one included."""
-    await x.reply(body=str(x.hit).encode())
+    """/count...: the number of requests for this exact path so far, with this one."""
+    await x.reply(body=str(x.hit_number).encode())
 
 
 @behaviour
@@ -145,14 +145,14 @@ async def redirect(x: Exchange) -> None:
 
 @behaviour
 async def redirect_to(x: Exchange) -> None:
-    """/redirect-to?url=<percent-encoded>[&status=302]: one hop to any bytes."""
+    """/redirect-to?url=<percent-encoded>[&status=302]: a redirect to any bytes."""
     query = x.request.query
     await x.reply(query.get("status", 302), [("Location", query["url"])])
 
 
 @behaviour
 async def loop(x: Exchange) -> None:
-    """/loop/<k>: a circle of k pages, this one and /loop/<k>/1 to /loop/<k>/<k-1>."""
+    """/loop/<k>: redirects in a circle of k pages: this one and /loop/<k>/1 to /loop/<k>/<k-1>."""
     pages, page = int(x.args[0]), int(x.args[1]) if x.args[1:] else 0
     onward = (page + 1) % pages
     await x.reply(302, [("Location", f"/loop/{pages}/{onward}" if onward else f"/loop/{pages}")])
@@ -160,14 +160,14 @@ async def loop(x: Exchange) -> None:
 
 @behaviour
 async def cookie_wall(x: Exchange) -> None:
-    """/cookie-wall: a redirect to itself until the cookie it sets comes back."""
+    """/cookie-wall: a redirect to itself until the request has the cookie that it sets."""
     if "wall=passed" in x.request.header("Cookie"):
         await x.reply()
     else:
         await x.reply(302, [("Location", x.request.path), ("Set-Cookie", "wall=passed; Path=/")])
 
 
-# --- Servers that dislike HEAD; all of them answer GET with 200 ---
+# --- Servers that do not support HEAD; all of them answer GET with 200 ---
 
 
 @behaviour
@@ -199,18 +199,18 @@ async def head_reset(x: Exchange) -> None:
 
 @behaviour
 async def head_body(x: Exchange) -> None:
-    """/head-body: HEAD gets a body like GET."""
+    """/head-body: HEAD gets a body, as GET does."""
     await x.send(b"".join(FIXED["ok"]))
 
 
-# --- Passing trouble ---
+# --- Failures that pass ---
 
 
 @behaviour
 async def retry_after(x: Exchange) -> None:
-    """/retry-after/<seconds>[?times=1&status=429]: refused so many times, then 200."""
+    """/retry-after/<seconds>[?times=1&status=429]: refused that many times, then 200."""
     query = x.request.query
-    if x.hit > int(query.get("times", 1)):
+    if x.hit_number > int(query.get("times", 1)):
         await x.reply()
     else:
         await x.reply(query.get("status", 429), [("Retry-After", x.args[0])], body=b"slow down")
@@ -218,8 +218,8 @@ async def retry_after(x: Exchange) -> None:
 
 @behaviour
 async def retry_after_date(x: Exchange) -> None:
-    """/retry-after-date/<seconds>[?times=1&status=429]: the same, with a date."""
-    # The format has whole seconds: rounded up, so that the date is never earlier than asked.
+    """/retry-after-date/<seconds>[?times=1&status=429]: as /retry-after, with a date."""
+    # Dates have whole seconds. This one is rounded up, so it is never too early.
     x.args = [formatdate(math.ceil(time.time() + float(x.args[0])), usegmt=True)]
     await retry_after(x)
 
@@ -228,7 +228,7 @@ async def retry_after_date(x: Exchange) -> None:
 async def flaky(x: Exchange) -> None:
     """/flaky/<n>/<any behaviour>: the first n requests are reset."""
     times, *x.args = x.args
-    if x.hit <= int(times):
+    if x.hit_number <= int(times):
         x.reset()
     await answer(x)
 
@@ -261,7 +261,7 @@ async def half_close(x: Exchange) -> None:
 
 @behaviour
 async def drip_head(x: Exchange) -> None:
-    """/drip-head/<seconds>[/<bytes>]: a head one byte at a time, endless without a number."""
+    """/drip-head/<seconds>[/<bytes>]: a header one byte at a time, without end if there is no number."""
     await x.send(f"{OK}\r\nX-Drip: ".encode())
     await x.drip(float(x.args[0]), int(x.args[1]) if x.args[1:] else None)
     await x.send(b"\r\nContent-Length: 0\r\n\r\n")
@@ -269,7 +269,7 @@ async def drip_head(x: Exchange) -> None:
 
 @behaviour
 async def drip_body(x: Exchange) -> None:
-    """/drip-body/<seconds>[/<bytes>]: the same for a body (of 1 GiB without a number)."""
+    """/drip-body/<seconds>[/<bytes>]: a body one byte at a time, of 1 GiB without a number."""
     size = int(x.args[1]) if x.args[1:] else 1 << 30
     await x.send(fixed(f"Content-Length: {size}", length=False)[0])
     if x.request.method != "HEAD":
@@ -279,7 +279,7 @@ async def drip_body(x: Exchange) -> None:
 @behaviour
 async def endless_body(x: Exchange) -> None:
     """/endless-body: no length, no end."""
-    x.keep = False
+    x.keeps_open = False
     await x.send(fixed(length=False)[0])
     while x.request.method != "HEAD":
         await x.send(b"a" * 65536)
@@ -287,7 +287,7 @@ async def endless_body(x: Exchange) -> None:
 
 @behaviour
 async def endless_1xx(x: Exchange) -> None:
-    """/endless-1xx: interim answers for ever."""
+    """/endless-1xx: interim responses without end."""
     while True:
         await x.send(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
 
@@ -300,19 +300,19 @@ async def long_header(x: Exchange) -> None:
 
 @behaviour
 async def many_headers(x: Exchange) -> None:
-    """/many-headers/<n>: so many different headers."""
+    """/many-headers/<n>: n different headers."""
     await x.reply(headers=[(f"X-{n}", "a") for n in range(int(x.args[0]))])
 
 
 @behaviour
 async def bomb(x: Exchange) -> None:
-    """/bomb[/<MiB>]: 1 KiB of gzip for each MiB of zeros, 1 GiB of them without a number."""
+    """/bomb[/<MiB>]: gzip of that many MiB of zeros, 1 KiB for each; 1 GiB without a number."""
     await x.send(fixed("Content-Encoding: gzip", "Transfer-Encoding: chunked", length=False)[0])
     if x.request.method == "HEAD":
         return
     mebibytes, zeros, crc = int(x.args[0]) if x.args else 1024, bytes(MIB), 0
     deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    # A fully flushed block refers to nothing before it: made once, it can be sent any number of times.
+    # A fully flushed block refers to nothing before it, so one block can be sent any number of times.
     block = deflate.compress(zeros) + deflate.flush(zlib.Z_FULL_FLUSH)
 
     async def chunk(data: bytes) -> None:
@@ -327,5 +327,5 @@ async def bomb(x: Exchange) -> None:
 
 
 def redirect_path(url: str, status: int = 302) -> str:
-    """The path that redirects to `url`."""
+    """Return the path that redirects to `url`."""
     return f"/redirect-to?url={quote(url, safe='')}&status={status}"

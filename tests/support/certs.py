@@ -1,9 +1,9 @@
-"""Certificates, good and bad: every method is a server's SSL context with one known fault.
+"""Certificates, good and bad: each method makes a server's SSL context with one known fault.
 
     authority = Authority(tmp_path)
     async with Site(tls=authority.expired("good.test")) as site: ...
 
-The bad ones keep everything else right, so that a refusal has one possible reason.
+A bad certificate is correct otherwise, so that there is one possible reason to refuse it.
 """
 
 import ssl
@@ -25,9 +25,10 @@ LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
 
 
 class Authority:
-    """A CA that keeps its files in `directory`; a method's names are the certificate's, LOOPBACK by default.
+    """A certificate authority that keeps its files in `directory`.
 
-    A context is made once for each method and names, so that a whole session can share one Authority.
+    Each method takes the names of the certificate, LOOPBACK by default. It makes one context for the same names, so a
+    whole test session can share one Authority.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -40,26 +41,26 @@ class Authority:
         self._root.cert_pem.write_to_path(str(self.cafile))
 
     def client_context(self) -> ssl.SSLContext:
-        """A client's context that trusts this authority and nobody else."""
+        """Make a client's context that trusts this authority only."""
         context = ssl.create_default_context(cafile=str(self.cafile))
-        # On from Python 3.13, and refuses sites that browsers accept: off, so that all Pythons agree.
+        # Set since Python 3.13; it refuses certificates that browsers accept. Off, so that all versions agree.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return context
 
-    # --- Nothing wrong ---
+    # --- Valid certificates ---
 
     def good(self, *names: str) -> ssl.SSLContext:
         return self._context("good", names, self._root.issue_cert)
 
     def intermediate(self, *names: str) -> ssl.SSLContext:
-        """Signed by an intermediate, which is sent along."""
+        """Signed by an intermediate, which the server sends too."""
         return self._context("intermediate", names, self._intermediate.issue_cert)
 
     def many_names(self, count: int = 500) -> ssl.SSLContext:
-        """LOOPBACK and so many more names."""
+        """LOOPBACK and `count` more names."""
         return self.good(*LOOPBACK, *(f"host{n}.many.test" for n in range(count)))
 
-    # --- Certificates a client refuses; the numbers are OpenSSL's verify_code ---
+    # --- Certificates that a client refuses; the numbers are OpenSSL's verify_code ---
 
     def expired(self, *names: str) -> ssl.SSLContext:
         """10."""
@@ -85,22 +86,22 @@ class Authority:
         return self._context("unknown_ca", names, self._stranger.issue_cert)
 
     def unknown_root(self, *names: str) -> ssl.SSLContext:
-        """19: as unknown_ca, and the unknown root is sent along."""
+        """19: as unknown_ca, but the server sends the unknown root too."""
         root = self._stranger.cert_pem.bytes()
         return self._context("unknown_root", names, self._stranger.issue_cert, extra=root)
 
     def missing_intermediate(self, *names: str) -> ssl.SSLContext:
-        """20: signed by an intermediate, which is not sent."""
+        """20: signed by an intermediate, which the server does not send."""
         return self._context("missing_intermediate", names, self._intermediate.issue_cert, leaf_only=True)
 
-    # --- Handshakes that fail whatever the certificate is ---
+    # --- Handshakes that fail with any certificate ---
 
     def old_tls(self, *names: str) -> ssl.SSLContext:
         """TLS 1.0 and 1.1 only."""
         context = self._context("old_tls", names, self._root.issue_cert)
         context.set_ciphers("ALL:@SECLEVEL=0")  # OpenSSL 3 has no signature for them above level 0
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # deprecated, which is the point
+            warnings.simplefilter("ignore", DeprecationWarning)  # deprecated versions on purpose
             context.minimum_version = ssl.TLSVersion.TLSv1
             context.maximum_version = ssl.TLSVersion.TLSv1_1
         return context
@@ -113,7 +114,7 @@ class Authority:
         return context
 
     def wants_client_cert(self, *names: str) -> ssl.SSLContext:
-        """In TLS 1.3 the refusal comes after the client's handshake is done, instead of the answer."""
+        """Requires a client certificate; in TLS 1.3 the refusal comes after the handshake, in place of the response."""
         context = self._context("wants_client_cert", names, self._root.issue_cert)
         context.load_verify_locations(self.cafile)
         context.verify_mode = ssl.CERT_REQUIRED
@@ -142,7 +143,7 @@ class Authority:
 
 
 def _self_signed(*names: str) -> trustme.LeafCert:
-    """trustme has no such leaf, but one that it signs can lend its correct list of names."""
+    # trustme makes no self-signed leaf. The list of names is taken from a leaf that it signs.
     lender = x509.load_pem_x509_certificate(trustme.CA().issue_cert(*names).cert_chain_pems[0].bytes())
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])

@@ -1,8 +1,8 @@
-"""A real DNS server on loopback, UDP and TCP on one port, whose zone a test writes line by line.
+"""A real DNS server on loopback, with UDP and TCP on one port. A test writes its zone line by line.
 
-    async with Names() as names:
+    async with DnsServer() as names:
         names.a("good.test", "127.0.0.1")
-        names.servfail("ill.test")
+        names.servfail("bad.test")
         resolver = aiodns.DNSResolver(nameservers=[names.address])
 
 Rules for one name add up: `a()` then `delay()` is a slow answer. A name without a rule is NXDOMAIN.
@@ -19,15 +19,16 @@ from typing import Any, Literal, Self
 
 from dnslib import CNAME, QTYPE, RCODE, RDMAP, RR, DNSError, DNSLabel, DNSRecord
 
-from tests.support.exchange import Connection
+from crawler.runtime.cancellation import cancel_and_wait
+from tests.support.exchange import ServerConnection
 
-LIE = {"A": "127.0.0.66", "AAAA": "::66"}
-"""The addresses in false answers."""
+FORGED = {"A": "127.0.0.66", "AAAA": "::66"}
+"""The addresses in forged answers."""
 
 
 @dataclass
 class Rule:
-    """What happens to the questions for one name."""
+    """How queries for one name are answered."""
 
     addresses: dict[str, deque[str]] = field(default_factory=lambda: {"A": deque(), "AAAA": deque()})
     target: str | None = None
@@ -37,13 +38,13 @@ class Rule:
     rotating: bool = False
     truncated: bool = False
     silent: frozenset[str] = frozenset()
-    lie: Literal["name", "id"] | None = None
+    forged: Literal["name", "id"] | None = None
 
 
 class DnsServer:
-    """Answers from `async with` on, on the running loop, and stops with the block.
+    """A DNS server on the running loop, for the length of an `async with`.
 
-    A rule's name is a name, or "*.zone" for all names below a zone that have no rule of their own.
+    Methods that take a name also take "*.zone": all names below a zone that have no rule of their own.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -51,9 +52,10 @@ class DnsServer:
         self.port = port
         self._wanted = port
         self.queries: list[tuple[str, str]] = []
-        """(name, type) as asked, in order, names in lower case without the last dot."""
+        """(name, type) of each query, in order; names in lower case without the last dot."""
         self._rules: dict[str, Rule] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        """Those that answer queries now."""
         self._errors: list[BaseException] = []
 
     @property
@@ -69,20 +71,20 @@ class DnsServer:
         self._set(name, rcode="NOERROR", ttl=ttl).addresses["AAAA"] = deque(addresses)
 
     def rotating(self, name: str, addresses: list[str]) -> None:
-        """One of the addresses an answer, the next one each time, TTL 0: what DNS rebinding looks like."""
+        """Answer each query with the next of these addresses and TTL 0, as in DNS rebinding."""
         rule = self._set(name, rcode="NOERROR", ttl=0, rotating=True)
         for address in addresses:
             rule.addresses["A" if ipaddress.ip_address(address).version == 4 else "AAAA"].append(address)
 
     def cname(self, name: str, target: str) -> None:
-        """An alias; the answer goes on with the target's addresses if they are in the zone."""
+        """Make an alias; the answer includes the target's addresses if they are in the zone."""
         self._set(name, rcode="NOERROR", target=target)
 
     def nxdomain(self, name: str) -> None:
         self._set(name, rcode="NXDOMAIN")
 
     def no_data(self, name: str) -> None:
-        """The name exists and has no address of any kind."""
+        """Let the name exist without an address of any family."""
         self._rules[_key(name)] = Rule()
 
     def servfail(self, name: str) -> None:
@@ -91,23 +93,19 @@ class DnsServer:
     def refused(self, name: str) -> None:
         self._set(name, rcode="REFUSED")
 
-    def silent(self, name: str) -> None:
-        """No answer, ever."""
-        self._set(name, silent=frozenset({"A", "AAAA", "CNAME", "MX", "TXT", "ANY"}))
-
-    def silent_aaaa(self, name: str) -> None:
-        """No answer to AAAA, as some broken load balancers do; A is answered by the name's rule."""
-        self._set(name, silent=frozenset({"AAAA"}))
+    def silent(self, name: str, *types: str) -> None:
+        """Do not answer queries of these types; of none without types. Some load balancers ignore AAAA queries."""
+        self._set(name, silent=frozenset(types or {"A", "AAAA", "CNAME", "MX", "TXT", "ANY"}))
 
     def delay(self, name: str, seconds: float) -> None:
         self._set(name, delay=seconds)
 
-    def lies(self, name: str, how: Literal["name", "id"] = "name") -> None:
-        """Answers the LIE under another name or another id: no resolver may believe it."""
-        self._set(name, lie=how)
+    def forged(self, name: str, how: Literal["name", "id"] = "name") -> None:
+        """Answer with FORGED addresses, under another name or another id, which a resolver must ignore."""
+        self._set(name, forged=how)
 
     def truncated(self, name: str) -> None:
-        """Over UDP only the TC flag; the whole answer over TCP."""
+        """Answer over UDP with the TC flag only, and over TCP in full."""
         self._set(name, truncated=True)
 
     def _set(self, name: str, **changes: Any) -> Rule:
@@ -121,7 +119,7 @@ class DnsServer:
         found = (self._rules.get(key) for key in (_key(name), *(f"*.{zone}" for zone in zones)))
         return next((rule for rule in found if rule), Rule(rcode="NXDOMAIN"))
 
-    # --- Life ---
+    # --- Start and stop ---
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -133,7 +131,7 @@ class DnsServer:
                 self._datagrams, _ = await loop.create_datagram_endpoint(
                     lambda: _Datagrams(self), local_addr=(self.host, self.port)
                 )
-            except OSError:  # someone has this port for UDP: try another
+            except OSError:  # the port is in use for UDP: try another
                 self._listener.close()
                 if self._wanted:
                     raise
@@ -148,25 +146,23 @@ class DnsServer:
         asyncio.get_running_loop().remove_reader(self._listener)
         self._listener.close()
         self._datagrams.abort()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel_and_wait(*self.tasks)
         await asyncio.sleep(0)  # the loop closes an aborted transport's socket in its next round
         if self._errors and error is None:
             raise self._errors[0]
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         def done(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
+            self.tasks.discard(task)
             if not task.cancelled() and (error := task.exception()):
                 self._errors.append(error)
 
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
+        self.tasks.add(task)
         task.add_done_callback(done)
         return task
 
-    # --- Questions and answers ---
+    # --- Queries and answers ---
 
     async def _datagram(self, packet: bytes, peer: tuple[str | Any, int]) -> None:
         if reply := await self._reply(packet, over_udp=True):
@@ -175,13 +171,13 @@ class DnsServer:
     def _accept(self) -> None:
         sock, _ = self._listener.accept()
         sock.setblocking(False)
-        self._start(self._stream(Connection(sock, None))).add_done_callback(lambda _: sock.close())
+        self._start(self._stream(ServerConnection(sock, None))).add_done_callback(lambda _: sock.close())
 
-    async def _stream(self, connection: Connection) -> None:
+    async def _stream(self, connection: ServerConnection) -> None:
         reader = connection.reader
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(connection.listen())  # ends the group when the client leaves
+                group.create_task(connection.fill_reader())  # ends the group when the client leaves
                 while True:
                     packet = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
                     if reply := await self._reply(packet, over_udp=False):
@@ -190,7 +186,7 @@ class DnsServer:
             pass
 
     async def _reply(self, packet: bytes, *, over_udp: bool) -> bytes | None:
-        """The answer to a packet, or None for silence."""
+        """Return the answer to a packet; None for no answer."""
         try:
             query = DNSRecord.parse(packet)
         except DNSError:
@@ -203,8 +199,8 @@ class DnsServer:
         await asyncio.sleep(rule.delay)
         reply = query.reply()
         reply.header.rcode = getattr(RCODE, rule.rcode)
-        if rule.lie:
-            self._lie(reply, kind, rule.lie)
+        if rule.forged:
+            self._forge(reply, kind, rule.forged)
         elif rule.truncated and over_udp:
             reply.header.tc = 1
         elif rule.rcode == "NOERROR":
@@ -212,7 +208,7 @@ class DnsServer:
         return bytes(reply.pack())
 
     def _answer(self, reply: DNSRecord, name: str, kind: str) -> None:
-        """Add the records of a name, along its chain of aliases."""
+        """Add the records of a name, following its aliases."""
         for _ in range(8):  # a chain may be a loop
             rule = self._rule(_key(name))
             if rule.target is None:
@@ -226,14 +222,14 @@ class DnsServer:
             addresses.rotate(-1)
 
     @staticmethod
-    def _lie(reply: DNSRecord, kind: str, how: Literal["name", "id"]) -> None:
+    def _forge(reply: DNSRecord, kind: str, how: Literal["name", "id"]) -> None:
         name = reply.q.qname
         if how == "id":
             reply.header.id ^= 0xFFFF
         else:
-            name = reply.q.qname = DNSLabel("liar.invalid")
-        if kind in LIE:
-            reply.add_answer(RR(name, getattr(QTYPE, kind), rdata=RDMAP[kind](LIE[kind]), ttl=60))
+            name = reply.q.qname = DNSLabel("forged.invalid")
+        if kind in FORGED:
+            reply.add_answer(RR(name, getattr(QTYPE, kind), rdata=RDMAP[kind](FORGED[kind]), ttl=60))
 
 
 class _Datagrams(asyncio.DatagramProtocol):

@@ -2,9 +2,9 @@
 
     async with HttpProxy({"good.test": "127.0.0.1"}) as proxy:
         await probe_one("http://good.test/", proxy=proxy.url)
-        assert proxy.asked == ["HEAD http://good.test/"]
+        assert proxy.requests == ["HEAD http://good.test/"]
 
-They know the addresses of the names that they are given, and nobody else does.
+A proxy knows the addresses of the names that it is given; no DNS server does.
 """
 
 import asyncio
@@ -15,17 +15,19 @@ from types import TracebackType
 from typing import Self, TypeAlias
 from urllib.parse import urlsplit
 
+from crawler.runtime.cancellation import cancel_and_wait
+
 Reader: TypeAlias = asyncio.StreamReader
 Writer: TypeAlias = asyncio.StreamWriter
 
 
 class _Proxy:
-    """Listens from `async with` on. `asked` is what clients asked for, in order."""
+    """A proxy on the running loop, for the length of an `async with`; `requests` has what clients asked for."""
 
     scheme = ""
 
     def __init__(self, names: Mapping[str, str] | None = None) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.port = 0
         self._names = dict(names or {})
         self._tasks: set[asyncio.Task[None]] = set()
@@ -46,9 +48,7 @@ class _Proxy:
     ) -> None:
         asyncio.get_running_loop().remove_reader(self._listener)
         self._listener.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel_and_wait(*self._tasks)
 
     def _accept(self) -> None:
         sock, _ = self._listener.accept()
@@ -63,18 +63,18 @@ class _Proxy:
         except (OSError, EOFError):
             pass  # the client may vanish at any moment
         finally:
-            await _end(writer)
+            await _close(writer)
 
     async def _talk(self, reader: Reader, writer: Writer) -> None:
         raise NotImplementedError
 
     async def _dial(self, host: str, port: int) -> tuple[Reader, Writer]:
-        """Connect to a name that it knows, or an address."""
+        """Connect to a known name, or to an address."""
         return await asyncio.open_connection(self._names.get(host, host), port)
 
 
 class HttpProxy(_Proxy):
-    """Forwards `GET http://...` and tunnels `CONNECT host:port`; with `refuse`, answers all with that status."""
+    """Forwards `GET http://...` and tunnels `CONNECT host:port`; `refuse` is a status for every request instead."""
 
     scheme = "http"
 
@@ -86,13 +86,13 @@ class HttpProxy(_Proxy):
         head = await reader.readuntil(b"\r\n\r\n")
         line, _, fields = head.partition(b"\r\n")
         method, target, _ = line.decode("latin-1").split(" ")
-        self.asked.append(f"{method} {target}")
+        self.requests.append(f"{method} {target}")
         url = urlsplit(f"//{target}" if method == "CONNECT" else target)
         if self._refuse is not None:
             writer.write(b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % self._refuse)
             return
         try:
-            far_reader, far = await self._dial(url.hostname or "", url.port or 80)
+            target_reader, target_writer = await self._dial(url.hostname or "", url.port or 80)
         except OSError:
             writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
             return
@@ -101,14 +101,14 @@ class HttpProxy(_Proxy):
                 writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
             else:
                 path = url.path + (f"?{url.query}" if url.query else "")
-                far.write(f"{method} {path or '/'} HTTP/1.1\r\n".encode("latin-1") + fields)
-            await _relay(reader, writer, far_reader, far)
+                target_writer.write(f"{method} {path or '/'} HTTP/1.1\r\n".encode("latin-1") + fields)
+            await _relay(reader, writer, target_reader, target_writer)
         finally:
-            await _end(far)
+            await _close(target_writer)
 
 
 class SocksProxy(_Proxy):
-    """SOCKS5 (RFC 1928) without authentication; with `reply`, refuses all with that code."""
+    """SOCKS5 (RFC 1928) without authentication; `reply` is a code that refuses every request instead."""
 
     scheme = "socks5"
 
@@ -127,44 +127,44 @@ class SocksProxy(_Proxy):
             family, size = (socket.AF_INET, 4) if kind == 1 else (socket.AF_INET6, 16)
             host = socket.inet_ntop(family, await reader.readexactly(size))
         port = int.from_bytes(await reader.readexactly(2))
-        self.asked.append(f"{host}:{port}")
+        self.requests.append(f"{host}:{port}")
         if self._reply:
             _answer(writer, self._reply)
             return
         try:
-            far_reader, far = await self._dial(host, port)
+            target_reader, target_writer = await self._dial(host, port)
         except OSError as error:
             _answer(writer, 5 if isinstance(error, ConnectionRefusedError) else 4)
             return
         try:
             _answer(writer, 0)
-            await _relay(reader, writer, far_reader, far)
+            await _relay(reader, writer, target_reader, target_writer)
         finally:
-            await _end(far)
+            await _close(target_writer)
 
 
 def _answer(writer: Writer, reply: int) -> None:
     writer.write(bytes([5, reply, 0, 1, 0, 0, 0, 0, 0, 0]))
 
 
-async def _relay(near_reader: Reader, near: Writer, far_reader: Reader, far: Writer) -> None:
-    """Pass bytes on in both directions until either side ends."""
+async def _relay(client_reader: Reader, client_writer: Writer, target_reader: Reader, target_writer: Writer) -> None:
+    """Copy bytes in both directions until either side ends."""
 
-    async def pass_on(reader: Reader, writer: Writer) -> None:
+    async def copy(reader: Reader, writer: Writer) -> None:
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
 
-    ways = [asyncio.ensure_future(pass_on(*way)) for way in ((near_reader, far), (far_reader, near))]
+    directions = [
+        asyncio.ensure_future(copy(*ends)) for ends in ((client_reader, target_writer), (target_reader, client_writer))
+    ]
     try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
+        await cancel_and_wait(*directions)
 
 
-async def _end(writer: Writer) -> None:
+async def _close(writer: Writer) -> None:
     writer.close()
     with suppress(OSError):
         await writer.wait_closed()

@@ -18,7 +18,7 @@ from tests.support.fleet import worker_process
 from tests.support.process import Caller, Reply, Served, field, request
 from tests.support.shipped import proxy
 from tests.support.site import Site
-from tests.support.webserver import DEADLINE
+from tests.support.webserver import DEADLINE_SECONDS
 
 SECRET: Final = "a-secret-of-the-tests"
 AUTHORIZATION: Final = f"Bearer {SECRET}"
@@ -141,7 +141,7 @@ async def behind(name: str, scratch: Path, redis: str) -> AsyncIterator[Fleet]:
 
 async def begun(port: int, trust: ssl.SSLContext) -> None:
     """Wait until a proxy listens, and has read all that it was given."""
-    until = time.monotonic() + DEADLINE
+    until = time.monotonic() + DEADLINE_SECONDS
     while time.monotonic() < until:
         with suppress(OSError):
             reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust, server_hostname="localhost")

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from tests.support.process import free_port
-from tests.support.webserver import DEADLINE, NGINX
+from tests.support.webserver import DEADLINE_SECONDS, NGINX
 
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
 BIN: Final = Path(sys.executable).parent
@@ -97,7 +97,7 @@ def proxy(name: str, scratch: Path, services: list[int], certificate: str) -> It
         yield port
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(DEADLINE)
+        process.wait(DEADLINE_SECONDS)
 
 
 def read(name: str) -> str:

@@ -1,10 +1,10 @@
-"""A web server that misbehaves on request: real sockets, real bytes, one path for each kind of trouble.
+"""A web server that misbehaves on request: real sockets, real bytes, one path for each behaviour.
 
     async with Site() as site:
         await fetch(site.url("/redirect/3"))
         assert [request.path for request in site.requests] == [...]
 
-It is written on sockets because an HTTP library would refuse to send most of `behaviours.BEHAVIOURS`.
+It uses sockets because an HTTP library would refuse to send most of `behaviours.BEHAVIOURS`.
 """
 
 import asyncio
@@ -17,21 +17,34 @@ from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import unquote
 
+from crawler.runtime.cancellation import cancel_and_wait
 from tests.support.behaviours import Handler, answer, redirect_path
-from tests.support.exchange import Connection, Exchange, Request, rst_on_close
+from tests.support.exchange import Exchange, Request, ServerConnection, rst_on_close
 
 OnAccept = Literal["serve", "reset", "close", "silent", "stall", "full"]
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class Site:
-    """Listens from `async with` on, serves on the running loop, stops with the block.
+    """A web server on the running loop, for the length of an `async with`.
 
-    `on_accept` says what happens before a request could be read: "reset" and "close" end the connection with
-    RST or FIN, "silent" keeps it and says nothing, "stall" is the same for an https origin (the ClientHello
-    gets no answer), "full" never completes a TCP handshake.
+    `on()` sets the answer of a path; all other paths are in `behaviours`. A behaviour that raises an exception of its
+    own fails the block.
 
-    A path's own answer is set by `on()`. A behaviour that fails by its own fault fails the block.
+    Args:
+        host: The address to listen on.
+        port: 0 for any.
+        tls: Makes it an https site.
+        on_accept: What happens before a request is read. "serve" reads requests. "reset" and "close" end the
+            connection with RST or FIN. "silent" keeps it open and sends nothing; "stall" does the same as an https
+            site, so the ClientHello gets no answer. "full" completes no TCP handshake.
+
+    Attributes:
+        requests: All requests, in order.
+        connections: How many connections were accepted.
+        active: How many requests are being served.
+        peak: The highest number of requests served at once.
+        errors: What behaviours have raised.
     """
 
     def __init__(
@@ -54,41 +67,41 @@ class Site:
         self._hits: Counter[str] = Counter()
         self._active_of: Counter[str] = Counter()
         self._peak_of: Counter[str] = Counter()
-        self._own: dict[str, Handler | bytes] = {}
+        self._custom: dict[str, Handler | bytes] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._held: list[socket.socket] = []
         self._changed = asyncio.Event()
 
-    # --- What a test asks ---
+    # --- What a test uses ---
 
     @property
     def origin(self) -> str:
         return self.url("")
 
     def url(self, path: str = "/", *, host: str | None = None) -> str:
-        """The URL of a path, under another name or address of this machine if given."""
+        """Return the URL of a path; `host` is another name or address of this machine."""
         name = host or {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"{self._scheme}://{f'[{name}]' if ':' in name else name}:{self.port}{path}"
 
     def redirect_to(self, url: str, status: int = 302) -> str:
-        """A URL of this site that redirects to any other."""
+        """Return a URL of this site that redirects to another URL."""
         return self.url(redirect_path(url, status))
 
     def peak_of(self, host: str) -> int:
-        """The most requests served at once for a Host header, given with or without the port."""
+        """Return the highest number of requests served at once for a Host header, given with or without the port."""
         return self._peak_of[self._name(host)]
 
     def on(self, path: str, answer: bytes | Handler) -> None:
-        """Answer this path (without query) by bytes, after which the connection ends, or by a coroutine."""
-        self._own[path] = answer
+        """Answer a path (without its query): by a coroutine, or by bytes and then the end of the connection."""
+        self._custom[path] = answer
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for something about connections or requests: `await site.until(lambda: site.active == 2)`."""
+        """Wait for a condition on connections or requests: `await site.until(lambda: site.active == 2)`."""
         while not condition():
             self._changed.clear()
             await self._changed.wait()
 
-    # --- Life ---
+    # --- Start and stop ---
 
     async def __aenter__(self) -> Self:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
@@ -98,10 +111,10 @@ class Site:
         self.port = listener.getsockname()[1]
         self._held.append(listener)
         if full:
-            # A backlog of 0 holds one connection: ours. Linux drops the SYN of every later one.
+            # A backlog of 0 holds one connection, this one. Linux drops the SYN of every later one.
             self._held.append(socket.create_connection(listener.getsockname()[:2]))
         else:
-            # By a callback, as a cancelled `sock_accept()` can lose the connection it has just accepted.
+            # A callback, because a cancelled `sock_accept()` can lose a connection that it has just accepted.
             asyncio.get_running_loop().add_reader(listener, self._accept, listener)
         return self
 
@@ -109,9 +122,7 @@ class Site:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         asyncio.get_running_loop().remove_reader(self._held[0])
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel_and_wait(*self._tasks)
         for sock in self._held:
             sock.close()
         if self.errors and error is None:
@@ -127,13 +138,13 @@ class Site:
                 task = asyncio.get_running_loop().create_task(self._serve(sock, self.connections))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-                # Not by a `finally` in the task: that does not run if the task is cancelled before it starts.
+                # Not in a `finally` of the task: that does not run if the task is cancelled before it starts.
                 task.add_done_callback(lambda _: sock.close())
             case "reset":
                 rst_on_close(sock)
                 sock.close()
             case "close":
-                # Not close(): with the client's first bytes unread that would send an RST.
+                # Not close(), which sends an RST if bytes of the client are unread.
                 sock.shutdown(socket.SHUT_WR)
                 self._held.append(sock)
             case _:
@@ -141,14 +152,14 @@ class Site:
 
     async def _serve(self, sock: socket.socket, number: int) -> None:
         try:
-            connection = Connection(sock, self._tls)
+            connection = ServerConnection(sock, self._tls)
             await connection.handshake()
             async with asyncio.TaskGroup() as group:
-                # Raises when the client leaves, by which the group cancels whatever is done for it.
-                group.create_task(connection.listen())
+                # Raises when the client leaves; then the group cancels what is done for it.
+                group.create_task(connection.fill_reader())
                 while await self._exchange(connection, number):
                     pass
-                # The last word is the client's: closing before it could turn our FIN into an RST.
+                # Then the client closes: closing before it could turn our FIN into an RST.
                 await connection.half_close()
         except* (OSError, EOFError, asyncio.LimitOverrunError):
             pass  # the client may vanish at any moment, and its bytes may be anything
@@ -157,8 +168,8 @@ class Site:
 
     # --- One exchange ---
 
-    async def _exchange(self, connection: Connection, number: int) -> bool:
-        """Read and answer one request; whether another may follow."""
+    async def _exchange(self, connection: ServerConnection, number: int) -> bool:
+        """Read and answer one request; return whether another may follow."""
         request = await _read(connection.reader, number)
         if request is None:
             await connection.send(BAD_REQUEST)
@@ -169,18 +180,18 @@ class Site:
         exchange = Exchange(
             request,
             connection,
-            hit=self._hits[request.path],
+            hit_number=self._hits[request.path],
             args=[unquote(segment) for segment in path.split("/")[1:]] or [""],
-            keep=request.version == "HTTP/1.1" and "close" not in request.header("Connection").lower(),
+            keeps_open=request.version == "HTTP/1.1" and "close" not in request.header("Connection").lower(),
         )
         with self._counted(self._name(request.host)):
-            match self._own.get(path, answer):
+            match self._custom.get(path, answer):
                 case bytes(raw):
-                    exchange.keep = False
+                    exchange.keeps_open = False
                     await exchange.send(raw)
                 case handler:
                     await handler(exchange)
-        return exchange.keep
+        return exchange.keeps_open
 
     @contextmanager
     def _counted(self, name: str) -> Iterator[None]:
@@ -201,7 +212,7 @@ class Site:
 
 
 async def _read(reader: asyncio.StreamReader, connection: int) -> Request | None:
-    """The next request, its body framed by Content-Length only; None if it is not one."""
+    """Read a request, with a body only if it has a Content-Length; None if the bytes are not a request."""
     first = await reader.readexactly(1)
     if not first.isalpha():  # a ClientHello has no end of line to wait for
         return None

@@ -1,4 +1,4 @@
-"""A real nginx that serves a folder on loopback, and what it must answer, read off the files themselves."""
+"""A real nginx that serves a folder on loopback, and the answers to expect of it, by the files in the folder."""
 
 import contextlib
 import http.client
@@ -11,8 +11,8 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 
 NGINX = Path("/usr/sbin/nginx")
-DEADLINE = 10.0
-"""Seconds that no start or stop of nginx takes."""
+DEADLINE_SECONDS = 10.0
+"""More than a start or stop of nginx takes."""
 
 CONFIG = """
 daemon off;
@@ -34,11 +34,11 @@ http {{
 """
 
 Answer = tuple[bytes, int]
-"""Path and query with nothing percent-encoded, and the status for it."""
+"""Path and query, percent-decoded, and the status."""
 
 
 class WebServer:
-    """Serves `root` with nginx, which keeps its own files in `scratch`, for the length of a `with`."""
+    """Serves the folder `root` with nginx, which keeps its own files in `scratch`."""
 
     def __init__(self, root: Path, scratch: Path) -> None:
         self.root = root
@@ -47,39 +47,39 @@ class WebServer:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Serve, at `origin`."""
-        # nginx takes over sockets that NGINX names, as its upgrades do: no port is free at one moment, taken the next.
+        """Serve at `origin` for the length of a `with`."""
+        # nginx inherits the socket that NGINX names, as in its upgrades. So no other process can take the port.
         with socket.create_server(("127.0.0.1", 0)) as listener:
             address = "{}:{}".format(*listener.getsockname())
-            # To root's nginx, unless told otherwise, the worker is somebody who may not read a test's files.
+            # By default, root's nginx runs its worker as a user who may not read a test's files.
             user = "" if os.geteuid() else "user root;"
             (self._scratch / "nginx.conf").write_text(CONFIG.format(address=address, root=self.root, user=user))
             nginx = subprocess.Popen(
                 [NGINX, "-p", self._scratch, "-c", "nginx.conf"],
                 env={"NGINX": f"{listener.fileno()};"},
                 pass_fds=[listener.fileno()],
-                start_new_session=True,  # master and worker are one group, to be killed together if need be
+                start_new_session=True,  # one process group, so master and worker can be killed together
             )
         try:
-            _expect_up(address)
+            _wait_until_up(address)
             self.origin = f"http://{address}"
             yield
         finally:
-            nginx.send_signal(signal.SIGQUIT)  # unlike SIGTERM it lets requests end, and be logged
+            nginx.send_signal(signal.SIGQUIT)  # unlike SIGTERM, it lets requests end and be logged
             try:
-                nginx.wait(DEADLINE)
+                nginx.wait(DEADLINE_SECONDS)
             except subprocess.TimeoutExpired:
                 os.killpg(nginx.pid, signal.SIGKILL)
                 nginx.wait()
                 raise
 
-    def answered(self) -> set[Answer]:
-        """All that nginx answered, by its own log; complete once it has ended."""
+    def logged_answers(self) -> set[Answer]:
+        """Return all answers in nginx's log, which is complete after nginx has ended."""
         lines = (self._scratch / "access.log").read_text().splitlines()
         return {(unquote_to_bytes(line[4:]), int(line[:3])) for line in lines}
 
-    def answers(self, url: str) -> list[Answer]:
-        """What nginx must answer for a URL of this server, hop by hop."""
+    def expected_answers(self, url: str) -> list[Answer]:
+        """Return what nginx must answer for a URL of this server, hop by hop."""
         parts = urlsplit(url)
         path = unquote_to_bytes(parts.path) or b"/"
         query = b"?" + unquote_to_bytes(parts.query) if parts.query else b""
@@ -95,9 +95,9 @@ class WebServer:
         return [*found, (path + query, status)]
 
 
-def _expect_up(address: str) -> None:
-    """Ask once. The socket listens already: the question waits for nginx, and breaks if nginx has given up."""
-    connection = http.client.HTTPConnection(address, timeout=DEADLINE)
+def _wait_until_up(address: str) -> None:
+    """Send one request. The socket listens already, so the request waits for nginx, and fails if nginx has ended."""
+    connection = http.client.HTTPConnection(address, timeout=DEADLINE_SECONDS)
     try:
         connection.request("HEAD", "/is-it-up")
         assert connection.getresponse().status == 204

@@ -188,7 +188,7 @@ def answers_once_a_connection(site: Site, then: bytes | None = b"") -> None:
             x.reset()
         else:
             await x.send(then)
-            x.keep = False
+            x.keeps_open = False
 
     site.on("/once", once)
 
@@ -229,7 +229,7 @@ async def test_with_part_of_an_answer_it_is_a_failure_of_the_target(site: Site) 
 
 async def test_a_kept_connection_that_says_nothing_is_not_replaced(site: Site) -> None:
     """It may be the answer that takes long."""
-    site.on("/late", lambda x: x.reply() if x.hit == 1 else x.hang())
+    site.on("/late", lambda x: x.reply() if x.hit_number == 1 else x.hang())
     async with asking(method="GET", timeout=0.3) as ask:
         await ask(site.url("/late"))
         assert verdict(await ask(site.url("/late"))) == "http.timed_out"
@@ -249,7 +249,7 @@ async def test_a_fresh_connection_that_ends_is_one_request_for_each_attempt(
 
 async def test_the_connection_that_replaces_a_kept_one_is_not_replaced(site: Site) -> None:
     async def only_at_first(x: Exchange) -> None:
-        if x.hit > 1:
+        if x.hit_number > 1:
             x.reset()
         await x.reply()
 

@@ -50,7 +50,7 @@ async def test_an_http_target_is_reached_through_it(proxy: Proxy, site: Site) ->
     result = await probe_one(site.url("/ok", host="good.test"), proxy=proxy.url)
     assert (verdict(result), result.method, result.attempts) == (200, "HEAD", 1)
     assert [request.host for request in site.requests] == [f"good.test:{site.port}"]
-    assert proxy.asked == [
+    assert proxy.requests == [
         f"HEAD http://good.test:{site.port}/ok" if isinstance(proxy, HttpProxy) else f"good.test:{site.port}"
     ]
 
@@ -59,7 +59,7 @@ async def test_an_https_target_is_reached_through_it(proxy: Proxy, secure: Site,
     url = secure.url("/title/Safe", host="good.test")
     result = await probe_one(url, proxy=proxy.url, cafile=str(authority.cafile), title=True)
     assert (verdict(result), result.title) == (200, "Safe")
-    assert proxy.asked == [
+    assert proxy.requests == [
         f"CONNECT good.test:{secure.port}" if isinstance(proxy, HttpProxy) else f"good.test:{secure.port}"
     ]
     if isinstance(proxy, HttpProxy):
@@ -86,13 +86,13 @@ async def test_redirects_go_through_it_hop_by_hop(proxy: Proxy, site: Site) -> N
     there = site.url("/status/404", host="away.test")
     result = await probe_one(site.redirect_to(there).replace("127.0.0.1", "good.test"), proxy=proxy.url)
     assert (verdict(result), result.final_url) == (404, there)
-    assert len(proxy.asked) == 3, "a HEAD for each URL, and a GET for the bad one"
+    assert len(proxy.requests) == 3, "a HEAD for each URL, and a GET for the bad one"
 
 
 async def test_a_batch_goes_through_it(proxy: Proxy, site: Site) -> None:
     urls = [site.url(f"/ok?{n}", host="good.test") for n in range(100)]
     assert {verdict(result) for result in await probe_all(urls, proxy=proxy.url)} == {200}
-    assert len(proxy.asked) == 100
+    assert len(proxy.requests) == 100
 
 
 @pytest.mark.parametrize("path", ["/reset", "/close"])
@@ -112,7 +112,7 @@ async def test_a_bad_certificate_is_seen_through_it(fault: str, type_: str, prox
     async with Site(tls=getattr(authority, fault)("good.test")) as site:
         result = await probe_one(site.url("/ok", host="good.test"), proxy=proxy.url, cafile=str(authority.cafile))
         assert verdict(result) == f"tls.cert.{type_}"
-        assert len(proxy.asked) == 1
+        assert len(proxy.requests) == 1
 
 
 async def test_a_handshake_that_stalls_is_late(proxy: Proxy) -> None:
@@ -205,7 +205,7 @@ async def test_a_public_guard_with_a_proxy_probes_nothing(site: Site) -> None:
     async with HttpProxy() as proxy:
         with pytest.raises(OptionError, match="proxy"):
             await probe_one(site.url("/ok"), proxy=proxy.url, guard="public")
-        assert proxy.asked == []
+        assert proxy.requests == []
 
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1:1", "ftp://127.0.0.1:1", "127.0.0.1:1", ""])

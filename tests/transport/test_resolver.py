@@ -121,7 +121,7 @@ async def test_closing_ends_lookups_that_nobody_waits_for(names: DnsServer) -> N
             async with asyncio.timeout(0.05):
                 await resolver.resolve("slow.test", 80)
     assert loop.time() - started < 1
-    assert asyncio.all_tasks() <= {asyncio.current_task(), *names._tasks}
+    assert asyncio.all_tasks() <= {asyncio.current_task(), *names.tasks}
 
 
 def threads() -> int:
@@ -245,7 +245,7 @@ async def test_one_family_may_be_asked_for_alone(option: str, address: str, name
 
 async def test_an_ipv6_answer_that_never_comes_does_not_stall_a_good_ipv4_one(names: DnsServer) -> None:
     names.a("broken.test", "127.0.0.9")
-    names.silent_aaaa("broken.test")
+    names.silent("broken.test", "AAAA")
     loop = asyncio.get_running_loop()
     async with resolving(names, dual=True) as resolver:
         started = loop.time()
@@ -255,7 +255,7 @@ async def test_an_ipv6_answer_that_never_comes_does_not_stall_a_good_ipv4_one(na
 
 async def test_an_ipv4_answer_that_never_comes_does_not_stall_a_good_ipv6_one(names: DnsServer) -> None:
     names.aaaa("broken.test", "::1")
-    names._set("broken.test", silent=frozenset({"A"}))
+    names.silent("broken.test", "A")
     loop = asyncio.get_running_loop()
     async with resolving(names, dual=True) as resolver:
         started = loop.time()
@@ -295,7 +295,7 @@ async def test_no_answer_for_one_family_outweighs_no_address_of_the_other(names:
     """Where A says that there is none and AAAA says nothing, nobody knows whether the name has an address."""
     for kind in ("A", "AAAA"):
         names.no_data(f"half-{kind}.test")
-        names._set(f"half-{kind}.test", silent=frozenset({kind}))
+        names.silent(f"half-{kind}.test", kind)
     async with resolving(names, dual=True) as resolver:
         codes = await asyncio.gather(*(code(resolver, f"half-{kind}.test") for kind in ("A", "AAAA")))
     assert codes == [aiodns.error.ARES_ETIMEOUT] * 2

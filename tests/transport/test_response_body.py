@@ -237,7 +237,7 @@ async def test_a_body_that_drips_ends_at_the_deadline_and_the_status_stays(trans
 async def test_a_body_that_breaks_off_leaves_the_status_and_what_came(transport: str, site: Site) -> None:
     async def page(x: Exchange) -> None:
         await x.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n<title>early</title>")
-        x.keep = False
+        x.keeps_open = False
 
     site.on("/broken", page)
     result = await probe_one(site.url("/broken"), title=True, transport=transport)

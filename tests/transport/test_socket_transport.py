@@ -80,7 +80,7 @@ async def test_no_search_domain_makes_a_name_of_another_host(names: DnsServer) -
 
 
 async def test_an_answer_to_another_question_is_not_believed(site: Site, names: DnsServer) -> None:
-    names.lies("bad.test")
+    names.forged("bad.test")
     result = await probe_one(site.url("/ok", host="bad.test"), timeout=2, retries=0, **asking(names))
     assert verdict(result) == "dns.timed_out"
 
@@ -213,8 +213,8 @@ async def test_a_tls_session_is_resumed(authority: Authority) -> None:
         reused: list[bool] = []
 
         async def ending(x: Exchange) -> None:
-            reused.append(x.connection.resumed)
-            x.keep = False
+            reused.append(x.connection.is_resumed)
+            x.keeps_open = False
             await x.reply(200, [("Connection", "close")])
 
         site.on("/close-after", ending)
