@@ -36,9 +36,8 @@ from crawler.core.options import TASK_OPTIONS, Options
 from crawler.core.results import Outcome, ProbeResult
 from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Counts, ResultFilter, Status
-from crawler.core.urls import parse_host
+from crawler.core.urls import Line, parse_host
 from crawler.formats.result_writers import open_writer
-from crawler.formats.url_lists import Line
 from crawler.registry import is_wanted
 
 if TYPE_CHECKING:

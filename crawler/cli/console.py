@@ -16,8 +16,8 @@ import typer
 from crawler.cli.url_files import CHOICES, Choice, read_lines
 from crawler.core.errors import InputError
 from crawler.core.tasks import Counts
+from crawler.core.urls import Line
 from crawler.formats.result_writers import Format
-from crawler.formats.url_lists import Line
 from crawler.runtime.event_loop import run_on_event_loop
 
 __all__ = [

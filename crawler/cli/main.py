@@ -38,8 +38,8 @@ from crawler.core.options import VERSION, WORKER_OPTIONS, Options
 from crawler.core.results import ProbeResult
 from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Counts
+from crawler.core.urls import Line
 from crawler.formats.result_writers import open_writer
-from crawler.formats.url_lists import Line
 from crawler.runtime.logs import Settings, write_logs
 from crawler.runtime.rlimits import collect_rarely
 

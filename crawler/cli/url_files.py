@@ -10,7 +10,9 @@ from pathlib import Path, PurePath
 from typing import IO, Final, Literal, TypeAlias, get_args
 
 from crawler.core.errors import InputError
-from crawler.formats.url_lists import GzipReader, InputFormat, Line, open_reader
+from crawler.core.urls import Line
+from crawler.formats.gzip_reader import GzipReader
+from crawler.formats.url_lists import InputFormat, open_reader
 
 __all__ = ["CHOICES", "Choice", "count_lines", "format_of", "read_lines"]
 

@@ -8,7 +8,7 @@ inside, names that are not valid in DNS, port 0.
 import base64
 import re
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 import can_ada
@@ -20,6 +20,7 @@ from crawler.core.results import ProbeError, ProbeResult
 __all__ = [
     "DEFAULT_PORTS",
     "MAX_URL_CHARACTERS",
+    "Line",
     "Target",
     "Url",
     "find_plain_host",
@@ -28,6 +29,8 @@ __all__ = [
     "read_targets",
     "resolve_redirect",
 ]
+
+Line: TypeAlias = str | bytes  # of a list as submitted; bytes may not be UTF-8
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -101,7 +104,7 @@ class Target(msgspec.Struct, gc=False):
         return self.url.host if isinstance(self.url, Url) else ""
 
     @classmethod
-    def of(cls, seq: int, text: str | bytes) -> "Target":
+    def of(cls, seq: int, text: Line) -> "Target":
         """Parse one line; bytes must be UTF-8."""
         if isinstance(text, str):
             url = parse_url(text)
@@ -114,7 +117,7 @@ class Target(msgspec.Struct, gc=False):
             return cls(seq, text.decode(errors="replace"), reason)
 
 
-def read_targets(lines: Iterable[str | bytes]) -> Iterator[Target]:
+def read_targets(lines: Iterable[Line]) -> Iterator[Target]:
     """Number the lines from 0 and parse each."""
     return (Target.of(seq, line) for seq, line in enumerate(lines))
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from crawler.cli.url_files import CHOICES, Choice, count_lines, read_lines
 from crawler.core.errors import InputError
-from crawler.formats.url_lists import Line
+from crawler.core.urls import Line
 
 DEADLINE = 5.0
 """Seconds that no reading here takes."""
@@ -145,9 +145,9 @@ async def test_the_column_is_chosen(tmp_path: Path) -> None:
         ("a.ndjson", b'"a"\n\n1\n', None, "line 3: Expected `str | object`, got `int`"),
         ("a.csv", b"n,link\n", None, "line 1: no column 'url' among 'n', 'link'"),
         ("a.json", b'{"urls": ["a", 1]}', None, "$.urls[1]: Expected `str`, got `int`"),
-        ("a.json", b'{"urls": ["a"', None, "byte 13: stops half way"),
+        ("a.json", b'{"urls": ["a"', None, "byte 13: ends too early"),
         ("a.txt", b"a", "url", "column: text has no columns to choose from"),
-        ("a.txt", gzip.compress(b"a", mtime=0)[:-1], None, "the gzip data stops half way"),
+        ("a.txt", gzip.compress(b"a", mtime=0)[:-1], None, "the gzip data ends too early"),
         ("a.txt", b"\x1f\x8babc", None, "is not gzip, or damaged"),
     ],
 )

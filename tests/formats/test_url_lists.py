@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.core.errors import InputError
-from crawler.core.urls import MAX_URL_CHARACTERS
+from crawler.core.urls import MAX_URL_CHARACTERS, Line
+from crawler.formats.gzip_reader import GzipReader
 from crawler.formats.json_batch import MAX_VALUE_BYTES, JsonError
-from crawler.formats.url_lists import INPUT_FORMATS, GzipReader, InputFormat, Line, open_reader
+from crawler.formats.url_lists import INPUT_FORMATS, InputFormat, open_reader
 
 LONGEST_LINE: Final = 2 * MAX_URL_CHARACTERS
 BOM: Final = b"\xef\xbb\xbf"
@@ -206,7 +207,7 @@ def test_a_column_that_is_not_there_is_told_with_those_that_are(column: str) -> 
 def test_a_header_row_is_needed() -> None:
     assert refused("csv", b"a,b\n1,2\n") == ("line 1", "no column 'url' among 'a', 'b'")
     assert refused("csv", b"") == refused("csv", b"\r\n\n") == ("line 1", "has no header row")
-    message = "a URL stands where the header row has the name of its column"
+    message = "the header row has a URL instead of a column name"
     assert refused("csv", b"http://a/\nhttp://b/\n") == ("line 1", message)
     assert refused("csv", b"1,http://a/\n2,http://b/\n", column="2") == ("line 1", message)
 
@@ -310,7 +311,7 @@ def test_any_members_of_gzip_in_any_pieces_are_unpacked(members: list[bytes], pa
     data = b"".join(map(gzip.compress, members)) + b"\0" * padding
     assert unpacked(data, sizes) == b"".join(members)
     for end in range(len(data) - padding - len(gzip.compress(members[-1])) + 1, len(data) - padding):
-        with pytest.raises(InputError, match="stops half way"):
+        with pytest.raises(InputError, match="ends too early"):
             unpacked(data[:end], sizes)
 
 
@@ -326,7 +327,7 @@ def test_what_is_no_gzip_is_told() -> None:
     for data in (b"http://a/\n", good[:20] + b"\xff\xff\xff\xff" + good[24:], wrong_sum, good + b"rest"):
         with pytest.raises(InputError, match="is not gzip, or damaged"):
             unpacked(data)
-    with pytest.raises(InputError, match="stops half way"):
+    with pytest.raises(InputError, match="ends too early"):
         unpacked(b"")
 
 

@@ -101,7 +101,7 @@ class _Upload:
 
         def settle(task: Task) -> None:
             if isinstance(self._reader, BatchReader):
-                self._settle(task, self._reader.rest)
+                self._settle(task, self._reader.other_members)
             if key is not None:
                 task.idempotency = IdempotencyKey(key, self._digest.hexdigest())
 

@@ -7,8 +7,10 @@ import msgspec
 from aiohttp import web
 
 from crawler.core.errors import InputError, read_validation_error
+from crawler.core.urls import Line
+from crawler.formats.gzip_reader import GzipReader
 from crawler.formats.json_batch import JsonError
-from crawler.formats.url_lists import GzipReader, Line, UrlListReader
+from crawler.formats.url_lists import UrlListReader
 
 __all__ = ["HANDLER_ARGS", "chunks", "lines", "read_json"]
 
