@@ -16,9 +16,9 @@ from crawler.distributed.chunk_worker import ChunkWorker
 from crawler.stores.redis.registry import RedisRegistry
 from crawler.stores.redis.settings import FleetSettings
 from tests.probing.test_politeness import Page
-from tests.server.test_metrics import value
 from tests.support.api import Api, read_events
 from tests.support.fleet import HOSTS, worker_process, working
+from tests.support.metrics import value
 from tests.support.redis_proxy import proxy_to
 from tests.support.redis_server import RedisServer
 from tests.support.replica import replica

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.proxied_fleet import fleet_behind, restart_under_load
 from tests.support.redis_server import RedisServer
-from tests.support.replicas import behind, restarted_under_load
 from tests.support.shipped import PROXIES
 from tests.support.site import Site
 
@@ -15,7 +15,7 @@ from tests.support.site import Site
 async def test_no_restart_fails_a_request(
     proxy: str, redis_server: RedisServer, site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with behind(proxy, tmp_path, redis_server.url) as fleet:
-        await restarted_under_load(fleet, site, rounds=20)
+    async with fleet_behind(proxy, tmp_path, redis_server.url) as fleet:
+        await restart_under_load(fleet, site, rounds=20)
         with capsys.disabled():
-            print(f"\n20 restarts behind {proxy}: {fleet.asked.total():,} requests, {len(fleet.failures)} failures")
+            print(f"\n20 restarts behind {proxy}: {fleet.requests.total():,} requests, {len(fleet.failures)} failures")

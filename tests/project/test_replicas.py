@@ -11,18 +11,25 @@ from aiohttp import ClientSession
 
 from tests.server.test_stop import Gate
 from tests.support.process import field
+from tests.support.proxied_fleet import (
+    AUTHORIZATION,
+    ProxiedFleet,
+    fleet_behind,
+    make_certificate,
+    restart_under_load,
+    wait_for_proxy,
+)
 from tests.support.redis_server import RedisServer
-from tests.support.replicas import AUTHORIZATION, Fleet, begun, behind, certified, restarted_under_load
 from tests.support.shipped import PROXIES, proxy
 from tests.support.site import Site
 
 
 async def test_a_restart_fails_no_request(redis_server: RedisServer, site: Site, tmp_path: Path) -> None:
-    async with behind("nginx", tmp_path, redis_server.url) as fleet:  # `make harden` has the others
-        await restarted_under_load(fleet, site, rounds=2)
+    async with fleet_behind("nginx", tmp_path, redis_server.url) as fleet:  # `make harden` has the others
+        await restart_under_load(fleet, site, rounds=2)
 
 
-async def submitted(fleet: Fleet, body: bytes, **headers: str) -> tuple[bytes, Any]:
+async def submitted(fleet: ProxiedFleet, body: bytes, **headers: str) -> tuple[bytes, Any]:
     """The head of the answer to a batch, and the Task."""
     reply = await fleet.ask("POST", "/api/v1/tasks", body, Content_Type="application/json", **headers)
     assert reply.status in (200, 201), reply
@@ -34,7 +41,7 @@ async def test_a_proxy_lets_through_what_the_service_has(
     name: str, redis_server: RedisServer, site: Site, tmp_path: Path
 ) -> None:
     gate = Gate(site)
-    async with behind(name, tmp_path, redis_server.url) as fleet:
+    async with fleet_behind(name, tmp_path, redis_server.url) as fleet:
         batch = json.dumps({"urls": ["no url", site.url("/gate")]}).encode()
         head, task = await submitted(
             fleet, batch + b" " * 2_000_000, Idempotency_Key="once"
@@ -67,14 +74,14 @@ async def test_what_is_sent_again_has_the_same_key(name: str, tmp_path: Path) ->
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         writer.close()
 
-    certificate, trust = certified(tmp_path)
+    certificate, trust = make_certificate(tmp_path)
     async with (
         await asyncio.start_server(answer_the_second, "127.0.0.1", 0) as one,
         await asyncio.start_server(answer_the_second, "127.0.0.1", 0) as other,
     ):
         ports = [server.sockets[0].getsockname()[1] for server in (one, other)]
         with proxy(name, tmp_path, ports, certificate) as port:
-            await begun(port, trust)
+            await wait_for_proxy(port, trust)
             heads.clear()
             async with ClientSession() as session:
                 for headers in ({}, {"Idempotency-Key": "mine"}):

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 from prometheus_client import Metric
-from prometheus_client.parser import text_string_to_metric_families
 
 import crawler
 from crawler import Options, ServiceOptions
@@ -23,11 +22,11 @@ from crawler.server.metrics import TABLE
 from crawler.stores.redis.registry import RedisRegistry
 from crawler.stores.sqlite.registry import SqliteRegistry
 from tests.support.api import REGISTRIES, Api, read_events, serving_api
-from tests.support.described import check_described
 from tests.support.fleet import working
+from tests.support.metrics import families, value
 from tests.support.redis_server import RedisServer
 from tests.support.site import Site
-from tests.test_service import Client, serving
+from tests.test_service import serving
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -36,24 +35,6 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 async def api(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Api]:
     async with serving_api(REGISTRIES[request.param](tmp_path), retries=0) as api:
         yield api
-
-
-async def families(client: Client, path: str = "/metrics") -> dict[str, Metric]:
-    """What is there, by name."""
-    async with client.get(path) as response:
-        assert response.status == 200
-        if client.app is not None and path == "/metrics":
-            check_described(client.app, "GET", response)
-        text = await response.text()
-    return {family.name: family for family in text_string_to_metric_families(text)}
-
-
-async def value(client: Client, name: str, **labels: str) -> float:
-    """The sum of the samples that have this name and these labels; there has to be one."""
-    samples = [sample for family in (await families(client)).values() for sample in family.samples]
-    found = [each.value for each in samples if each.name == name and labels.items() <= each.labels.items()]
-    assert found, (name, labels)
-    return sum(found)
 
 
 # --- Numbers ---

@@ -15,6 +15,7 @@ import crawler
 from crawler import InputError, OptionError, ServiceOptions
 from crawler.cli.main import main
 from crawler.server.middleware.proxy_headers import ProxyHeaders
+from tests.support.certs import write_combined_pem
 from tests.test_service import serving
 
 
@@ -23,17 +24,9 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-def pem(authority: trustme.CA, folder: Path) -> str:
-    """A certificate for localhost and its key, in one file."""
-    path = folder / "both.pem"
-    leaf = authority.issue_cert("localhost", "127.0.0.1")
-    path.write_bytes(b"".join(blob.bytes() for blob in [leaf.private_key_pem, *leaf.cert_chain_pems]))
-    return str(path)
-
-
 async def test_the_service_speaks_tls(authority: trustme.CA, tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "crawler", "--port", "0", "--tls-cert", pem(authority, tmp_path)),
+        *(sys.executable, "-m", "crawler", "--port", "0", "--tls-cert", write_combined_pem(authority, tmp_path)),
         stdout=asyncio.subprocess.PIPE,
     )
     try:
@@ -66,7 +59,7 @@ async def test_the_service_speaks_tls(authority: trustme.CA, tmp_path: Path) -> 
 def test_what_is_wrong_is_told_at_the_start(
     flags: list[str], words: str, authority: trustme.CA, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    both = pem(authority, tmp_path)
+    both = write_combined_pem(authority, tmp_path)
     other, locked = tmp_path / "other.pem", tmp_path / "locked.pem"
     other.write_bytes(authority.issue_cert("localhost").private_key_pem.bytes())
     begin, _, text = Path(both).read_text().partition("KEY-----\n")

@@ -22,8 +22,8 @@ from crawler.core.errors import ServiceStopping
 from crawler.server.http.connection_limits import ConnectionLimiter
 from crawler.server.http.site import ListeningSite as ListenerSite
 from crawler.server.task_manager import TASK_MANAGER, TaskManager
-from tests.server.test_proxied import pem
 from tests.support.api import REGISTRIES
+from tests.support.certs import write_combined_pem
 from tests.support.exchange import Exchange
 from tests.support.process import Served, field, request
 from tests.support.site import Site
@@ -340,7 +340,7 @@ async def test_a_handshake_that_is_not_over_leads_to_no_request(site: Site, tmp_
     Gate(site)
     authority, context = trustme.CA(), ssl.create_default_context()
     authority.configure_trust(context)
-    async with Served(*FOREVER, "--drain", "15", "--tls-cert", pem(authority, tmp_path)) as service:
+    async with Served(*FOREVER, "--drain", "15", "--tls-cert", write_combined_pem(authority, tmp_path)) as service:
         late = await service.connect()
         caller = await service.connect(context)
         await caller.send(request("GET", f"/api/v1/probe?url={site.url('/gate')}"))

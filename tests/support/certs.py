@@ -160,3 +160,11 @@ def _self_signed(*names: str) -> trustme.LeafCert:
     )
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return trustme.LeafCert(secret, certificate.public_bytes(Encoding.PEM), [])
+
+
+def write_combined_pem(authority: trustme.CA, folder: Path) -> str:
+    """Write a certificate for localhost and its key into one file; returns its path."""
+    path = folder / "both.pem"
+    leaf = authority.issue_cert("localhost", "127.0.0.1")
+    path.write_bytes(b"".join(blob.bytes() for blob in [leaf.private_key_pem, *leaf.cert_chain_pems]))
+    return str(path)
