@@ -1,1 +1,14 @@
-"""core."""
+"""The vocabulary of all packages: options, URLs, Tasks, results and errors. No module does I/O.
+
+Other packages may import every module; each imports only those drawn below it.
+
+    service_options       options of the service
+    ├── options           options of a probe, and the base class of both
+    │   ├── option_syntax parsers of proxies, DNS servers, headers, ...
+    │   └── patterns      regular expressions from callers, searched by RE2
+    └── tokens            bearer tokens of clients
+    tasks                 Task, its status, counts and webhook; state of the work queues
+    urls                  Url and Target: the lines of a Task, parsed
+    └── results           ProbeResult, the result of a probe, and its parts
+        └── errors        exceptions, and the table of failures
+"""

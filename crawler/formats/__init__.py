@@ -1,1 +1,13 @@
-"""formats."""
+"""Formats of URL lists and results. No module does I/O: readers are fed bytes, writers get a stream.
+
+Other packages may import every module; they open lists and writers by name with `open_reader` and `open_writer`.
+
+    url_lists          open_reader: a reader for an input format
+    ├── csv_reader     a column of a CSV file
+    ├── line_readers   plain text and NDJSON
+    └── json_batch     {"urls": [...]} as it arrives
+    gzip_reader        decompression in pieces of bounded size
+    result_writers     open_writer: NDJSON, CSV or
+    └── table          a table for a terminal
+    sse                server-sent events, for the client of the service
+"""

@@ -1,4 +1,4 @@
-"""Results as text: NDJSON and CSV for programs, a table for people."""
+"""Write results as text: NDJSON and CSV for programs, a table for people."""
 
 import csv
 from collections.abc import Callable
@@ -13,7 +13,7 @@ __all__ = ["COLUMNS", "FORMATS", "Format", "ResultWriter", "open_writer"]
 Format = Literal["table", "ndjson", "csv"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 
-# The columns of CSV, in order.
+# The columns of CSV in their order.
 COLUMNS: Final[dict[str, Callable[[ProbeResult], object]]] = {
     "seq": lambda result: result.seq,
     "url": lambda result: result.url,
@@ -31,23 +31,23 @@ COLUMNS: Final[dict[str, Callable[[ProbeResult], object]]] = {
 
 
 class ResultWriter(Protocol):
-    """Writes results, each whole, as they come."""
+    """Writes each result with one call of the stream's `write`."""
 
     def write(self, result: ProbeResult) -> None:
-        """Write one."""
+        """Write one result."""
 
 
 def open_writer(format_: Format, stream: TextIO) -> ResultWriter:
-    """A writer of a format onto a stream."""
+    """Make a writer that writes this format to the stream."""
     if format_ == "table":
-        from crawler.formats.table import ResultTable  # with rich, which nobody needs in a pipe
+        from crawler.formats.table import ResultTable  # imports rich, which the other formats do not need
 
         return ResultTable(stream)
-    return _Ndjson(stream) if format_ == "ndjson" else _Csv(stream)
+    return _NdjsonWriter(stream) if format_ == "ndjson" else _CsvWriter(stream)
 
 
-class _Ndjson:
-    """A JSON object a line."""
+class _NdjsonWriter:
+    """One JSON object a line."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -57,19 +57,19 @@ class _Ndjson:
         self._stream.write(self._encode(result).decode() + "\n")
 
 
-class _Csv:
-    """RFC 4180, with `COLUMNS` in the first line."""
+class _CsvWriter:
+    """CSV (RFC 4180) with `COLUMNS` in the first line."""
 
     def __init__(self, stream: TextIO) -> None:
         self._rows = csv.writer(stream)
         self._rows.writerow(COLUMNS)
 
     def write(self, result: ProbeResult) -> None:
-        self._rows.writerow([_cell(column(result)) for column in COLUMNS.values()])
+        self._rows.writerow([_escape_formula(column(result)) for column in COLUMNS.values()])
 
 
-def _cell(value: object) -> object:
-    """Keep a spreadsheet from taking text for a formula."""
+def _escape_formula(value: object) -> object:
+    """Quote text that a spreadsheet would run as a formula."""
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
         return "'" + value
     return value

@@ -1,4 +1,4 @@
-"""Results as a table, on a terminal, for people."""
+"""Write results as a table for a terminal."""
 
 from typing import Final, TextIO
 
@@ -18,12 +18,12 @@ STYLES: Final[dict[Outcome, str]] = {
     "invalid": "magenta",
 }
 
-# Where the cursor is, on a terminal, the progress bar may stand; it comes back below the row.
+# The cursor may be on the line of the progress bar, which appears again below the row.
 _CLEAR_LINE: Final = Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2))
 
 
 class ResultTable:
-    """A line a result, for eyes: it may change."""
+    """Writes one line per result. The layout is for people and may change."""
 
     _ROW: Final = "{:<10} {:>6} {:>9}  {}"
 
@@ -32,18 +32,18 @@ class ResultTable:
         self._console.print(self._ROW.format("outcome", "status", "ms", "url"), style="bold")
 
     def write(self, result: ProbeResult) -> None:
-        """Write one."""
-        what = result.url if result.error is None else f"{result.url}  {result.error.type}: {result.error.message}"
+        """Write one result."""
+        text = result.url if result.error is None else f"{result.url}  {result.error.type}: {result.error.message}"
         if result.final_url and len(result.hops) > 1 and result.final_url != result.hops[0].url:
-            what += f"  -> {result.final_url}"
+            text += f"  -> {result.final_url}"
         status = "-" if result.status is None else str(result.status)
-        row = self._ROW.format(result.outcome, status, f"{result.timings.total:.1f}", replace_unprintable(what))
-        with self._console as console:  # both in one write
+        row = self._ROW.format(result.outcome, status, f"{result.timings.total:.1f}", replace_unprintable(text))
+        with self._console as console:  # writes both at once
             if console.is_terminal:
                 console.control(_CLEAR_LINE)
             console.print(row, style=STYLES[result.outcome])
 
 
 def replace_unprintable(text: str) -> str:
-    """A URL or a server's words, kept from steering the terminal."""
+    """Replace control characters in a text from outside, so that it cannot control the terminal."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
