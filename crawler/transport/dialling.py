@@ -10,13 +10,18 @@ from crawler.transport.timing import HopTimer
 
 __all__ = ["connect_to_any"]
 
-_ATTEMPT_DELAY_SECONDS: Final = 0.25  # until the other family's address is tried as well (RFC 8305, 5)
+_ATTEMPT_DELAY_SECONDS: Final = 0.25  # RFC 8305, 5
 # Failures after which the next address of the same family is tried.
 _RETRYABLE_ERRNOS: Final = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
 
 
 async def connect_to_any(
-    addresses: list[str], port: int, poller: Poller, timer: HopTimer, deadline: float
+    addresses: list[str],
+    port: int,
+    poller: Poller,
+    timer: HopTimer,
+    deadline: float,
+    attempt_delay: float = _ATTEMPT_DELAY_SECONDS,
 ) -> Connection:
     """Connect to the first address that answers. The next attempt starts after a failure or a short delay.
 
@@ -26,6 +31,7 @@ async def connect_to_any(
         poller: Watches the sockets.
         timer: Gets the address of the connection; after a failure, the first address.
         deadline: Loop time, for all attempts together.
+        attempt_delay: Seconds until the other family's address is tried as well.
 
     Raises:
         OSError: No address could be connected to; this is the first failure.
@@ -46,7 +52,7 @@ async def connect_to_any(
             running.add(attempt)
             # The two families race. Another address of the same family is tried only when the others have failed.
             is_race = place == 0 and (":" in address) != (":" in addresses[1])
-            delay = _ATTEMPT_DELAY_SECONDS if is_race else None
+            delay = attempt_delay if is_race else None
             while running:
                 done, running = await asyncio.wait(running, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
                 connected = [attempt for attempt in done if attempt.exception() is None]

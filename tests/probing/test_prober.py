@@ -15,81 +15,17 @@ from crawler.core.results import HopResult, Timings
 from crawler.core.urls import Target
 from crawler.probing.probe import Probe
 from tests.support.exchange import Exchange
+from tests.support.expected_results import EXPECTED_RESULTS
 from tests.support.probing import probe_all, probe_one, verdict
 from tests.support.site import Site
 
-# What each behaviour of the site means: verdict, and the method that gave it.
-VERDICTS: dict[str, tuple[int | str, str]] = {
-    "/ok": (200, "HEAD"),
-    "/chunked": (200, "HEAD"),
-    "/http10": (200, "HEAD"),
-    "/status/204": (204, "HEAD"),
-    "/status/304": (304, "HEAD"),
-    "/status/404": (404, "GET"),
-    "/status/451": (451, "GET"),
-    "/status/500": (500, "GET"),
-    "/status/999": (999, "GET"),
-    "/status/099": ("http.response.invalid", "GET"),
-    "/status/101": ("http.response.invalid", "GET"),
-    "/status/100": ("http.timed_out", "GET"),
-    "/continue": (200, "HEAD"),
-    "/early-hints": (200, "HEAD"),
-    "/redirect/3": (200, "HEAD"),
-    "/redirect/10": (200, "HEAD"),
-    "/redirect/11": ("http.response.redirect_loop", "GET"),
-    "/loop/1": ("http.response.redirect_loop", "GET"),
-    "/loop/2": ("http.response.redirect_loop", "GET"),
-    "/loop/20": ("http.response.redirect_loop", "GET"),
-    "/cookie-wall": (200, "HEAD"),
-    "/no-location": (302, "HEAD"),
-    "/empty-location": (302, "HEAD"),
-    "/raw-location": (200, "HEAD"),
-    "/redirect-to?url=file:///etc/passwd": ("url.scheme", "GET"),
-    "/redirect-to?url=http://x:99999/": ("http.response.invalid", "GET"),
-    "/head/404": (200, "GET"),
-    "/head/405": (200, "GET"),
-    "/head/500": (200, "GET"),
-    "/head-only-405": (200, "GET"),
-    "/head-hang": (200, "GET"),
-    "/head-reset": (200, "GET"),
-    "/head-body": (200, "HEAD"),
-    "/after-close": (200, "HEAD"),
-    "/non-ascii": (200, "HEAD"),
-    "/no-reason": (200, "HEAD"),
-    "/long-header/100000": (200, "HEAD"),
-    "/many-headers/120": (200, "HEAD"),
-    "/many-headers/10000": (200, "HEAD"),
-    "/te-cl": (200, "HEAD"),
-    "/two-lengths": (200, "HEAD"),
-    "/space-name": (200, "HEAD"),
-    "/no-colon": (200, "HEAD"),
-    "/obs-fold": (200, "HEAD"),
-    "/lowercase-proto": (200, "HEAD"),
-    "/lf-only": (200, "HEAD"),
-    "/half-close": (200, "HEAD"),
-    "/drip-body/5": (200, "HEAD"),
-    "/endless-body": (200, "HEAD"),
-    "/bomb": (200, "HEAD"),
-    "/close": ("tcp.closed", "GET"),
-    "/partial": ("tcp.closed", "GET"),
-    "/reset": ("tcp.reset", "GET"),
-    "/hang": ("http.timed_out", "GET"),
-    "/drip-head/0.2": ("http.timed_out", "GET"),
-    "/endless-1xx": ("http.response.invalid", "GET"),
-    "/bad-lengths": ("http.response.invalid", "GET"),
-    "/nul-header": ("http.response.invalid", "GET"),
-    "/http09": ("http.protocol.error", "GET"),
-    "/h2-preface": ("http.protocol.error", "GET"),
-    "/garbage": ("http.protocol.error", "GET"),
-    "/long-header/10000000": ("http.response.invalid", "GET"),
-}
 OUTCOMES = {"http_error": range(400, 1000), "ok": range(100, 400)}
 
 
-@pytest.mark.parametrize("path", VERDICTS)
+@pytest.mark.parametrize("path", EXPECTED_RESULTS)
 async def test_what_a_behaviour_means(path: str, site: Site) -> None:
     result = await probe_one(site.url(path), timeout=2)
-    assert (verdict(result), result.method) == VERDICTS[path], result
+    assert (verdict(result), result.method) == EXPECTED_RESULTS[path], result
     is_well_formed(result, site)
 
 

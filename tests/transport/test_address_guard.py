@@ -1,4 +1,4 @@
-"""The guard: every special range from its first address to its last, in every spelling, and nothing beside it."""
+"""The guard refuses every special range from its first to its last address, in every spelling, and nothing else."""
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
@@ -100,12 +100,12 @@ def test_a_special_range_is_refused_from_its_first_address_to_its_last(network: 
 
 
 @pytest.mark.parametrize("address", OPEN)
-def test_what_lies_beside_a_special_range_may_be_dialled(address: str) -> None:
+def test_addresses_beside_a_special_range_may_be_dialled(address: str) -> None:
     assert PUBLIC.why_refused(address) is None
 
 
 @pytest.mark.parametrize("address", METADATA)
-def test_clouds_metadata_is_refused_and_called_by_its_name(address: str) -> None:
+def test_cloud_metadata_is_refused_under_that_name(address: str) -> None:
     assert "cloud metadata" in (PUBLIC.why_refused(address) or "")
 
 
@@ -186,7 +186,7 @@ def test_every_spelling_in_a_url_is_one_address_and_is_refused(text: str, addres
     [::ffff:127.1] [::ffff:127.0.0.01] [::1::] [:::1] [1:2:3:4:5:6:7:8:9] [::g] [\uff1a:1] 127.0.0.1\x00 a.1
     """),
 )
-def test_a_spelling_in_doubt_is_no_url(text: str) -> None:
+def test_an_ambiguous_spelling_is_not_a_url(text: str) -> None:
     assert not isinstance(parse_url(f"http://{text}/"), Url)
 
 
@@ -202,13 +202,13 @@ def test_a_spelling_in_doubt_is_no_url(text: str) -> None:
     ],
 )
 @pytest.mark.parametrize("guard", [PUBLIC, AddressGuard("public", ["0.0.0.0/0", "::/0"])])
-def test_what_is_no_address_is_refused(guard: AddressGuard, text: str) -> None:
+def test_text_that_is_not_an_address_is_refused(guard: AddressGuard, text: str) -> None:
     assert guard.why_refused(text)
 
 
 @given(st.text() | st.text("0123456789abcdefxX.:%/[]", max_size=45))
 @example("fe80::%\n")
-def test_any_text_gets_a_verdict_of_one_line(text: str) -> None:
+def test_a_reason_for_any_text_is_one_line(text: str) -> None:
     for guard in (PUBLIC, AddressGuard("public", ["10.0.0.0/8", "fc00::/7"])):
         for why in (guard.why_refused(text), guard.why_host_refused([text])):
             assert why is None or (why and why.isprintable())
@@ -218,7 +218,7 @@ def test_any_text_gets_a_verdict_of_one_line(text: str) -> None:
         assert PUBLIC.why_refused(text) == "not an IP address"
 
 
-# A second judge, slow and plain: the narrowest of these networks that holds an address decides.
+# A second implementation, slow and plain: the narrowest of these networks that contains an address decides.
 TABLE: dict[IPv4Network | IPv6Network, bool] = {ip_network(network): False for network in REFUSED} | {
     ip_network(network): False for network in ["240.0.0.0/4", "::/0", "::/96", "2001::/23"]
 }
@@ -229,7 +229,7 @@ TABLE |= {
 
 
 def near(version: int) -> st.SearchStrategy[int]:
-    """Numbers of addresses: anywhere, and often at an edge of the table."""
+    """Generate addresses as numbers, often at the edges of the table's networks."""
     bits = 32 if version == 4 else 128
     edges = [int(end) for network in TABLE if network.version == version for end in (network[0], network[-1])]
     beside = st.tuples(st.sampled_from(edges), st.integers(-2, 2)).map(sum)
@@ -249,7 +249,7 @@ def may_be_dialled(address: IPv4Address | IPv6Address) -> bool:
 
 
 @given(ipv4 | ipv6)
-def test_the_verdict_is_that_of_the_narrowest_network_in_the_table(address: Any) -> None:
+def test_the_narrowest_network_in_the_table_decides(address: Any) -> None:
     assert (PUBLIC.why_refused(str(address)) is None) == may_be_dialled(address)
 
 
@@ -262,7 +262,7 @@ def test_whatever_python_calls_not_global_is_refused(address: Any) -> None:
 
 
 @given(ipv6)
-def test_the_verdict_does_not_depend_on_the_spelling(address: IPv6Address) -> None:
+def test_the_answer_does_not_depend_on_the_spelling(address: IPv6Address) -> None:
     head, tail = address.exploded[:30], IPv4Address(int(address) & 0xFFFFFFFF)
     short = ":".join(group.lstrip("0") or "0" for group in address.exploded.split(":"))
     spellings = [address.compressed, address.exploded, short, f"{head}{tail}"]
@@ -270,7 +270,7 @@ def test_the_verdict_does_not_depend_on_the_spelling(address: IPv6Address) -> No
 
 
 def embedded(address: IPv4Address, prefix: int) -> dict[str, IPv6Address]:
-    """The IPv6 addresses that carry an IPv4 address to somebody who takes it out; `prefix` is any /64."""
+    """Return the IPv6 addresses that embed an IPv4 address; `prefix` is any /64."""
     number = int(address)
     teredo = int(IPv6Address("2001::")) | 0x08080808 << 64 | number ^ 0xFFFFFFFF
     forms = {
@@ -332,7 +332,9 @@ def test_an_allowed_network_opens_itself_and_nothing_else(allow: list[str], open
 
 
 @given(ipv4 | ipv6, st.data())
-def test_an_address_is_dialled_if_the_policy_or_an_allowed_network_holds_it(address: Any, data: st.DataObject) -> None:
+def test_an_address_may_be_dialled_if_the_policy_or_an_allowed_network_says_so(
+    address: Any, data: st.DataObject
+) -> None:
     bits = address.max_prefixlen
     networks = [
         ip_network((number >> bits - length << bits - length, length))
@@ -358,7 +360,7 @@ def test_an_address_is_dialled_if_the_policy_or_an_allowed_network_holds_it(addr
         *("fc00::/129", "fe80::%eth0/64", "fe80::/64%eth0", "", " 10.0.0.0/8", "10.0.0.0/8\n", "10.0.0.0 /8", "\ud800"),
     ],
 )
-def test_an_entry_that_is_no_network_is_an_error_of_the_option(text: str) -> None:
+def test_an_entry_that_is_not_a_network_is_an_option_error(text: str) -> None:
     with pytest.raises(OptionError) as caught:
         AddressGuard("public", ["192.168.0.0/16", text])
     assert caught.value.place == "allow"
@@ -371,7 +373,7 @@ def test_an_entry_is_checked_under_any_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("addresses", "verdict"),
+    ("addresses", "reason"),
     [
         ([], None),
         (["8.8.8.8", "2a00::1"], None),
@@ -381,12 +383,12 @@ def test_an_entry_is_checked_under_any_too() -> None:
         (["8.8.8.8", "\n2026 all is well"], "not an IP address"),
     ],
 )
-def test_one_bad_answer_blocks_the_host(addresses: list[str], verdict: str | None) -> None:
-    assert PUBLIC.why_host_refused(addresses) == verdict
+def test_one_refused_address_blocks_the_host(addresses: list[str], reason: str | None) -> None:
+    assert PUBLIC.why_host_refused(addresses) == reason
     assert AddressGuard("any").why_host_refused(addresses) is None
 
 
-def test_an_allowed_answer_is_a_good_one() -> None:
+def test_an_allowed_address_does_not_block_the_host() -> None:
     guard = AddressGuard("public", ["10.0.0.0/8"])
     assert guard.why_host_refused(["8.8.8.8", "10.0.0.1"]) is None
     assert (

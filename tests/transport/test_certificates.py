@@ -1,4 +1,4 @@
-"""Certificates: read as `cryptography` reads them, refused when they are none, and reported whatever the verdict is."""
+"""Certificates are parsed as by `cryptography`, refused if malformed, and reported whatever the result is."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ from tests.support.certs import Authority
 from tests.support.probing import probe_all, probe_one, verdict
 from tests.support.site import Site
 
-# --- DER, written by hand: no library makes certificates as odd as some servers send ---
+# --- DER, written by hand: no library makes certificates as odd as those of some servers ---
 
 SEQUENCE, SET, OID, INTEGER, OCTETS, UTC_TIME, GENERAL_TIME = 0x30, 0x31, 0x06, 0x02, 0x04, 0x17, 0x18
 ENCODINGS = {
@@ -48,7 +48,7 @@ def element(tag: int, *parts: bytes) -> bytes:
 
 
 def name(*attributes: tuple[bytes, int, bytes]) -> bytes:
-    """A name of (kind, tag, content)."""
+    """Return a Name of (attribute type, string type, content)."""
     return element(
         SEQUENCE, *(element(SET, element(SEQUENCE, element(OID, k), element(tag, v))) for k, tag, v in attributes)
     )
@@ -74,7 +74,7 @@ def certificate(
     version: int = 3,
     hosts: Sequence[str] = (),
 ) -> bytes:
-    """A certificate that nobody signed."""
+    """Return a certificate without a valid signature."""
     alternatives = element(SEQUENCE, *(element(0x82, host.encode()) for host in hosts))
     extension = element(SEQUENCE, element(OID, ALTERNATIVE_NAMES), element(OCTETS, alternatives))
     signed = element(
@@ -114,7 +114,7 @@ def _shown(entries: x509.Name) -> str | None:
     return None
 
 
-# --- What is read ---
+# --- Accepted ---
 
 GOOD = ["good", "intermediate", "many_names"]
 REFUSED = {
@@ -129,7 +129,7 @@ REFUSED = {
 
 
 async def sent_by(site: Site) -> bytes:
-    """The leaf that a site shows, as DER, by a client other than ours."""
+    """Return the leaf that a site sends, as DER, fetched by the standard library."""
     pem = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", site.port))
     return ssl.PEM_cert_to_DER_cert(pem)
 
@@ -183,7 +183,7 @@ def test_any_certificate_is_read_as_cryptography_reads_it(der: bytes) -> None:
         (0x1E, "z\u00fcrich \u6771\u4eac".encode("utf-16-be"), "z\u00fcrich \u6771\u4eac"),
         (0x1C, "z\u00fcrich".encode("utf-32-be"), "z\u00fcrich"),
         (0x14, b"z\xfcrich", "z\u00fcrich"),  # TeletexString: in practice Latin-1
-        # Not what they say they are: shown as well as can be, and never what JSON cannot carry.
+        # Malformed: decoded as far as possible, and without what JSON cannot carry.
         (0x0C, b"bad \xff", "bad \ufffd"),
         (0x1E, b"\xd8\x00\0a", "\ufffda"),
         (0x1E, b"\0a\0", "a\ufffd"),
@@ -213,20 +213,20 @@ def test_times_come_in_two_forms(text: bytes, tag: int, moment: datetime) -> Non
     assert parse_certificate(der).not_after == moment.timestamp()
 
 
-# --- What is refused ---
+# --- Refused ---
 
 
 @pytest.mark.parametrize(
     "text", [b"", b"Z", b"20201301000000Z", b"20200132000000Z", b"20200101250000Z", b"2020010100000", b"\xff",
              b"00000101000000Z", b"20200101000000+0100", b"-0200101000000Z", b"20200101000000z"],
 )  # fmt: skip
-def test_what_is_no_time_makes_no_certificate(text: bytes) -> None:
+def test_a_malformed_time_is_refused(text: bytes) -> None:
     with pytest.raises(CertificateError):
         parse_certificate(certificate(name(), ends=element(GENERAL_TIME, text)))
 
 
 def accepts(der: bytes) -> bool:
-    """Whether this is read; nothing but a CertificateError says no."""
+    """Return whether the bytes are parsed; only a CertificateError means no."""
     try:
         parse_certificate(der)
     except CertificateError:
@@ -252,31 +252,31 @@ async def test_a_real_certificate_cut_anywhere_is_refused(authority: Authority) 
     assert not any(accepts(der[:size]) for size in range(len(der)))
 
 
-async def test_a_real_certificate_with_any_bit_turned_over_raises_nothing_else(authority: Authority) -> None:
+async def test_a_real_certificate_with_any_bit_flipped_raises_nothing_else(authority: Authority) -> None:
     async with Site(tls=authority.good()) as site:
         der = await sent_by(site)
     for place in range(len(der)):
         for bit in range(8):
-            turned = bytearray(der)
-            turned[place] ^= 1 << bit
-            accepts(bytes(turned))
+            flipped = bytearray(der)
+            flipped[place] ^= 1 << bit
+            accepts(bytes(flipped))
 
 
 @given(st.data())
 @settings(max_examples=300, deadline=None)
-def test_a_certificate_of_which_parts_are_replaced_raises_nothing_else(data: st.DataObject) -> None:
+def test_a_certificate_with_replaced_parts_raises_nothing_else(data: st.DataObject) -> None:
     der = certificate(name((COMMON_NAME, 0x1E, b"\0a")), hosts=["a.test"])
     start = data.draw(st.integers(0, len(der)))
     end = data.draw(st.integers(start, min(len(der), start + 20)))
     accepts(der[:start] + data.draw(st.binary(max_size=20)) + der[end:])
 
 
-# --- What a probe reports of them ---
+# --- Reported by a probe ---
 
 
 @pytest.mark.parametrize("kind", [*GOOD, *REFUSED])
 @pytest.mark.parametrize("insecure", [False, True])
-async def test_every_certificate_is_reported_whatever_the_verdict_is(
+async def test_every_certificate_is_reported_whatever_the_result_is(
     kind: str, insecure: bool, authority: Authority
 ) -> None:
     async with Site(tls=getattr(authority, kind)()) as site:
@@ -293,14 +293,14 @@ async def test_every_certificate_is_reported_whatever_the_verdict_is(
         assert result.tls.days_left < -8000
 
 
-async def test_a_last_look_at_a_refused_certificate_asks_for_nothing(authority: Authority) -> None:
+async def test_the_second_connection_after_a_refused_certificate_sends_no_request(authority: Authority) -> None:
     async with Site(tls=authority.expired()) as site:
         result = await probe_one(site.url("/ok", host="localhost"), cafile=str(authority.cafile), retries=3)
     assert verdict(result) == "tls.cert.date_invalid"
     assert (site.requests, site.connections, len(result.hops)) == ([], 2, 1)
 
 
-async def test_a_kept_connection_tells_the_same(authority: Authority) -> None:
+async def test_a_kept_connection_reports_the_same_certificate(authority: Authority) -> None:
     async with Site(tls=authority.good()) as site:
         urls = [site.url(f"/ok?{number}", host="localhost") for number in range(5)]
         results = await probe_all(urls, cafile=str(authority.cafile), per_host=1)
@@ -310,7 +310,7 @@ async def test_a_kept_connection_tells_the_same(authority: Authority) -> None:
 
 
 class Chain:
-    """A root, an intermediate of it, and a leaf for localhost that says where its issuer can be had."""
+    """A root, an intermediate, and a leaf for localhost with the URL of its issuer's certificate."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -362,27 +362,27 @@ async def message_of(site: Site, cafile: object) -> str:
     return result.error.message
 
 
-async def test_a_chain_that_is_sent_whole_is_accepted(tmp_path: Path) -> None:
+async def test_a_complete_chain_is_accepted(tmp_path: Path) -> None:
     chain = Chain(tmp_path)
     async with Site(tls=chain.sending(intermediate=True)) as site:
         assert verdict(await probe_one(site.url("/ok", host="localhost"), cafile=chain.cafile)) == 200
 
 
-async def test_a_chain_that_is_not_sent_whole_is_called_incomplete(tmp_path: Path) -> None:
+async def test_an_incomplete_chain_is_called_incomplete(tmp_path: Path) -> None:
     chain = Chain(tmp_path)
     async with Site(tls=chain.sending(intermediate=False)) as site:
         message = await message_of(site, chain.cafile)
     assert re.match("incomplete chain: .* The Intermediate$", message)
 
 
-async def test_an_authority_that_nobody_trusts_is_called_unknown(tmp_path: Path, authority: Authority) -> None:
+async def test_an_untrusted_authority_is_called_unknown(tmp_path: Path, authority: Authority) -> None:
     async with Site(tls=Chain(tmp_path).sending(intermediate=True)) as site:
         assert await message_of(site, authority.cafile) == "unknown authority: The Intermediate"
 
 
 @pytest.mark.parametrize("kind", ["unknown_ca", "missing_intermediate"])
-async def test_an_authority_that_cannot_be_had_is_called_unknown(kind: str, authority: Authority) -> None:
-    """Such as a company's own: its certificates say nothing of where their issuer's is."""
+async def test_a_private_authority_is_called_unknown(kind: str, authority: Authority) -> None:
+    """Certificates of a company's own authority have no URL of their issuer's certificate."""
     async with Site(tls=getattr(authority, kind)()) as site:
         issuer = as_cryptography_reads_it(await sent_by(site)).issuer
         assert await message_of(site, authority.cafile) == f"unknown authority: {issuer}"

@@ -1,4 +1,4 @@
-"""Kept connections: used again where that is safe, closed where it is not, and never the reason for a wrong verdict."""
+"""Kept connections are reused where that is safe, closed where it is not, and never cause a wrong result."""
 
 import asyncio
 import gc
@@ -25,7 +25,7 @@ Ask = Callable[..., "asyncio.Future[ProbeResult]"]
 
 @asynccontextmanager
 async def asking(**options: object) -> AsyncIterator[Ask]:
-    """Probe one URL after another over the same connections."""
+    """Open a prober; yield a function that probes one URL with it."""
     async with open_prober(Options.of({"timeout": 5, "retries": 0, **options})) as prober:
 
         def ask(url: str) -> "asyncio.Future[ProbeResult]":
@@ -34,7 +34,7 @@ async def asking(**options: object) -> AsyncIterator[Ask]:
         yield ask
 
 
-# --- What is used again ---
+# --- Reused ---
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
@@ -45,7 +45,7 @@ async def test_one_connection_serves_one_request_after_another(method: str, site
     assert (site.connections, len(site.requests)) == (1, 20)
 
 
-async def test_over_tls_it_does_so_too(authority: Authority) -> None:
+async def test_one_tls_connection_serves_one_request_after_another(authority: Authority) -> None:
     async with Site(tls=authority.good()) as site, asking(cafile=str(authority.cafile)) as ask:
         first, *others = [await ask(site.url(f"/ok?{number}")) for number in range(5)]
     assert site.connections == 1
@@ -54,7 +54,7 @@ async def test_over_tls_it_does_so_too(authority: Authority) -> None:
         assert (verdict(result), result.tls, result.ip) == (200, first.tls, first.ip)
 
 
-async def test_what_is_not_done_has_no_time(site: Site) -> None:
+async def test_a_phase_that_is_skipped_has_no_time(site: Site) -> None:
     async with asking() as ask:
         first, second = await ask(site.url("/ok")), await ask(site.url("/ok"))
     assert None not in (first.timings.connect, first.timings.send, first.timings.wait)
@@ -65,14 +65,14 @@ async def test_what_is_not_done_has_no_time(site: Site) -> None:
 @pytest.mark.parametrize(
     "path", ["/status/204", "/status/304", "/status/404", "/redirect/3", "/continue", "/early-hints", "/no-reason"]
 )
-async def test_answers_without_a_body_left_keep_it_open(path: str, site: Site) -> None:
+async def test_a_response_without_an_unread_body_keeps_the_connection_open(path: str, site: Site) -> None:
     async with asking(method="GET") as ask:
         for _ in range(3):
             await ask(site.url(path))
     assert site.connections == 1
 
 
-async def test_an_answer_that_keeps_it_open_by_name_does_so_in_http_1_0(site: Site) -> None:
+async def test_http_1_0_with_keep_alive_keeps_the_connection_open(site: Site) -> None:
     async def keep(x: Exchange) -> None:
         await x.send(b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok")
 
@@ -90,13 +90,13 @@ async def test_each_origin_has_its_own(site: Site) -> None:
     assert site.connections == 3
 
 
-async def test_requests_at_once_share_none(site: Site) -> None:
+async def test_concurrent_requests_share_no_connection(site: Site) -> None:
     async with asking(per_host=4) as ask:
         await asyncio.gather(*(ask(site.url(f"/delay/0.05?{number}")) for number in range(16)))
     assert site.peak == site.connections == 4
 
 
-# --- What is not ---
+# --- Not reused ---
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ async def test_requests_at_once_share_none(site: Site) -> None:
         ("GET", "/more-than-its-length"),
     ],
 )
-async def test_a_connection_of_which_the_next_answer_could_be_misread_is_not_used_again(
+async def test_a_connection_whose_next_response_could_be_misread_is_not_reused(
     method: str, path: str, site: Site
 ) -> None:
     async def slow_body(x: Exchange) -> None:
@@ -137,8 +137,8 @@ async def test_a_connection_of_which_the_next_answer_could_be_misread_is_not_use
     assert [request.connection for request in site.requests] == [1, 2, 3]
 
 
-async def test_a_connection_over_which_more_came_is_not_used_again(site: Site) -> None:
-    """As servers do that tell an idle client that it was idle for too long."""
+async def test_a_connection_with_unexpected_bytes_is_not_reused(site: Site) -> None:
+    """Some servers tell an idle client in this way that it has been idle for too long."""
     said = asyncio.Event()
 
     async def impatient(x: Exchange) -> None:
@@ -173,11 +173,11 @@ async def test_a_connection_that_the_server_has_closed_costs_no_request(site: Si
     assert [request.connection for request in site.requests] == [1, 2, 3]
 
 
-# --- The server closes it just as it is used ---
+# --- The server closes the connection as it is reused ---
 
 
 def answers_once_a_connection(site: Site, then: bytes | None = b"") -> None:
-    """Let the path /once end each connection at its second request: by RST if `then` is None, else by FIN after it."""
+    """Let /once end each connection at its second request: with RST, or with the bytes of `then` and FIN."""
     seen: set[int] = set()
 
     async def once(x: Exchange) -> None:
@@ -207,7 +207,7 @@ async def test_a_kept_connection_that_ends_with_our_request_is_replaced_once(
     assert len({request.method for request in site.requests}) == 1
 
 
-async def test_over_tls_it_is_replaced_once_too(authority: Authority) -> None:
+async def test_a_kept_tls_connection_that_ends_is_replaced_once(authority: Authority) -> None:
     async with Site(tls=authority.good()) as site, asking(cafile=str(authority.cafile)) as ask:
         for then in (None, b""):
             answers_once_a_connection(site, then)
@@ -218,7 +218,7 @@ async def test_over_tls_it_is_replaced_once_too(authority: Authority) -> None:
             assert len(site.requests) == 3
 
 
-async def test_with_part_of_an_answer_it_is_a_failure_of_the_target(site: Site) -> None:
+async def test_a_kept_connection_that_ends_within_the_response_is_a_failure_of_the_target(site: Site) -> None:
     answers_once_a_connection(site, b"HTTP/1.1 200 O")
     async with asking(method="GET") as ask:
         await ask(site.url("/once"))
@@ -227,10 +227,10 @@ async def test_with_part_of_an_answer_it_is_a_failure_of_the_target(site: Site) 
     assert [request.connection for request in site.requests] == [1, 1]
 
 
-async def test_a_kept_connection_that_says_nothing_is_not_replaced(site: Site) -> None:
-    """It may be the answer that takes long."""
+async def test_a_kept_connection_without_a_response_is_not_replaced(site: Site) -> None:
+    """The response may just take long."""
     site.on("/late", lambda x: x.reply() if x.hit_number == 1 else x.hang())
-    async with asking(method="GET", timeout=0.3) as ask:
+    async with asking(method="GET", timeout=1) as ask:
         await ask(site.url("/late"))
         assert verdict(await ask(site.url("/late"))) == "http.timed_out"
     assert [request.connection for request in site.requests] == [1, 1]
@@ -261,11 +261,11 @@ async def test_the_connection_that_replaces_a_kept_one_is_not_replaced(site: Sit
     assert [request.connection for request in site.requests] == [1, 1, 2]
 
 
-# --- How many, how long ---
+# --- Limits ---
 
 A, B, C = (("http", name, 80) for name in "abc")
-PATIENCE = 5.0
-"""Seconds that nothing on loopback takes."""
+DEADLINE_SECONDS = 20.0
+"""More than anything on loopback takes."""
 
 
 @pytest.fixture
@@ -276,20 +276,20 @@ async def poller() -> AsyncIterator[Poller]:
 
 
 async def connect(site: Site, poller: Poller) -> Connection:
-    """A connection over which a request is under way: the site's `active` shows whether it still stands."""
-    deadline = asyncio.get_running_loop().time() + PATIENCE
+    """Open a connection with a request in flight, so that the site's `active` counts it while it is open."""
+    deadline = asyncio.get_running_loop().time() + DEADLINE_SECONDS
     connection, active = await Connection.open("127.0.0.1", site.port, poller, deadline), site.active
     await connection.send(b"GET /hang HTTP/1.1\r\nHost: x\r\n\r\n", deadline)
     await site.until(lambda: site.active == active + 1)
     return connection
 
 
-async def stands(site: Site, count: int) -> None:
-    async with asyncio.timeout(PATIENCE):
+async def wait_until_open(site: Site, count: int) -> None:
+    async with asyncio.timeout(DEADLINE_SECONDS):
         await site.until(lambda: site.active == count)
 
 
-async def test_the_last_used_is_taken_first(site: Site, poller: Poller) -> None:
+async def test_the_last_used_connection_is_taken_first(site: Site, poller: Poller) -> None:
     pool = ConnectionPool(10)
     first, second = await connect(site, poller), await connect(site, poller)
     pool.put(A, first)
@@ -300,19 +300,19 @@ async def test_the_last_used_is_taken_first(site: Site, poller: Poller) -> None:
     second.close()
 
 
-async def test_the_one_that_is_idle_longest_makes_room(site: Site, poller: Poller) -> None:
+async def test_a_full_pool_closes_the_connection_that_is_idle_longest(site: Site, poller: Poller) -> None:
     pool = ConnectionPool(2)
     first, second, third = [await connect(site, poller) for _ in range(3)]
     pool.put(A, first)
     pool.put(B, second)
     pool.put(A, third)
-    await stands(site, 2)
+    await wait_until_open(site, 2)
     assert [pool.take(A), pool.take(A), pool.take(B)] == [third, None, second]
     second.close()
     third.close()
 
 
-async def test_what_was_used_again_is_not_the_longest_idle(site: Site, poller: Poller) -> None:
+async def test_a_reused_connection_is_not_the_longest_idle(site: Site, poller: Poller) -> None:
     pool = ConnectionPool(2)
     first, second, third = [await connect(site, poller) for _ in range(3)]
     pool.put(A, first)
@@ -323,7 +323,7 @@ async def test_what_was_used_again_is_not_the_longest_idle(site: Site, poller: P
     assert [pool.take(A), pool.take(B), pool.take(C)] == [first, None, third]
     first.close()
     third.close()
-    await stands(site, 0)
+    await wait_until_open(site, 0)
 
 
 async def test_old_ones_are_closed_after_their_time(site: Site, poller: Poller) -> None:
@@ -331,28 +331,28 @@ async def test_old_ones_are_closed_after_their_time(site: Site, poller: Poller) 
     started = loop.time()
     for origin in (A, B):
         pool.put(origin, await connect(site, poller))
-    await asyncio.sleep(0.1)  # half the time later
+    await asyncio.sleep(0.1)  # half the idle time later
     pool.put(C, await connect(site, poller))
-    await stands(site, 1)
+    await wait_until_open(site, 1)
     assert loop.time() - started > 0.19
     assert (pool.take(A), pool.take(B)) == (None, None)
-    await stands(site, 0)
+    await wait_until_open(site, 0)
     assert loop.time() - started > 0.29
     assert pool.take(C) is None
-    pool.put(A, await connect(site, poller))  # the clock goes on for those that come later
-    await stands(site, 0)
+    pool.put(A, await connect(site, poller))  # connections that come later expire too
+    await wait_until_open(site, 0)
 
 
-async def test_closing_closes_all(site: Site, poller: Poller) -> None:
+async def test_closing_the_pool_closes_all_connections(site: Site, poller: Poller) -> None:
     pool = ConnectionPool(10)
     for origin in (A, B, B):
         pool.put(origin, await connect(site, poller))
     pool.close()
     assert (pool.take(A), pool.take(B)) == (None, None)
-    await stands(site, 0)
+    await wait_until_open(site, 0)
 
 
-async def test_no_more_are_kept_than_requests_may_be_under_way(site: Site) -> None:
+async def test_the_pool_keeps_no_more_connections_than_the_concurrency(site: Site) -> None:
     async with asking(concurrency=2) as ask:
         for host in ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.1", "127.0.0.3"):
             await ask(site.url("/ok", host=host))
@@ -372,8 +372,8 @@ async def test_no_descriptor_is_left_behind(scheme: str, authority: Authority) -
         before = descriptors()
         await probe_all(urls, timeout=0.5, retries=0, cafile=str(authority.cafile))
         await probe_all(urls, timeout=0.5, retries=0, insecure=True)
-        # The site's own ends go as soon as it notices; ours have to be gone by now.
-        async with asyncio.timeout(PATIENCE):
-            while descriptors() > before:  # noqa: ASYNC110 - nobody tells
+        # The site closes its own ends as soon as it notices; ours are closed already.
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while descriptors() > before:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0.01)
     gc.collect()  # an unclosed socket would be a ResourceWarning, and so a failure

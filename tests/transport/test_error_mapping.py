@@ -1,4 +1,4 @@
-"""Other people's exceptions, and what they mean for a target."""
+"""Every exception that probing can meet has a rule, and every rule gives an error type that exists."""
 
 import ast
 import asyncio
@@ -34,8 +34,8 @@ REQUEST = aiohttp.RequestInfo(URL("http://a/"), "GET", CIMultiDictProxy(CIMultiD
 KEY = ConnectionKey("a.example", 443, True, True, None, None, None)
 VERIFY_CODES = range(100)  # OpenSSL's X509_V_ERR_*; it has 0 to 96
 
-# Not the fault of a target, and of none can be said more than that: `unknown`.
-PROGRAMS_OWN = {
+# Errors of a program, not of a target; nothing more can be said about them than `unknown`.
+PROGRAM_ERRORS = {
     "asyncio.QueueEmpty",
     "asyncio.QueueFull",
     "asyncio.QueueShutDown",
@@ -47,7 +47,7 @@ PROGRAMS_OWN = {
     "aiohttp.BadContentDispositionParam",
     "aiohttp.LookupError",
     "aiohttp.WSHandshakeError",
-    "aiohttp.TooManyMembersError",  # a parser of compressed bodies has it inside; it comes out as ContentEncodingError
+    "aiohttp.TooManyMembersError",  # internal to a parser, which raises ContentEncodingError instead
 }
 
 
@@ -55,11 +55,11 @@ def kind(error: BaseException, phase: str = "http") -> str:
     return explain(error, phase).type
 
 
-# --- No exception without a row ---
+# --- Every exception has a rule ---
 
 
 def exceptions(module: ModuleType) -> set[type[BaseException]]:
-    """The public exception classes that a module knows and that its package defines."""
+    """Return the public exception classes that a module exports and its package defines."""
     package = module.__name__.partition(".")[0]
     return {
         item
@@ -86,55 +86,55 @@ def named(errors: set[type[BaseException]], package: str) -> set[str]:
     return {f"{package}.{error.__name__}" for error in errors}
 
 
-def without_row(errors: set[type[BaseException]]) -> set[type[BaseException]]:
+def without_rule(errors: set[type[BaseException]]) -> set[type[BaseException]]:
     return {error for error in errors if rule_of(error) is None}
 
 
-# Python's own that say nothing of a network; whoever meets one has met a bug.
+# Python's own exceptions; those that say nothing about a network are bugs.
 BUILTIN = {error for error in vars(builtins).values() if isinstance(error, type) and issubclass(error, BaseException)}
 SYSTEMS: tuple[type[BaseException], ...] = (OSError, EOFError, MemoryError, UnicodeError)
 OF_THE_SYSTEM = {error for error in BUILTIN if issubclass(error, SYSTEMS) and error.__base__ is not UnicodeError}
 
 
-def test_every_exception_of_the_operating_system_has_a_row() -> None:
+def test_every_exception_of_the_operating_system_has_a_rule() -> None:
     assert ConnectionRefusedError in OF_THE_SYSTEM
-    assert without_row(OF_THE_SYSTEM) == set()
+    assert without_rule(OF_THE_SYSTEM) == set()
 
 
 @pytest.mark.parametrize("module", [ssl, socket, asyncio, aiodns.error], ids=lambda module: module.__name__)
-def test_every_exception_of_a_library_has_a_row(module: ModuleType) -> None:
+def test_every_exception_of_a_library_has_a_rule(module: ModuleType) -> None:
     package = module.__name__.partition(".")[0]
-    missing = without_row(exceptions(module) - (BUILTIN - OF_THE_SYSTEM))
-    assert named(missing, package) - PROGRAMS_OWN == set()
+    missing = without_rule(exceptions(module) - (BUILTIN - OF_THE_SYSTEM))
+    assert named(missing, package) - PROGRAM_ERRORS == set()
 
 
-def test_every_exception_of_aiohttps_client_has_a_row() -> None:
+def test_every_exception_of_aiohttps_client_has_a_rule() -> None:
     found = {error for module in modules_of_the_client() for error in exceptions(module)}
     found = {error for error in found if error.__module__.startswith("aiohttp.")}
     assert len(found) > 45
-    assert named(without_row(found), "aiohttp") - PROGRAMS_OWN == set()
+    assert named(without_rule(found), "aiohttp") - PROGRAM_ERRORS == set()
 
 
-def test_every_kind_of_client_error_has_a_row() -> None:
+def test_every_kind_of_client_error_has_a_rule() -> None:
     tops = [aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, ssl.SSLError, aiodns.error.DNSError]
     found = {error for top in tops for error in below(top) if not error.__module__.startswith("aiohttp.web")}
     found = {error for error in found if error.__module__.partition(".")[0] in ("aiohttp", "ssl", "aiodns", "pycares")}
-    assert named(without_row(found), "aiohttp") == set()
+    assert named(without_rule(found), "aiohttp") == set()
 
 
-def test_every_status_of_c_ares_has_a_row() -> None:
+def test_every_status_of_c_ares_has_a_rule() -> None:
     codes = {code: name for name, code in vars(pycares.errno).items() if name.startswith("ARES_")}
     del codes[pycares.errno.ARES_SUCCESS]
     assert len(codes) >= 25
     assert {name for code, name in codes.items() if code not in error_tables.CARES_TYPES} == set()
 
 
-def test_what_has_no_row_on_purpose_is_unknown() -> None:
+def test_an_exception_without_a_rule_is_unknown() -> None:
     for error in (asyncio.QueueEmpty(), asyncio.InvalidStateError(), ValueError("x"), KeyError("x"), AssertionError()):
         assert kind(error) == "unknown"
 
 
-# --- No type that nothing gives ---
+# --- Every error type has a source ---
 
 
 def types_of_the_tables() -> set[str]:
@@ -160,7 +160,7 @@ def test_every_type_is_given_by_a_table_or_named_in_the_code() -> None:
     assert ERROR_TYPES.keys() - written == set()
 
 
-# --- What each comes to ---
+# --- Which rule applies ---
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_every_type_is_given_by_a_table_or_named_in_the_code() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_too_late_is_what_the_phase_says(error: Exception, phase: str, expected: str) -> None:
+def test_a_timeout_has_the_type_of_its_phase(error: Exception, phase: str, expected: str) -> None:
     problem = explain(error, phase)
     assert (problem.type, problem.phase, problem.group, problem.transient) == (expected, phase, "TIMEOUT", True)
 
@@ -200,7 +200,7 @@ def test_too_late_is_what_the_phase_says(error: Exception, phase: str, expected:
     ],
     ids=lambda value: errno.errorcode[value] if isinstance(value, int) else value,
 )
-def test_an_errno_counts_wrapped_or_not(number: int, expected: str) -> None:
+def test_errno_decides_wrapped_or_not(number: int, expected: str) -> None:
     bare = OSError(number, "as the system says")
     wrapped = aiohttp.ClientConnectorError(KEY, bare)
     chained = aiohttp.ClientConnectionError("cannot connect")
@@ -210,13 +210,13 @@ def test_an_errno_counts_wrapped_or_not(number: int, expected: str) -> None:
         assert explain(error, "http").message == "as the system says"
 
 
-def test_our_own_faults_are_never_blamed_on_the_target() -> None:
+def test_local_faults_are_not_blamed_on_the_target() -> None:
     for number in (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.ENOBUFS, errno.ENOMEM):
         problem = explain(aiohttp.ClientConnectorError(KEY, OSError(number, "x")), "connect")
         assert (problem.group, problem.transient) == ("LOCAL_ERROR", True)
 
 
-def test_a_connection_closed_before_it_stood_is_aborted() -> None:
+def test_a_connection_closed_while_connecting_is_aborted() -> None:
     assert kind(ConnectionAbortedError(), "connect") == "tcp.aborted"
     assert kind(BrokenPipeError(), "connect") == "tcp.aborted"
     assert kind(EOFError(), "connect") == "tcp.aborted"
@@ -235,7 +235,7 @@ def test_a_connection_closed_before_it_stood_is_aborted() -> None:
         (None, "tls.failed"),
     ],
 )
-def test_openssls_reason_tells_what_failed(reason: str | None, expected: str) -> None:
+def test_openssls_reason_decides(reason: str | None, expected: str) -> None:
     error = ssl.SSLError(1, "[SSL: X] x (_ssl.c:1006)")
     error.reason = reason  # type: ignore[assignment]
     wrapped = aiohttp.ClientConnectorSSLError(KEY, error)
@@ -254,14 +254,14 @@ def certificate_error(code: int, message: str = "certificate has expired") -> ss
     ("code", "expected"),
     [(10, "date"), (9, "date"), (18, "authority"), (19, "authority"), (20, "authority"), (62, "name"), (64, "name")],
 )
-def test_openssls_verify_code_tells_what_is_wrong_with_a_certificate(code: int, expected: str) -> None:
+def test_openssls_verify_code_decides(code: int, expected: str) -> None:
     error = certificate_error(code)
     wrapped = aiohttp.ClientConnectorCertificateError(KEY, error)
     assert kind(error, "tls") == kind(wrapped, "tls") == f"tls.cert.{expected}_invalid"
     assert explain(wrapped, "tls").message == "certificate has expired"
 
 
-def test_another_verify_code_is_still_the_certificate() -> None:
+def test_another_verify_code_is_still_a_certificate_error() -> None:
     assert kind(certificate_error(23), "tls") == "tls.cert.invalid"
     assert kind(ssl.SSLCertVerificationError("without a code"), "tls") == "tls.cert.invalid"
 
@@ -278,14 +278,14 @@ def test_another_verify_code_is_still_the_certificate() -> None:
         (-1, "dns.failed"),
     ],
 )
-def test_the_status_of_c_ares_counts(code: int, expected: str) -> None:
+def test_the_status_of_c_ares_decides(code: int, expected: str) -> None:
     error = aiodns.error.DNSError(code, "as c-ares says")
     wrapped = aiohttp.ClientConnectorDNSError(KEY, OSError(None, "x"))
     wrapped.__cause__ = error
     assert (kind(error, "dns"), explain(error, "dns").message) == (expected, "as c-ares says")
 
 
-def test_a_wrapper_with_nothing_inside_says_what_it_can() -> None:
+def test_an_empty_wrapper_has_the_rule_of_its_base_class() -> None:
     assert kind(aiohttp.ClientConnectionError()) == "http.failed"
     assert kind(aiohttp.ClientOSError()) == "tcp.failed"
 
@@ -293,8 +293,8 @@ def test_a_wrapper_with_nothing_inside_says_what_it_can() -> None:
 # --- Any exception at all ---
 
 
-def made(error: type[BaseException]) -> list[BaseException]:
-    """Instances of a class, made in all the ways that it can be."""
+def instances_of(error: type[BaseException]) -> list[BaseException]:
+    """Make instances of a class with all arguments that it accepts."""
     if issubclass(error, aiohttp.ClientResponseError):
         return [error(REQUEST, ()), error(REQUEST, (), status=502, message="text")]
     instances: list[BaseException] = []
@@ -341,7 +341,7 @@ def test_only_classes_of_aiohttp_are_named() -> None:
     assert {name.partition(".")[0] for name in error_tables.NAMED_CLASS_RULES} == {"aiohttp"}
 
 
-def test_what_we_have_decided_ourselves_is_not_explained_again() -> None:
+def test_a_hop_error_keeps_its_problem() -> None:
     problem = ProbeError.of("address.blocked", "as we said")
     assert explain(HopError(problem), "http") is problem
 
@@ -349,13 +349,13 @@ def test_what_we_have_decided_ourselves_is_not_explained_again() -> None:
 @pytest.mark.parametrize("error", CLASSES, ids=lambda error: f"{error.__module__}.{error.__name__}")
 @pytest.mark.parametrize("phase", PHASES)
 def test_every_class_is_explained(error: type[BaseException], phase: str) -> None:
-    instances = made(error)
+    instances = instances_of(error)
     assert instances
     for instance in instances:
-        whole(instance, phase)
+        check_explanation(instance, phase)
 
 
-def whole(error: BaseException, phase: str) -> None:
+def check_explanation(error: BaseException, phase: str) -> None:
     problem = explain(error, phase)
     assert problem.type in ERROR_TYPES
     assert problem.phase == phase
@@ -388,7 +388,7 @@ ANY_ERROR = st.one_of(
 
 @given(ANY_ERROR, st.sampled_from(PHASES))
 def test_any_instance_is_explained_in_one_bounded_line(error: BaseException, phase: str) -> None:
-    whole(error, phase)
+    check_explanation(error, phase)
 
 
 @given(st.lists(ANY_ERROR, min_size=2, max_size=4), st.sampled_from(PHASES))
@@ -398,4 +398,4 @@ def test_any_chain_is_explained_in_one_bounded_line(errors: list[BaseException],
     for error in errors:
         outer.__cause__ = error
         outer = error
-    whole(first, phase)
+    check_explanation(first, phase)

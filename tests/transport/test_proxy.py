@@ -1,4 +1,4 @@
-"""Probing through a proxy: the targets are its to find, and its own failures are not theirs."""
+"""Probing through a proxy: it resolves and connects, and its own failures are not blamed on the target."""
 
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -31,19 +31,19 @@ async def secure(authority: Authority) -> AsyncIterator[Site]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Faults of this machine are waited out for a minute and a half; not here."""
+    """Shorten the back-off, which is a minute and a half in all after faults of this machine."""
     monkeypatch.setattr("crawler.probing.probe._backoff", lambda times: 0.001)
 
 
 @pytest.fixture
 def dead_port() -> Iterator[int]:
-    """A port on which nobody listens, and nobody else will."""
+    """A port on which nothing listens, and that nothing else can take."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
 
 
-# --- Who asks whom ---
+# --- Requests ---
 
 
 async def test_an_http_target_is_reached_through_it(proxy: Proxy, site: Site) -> None:
@@ -68,41 +68,41 @@ async def test_an_https_target_is_reached_through_it(proxy: Proxy, secure: Site,
         assert result.timings.ssl
 
 
-async def test_names_are_the_proxys_to_resolve(proxy: Proxy, site: Site, names: DnsServer) -> None:
+async def test_the_proxy_resolves_names(proxy: Proxy, site: Site, names: DnsServer) -> None:
     names.nxdomain("good.test")
     result = await probe_one(site.url("/ok", host="good.test"), proxy=proxy.url, **asking(names))
     assert verdict(result) == 200
     assert names.queries == []
-    assert result.ip is None, "nobody told us"
+    assert result.ip is None, "the proxy does not say"
 
 
-async def test_a_socks_proxy_with_an_h_is_one_too(site: Site) -> None:
+async def test_socks5h_is_socks5(site: Site) -> None:
     async with SocksProxy(KNOWN) as proxy:
         url = proxy.url.replace("socks5", "socks5h")
         assert verdict(await probe_one(site.url("/ok", host="good.test"), proxy=url)) == 200
 
 
-async def test_redirects_go_through_it_hop_by_hop(proxy: Proxy, site: Site) -> None:
+async def test_each_hop_of_a_redirect_goes_through_it(proxy: Proxy, site: Site) -> None:
     there = site.url("/status/404", host="away.test")
     result = await probe_one(site.redirect_to(there).replace("127.0.0.1", "good.test"), proxy=proxy.url)
     assert (verdict(result), result.final_url) == (404, there)
     assert len(proxy.requests) == 3, "a HEAD for each URL, and a GET for the bad one"
 
 
-async def test_a_batch_goes_through_it(proxy: Proxy, site: Site) -> None:
+async def test_many_targets_go_through_it(proxy: Proxy, site: Site) -> None:
     urls = [site.url(f"/ok?{n}", host="good.test") for n in range(100)]
     assert {verdict(result) for result in await probe_all(urls, proxy=proxy.url)} == {200}
     assert len(proxy.requests) == 100
 
 
 @pytest.mark.parametrize("path", ["/reset", "/close"])
-async def test_a_target_that_breaks_off_is_not_alive(path: str, proxy: Proxy, site: Site) -> None:
+async def test_a_target_that_breaks_off_fails(path: str, proxy: Proxy, site: Site) -> None:
     result = await probe_one(site.url(path, host="good.test"), proxy=proxy.url, retries=0)
     assert result.error is not None
     assert result.errors == {"http": "CONNECTION_ERROR"}
 
 
-async def test_a_target_that_hangs_is_late(proxy: Proxy, site: Site) -> None:
+async def test_a_target_that_hangs_times_out(proxy: Proxy, site: Site) -> None:
     result = await probe_one(site.url("/hang", host="good.test"), proxy=proxy.url, timeout=2)
     assert verdict(result) == "http.timed_out"
 
@@ -115,15 +115,15 @@ async def test_a_bad_certificate_is_seen_through_it(fault: str, type_: str, prox
         assert len(proxy.requests) == 1
 
 
-async def test_a_handshake_that_stalls_is_late(proxy: Proxy) -> None:
+async def test_a_handshake_that_stalls_times_out(proxy: Proxy) -> None:
     async with Site(on_accept="stall") as site:
         url = site.url("/ok", host="good.test")
         result = await probe_one(url, proxy=proxy.url, timeout=5, connect_timeout=0.3, retries=0)
         assert result.errors == {"http": "TIMEOUT"}
-        assert result.timings.total < 2000
+        assert result.timings.total < 4500  # not the timeout of the whole probe
 
 
-# --- What it says ---
+# --- Failures of the target ---
 
 
 @pytest.mark.parametrize(
@@ -148,13 +148,13 @@ async def test_a_dead_target_behind_a_proxy_is_dead(dead_port: int) -> None:
         assert verdict(await probe_one(url, proxy=http.url, retries=0)) == 502
 
 
-async def test_a_tunnel_that_is_refused_is_no_answer_of_the_target() -> None:
+async def test_a_refused_tunnel_is_not_a_response_of_the_target() -> None:
     async with HttpProxy(refuse=502) as proxy:
         result = await probe_one("https://good.test/", proxy=proxy.url, retries=0)
         assert (verdict(result), result.status) == ("http.failed", None)
 
 
-# --- Its own failures ---
+# --- Failures of the proxy ---
 
 
 @pytest.mark.usefixtures("impatient")
@@ -176,14 +176,14 @@ async def test_a_proxy_without_an_address_is_not_the_targets_fault(names: DnsSer
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("target", ["http://good.test/", "https://good.test/"])
-async def test_a_proxy_that_wants_a_password_is_not_the_targets_fault(target: str) -> None:
+async def test_a_proxy_that_requires_a_password_is_not_the_targets_fault(target: str) -> None:
     async with HttpProxy(refuse=407) as proxy:
         assert verdict(await probe_one(target, proxy=proxy.url, retries=0)) == "local.network"
 
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("reply", [2, 7, 8])
-async def test_a_socks_proxy_that_does_not_want_to_is_not_the_targets_fault(reply: int) -> None:
+async def test_a_socks_proxy_that_refuses_is_not_the_targets_fault(reply: int) -> None:
     async with SocksProxy(reply=reply) as proxy:
         assert verdict(await probe_one("http://good.test/", proxy=proxy.url, retries=0)) == "local.network"
 
@@ -191,7 +191,7 @@ async def test_a_socks_proxy_that_does_not_want_to_is_not_the_targets_fault(repl
 # --- The guard ---
 
 
-def test_a_public_guard_cannot_see_whom_a_proxy_dials() -> None:
+def test_a_public_guard_excludes_a_proxy() -> None:
     for scheme in ("http", "socks5", "socks4"):
         with pytest.raises(OptionError) as refused:
             Options.of({"proxy": f"{scheme}://127.0.0.1:1", "guard": "public"})

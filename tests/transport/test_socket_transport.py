@@ -1,4 +1,4 @@
-"""One hop: what the names, the certificates and the connection tell."""
+"""One hop: names, connections and TLS, through real probes."""
 
 import time
 
@@ -29,7 +29,7 @@ async def test_an_alias_resolves(site: Site, names: DnsServer) -> None:
     assert (await probe_one(site.url("/ok", host="alias.test"), **asking(names))).ip == "127.0.0.9"
 
 
-async def test_a_name_is_asked_for_once(site: Site, names: DnsServer) -> None:
+async def test_a_name_is_looked_up_once(site: Site, names: DnsServer) -> None:
     names.a("*.good.test", "127.0.0.9")
     urls = [site.url(f"/ok?{number}", host=f"{number % 3}.good.test") for number in range(60)]
     results = await probe_all(urls, **asking(names))
@@ -74,24 +74,24 @@ async def test_a_name_that_does_not_resolve(rule: str, expected: str, names: Dns
     assert result.errors == {"http": "TIMEOUT" if rule == "silent" else "DNS_ERROR"}
 
 
-async def test_no_search_domain_makes_a_name_of_another_host(names: DnsServer) -> None:
+async def test_a_search_domain_is_not_appended(names: DnsServer) -> None:
     await probe_one("http://bad.test/", retries=0, **asking(names))
     assert {name for name, _ in names.queries} == {"bad.test"}
 
 
-async def test_an_answer_to_another_question_is_not_believed(site: Site, names: DnsServer) -> None:
+async def test_an_answer_to_another_query_is_ignored(site: Site, names: DnsServer) -> None:
     names.forged("bad.test")
     result = await probe_one(site.url("/ok", host="bad.test"), timeout=2, retries=0, **asking(names))
     assert verdict(result) == "dns.timed_out"
 
 
-async def test_an_answer_too_long_for_udp(site: Site, names: DnsServer) -> None:
+async def test_an_answer_that_is_too_long_for_udp(site: Site, names: DnsServer) -> None:
     names.a("long.test", "127.0.0.9")
     names.truncated("long.test")
     assert verdict(await probe_one(site.url("/ok", host="long.test"), **asking(names))) == 200
 
 
-async def test_one_probe_that_gives_up_does_not_take_the_lookup_from_another(site: Site, names: DnsServer) -> None:
+async def test_a_probe_that_gives_up_does_not_cancel_a_shared_lookup(site: Site, names: DnsServer) -> None:
     names.a("slow.test", "127.0.0.9")
     names.delay("slow.test", 0.5)
     [hasty] = await probe_all([site.url("/ok", host="slow.test")], timeout=0.2, retries=0, **asking(names))
@@ -103,19 +103,24 @@ async def test_one_probe_that_gives_up_does_not_take_the_lookup_from_another(sit
 
 
 @pytest.mark.parametrize(
-    ("on_accept", "expected"),
-    [("reset", "tcp.reset"), ("close", "tcp.closed"), ("silent", "http.timed_out"), ("full", "tcp.timed_out")],
+    ("on_accept", "expected", "timeouts"),
+    [
+        ("reset", "tcp.reset", {}),
+        ("close", "tcp.closed", {}),
+        ("silent", "http.timed_out", {"timeout": 1}),
+        ("full", "tcp.timed_out", {"connect_timeout": 0.4}),
+    ],
 )
-async def test_a_server_that_accepts_and_then(on_accept: OnAccept, expected: str) -> None:
+async def test_a_server_that_accepts_and_then(on_accept: OnAccept, expected: str, timeouts: dict[str, float]) -> None:
     async with Site(on_accept=on_accept) as site:
-        result = await probe_one(site.url("/"), timeout=1, connect_timeout=0.4, retries=0)
+        result = await probe_one(site.url("/"), retries=0, **timeouts)
     assert verdict(result) == expected
     assert result.error is not None
-    # An RST may arrive while the connect is still being noticed.
+    # The RST may arrive before the connect is noticed.
     assert result.error.phase in {"full": ["connect"], "reset": ["connect", "http"]}.get(on_accept, ["http"])
 
 
-async def test_a_port_where_nobody_listens() -> None:
+async def test_a_port_without_a_listener() -> None:
     result = await probe_one("http://127.0.0.1:9/", retries=0)
     assert verdict(result) == "tcp.refused"
     assert (result.error and result.error.phase, result.ip) == ("connect", "127.0.0.1")
@@ -154,7 +159,7 @@ async def test_a_certificate(certificate: str, expected: int | str, authority: A
             )
 
 
-async def test_what_a_handshake_tells(authority: Authority) -> None:
+async def test_a_handshake_is_reported(authority: Authority) -> None:
     async with Site(tls=authority.good()) as site:
         result = await probe_one(site.url("/ok", host="localhost"), cafile=str(authority.cafile))
     assert result.tls is not None
@@ -174,7 +179,7 @@ async def test_a_wrong_address_in_the_certificate(authority: Authority) -> None:
     assert verdict(result) == "tls.cert.name_invalid"
 
 
-async def test_an_authority_that_nobody_named(authority: Authority) -> None:
+async def test_an_authority_that_is_not_trusted(authority: Authority) -> None:
     async with Site(tls=authority.good()) as site:
         assert verdict(await probe_one(site.url("/ok"))) == "tls.cert.authority_invalid"
 
@@ -191,14 +196,14 @@ async def test_tls_on_the_plain_port(authority: Authority) -> None:
     assert verdict(result) in ("http.response.invalid", "http.protocol.error", "tcp.reset", "tcp.closed")
 
 
-async def test_a_handshake_that_never_comes() -> None:
+async def test_a_handshake_that_stalls() -> None:
     async with Site(on_accept="stall") as site:
-        result = await probe_one(site.url("/"), connect_timeout=0.4, retries=0)
+        result = await probe_one(site.url("/"), connect_timeout=1, retries=0)
     assert verdict(result) == "tls.timed_out"
     assert (result.error and result.error.phase) == "tls"
 
 
-async def test_after_a_refusal_the_next_address_is_asked(names: DnsServer) -> None:
+async def test_after_a_refusal_the_next_address_is_tried(names: DnsServer) -> None:
     names.a("two.test", "127.0.0.7", "127.0.0.9")
     names.a("dead.test", "127.0.0.7", "127.0.0.8")
     async with Site(host="127.0.0.9") as site:
