@@ -1,1 +1,19 @@
-"""cli."""
+"""The command line: `crawler serve`, `probe`, `worker`, and the commands that are clients of a running service.
+
+From outside, import `main.main` (the entry point) and `flags` (options as flags, which documents and tests read).
+
+    main               the program: its commands, errors and exit codes
+    client_commands    submit, watch, results, cancel, tasks
+    worker_command     worker
+    client             a running service over HTTP; needs aiohttp
+    upload             a URL list on its way to a service
+    flags              records of options as flags and environment variables
+    parameters         flags and arguments that several commands share
+    console            standard streams, signals, exit codes
+    url_files          URL lists in files and on standard input
+    progress           the progress bar; needs rich
+    tables             Tasks and workers as tables; needs rich
+    task_summary       a Task in one line
+
+Modules that need aiohttp or rich are imported by the commands that use them, because these take long to import.
+"""

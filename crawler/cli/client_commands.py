@@ -1,10 +1,8 @@
-"""The commands that are clients of a running service: submit, watch, results, cancel, tasks."""
+"""The commands that talk to a running service: submit, watch, results, cancel, tasks."""
 
 import os
-import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeAlias
 
 import msgspec
@@ -14,98 +12,101 @@ from crawler.cli.console import (
     INTERRUPTED,
     OK,
     SOME_NOT_OK,
-    Column,
-    File,
-    Input,
-    Output,
-    Shape,
-    Urls,
-    check_given,
-    ended_well,
-    lines_of,
-    opened,
-    progress,
+    exit_on_errors,
+    has_terminal,
+    open_output,
+    print_message,
+    progress_bar,
     run,
-    tell,
 )
-from crawler.cli.flags import SomeFields, takes
-from crawler.cli.url_files import Choice, format_of
+from crawler.cli.flags import SomeFields, with_flags
+from crawler.cli.parameters import (
+    ColumnOption,
+    FileOption,
+    InputOption,
+    OutputFormatOption,
+    OutputOption,
+    UrlsArgument,
+    require_urls,
+)
+from crawler.cli.upload import open_upload
 from crawler.core.environment import values_of, variables_of
 from crawler.core.errors import ERROR_TYPES, InputError
 from crawler.core.options import TASK_OPTIONS, Options
 from crawler.core.results import Outcome, ProbeResult
 from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Counts, ResultFilter, Status
-from crawler.core.urls import Line, parse_host
+from crawler.core.urls import parse_host
 from crawler.formats.result_writers import open_writer
 from crawler.registry import is_wanted
 
 if TYPE_CHECKING:
-    from crawler.cli.client import ListUpload, ServiceClient
+    from crawler.cli.client import ServiceClient
     from crawler.core.task_summary import Summary
 
 __all__ = ["COMMANDS"]
 
-_URL: Final = f"http://{ServiceOptions().host}:{ServiceOptions().port}"
-_PIECE: Final = 64 * 1024
+_DEFAULT_URL: Final = f"http://{ServiceOptions().host}:{ServiceOptions().port}"
 _TOKENS: Final = next(variable for variable in variables_of(ServiceOptions) if variable.field == "tokens")
 
-Service: TypeAlias = Annotated[
-    str, typer.Option("--url", envvar="CRAWLER_URL", metavar="URL", help="Where the service is.")
+ServiceOption: TypeAlias = Annotated[
+    str, typer.Option("--url", envvar="CRAWLER_URL", metavar="URL", help="URL of the service.")
 ]
-TaskId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="The task's id.")]
+TaskArgument: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="Id of the task.")]
 
 
-@takes(choices=SomeFields(Options, TASK_OPTIONS))
+@with_flags(choices=SomeFields(Options, TASK_OPTIONS))
 def submit(
     choices: dict[str, Any],
-    urls: Urls = None,
-    file: File = None,
-    input_: Input = "auto",
-    column: Column = None,
+    urls: UrlsArgument = None,
+    file: FileOption = None,
+    input_: InputOption = "auto",
+    column: ColumnOption = None,
     label: Annotated[
-        str | None, typer.Option("--label", metavar="TEXT", help="A name for the task, to find it by.")
+        str | None, typer.Option("--label", metavar="TEXT", help="Name of the task, to find it by.")
     ] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Then follow it to its end, as the command watch does.")
+        bool, typer.Option("--watch", help="Follow the task to its end, as the command watch does.")
     ] = False,
-    url: Service = _URL,
+    url: ServiceOption = _DEFAULT_URL,
 ) -> None:
     """Submit URLs to a running service as a task, and print the task's id.
 
-    Options that are not given are as the service has them.
+    Options that are not given have the values of the service.
     """
-    check_given(urls, file)
-    query = {name: _as_text(value) for name, value in choices.items()}
+    require_urls(urls, file)
+    query = {name: _option_text(value) for name, value in choices.items()}
     if label is not None:
         query["label"] = label
 
     async def send() -> "Summary":
         async with _client(url) as client:
-            return await client.submit(_upload(urls or [], file, input_, column), query)
+            return await client.submit(open_upload(urls or [], file, input_, column), query)
 
-    with ended_well():
+    with exit_on_errors():
         task = run(send())
         print(task.id, flush=True)
     if watch:
         _watch(url, task.id)
-    if sys.stderr is not None and sys.stderr.isatty():
-        there = "" if url == os.environ.get("CRAWLER_URL", _URL) else f" --url {url}"
-        tell(f"crawler watch{there} {task.id} follows it, crawler results{there} {task.id} shows what it finds.")
+    if has_terminal():
+        option = "" if url == os.environ.get("CRAWLER_URL", _DEFAULT_URL) else f" --url {url}"
+        print_message(
+            f"crawler watch{option} {task.id} follows it, crawler results{option} {task.id} prints its results."
+        )
 
 
-def watch(task_id: TaskId, url: Service = _URL) -> None:
+def watch(task_id: TaskArgument, url: ServiceOption = _DEFAULT_URL) -> None:
     """Follow a task to its end; Ctrl-C stops following it, not the task.
 
-    Exit code: 0 if all is ok, 1 if some is not, 2 for usage or an unknown task, 130 on Ctrl-C, 143 on SIGTERM.
+    Exit code: 0 if all URLs are ok, 1 if some are not, 2 for usage or an unknown task, 130 on Ctrl-C, 143 on SIGTERM.
     """
     _watch(url, task_id)
 
 
 def results(
-    task_id: TaskId,
-    format_: Shape = None,
-    output: Output = None,
+    task_id: TaskArgument,
+    format_: OutputFormatOption = None,
+    output: OutputOption = None,
     outcome: Annotated[Outcome | None, typer.Option("--outcome", help="Only results with this outcome.")] = None,
     http_status: Annotated[
         int | None, typer.Option("--status", metavar="STATUS", help="Only results with this HTTP status.")
@@ -114,37 +115,39 @@ def results(
         str | None, typer.Option("--error", metavar="TYPE", help="Only results with this error type.")
     ] = None,
     host_: Annotated[str | None, typer.Option("--host", metavar="HOST", help="Only URLs of this host.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the task has ended.")] = False,
-    url: Service = _URL,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the task ends.")] = False,
+    url: ServiceOption = _DEFAULT_URL,
 ) -> None:
     """Print the results of a task, in the order in which they were found.
 
-    Exit code: 0 once they are printed, 2 for usage or an unknown task, 130 on Ctrl-C, 143 on SIGTERM.
+    Exit code: 0 when they are printed, 2 for usage or an unknown task, 130 on Ctrl-C, 143 on SIGTERM.
     """
     if error is not None and error not in ERROR_TYPES:
-        raise typer.BadParameter("there is no such error type", param_hint="--error")
-    where = ResultFilter(outcome=outcome, status=http_status, error=error, host=None if host_ is None else _host(host_))
+        raise typer.BadParameter("unknown error type", param_hint="--error")
+    wanted = ResultFilter(
+        outcome=outcome, status=http_status, error=error, host=None if host_ is None else _parse_host(host_)
+    )
 
     async def write() -> None:
         async with _client(url) as client:
-            await client.task(task_id)  # for an unknown one, no file is touched
-            with opened(output) as stream:
+            await client.task(task_id)  # raises for an unknown Task before a file is overwritten
+            with open_output(output) as stream:
                 writer = open_writer(format_ or ("table" if stream.isatty() else "ndjson"), stream)
-                found = _followed(client, task_id, where) if follow else client.results(task_id, where)
+                found = _follow_results(client, task_id, wanted) if follow else client.results(task_id, wanted)
                 async with aclosing(found):
                     async for result in found:
                         writer.write(result)
 
-    with ended_well(output):
+    with exit_on_errors(output):
         run(write())
 
 
 def cancel(
-    task_id: TaskId,
-    delete: Annotated[bool, typer.Option("--delete", help="Forget it too, with its results.")] = False,
-    url: Service = _URL,
+    task_id: TaskArgument,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the task too, with its results.")] = False,
+    url: ServiceOption = _DEFAULT_URL,
 ) -> None:
-    """Stop a task; the results that it has stay."""
+    """Stop a task and keep the results that it has."""
 
     async def stop() -> "Summary | None":
         async with _client(url) as client:
@@ -153,23 +156,23 @@ def cancel(
             await client.delete(task_id)
             return None
 
-    with ended_well():
+    with exit_on_errors():
         task = run(stop())
     if task is not None:
-        _tell_state(task)
+        _print_state(task)
 
 
 def tasks(
     status: Annotated[Status | None, typer.Option("--status", help="Only tasks with this status.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="How many at most.")] = 100,
-    url: Service = _URL,
+    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="Maximum number of tasks.")] = 100,
+    url: ServiceOption = _DEFAULT_URL,
 ) -> None:
     """List tasks, newest first: a table on a terminal, else a JSON object a line."""
 
     async def show() -> None:
         async with _client(url) as client:
             found = client.tasks(status, limit)
-            with opened(None) as stream:
+            with open_output(None) as stream:
                 if stream.isatty():
                     from crawler.cli.tables import print_tasks
                     from crawler.core.task_summary import Summary
@@ -179,7 +182,7 @@ def tasks(
                     async for task in found:
                         stream.write(msgspec.json.encode(task).decode() + "\n")
 
-    with ended_well():
+    with exit_on_errors():
         run(show())
 
 
@@ -187,19 +190,14 @@ COMMANDS: Final[tuple[Callable[..., Any], ...]] = (submit, watch, results, cance
 
 
 def _client(url: str) -> "ServiceClient":
-    from crawler.cli.client import ServiceClient  # with aiohttp's client, which only these commands need
+    from crawler.cli.client import ServiceClient
 
-    tokens = values_of(_TOKENS)
-    return ServiceClient(
-        url, tokens[0].rpartition(":")[2] if tokens else None
-    )  # spelt as for the service, or the secret alone
+    tokens = values_of(_TOKENS)  # each as the service reads it, NAME:SCOPE:SECRET, or the secret alone
+    return ServiceClient(url, tokens[0].rpartition(":")[2] if tokens else None)
 
 
-# --- What is submitted ---
-
-
-def _as_text(value: Any) -> str:
-    """An option as a query has it: several values are a line each."""
+def _option_text(value: Any) -> str:
+    """Format an option for a query string, with a line for each of several values."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
@@ -207,46 +205,8 @@ def _as_text(value: Any) -> str:
     return "\n".join(value) if isinstance(value, list) else str(value)
 
 
-def _upload(urls: Sequence[str], file: str | None, input_: Choice, column: str | None) -> "ListUpload":
-    from crawler.cli.client import ListUpload
-
-    # In a text no URL is empty or has a line feed in it. In other formats one can be like that, and has its result too.
-    is_text = file is None or format_of(file, input_) == "text"
-    encode, kind = _in_json, "application/x-ndjson"
-    if is_text and all(url == url.strip() != "" and "\n" not in url for url in urls):
-        encode, kind = _in_text, "text/plain"
-    repeats = file is None or (file != "-" and Path(file).is_file())
-    return ListUpload(kind, lambda: _pieces(lines_of(urls, file, input_, column), encode), repeats=repeats)
-
-
-async def _pieces(lines: AsyncGenerator[Line, None], encode: Callable[[Line], bytes]) -> AsyncIterator[bytes]:
-    piece = bytearray()
-    async with aclosing(lines):
-        async for line in lines:
-            piece += encode(line)
-            piece += b"\n"
-            if len(piece) > _PIECE:
-                yield bytes(piece)
-                piece.clear()
-    yield bytes(piece)
-
-
-def _in_text(line: Line) -> bytes:
-    return line.encode() if isinstance(line, str) else line
-
-
-def _in_json(line: Line) -> bytes:
-    try:
-        return msgspec.json.encode(line if isinstance(line, str) else line.decode())
-    except UnicodeDecodeError:
-        raise InputError("is not UTF-8, and can be submitted in a list of plain text only", repr(line)) from None
-
-
-# --- What a task does ---
-
-
 def _watch(url: str, task_id: str) -> NoReturn:
-    """Follow a Task to its end, and end the command."""
+    """Follow a Task to its end, then end the command with its exit code."""
 
     async def follow() -> "Summary":
         from crawler.core.task_summary import Progress, Summary
@@ -255,7 +215,7 @@ def _watch(url: str, task_id: str) -> NoReturn:
             task = await client.task(task_id)
             if task.status != "running":
                 return task
-            with progress(task.counts, task.total):
+            with progress_bar(task.counts, task.total):
                 async with aclosing(client.events(task_id, results=False)) as events:
                     async for event in events:
                         if isinstance(event, Progress):
@@ -265,19 +225,19 @@ def _watch(url: str, task_id: str) -> NoReturn:
             return task
 
     try:
-        with ended_well():
+        with exit_on_errors():
             task = run(follow())
     except KeyboardInterrupt:
-        tell(f"crawler: task {task_id} goes on, unwatched")
+        print_message(f"crawler: task {task_id} keeps running")
         raise typer.Exit(INTERRUPTED) from None
-    _tell_state(task)
+    _print_state(task)
     raise typer.Exit(OK if task.is_all_ok else SOME_NOT_OK)
 
 
-def _tell_state(task: "Summary") -> None:
-    from crawler.cli.task_summary import describe_task  # with rich, which takes long to import
+def _print_state(task: "Summary") -> None:
+    from crawler.cli.task_summary import describe_task
 
-    tell(describe_task(task))
+    print_message(describe_task(task))
 
 
 def _update(counts: Counts, new: Counts) -> None:
@@ -285,14 +245,16 @@ def _update(counts: Counts, new: Counts) -> None:
         setattr(counts, outcome, number)
 
 
-async def _followed(client: "ServiceClient", task_id: str, where: ResultFilter) -> AsyncGenerator[ProbeResult, None]:
+async def _follow_results(
+    client: "ServiceClient", task_id: str, wanted: ResultFilter
+) -> AsyncGenerator[ProbeResult, None]:
     async with aclosing(client.events(task_id, results=True)) as events:
         async for event in events:
-            if isinstance(event, ProbeResult) and is_wanted(event, where):
+            if isinstance(event, ProbeResult) and is_wanted(event, wanted):
                 yield event
 
 
-def _host(text: str) -> str:
+def _parse_host(text: str) -> str:
     try:
         return parse_host(text)
     except InputError as error:

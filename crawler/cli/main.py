@@ -1,4 +1,4 @@
-"""The command line: parse, compose, print, exit code."""
+"""The program `crawler`: its commands, its messages, its exit codes."""
 
 import os
 import sys
@@ -15,22 +15,24 @@ from crawler.cli.console import (
     OK,
     SOME_NOT_OK,
     USAGE,
-    Column,
-    File,
-    Input,
-    Output,
-    Shape,
-    Urls,
-    check_given,
-    ended_well,
-    lines_of,
-    opened,
-    progress,
+    exit_on_errors,
+    has_terminal,
+    open_output,
+    print_message,
+    progress_bar,
     run,
-    tell,
 )
-from crawler.cli.flags import SomeFields, takes
-from crawler.cli.url_files import Choice, count_lines
+from crawler.cli.flags import SomeFields, with_flags
+from crawler.cli.parameters import (
+    ColumnOption,
+    FileOption,
+    InputOption,
+    OutputFormatOption,
+    OutputOption,
+    UrlsArgument,
+    require_urls,
+)
+from crawler.cli.url_files import FormatChoice, count_lines, read_urls
 from crawler.compose import open_redis
 from crawler.compose import probe as probe_urls
 from crawler.core.errors import ChildError, InputError
@@ -46,8 +48,8 @@ from crawler.runtime.rlimits import collect_rarely
 __all__ = ["main"]
 
 
-class _ServesByDefault(TyperGroup):
-    """`crawler --port 8000` is `crawler serve --port 8000`."""
+class _ServeByDefault(TyperGroup):
+    """Runs `serve` if the command line names no command: `crawler --port 8000` is `crawler serve --port 8000`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or (args[0].startswith("-") and args[0] not in ("--help", "-h", "--version")):
@@ -56,7 +58,7 @@ class _ServesByDefault(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_ServesByDefault,
+    cls=_ServeByDefault,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -65,17 +67,24 @@ app = typer.Typer(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and give its exit code: 0 all is well, 1 some URL is not, 2 usage, 130 interrupted."""
-    _fill_standard_descriptors()
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: Of the command line, without the program's name; those of the process by default.
+
+    Returns:
+        0 for success, 1 if some URL is not ok, 2 for wrong usage, 130 for Ctrl-C, 143 for SIGTERM.
+    """
+    _open_standard_descriptors()
     try:
         code = app(args=arguments, prog_name="crawler", standalone_mode=False)
     except SystemExit as end:
         code = end.code
-    except typer.TyperException as error:  # typer would put it into a box, of more lines the narrower the terminal
-        tell(f"crawler: {error.format_message()}")
+    except typer.TyperException as error:  # on one line; typer prints a box of several lines
+        print_message(f"crawler: {error.format_message()}")
         return USAGE
     except (InputError, ChildError) as error:
-        tell(f"crawler: {error}")
+        print_message(f"crawler: {error}")
         return USAGE
     return code if isinstance(code, int) else OK
 
@@ -84,9 +93,9 @@ def main(arguments: list[str] | None = None) -> int:
 def root(
     version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version.")] = False,
 ) -> None:
-    """Probe URLs in batches: does each answer, what, how fast in each phase, and if not, why.
+    """Check lists of URLs: whether each answers, with which status, how fast, and why it failed.
 
-    Without a command, [bold]crawler[/] serves. Every option can also come from the
+    Without a command, [bold]crawler[/] serves. Each option can also come from the
     environment variable that its help names.
     """
     if version:
@@ -95,16 +104,16 @@ def root(
 
 
 @app.command()
-@takes(service=ServiceOptions, options=Options)
+@with_flags(service=ServiceOptions, options=Options)
 def serve(service: ServiceOptions, options: Options) -> None:
-    """Serve the HTTP API: post a batch of URLs, poll its Task.
+    """Serve the HTTP API: submit a list of URLs, poll its Task.
 
-    Under opentelemetry-instrument, and with the extra otel, requests and Tasks are traced.
+    With the extra otel, opentelemetry-instrument traces requests and Tasks.
     """
-    from crawler.service import run_service  # with aiohttp, which no other command needs
+    from crawler.service import run_service  # slow to import: it needs aiohttp
 
     def announce(url: str) -> None:
-        print(f"crawler serves on {url}. Submit a batch, then look at its task:\n")
+        print(f"crawler serves on {url}. Submit URLs, then look at their task:\n")
         print(f"""  curl {url}/submit -d '{{"urls": ["https://example.org"]}}'""")
         print(f"  curl {url}/tasks/TASK_ID\n\nCtrl-C stops it.", flush=True)
 
@@ -115,62 +124,62 @@ def serve(service: ServiceOptions, options: Options) -> None:
 
 
 @app.command()
-@takes(options=Options)
+@with_flags(options=Options)
 def probe(
     options: Options,
-    urls: Urls = None,
-    file: File = None,
-    input_: Input = "auto",
-    column: Column = None,
-    format_: Shape = None,
-    output: Output = None,
+    urls: UrlsArgument = None,
+    file: FileOption = None,
+    input_: InputOption = "auto",
+    column: ColumnOption = None,
+    format_: OutputFormatOption = None,
+    output: OutputOption = None,
 ) -> None:
     """Probe URLs now and print a result for each.
 
     Exit code: 0 if all are ok, 1 if some are not, 2 for usage, 130 on Ctrl-C, 143 on SIGTERM.
     """
-    check_given(urls, file)
+    require_urls(urls, file)
     write_logs(Settings())
     urls, counts = urls or [], Counts()
-    lines = lines_of(urls, file, input_, column)
-    with ended_well(output):
-        total = _total(urls, file, input_) if sys.stderr is not None and sys.stderr.isatty() else None
-        with opened(output) as stream:
-            shape = format_ or ("table" if stream.isatty() else "ndjson")
-            write = open_writer(shape, stream).write
-            # NDJSON and CSV on a terminal are for copying, and no bar may cut through them.
-            apart = shape == "table" or not stream.isatty()
-            with progress(counts, total) if apart else nullcontext():
+    lines = read_urls(urls, file, input_, column)
+    with exit_on_errors(output):
+        total = _count_urls(urls, file, input_) if has_terminal() else None
+        with open_output(output) as stream:
+            chosen_format = format_ or ("table" if stream.isatty() else "ndjson")
+            write = open_writer(chosen_format, stream).write
+            # NDJSON and CSV on a terminal are for copying, and a progress bar would break their lines.
+            has_progress = chosen_format == "table" or not stream.isatty()
+            with progress_bar(counts, total) if has_progress else nullcontext():
                 collect_rarely()
                 run(_probe(lines, options, counts, write))
     raise typer.Exit(OK if counts.ok == counts.done else SOME_NOT_OK)
 
 
 @app.command()
-@takes(service=SomeFields(ServiceOptions, WORKER_OPTIONS), options=Options)
+@with_flags(service=SomeFields(ServiceOptions, WORKER_OPTIONS), options=Options)
 def worker(service: dict[str, Any], options: Options) -> None:
-    """Probe for services on other machines, which have the same Redis.
+    """Probe for the services that use the same Redis, on this or other machines.
 
-    Ctrl-C stops it: what it has begun is finished, the rest goes to other workers.
+    Ctrl-C stops it: it finishes the probes in flight, other workers do the rest.
     """
     chosen = ServiceOptions.of(service)
     if chosen.redis is None:
-        raise InputError("is needed", "--redis")
+        raise InputError("is required", "--redis")
     registry = open_redis(chosen.redis)
-    from crawler.cli.worker_command import run_worker  # with docket, which no other command needs
+    from crawler.cli.worker_command import run_worker  # slow to import: it needs docket
 
     run_worker(options, chosen, registry)
 
 
 @app.command()
-@takes(service=SomeFields(ServiceOptions, ("redis",)))
+@with_flags(service=SomeFields(ServiceOptions, ("redis",)))
 def workers(service: dict[str, Any]) -> None:
-    """List the workers that have a Redis in common, and what waits for them."""
+    """List the workers that use a Redis, and the chunks that wait for them."""
     url = service.get("redis")
     if url is None:
-        raise InputError("is needed", "--redis")
+        raise InputError("is required", "--redis")
     registry = open_redis(url)
-    from crawler.cli.tables import print_fleet_status  # with rich, which nobody needs in a pipe
+    from crawler.cli.tables import print_fleet_status
     from crawler.distributed.chunk_queue import read_fleet_status
 
     print_fleet_status(run(read_fleet_status(registry)), sys.stdout)
@@ -181,10 +190,7 @@ for command in client_commands.COMMANDS:
 
 
 async def _probe(
-    lines: AsyncIterator[Line],
-    options: Options,
-    counts: Counts,
-    write: Callable[[ProbeResult], None],
+    lines: AsyncIterator[Line], options: Options, counts: Counts, write: Callable[[ProbeResult], None]
 ) -> None:
     async with aclosing(probe_urls(lines, **msgspec.structs.asdict(options))) as results:
         async for result in results:
@@ -192,15 +198,15 @@ async def _probe(
             counts.add(result.outcome)
 
 
-def _total(urls: list[str], file: str | None, choice: Choice) -> int | None:
+def _count_urls(urls: list[str], file: str | None, choice: FormatChoice) -> int | None:
     if file is None:
         return len(urls)
     in_file = count_lines(file, choice)
     return None if in_file is None else len(urls) + in_file
 
 
-def _fill_standard_descriptors() -> None:
-    """Open what the process was started without: libuv aborts when a descriptor of its own is 0, 1 or 2."""
+def _open_standard_descriptors() -> None:
+    """Open descriptors 0 to 2 if they are closed: libuv aborts if it gets one of them for itself."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)

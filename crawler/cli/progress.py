@@ -1,4 +1,4 @@
-"""The progress bar of `probe`, on standard error."""
+"""The progress bar of `probe` and `watch`, on standard error."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,26 +10,26 @@ from rich.text import Text
 from crawler.core.tasks import Counts
 from crawler.formats.table import STYLES
 
-__all__ = ["show_progress", "tally"]
+__all__ = ["format_counts", "show_progress"]
 
 
 @contextmanager
 def show_progress(counts: Counts, total: int | None) -> Iterator[None]:
-    """Show, as long as the context lasts, how far the work is that `counts` counts.
+    """Show a progress bar while the context lasts.
 
     Args:
-        counts: Read at each refresh; somebody else adds to it.
-        total: Lines in all; None while that is unknown.
+        counts: Read at each refresh; the caller adds to it.
+        total: Number of lines; None while that is unknown.
     """
-    columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(compact=True), _Tally())
-    with _Bar(*columns, console=Console(stderr=True)) as bar:
+    columns = (BarColumn(), MofNCompleteColumn(), _RateColumn(), TimeRemainingColumn(compact=True), _CountsColumn())
+    with _CountsProgress(*columns, console=Console(stderr=True)) as bar:
         bar.counts = counts
         bar.add_task("", total=total, counts=counts)
         yield
 
 
-class _Bar(Progress):
-    """Looks at the counts when it is drawn: counting costs a probe nothing."""
+class _CountsProgress(Progress):
+    """Reads the counts when it is drawn, so that a probe does not have to report them."""
 
     counts: Counts | None = None
 
@@ -39,22 +39,22 @@ class _Bar(Progress):
         yield from super().get_renderables()
 
 
-class _Rate(ProgressColumn):
-    """Probes a second, over the last few seconds."""
+class _RateColumn(ProgressColumn):
+    """Shows the probes per second, over the last few seconds."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed or 0:.0f}/s")
 
 
-class _Tally(ProgressColumn):
-    """How many came out how."""
+class _CountsColumn(ProgressColumn):
+    """Shows the number of results by outcome."""
 
     def render(self, task: Task) -> Text:
-        return tally(task.fields["counts"])
+        return format_counts(task.fields["counts"])
 
 
-def tally(counts: Counts) -> Text:
-    """Counts as words; what did not happen is not shown."""
+def format_counts(counts: Counts) -> Text:
+    """Format counts in words and colours; zeros are left out."""
     return Text("  ").join(
         Text(f"{number} {outcome.replace('_', ' ')}", style=STYLES[outcome])
         for outcome, number in counts.by_outcome()

@@ -1,11 +1,11 @@
-"""URLs of a file or of standard input, as they come."""
+"""Read URL lists from files and from standard input, line by line."""
 
 import asyncio
 import errno
 import os
 import stat
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path, PurePath
 from typing import IO, Final, Literal, TypeAlias, get_args
 
@@ -14,24 +14,24 @@ from crawler.core.urls import Line
 from crawler.formats.gzip_reader import GzipReader
 from crawler.formats.url_lists import InputFormat, open_reader
 
-__all__ = ["CHOICES", "Choice", "count_lines", "format_of", "read_lines"]
+__all__ = ["FORMAT_CHOICES", "FormatChoice", "count_lines", "format_of", "read_lines", "read_urls"]
 
-Choice: TypeAlias = Literal["auto", InputFormat]
-CHOICES: Final[tuple[Choice, ...]] = get_args(Choice)
+FormatChoice: TypeAlias = Literal["auto", InputFormat]
+FORMAT_CHOICES: Final[tuple[FormatChoice, ...]] = get_args(FormatChoice)
 
-_BY_SUFFIX: Final[dict[str, InputFormat]] = {
+_FORMATS: Final[dict[str, InputFormat]] = {
     ".txt": "text",
     ".ndjson": "ndjson",
     ".jsonl": "ndjson",
     ".csv": "csv",
     ".json": "json",
 }
-_GZIP: Final = b"\x1f\x8b"
-_CHUNK: Final = 64 * 1024
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_CHUNK_BYTES: Final = 64 * 1024
 
 
-def count_lines(path: str, choice: Choice = "auto") -> int | None:
-    """How many lines `read_lines` will give; None for what can be read only once, or is no plain text.
+def count_lines(path: str, choice: FormatChoice = "auto") -> int | None:
+    """Count the lines that `read_lines` will yield; None unless the file is plain text that can be read twice.
 
     Raises:
         OSError: The file cannot be read.
@@ -40,33 +40,44 @@ def count_lines(path: str, choice: Choice = "auto") -> int | None:
         return None
     reader, count = open_reader("text"), 0
     with Path(path).open("rb") as file:
-        if file.peek(len(_GZIP)).startswith(_GZIP):
+        if file.peek(len(_GZIP_MAGIC)).startswith(_GZIP_MAGIC):
             return None
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(_CHUNK_BYTES):
             count += len(reader.feed(chunk))
     return count + len(reader.close())
 
 
-async def read_lines(path: str, choice: Choice = "auto", column: str | None = None) -> AsyncIterator[Line]:
-    """The URLs of a file (`-`: of standard input), which may be packed with gzip.
+async def read_urls(
+    urls: Sequence[str], file: str | None, choice: FormatChoice, column: str | None
+) -> AsyncGenerator[Line, None]:
+    """Yield the URLs of the command line, then those of a file, if there is one."""
+    for url in urls:
+        yield os.fsencode(url)  # the shell's bytes, which may not be UTF-8
+    if file is not None:
+        async for line in read_lines(file, choice, column):
+            yield line
+
+
+async def read_lines(path: str, choice: FormatChoice = "auto", column: str | None = None) -> AsyncIterator[Line]:
+    """Yield the URLs of a file, compressed with gzip or not.
 
     Args:
-        path: The file.
-        choice: Its format; `auto` goes by the name, and takes everything else for text.
+        path: The file; `-` is standard input.
+        choice: Its format; `auto` goes by the name, and is text for an unknown one.
         column: Where the URL stands in CSV and NDJSON.
 
     Raises:
         OSError: The file cannot be read.
-        InputError: It is not of its format; the place is the file, the message has the place in it.
+        InputError: It does not have its format; `place` is the file, the message has the place in the file.
     """
     try:
         reader = open_reader(format_of(path, choice), column)
         gunzip: GzipReader | None = None
-        begun = False
+        is_first = True
         async for chunk in _chunks(path):
-            if not begun:
-                begun = True
-                gunzip = GzipReader() if _GZIP.startswith(chunk[: len(_GZIP)]) else None
+            if is_first:
+                is_first = False
+                gunzip = GzipReader() if _GZIP_MAGIC.startswith(chunk[: len(_GZIP_MAGIC)]) else None
             for plain in gunzip.feed(chunk) if gunzip else (chunk,):
                 for line in reader.feed(plain):
                     yield line
@@ -78,42 +89,42 @@ async def read_lines(path: str, choice: Choice = "auto", column: str | None = No
         raise InputError(str(error), "standard input" if path == "-" else path) from None
 
 
-def format_of(path: str, choice: Choice) -> InputFormat:
-    """What a file is to be read as."""
+def format_of(path: str, choice: FormatChoice) -> InputFormat:
+    """Return the format to read a file in."""
     if choice != "auto":
         return choice
     name = PurePath(path.lower())
-    return _BY_SUFFIX.get((PurePath(name.stem) if name.suffix == ".gz" else name).suffix, "text")
+    return _FORMATS.get((PurePath(name.stem) if name.suffix == ".gz" else name).suffix, "text")
 
 
 def _open(path: str) -> IO[bytes]:
     if path != "-":
         return Path(path).open("rb")
-    if sys.stdin is None:  # started with it closed
+    if sys.stdin is None:  # closed when the process started
         raise OSError(errno.EBADF, os.strerror(errno.EBADF), "standard input")
     return os.fdopen(sys.stdin.fileno(), "rb", buffering=0)
 
 
 async def _chunks(path: str) -> AsyncIterator[bytes]:
     with _open(path) as file:
-        if not _may_wait(file):
-            while chunk := file.read(_CHUNK):
+        if not _can_block(file):
+            while chunk := file.read(_CHUNK_BYTES):
                 yield chunk
-        else:  # it must not hold up the probes while it has nothing
+        else:  # wait for it on the event loop, or probes would stand still meanwhile
             reader = asyncio.StreamReader()
             loop = asyncio.get_running_loop()
             descriptor = os.dup(file.fileno())
             transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), file)
             try:
-                while chunk := await reader.read(_CHUNK):
+                while chunk := await reader.read(_CHUNK_BYTES):
                     yield chunk
             finally:
                 transport.close()
-                os.set_blocking(descriptor, True)  # a terminal is shared with whoever comes after us
+                os.set_blocking(descriptor, True)  # a terminal is shared with other processes, which expect it to block
                 os.close(descriptor)
 
 
-def _may_wait(file: IO[bytes]) -> bool:
-    """Whether reading waits for somebody. Of the others (files, /dev/null) an event loop cannot be told."""
+def _can_block(file: IO[bytes]) -> bool:
+    """Whether a read can wait for a writer. An event loop cannot watch other files, such as regular ones."""
     mode = os.fstat(file.fileno()).st_mode
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or file.isatty()

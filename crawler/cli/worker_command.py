@@ -14,14 +14,20 @@ __all__ = ["run_worker"]
 
 
 def run_worker(options: Options, service: ServiceOptions, registry: RedisRegistry) -> None:
-    """Work until SIGINT or SIGTERM; then what is under way is finished, for `service.drain` seconds at most.
+    """Probe for the services on a Redis until SIGINT or SIGTERM.
+
+    Then it finishes the probes in flight, for `service.drain` seconds at most.
+
+    Args:
+        options: How to probe. An `auto` guard is `public`, because clients of the services can be strangers.
+        service: The options that concern a worker.
+        registry: The Redis; this opens and closes it.
 
     Raises:
         InputError: Redis cannot be used.
     """
     write_logs(Settings.named(service.log_level, as_json=service.log_json))
     collect_rarely()
-    # Whoever may submit to the service is a stranger here.
     run_on_event_loop(_run(options.with_guard("public"), service, registry))
 
 

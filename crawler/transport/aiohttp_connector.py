@@ -40,7 +40,7 @@ def open_connector(options: Options, resolver: Resolver, guard: AddressGuard) ->
     try:
         from aiohttp_socks import ProxyConnector
     except ImportError:
-        raise OptionError("SOCKS needs the extra crawler[socks]", "proxy") from None
+        raise OptionError("SOCKS needs urlprober[socks]", "proxy") from None
     proxy = options.proxy.replace("socks5h://", "socks5://", 1)  # `rdns` says what the h says
     connector: aiohttp.TCPConnector = ProxyConnector.from_url(
         proxy, rdns=True, ssl=client_context(options), force_close=True, limit=0

@@ -19,14 +19,15 @@ from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestServer
 
 from crawler import Options, create_app
-from crawler.cli.client import ListUpload, ServiceClient
+from crawler.cli.client import ServiceClient
 from crawler.cli.flags import flags_of
 from crawler.cli.main import main
+from crawler.cli.upload import ListUpload
 from crawler.core.options import TASK_OPTIONS
 from crawler.core.task_summary import Links, Summary
 from crawler.core.tasks import Counts, Status
 from crawler.registry import MemoryRegistry
-from tests.cli.test_main import Ended, Terminal, crawler, end_of, environment, screen, started
+from tests.support.commands import Ended, Terminal, end_of, environment, run_crawler, screen, started
 from tests.support.exchange import Exchange, rst_on_close
 from tests.support.site import Site
 
@@ -60,7 +61,7 @@ class Service:
 
     async def run(self, *arguments: str | bytes, **more: Any) -> Ended:
         """Run a command on it to its end."""
-        return await crawler(*arguments, env={"CRAWLER_URL": self.url, **more.pop("env", {})}, **more)
+        return await run_crawler(*arguments, env={"CRAWLER_URL": self.url, **more.pop("env", {})}, **more)
 
     async def submit(self, *arguments: str | bytes, **more: Any) -> str:
         """The id of a new Task."""
@@ -255,7 +256,7 @@ async def test_what_the_service_refuses_is_told(service: Service) -> None:
     assert (ended.code, ended.out) == (2, "")
     assert re.fullmatch(rf"crawler: {service.url}: .+\n", ended.err)
     ended = await service.run("submit", "x", "--per-host=100")
-    assert ended == Ended(2, "", f"crawler: {service.url}: per_host: at most 8, the service's\n")
+    assert ended == Ended(2, "", f"crawler: {service.url}: per_host: must be at most 8, the service's limit\n")
 
 
 async def test_a_submit_is_repeated_until_it_gets_through(service: Service, relay: Relay, tmp_path: Path) -> None:
@@ -301,7 +302,7 @@ async def test_a_service_that_starts_late_is_waited_for_even_with_standard_input
         async def pieces() -> AsyncIterator[bytes]:
             yield b"x\n"
 
-        upload = ListUpload("text/plain", pieces, repeats=False)
+        upload = ListUpload("text/plain", pieces, is_repeatable=False)
         async with ServiceClient(url) as client:
             submitting = asyncio.create_task(client.submit(upload, {}))
             done, _ = await asyncio.wait([submitting], timeout=0.1)  # by then it was refused, here or on a slow machine
@@ -374,10 +375,10 @@ async def test_a_service_under_a_path_is_found() -> None:
     app.add_subapp("/sub/", create_app())
     async with TestServer(app) as server:
         env = {"CRAWLER_URL": f"http://127.0.0.1:{server.port}/sub/"}
-        ended = await crawler("submit", "--watch", "x", env=env)
+        ended = await run_crawler("submit", "--watch", "x", env=env)
         assert ended.code == 1
         assert ended.err.endswith(": ready, 1 of 1 done (1 invalid)\n")
-        assert (await crawler("results", ended.out.strip(), env=env)).outcomes == ["invalid"]
+        assert (await run_crawler("results", ended.out.strip(), env=env)).outcomes == ["invalid"]
 
 
 # --- Watch ---
@@ -426,7 +427,7 @@ async def test_ctrl_c_stops_watching_and_not_the_task(service: Service, relay: R
         await relay.until(lambda: b"/events" in relay.asked)
         process.send_signal(signal.SIGINT)
         ended = await end_of(process)
-    assert ended == Ended(130, "", f"crawler: task {task_id} goes on, unwatched\n")
+    assert ended == Ended(130, "", f"crawler: task {task_id} keeps running\n")
     assert service.registry.task(task_id).status == "running"
     held.release()
     assert (await service.done(task_id)).counts.ok == 1
@@ -540,7 +541,7 @@ async def test_results_that_are_cut_off_are_not_taken_for_all(site: Site) -> Non
     chunk = b"%x\r\n%s\r\n" % (len(record), record)
     site.on("/api/v1/tasks/a", HEAD + b"\r\n" + summary_json("a"))
     site.on("/api/v1/tasks/a/results", HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk)
-    ended = await crawler("results", "a", "--url", site.url(""))
+    ended = await run_crawler("results", "a", "--url", site.url(""))
     assert (ended.code, len(ended.records)) == (2, 1)
     assert ended.err == f"crawler: {site.url('')}: the answer was cut off\n"
 
@@ -634,36 +635,45 @@ async def test_more_tasks_than_a_page_has_are_listed(service: Service) -> None:
 # --- What is wrong ---
 
 
-NOT_OURS = "what answers there is not crawler, or of another version"
+STRANGER = "the server there is not crawler, or has another version"
 STRANGERS = {
     "a page": (
         b"HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<h1>no</h1>",
-        f"{NOT_OURS} (404 Not Found, text/html)",
+        f"{STRANGER} (404 Not Found, text/html)",
     ),
-    "a page that is fine": (HEAD + b"Content-Type: text/html\r\n\r\n<h1>hi</h1>", f"{NOT_OURS} (JSON is malformed"),
-    "other json": (HEAD + b"Content-Type: application/json\r\n\r\n{}", f"{NOT_OURS} (Object missing required field"),
+    "a page that is fine": (
+        HEAD + b"Content-Type: text/html\r\n\r\n<h1>hi</h1>",
+        f"{STRANGER} (JSON is malformed",
+    ),
+    "other json": (
+        HEAD + b"Content-Type: application/json\r\n\r\n{}",
+        f"{STRANGER} (Object missing required field",
+    ),
     "an id that steers the terminal": (
         HEAD + b"\r\n" + summary_json("a").replace(b'"id":"a"', b'"id":"a\\u001b[2J"'),
-        f"{NOT_OURS} (the id is not one of a task",
+        f"{STRANGER} (the id is not one of a task",
     ),
     "a redirect": (
         b"HTTP/1.1 301 Moved Permanently\r\nLocation: /else\r\nConnection: close\r\n\r\n",
-        f"{NOT_OURS} (301 Moved Permanently, ",
+        f"{STRANGER} (301 Moved Permanently, ",
     ),
-    "no http": (b"SSH-2.0-OpenSSH_9.2p1\r\n", f"{NOT_OURS} ("),
+    "no http": (b"SSH-2.0-OpenSSH_9.2p1\r\n", f"{STRANGER} ("),
     "a problem that steers the terminal": (
         b"HTTP/1.1 418 x\r\nContent-Type: application/problem+json\r\nConnection: close\r\n\r\n"
         b'{"detail": "a\\u001b[2J\\u009b\\u202eb"}',
         "a\ufffd[2J\ufffd\ufffdb\n",
     ),
-    "a page without end": (b"HTTP/1.1 500 x\x1b[2J\r\nConnection: close\r\n\r\n" + b"x" * 10 * MIB, f"{NOT_OURS} ("),
+    "a page without end": (
+        b"HTTP/1.1 500 x\x1b[2J\r\nConnection: close\r\n\r\n" + b"x" * 10 * MIB,
+        f"{STRANGER} (",
+    ),
 }
 
 
 @pytest.mark.parametrize(("answer", "message"), STRANGERS.values(), ids=STRANGERS)
 async def test_a_server_that_is_not_crawler_is_told(answer: bytes, message: str, site: Site) -> None:
     site.on("/api/v1/tasks/a", answer)
-    ended = await crawler("watch", "a", "--url", site.url(""))
+    ended = await run_crawler("watch", "a", "--url", site.url(""))
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith(f"crawler: {site.url('')}: {message}")
     assert ended.err[:-1].isprintable()
@@ -672,11 +682,11 @@ async def test_a_server_that_is_not_crawler_is_told(answer: bytes, message: str,
 
 @pytest.mark.parametrize("command", [["submit", "x"], ["tasks"], ["watch", "a"], ["results", "a"], ["cancel", "a"]])
 async def test_a_service_that_is_not_there_is_told_in_one_line(command: list[str]) -> None:
-    assert await crawler(*command, "--url", CLOSED) == Ended(2, "", f"crawler: {CLOSED}: Connection refused\n")
+    assert await run_crawler(*command, "--url", CLOSED) == Ended(2, "", f"crawler: {CLOSED}: Connection refused\n")
 
 
 async def test_a_password_in_the_url_is_not_shown() -> None:
-    ended = await crawler("tasks", "--url", "http://me:secret@127.0.0.1:1/sub/")
+    ended = await run_crawler("tasks", "--url", "http://me:secret@127.0.0.1:1/sub/")
     assert ended == Ended(2, "", f"crawler: {CLOSED}/sub: Connection refused\n")
 
 

@@ -8,7 +8,7 @@ import pytest
 import typer
 from msgspec.inspect import BoolType, DictType, FloatType, IntType, LiteralType, StrType, UnionType, VarTupleType
 
-from crawler.cli.flags import Flag, flags_of, takes
+from crawler.cli.flags import Flag, flags_of, with_flags
 from crawler.core.options import CheckedOptions, Options
 from crawler.core.service_options import ServiceOptions
 
@@ -25,7 +25,7 @@ def run(*arguments: str) -> Given:
     app = typer.Typer(add_completion=False)
 
     @app.command()
-    @takes(service=ServiceOptions, options=Options)
+    @with_flags(service=ServiceOptions, options=Options)
     def command(service: ServiceOptions, options: Options) -> None:
         given.append((service, options))
 
@@ -241,7 +241,7 @@ def test_a_command_keeps_its_own_arguments() -> None:
         given.append((name, service))
 
     app = typer.Typer(add_completion=False)
-    wrapped: Callable[..., Any] = takes(service=ServiceOptions)(command)
+    wrapped: Callable[..., Any] = with_flags(service=ServiceOptions)(command)
     app.command()(wrapped)
     app(args=["--name", "y", "--port", "80"], standalone_mode=False)
     assert given == [("y", ServiceOptions(port=80))]

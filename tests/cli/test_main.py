@@ -2,7 +2,6 @@
 
 import asyncio
 import csv
-import errno
 import gzip
 import io
 import json
@@ -11,10 +10,10 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 import pytest
@@ -24,121 +23,21 @@ from crawler.cli.main import main
 from crawler.core.options import VERSION, CheckedOptions, Options
 from crawler.core.service_options import ServiceOptions
 from tests.support.certs import Authority
+from tests.support.commands import DEADLINE, Ended, Terminal, end_of, environment, run_crawler, screen, started
 from tests.support.dns_server import DnsServer
 from tests.support.exchange import Exchange
 from tests.support.results import RESULT_KEYS
 from tests.support.site import Site
 
-DEADLINE = 20.0
-"""Seconds that no command here takes."""
 CLOSED_PORT = "http://127.0.0.1:1/"
 
 
 # --- Helpers ---
 
 
-class Ended(NamedTuple):
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        assert not self.out or self.out.endswith("\n")
-        return [json.loads(line) for line in self.out.splitlines()]
-
-    @property
-    def outcomes(self) -> list[str]:
-        return [record["outcome"] for record in sorted(self.records, key=lambda record: int(record["seq"]))]
-
-
-def environment(**more: str) -> dict[str, str]:
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("CRAWLER_", "NO_COLOR"))}
-    return {**ours, "COLUMNS": "200", "TERM": "xterm-256color", **more}
-
-
-@asynccontextmanager
-async def started(
-    *arguments: str | bytes, env: dict[str, str] | None = None, **streams: Any
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A running command, all of its streams pipes unless said otherwise; killed in the end if it still runs."""
-    streams = {"stdin": asyncio.subprocess.DEVNULL, "stdout": asyncio.subprocess.PIPE, **streams}
-    streams.setdefault("stderr", asyncio.subprocess.PIPE)
-    command = [sys.executable, "-m", "crawler", *arguments]
-    process = await asyncio.create_subprocess_exec(*command, env=environment(**(env or {})), **streams)
-    try:
-        async with asyncio.timeout(DEADLINE):
-            yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-async def end_of(process: asyncio.subprocess.Process) -> Ended:
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return Ended(process.returncode, (out or b"").decode(), (err or b"").decode())
-
-
-async def crawler(*arguments: str | bytes, stdin: bytes | None = None, **more: Any) -> Ended:
-    """Run a command to its end."""
-    if stdin is not None:
-        more["stdin"] = asyncio.subprocess.PIPE
-    async with started(*arguments, **more) as process:
-        if process.stdin:
-            process.stdin.write(stdin or b"")
-            process.stdin.close()
-        return await end_of(process)
-
-
 async def probing(*arguments: str | bytes, **more: Any) -> Ended:
     """Probe to the end, without retries."""
-    return await crawler("probe", "--retries=0", *arguments, **more)
-
-
-class Terminal:
-    """A terminal that remembers everything written to it."""
-
-    def __init__(self) -> None:
-        self._master, self.slave = os.openpty()
-        self._written = b""
-
-    def read(self) -> str:
-        """All until the last process that has it open ends."""
-        os.close(self.slave)
-        while True:
-            try:
-                self._written += os.read(self._master, 65536)
-            except OSError as error:
-                assert error.errno == errno.EIO
-                os.close(self._master)
-                return self._written.decode()
-
-
-CONTROL = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)|(\x1b)")
-
-
-def screen(written: str) -> list[str]:
-    """The lines that one sees in the end; what `rich` does not use is unknown here."""
-    lines, row, column = [""], 0, 0
-    for argument, control, move, text, stray in CONTROL.findall(written):
-        assert not stray, written
-        if text:
-            lines[row] = lines[row][:column].ljust(column) + text + lines[row][column + len(text) :]
-            column += len(text)
-        elif move == "\r":
-            column = 0
-        elif move == "\n":
-            row += 1
-            lines += [""] * (row == len(lines))
-        elif (argument, control) == ("2", "K"):
-            lines[row] = ""
-        else:
-            assert control == "m" or argument == "?25", (argument, control)
-    return [line.rstrip() for line in lines]
+    return await run_crawler("probe", "--retries=0", *arguments, **more)
 
 
 @contextmanager

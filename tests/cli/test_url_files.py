@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from crawler.cli.url_files import CHOICES, Choice, count_lines, read_lines
+from crawler.cli.url_files import FORMAT_CHOICES, FormatChoice, count_lines, read_lines
 from crawler.core.errors import InputError
 from crawler.core.urls import Line
 
@@ -20,7 +20,7 @@ DEADLINE = 5.0
 """Seconds that no reading here takes."""
 
 
-async def lines_of(path: Path | str, choice: Choice = "auto", column: str | None = None) -> list[Line]:
+async def lines_of(path: Path | str, choice: FormatChoice = "auto", column: str | None = None) -> list[Line]:
     async with asyncio.timeout(DEADLINE):
         return [line async for line in read_lines(str(path), choice, column)]
 
@@ -123,14 +123,14 @@ async def test_a_format_that_is_chosen_overrules_the_name(tmp_path: Path) -> Non
     file = tmp_path / "urls.csv"
     for format_, content in CONTENT.items():
         await asyncio.to_thread(file.write_bytes, content)
-        assert len(await lines_of(file, cast(Choice, format_))) == 2
+        assert len(await lines_of(file, cast(FormatChoice, format_))) == 2
     assert await lines_of(file, "text") == [CONTENT["json"]]
     assert count_lines(str(file), "text") == 1
     assert count_lines(str(file), "json") is None
 
 
 def test_the_choices() -> None:
-    assert CHOICES == ("auto", "text", "ndjson", "csv", "json")
+    assert FORMAT_CHOICES == ("auto", "text", "ndjson", "csv", "json")
 
 
 async def test_the_column_is_chosen(tmp_path: Path) -> None:

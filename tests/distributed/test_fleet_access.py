@@ -3,9 +3,9 @@
 import pytest
 
 from crawler.stores.redis.registry import RedisRegistry
-from tests.cli.test_main import end_of, started
 from tests.support.api import serving_api
 from tests.support.certs import Authority
+from tests.support.commands import end_of, started
 from tests.support.fleet import working
 from tests.support.redis_proxy import proxy_to
 from tests.support.redis_server import RedisServer
@@ -61,7 +61,7 @@ async def test_a_certificate_that_nobody_trusts_is_one_clear_line(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ([], "--redis: is needed"),
+        ([], "--redis: is required"),
         (["--redis", "redis://127.0.0.1:1/0"], "redis://127.0.0.1:1/0: cannot be used: "),
         (["--redis", "unix:///nowhere/redis.sock"], "unix:///nowhere/redis.sock: cannot be used: "),
         (["--redis", "http://127.0.0.1/"], "http://127.0.0.1/: "),

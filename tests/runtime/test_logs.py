@@ -28,10 +28,10 @@ from crawler.probing.probe import Probe
 from crawler.probing.scheduler import Scheduler
 from crawler.probing.work_queue import WorkQueue
 from crawler.runtime.logs import JsonLines, Settings, TextLines, about, note, settings, write_logs
-from tests.cli.test_main import end_of, started
 from tests.probing.test_work_queue import Piece, settle
 from tests.server.test_auth import ANN, by, guarded
 from tests.server.test_retention import finished, looking
+from tests.support.commands import end_of, started
 from tests.support.documents import ROOT
 from tests.support.proxies import HttpProxy
 from tests.support.site import Site

@@ -5,7 +5,7 @@ import json
 import sys
 from typing import Any
 
-from tests.cli.test_main import environment
+from tests.support.commands import environment
 
 Span = dict[str, Any]
 
