@@ -1,4 +1,4 @@
-"""What is in deploy/ is accepted by the programs that it is for, and says nothing of the command that is not so."""
+"""Check each file of deploy/ with the program it is for, and its options with those of the command."""
 
 import asyncio
 import json
@@ -27,30 +27,30 @@ from tests.support.documents import ROOT
 from tests.support.fleet import working
 from tests.support.process import Served
 from tests.support.redis_server import RedisServer
-from tests.support.shipped import BIN, DEPLOY, read
+from tests.support.shipped import BIN, DEPLOY, read_shipped
 from tests.support.site import Site
 
 COMMANDS: Final = {command.callback.__name__ for command in app.registered_commands if command.callback}
 FLAGS: Final = {flag.field: flag for record in (ServiceOptions, Options) for flag in flags_of(record)}
-LONGEST_DRAIN: Final = FLAGS["drain"].type.le
-AFTER: Final = 10  # seconds that a stop may take beside it: answers that are cut off, chunks that are given back
+MAX_DRAIN_SECONDS: Final = FLAGS["drain"].type.le
+STOP_SECONDS: Final = 10  # of a stop, besides the drain: answers are cut off, chunks are returned
 TEXTS: Final = [
     path for path in sorted(DEPLOY.rglob("*")) if path.is_file() and path.parent.name not in ("grafana", "prometheus")
 ]
 
 
-def ran(*command: str | Path, **more: Any) -> str:
-    """All that a program prints; it has to succeed."""
+def run_program(*command: str | Path, **more: Any) -> str:
+    """Run a program, which has to succeed, and return its output and errors."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
     assert done.returncode == 0, done.stdout
     return str(done.stdout)
 
 
-# --- What all of them say of the command ---
+# --- Options of the command, in all files ---
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(DEPLOY)))
-def test_variables_and_flags_are_the_commands(path: Path) -> None:
+def test_files_name_only_options_that_the_command_has(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     names = {name for flag in FLAGS.values() for name in flag.names}
     variables = {name for flag in FLAGS.values() for name in (flag.variable.name, flag.variable.list_name)}
@@ -64,19 +64,19 @@ def test_variables_and_flags_are_the_commands(path: Path) -> None:
 
 
 def instructions(name: str) -> list[str]:
-    """The lines of the Dockerfile that begin with a word."""
-    lines = re.sub(r"\\\n", "", read("Dockerfile")).splitlines()
+    """Return the arguments of one kind of instruction of the Dockerfile."""
+    lines = re.sub(r"\\\n", "", read_shipped("Dockerfile")).splitlines()
     return [line.partition(" ")[2].strip() for line in lines if line.startswith(f"{name} ")]
 
 
 def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
-    assert ran(BIN / "hadolint", DEPLOY / "Dockerfile") == ""
+    assert run_program(BIN / "hadolint", DEPLOY / "Dockerfile") == ""
 
 
-def test_the_image_has_what_it_is_made_of_and_belongs_to_nobody() -> None:
+def test_the_image_copies_existing_files_and_runs_as_a_plain_user() -> None:
     sources = [source for copy in instructions("COPY") for source in copy.split()[:-1]]
     assert [source for source in sources if not (ROOT / source).exists()] == []
-    kept = {line[1:] for line in read("Dockerfile.dockerignore").splitlines() if line.startswith("!")}
+    kept = {line[1:] for line in read_shipped("Dockerfile.dockerignore").splitlines() if line.startswith("!")}
     assert set(sources) == kept
     assert set(re.findall(r"^    (LICENSE)$", (ROOT / "setup.cfg").read_text(), re.M)) <= kept
     assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", instructions("USER")[-1])
@@ -88,7 +88,7 @@ async def exit_code(command: list[str]) -> int:
     return await process.wait()
 
 
-async def test_the_image_knows_whether_it_is_healthy(tmp_path: Path) -> None:
+async def test_the_health_check_of_the_image_follows_the_service(tmp_path: Path) -> None:
     check = json.loads(instructions("HEALTHCHECK")[0].partition(" CMD ")[2])[1:]
     async with Served("--registry", f"sqlite:///{tmp_path}/tasks.db") as service:
         command = [sys.executable, *(part.replace(":7777", f":{service.port}") for part in check)]
@@ -101,15 +101,15 @@ async def test_the_image_knows_whether_it_is_healthy(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def compose() -> Any:
-    return yaml.safe_load(read("compose.yaml"))
+    return yaml.safe_load(read_shipped("compose.yaml"))
 
 
-def test_the_composition_is_one(compose: Any) -> None:
+def test_the_compose_file_follows_its_schema(compose: Any) -> None:
     schema = json.loads((files(schemas) / "vendor/compose-spec.json").read_text())
     errors = jsonschema_rs.validator_for(schema).iter_errors(compose)
     assert [(error.message, error.instance_path) for error in errors] == []
-    asked = set(re.findall(r"\$\{(\w+)", read("compose.yaml")))
-    assert asked == set(re.findall(r"^(\w+)=", read(".env.example"), re.M))
+    asked = set(re.findall(r"\$\{(\w+)", read_shipped("compose.yaml")))
+    assert asked == set(re.findall(r"^(\w+)=", read_shipped(".env.example"), re.M))
 
 
 def test_only_the_proxy_is_reached_from_outside(compose: Any) -> None:
@@ -122,19 +122,19 @@ def test_only_the_proxy_is_reached_from_outside(compose: Any) -> None:
     assert services["service-1"]["environment"]["CRAWLER_FORWARDED_ALLOW"] == subnet
 
 
-def test_each_part_of_the_composition_is_confined_and_given_time(compose: Any) -> None:
+def test_each_service_of_compose_is_confined_and_has_time_to_stop(compose: Any) -> None:
     for name, each in compose["services"].items():
         assert each["restart"] == "unless-stopped"
         assert each["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}
         if name != "redis":
             assert (each["read_only"], each["cap_drop"]) == (True, ["ALL"])
         if each["image"] == "crawler":
-            assert int(each["stop_grace_period"].removesuffix("s")) >= LONGEST_DRAIN + AFTER
+            assert int(each["stop_grace_period"].removesuffix("s")) >= MAX_DRAIN_SECONDS + STOP_SECONDS
         assert set(each.get("secrets", [])) <= compose["secrets"].keys()
 
 
-def test_traefik_asks_both_services(compose: Any) -> None:
-    shown = yaml.safe_load(re.sub(r"\{\{ if .*?\}\}(.*?)\{\{ end \}\}", r"\1", read("traefik.yaml")))["http"]
+def test_traefik_has_both_services_as_servers(compose: Any) -> None:
+    shown = yaml.safe_load(re.sub(r"\{\{ if .*?\}\}(.*?)\{\{ end \}\}", r"\1", read_shipped("traefik.yaml")))["http"]
     router = shown["routers"]["crawler"]
     assert router["tls"] == {"certResolver": "acme"}
     assert set(router["middlewares"]) <= shown["middlewares"].keys()
@@ -143,9 +143,11 @@ def test_traefik_asks_both_services(compose: Any) -> None:
     assert {"service-1", "service-2"} <= compose["services"].keys()
 
 
-async def test_the_users_of_redis_may_do_what_is_needed_and_no_more(site: Site, tmp_path: Path) -> None:
+async def test_the_redis_user_may_do_only_what_is_needed(site: Site, tmp_path: Path) -> None:
     users = tmp_path / "users"
-    users.write_text(read("redis_users.example").replace("PASSWORD", "secret") + "user admin on nopass ~* &* +@all\n")
+    users.write_text(
+        read_shipped("redis_users.example").replace("PASSWORD", "secret") + "user admin on nopass ~* &* +@all\n"
+    )
     with RedisServer(settings=[f"--aclfile {users}"]) as server:  # one argument, as in the manifests
         with server.client() as stranger, pytest.raises(redis.exceptions.NoPermissionError):
             stranger.flushall()
@@ -170,11 +172,11 @@ Manifest = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def manifests() -> list[Manifest]:
-    """All that is applied."""
-    kustomization = yaml.safe_load(read("kubernetes/kustomization.yaml"))
+    """The resources of all files that `kubectl apply` reads."""
+    kustomization = yaml.safe_load(read_shipped("kubernetes/kustomization.yaml"))
     names = {path.name for path in (DEPLOY / "kubernetes").iterdir()} - {"kustomization.yaml"}
     assert set(kustomization["resources"]) == names
-    return [each for name in sorted(names) for each in yaml.safe_load_all(read(f"kubernetes/{name}"))]
+    return [each for name in sorted(names) for each in yaml.safe_load_all(read_shipped(f"kubernetes/{name}"))]
 
 
 def of_kind(manifests: list[Manifest], *kinds: str) -> dict[str, Manifest]:
@@ -183,11 +185,11 @@ def of_kind(manifests: list[Manifest], *kinds: str) -> dict[str, Manifest]:
 
 def test_kubernetes_knows_every_field(manifests: list[Manifest]) -> None:
     for each in manifests:
-        if not each["apiVersion"].startswith("keda.sh/"):  # of which there is no schema here
+        if not each["apiVersion"].startswith("keda.sh/"):  # there is no schema of KEDA's resources here
             kubernetes_validate.validate(each, kubernetes_validate.latest_version(), strict=True)
 
 
-def test_what_the_manifests_name_is_there(manifests: list[Manifest]) -> None:
+def test_the_manifests_name_only_what_they_define(manifests: list[Manifest]) -> None:
     pods = of_kind(manifests, "Deployment", "StatefulSet")
     for name, workload in pods.items():
         labels = workload["spec"]["template"]["metadata"]["labels"]
@@ -212,7 +214,7 @@ def test_what_the_manifests_name_is_there(manifests: list[Manifest]) -> None:
     assert set(re.findall(r"\w+", str(chosen))) == pods.keys()
 
 
-def test_each_pod_is_confined_and_given_time(manifests: list[Manifest]) -> None:
+def test_each_pod_is_confined_and_has_time_to_stop(manifests: list[Manifest]) -> None:
     for name, workload in of_kind(manifests, "Deployment", "StatefulSet").items():
         pod = workload["spec"]["template"]["spec"]
         container = pod["containers"][0]
@@ -228,16 +230,16 @@ def test_each_pod_is_confined_and_given_time(manifests: list[Manifest]) -> None:
         if name != "redis":
             assert container["args"][0] in COMMANDS
             before = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-            assert pod["terminationGracePeriodSeconds"] >= before + LONGEST_DRAIN + AFTER
+            assert pod["terminationGracePeriodSeconds"] >= before + MAX_DRAIN_SECONDS + STOP_SECONDS
 
 
-def test_services_are_asked_how_they_are(manifests: list[Manifest]) -> None:
+def test_kubernetes_probes_the_health_of_services(manifests: list[Manifest]) -> None:
     container = of_kind(manifests, "Deployment")["crawler"]["spec"]["template"]["spec"]["containers"][0]
     paths = [container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")]
     assert paths == ["/readyz", "/readyz", "/healthz"]
 
 
-def test_workers_are_scaled_by_the_queues_that_there_are(manifests: list[Manifest]) -> None:
+def test_workers_are_scaled_by_the_queues_of_chunks(manifests: list[Manifest]) -> None:
     triggers = of_kind(manifests, "ScaledObject")["worker"]["spec"]["triggers"]
     queue = ChunkQueue(RedisRegistry("redis://localhost"))
     assert [each["metadata"]["stream"] for each in triggers] == [queue.dockets[kind].stream_key for kind in QUEUES]
@@ -246,7 +248,7 @@ def test_workers_are_scaled_by_the_queues_that_there_are(manifests: list[Manifes
     ).keys()
 
 
-def test_the_document_makes_each_secret_that_is_asked_for(manifests: list[Manifest]) -> None:
+def test_the_document_creates_each_secret_of_the_manifests(manifests: list[Manifest]) -> None:
     asked = set(re.findall(r"'key': '([a-z_]+)'", str([each for each in manifests if each["kind"] != "NetworkPolicy"])))
     document = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
     assert set(re.findall(r"--from-(?:file|literal)=(?:\S*/)?(\w+)", document)) == asked
@@ -259,34 +261,34 @@ UNITS: Final = ("crawler.service", "crawler-worker@1.service")
 
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
-    """A folder with the units, whose command is there."""
+    """A folder with the units, whose command exists."""
     for unit in UNITS:
-        text = read(f"systemd/{unit.replace('@1', '@')}")
+        text = read_shipped(f"systemd/{unit.replace('@1', '@')}")
         assert "ExecStart=/opt/crawler/bin/crawler " in text
         (tmp_path / unit).write_text(text.replace("/opt/crawler/bin/crawler", "/bin/true"))
     return tmp_path
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_systemd_accepts_the_unit_and_thinks_it_safe(unit: str, units: Path) -> None:
-    assert ran("systemd-analyze", "verify", units / unit) == ""
-    ran("systemd-analyze", "security", "--offline=true", "--threshold=20", units / unit)
+def test_systemd_accepts_the_unit_and_rates_it_safe(unit: str, units: Path) -> None:
+    assert run_program("systemd-analyze", "verify", units / unit) == ""
+    run_program("systemd-analyze", "security", "--offline=true", "--threshold=20", units / unit)
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_systemd_waits_for_what_is_under_way(unit: str, units: Path) -> None:
+def test_systemd_waits_until_the_service_has_stopped(unit: str, units: Path) -> None:
     settings = dict(re.findall(r"^(\w+)=(.*)$", (units / unit).read_text(), re.M))
-    assert int(settings["TimeoutStopSec"]) >= LONGEST_DRAIN + AFTER
+    assert int(settings["TimeoutStopSec"]) >= MAX_DRAIN_SECONDS + STOP_SECONDS
     assert (settings["Type"], settings["KillMode"], settings["Restart"]) == ("notify", "mixed", "on-failure")
     assert settings["ExecStart"].split()[-1] in COMMANDS
 
 
-# --- Proxies, which run in test_replicas.py ---
+# --- Proxies; test_replicas.py runs them ---
 
 
 def test_caddy_accepts_its_file(tmp_path: Path) -> None:
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin"}
     file = DEPLOY / "Caddyfile"
-    said = ran(BIN / "caddy", "validate", "--adapter", "caddyfile", "--config", file, env=environment)
+    said = run_program(BIN / "caddy", "validate", "--adapter", "caddyfile", "--config", file, env=environment)
     assert "Valid configuration" in said
-    assert ran(BIN / "caddy", "fmt", file, env=environment) == read("Caddyfile")
+    assert run_program(BIN / "caddy", "fmt", file, env=environment) == read_shipped("Caddyfile")

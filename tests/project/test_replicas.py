@@ -1,4 +1,4 @@
-"""Two services behind a real proxy with the shipped files are one, also while they are restarted."""
+"""Run two services behind each proxy with the files of deploy/: they work as one, also while they restart."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from tests.server.test_stop import Gate
+from tests.support.gate import Gate
 from tests.support.process import field
 from tests.support.proxied_fleet import (
     AUTHORIZATION,
@@ -20,7 +20,7 @@ from tests.support.proxied_fleet import (
     wait_for_proxy,
 )
 from tests.support.redis_server import RedisServer
-from tests.support.shipped import PROXIES, proxy
+from tests.support.shipped import PROXIES, run_proxy
 from tests.support.site import Site
 
 
@@ -29,25 +29,23 @@ async def test_a_restart_fails_no_request(redis_server: RedisServer, site: Site,
         await restart_under_load(fleet, site, rounds=2)
 
 
-async def submitted(fleet: ProxiedFleet, body: bytes, **headers: str) -> tuple[bytes, Any]:
-    """The head of the answer to a batch, and the Task."""
+async def submit(fleet: ProxiedFleet, body: bytes, **headers: str) -> tuple[bytes, Any]:
+    """Submit a body, and return the head of the answer and the Task."""
     reply = await fleet.ask("POST", "/api/v1/tasks", body, Content_Type="application/json", **headers)
     assert reply.status in (200, 201), reply
     return reply.head, json.loads(reply.body)
 
 
 @pytest.mark.parametrize("name", PROXIES)
-async def test_a_proxy_lets_through_what_the_service_has(
+async def test_a_proxy_passes_bodies_keys_and_events(
     name: str, redis_server: RedisServer, site: Site, tmp_path: Path
 ) -> None:
     gate = Gate(site)
     async with fleet_behind(name, tmp_path, redis_server.url) as fleet:
         batch = json.dumps({"urls": ["no url", site.url("/gate")]}).encode()
-        head, task = await submitted(
-            fleet, batch + b" " * 2_000_000, Idempotency_Key="once"
-        )  # nginx's own limit is 1 MB
+        head, task = await submit(fleet, batch + b" " * 2_000_000, Idempotency_Key="once")  # nginx's own limit is 1 MB
         assert b"201" in head
-        head, again = await submitted(fleet, batch + b" " * 2_000_000, Idempotency_Key="once")
+        head, again = await submit(fleet, batch + b" " * 2_000_000, Idempotency_Key="once")
         assert (b"Idempotency-Replayed: true" in head, again["id"]) == (True, task["id"])
 
         port, trust = fleet.proxy
@@ -56,7 +54,7 @@ async def test_a_proxy_lets_through_what_the_service_has(
             session.get(f"https://localhost:{port}/api/v1/tasks/{task['id']}/events", ssl=trust) as events,
         ):
             async for line in events.content:
-                if line.startswith(b"event: result"):  # it comes while the other one is still to come
+                if line.startswith(b"event: result"):  # it arrives while the other result is pending
                     break
             gate.is_open.set()
             assert (await events.text()).count("event: result") == 1
@@ -65,10 +63,10 @@ async def test_a_proxy_lets_through_what_the_service_has(
 
 
 @pytest.mark.parametrize("name", ["nginx", "caddy"])
-async def test_what_is_sent_again_has_the_same_key(name: str, tmp_path: Path) -> None:
+async def test_a_proxy_repeats_a_request_with_the_same_key(name: str, tmp_path: Path) -> None:
     heads: list[bytes] = []
 
-    async def answer_the_second(reader: StreamReader, writer: StreamWriter) -> None:
+    async def answer_every_second_request(reader: StreamReader, writer: StreamWriter) -> None:
         heads.append(await reader.readuntil(b"\r\n\r\n"))
         if len(heads) % 2 == 0:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
@@ -76,11 +74,11 @@ async def test_what_is_sent_again_has_the_same_key(name: str, tmp_path: Path) ->
 
     certificate, trust = make_certificate(tmp_path)
     async with (
-        await asyncio.start_server(answer_the_second, "127.0.0.1", 0) as one,
-        await asyncio.start_server(answer_the_second, "127.0.0.1", 0) as other,
+        await asyncio.start_server(answer_every_second_request, "127.0.0.1", 0) as one,
+        await asyncio.start_server(answer_every_second_request, "127.0.0.1", 0) as other,
     ):
         ports = [server.sockets[0].getsockname()[1] for server in (one, other)]
-        with proxy(name, tmp_path, ports, certificate) as port:
+        with run_proxy(name, tmp_path, ports, certificate) as port:
             await wait_for_proxy(port, trust)
             heads.clear()
             async with ClientSession() as session:

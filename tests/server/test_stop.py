@@ -24,25 +24,12 @@ from crawler.server.http.site import ListeningSite as ListenerSite
 from crawler.server.task_manager import TASK_MANAGER, TaskManager
 from tests.support.api import REGISTRIES
 from tests.support.certs import write_combined_pem
-from tests.support.exchange import Exchange
 from tests.support.process import Served, field, request
 from tests.support.site import Site
 from tests.test_service import serving
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 FOREVER = ("--timeout", "60", "--retries", "0")
-
-
-class Gate:
-    """Answers of a site that come once it is open."""
-
-    def __init__(self, site: Site, path: str = "/gate") -> None:
-        self.is_open = asyncio.Event()
-        site.on(path, self._answer)
-
-    async def _answer(self, x: Exchange) -> None:
-        await self.is_open.wait()
-        await x.send(OK)
 
 
 def batch(*urls: str) -> bytes:

@@ -16,7 +16,7 @@ import trustme
 from tests.support.certs import write_combined_pem
 from tests.support.fleet import worker_process
 from tests.support.process import Caller, Reply, Served, field, request
-from tests.support.shipped import proxy
+from tests.support.shipped import run_proxy
 from tests.support.site import Site
 from tests.support.webserver import DEADLINE_SECONDS
 
@@ -134,7 +134,7 @@ async def fleet_behind(name: str, folder: Path, redis: str) -> AsyncIterator[Pro
         fleet = ProxiedFleet(redis, stack)
         fleet.services = [await fleet.start(), await fleet.start()]
         ports = [service.port for service in fleet.services]
-        fleet.proxy = stack.enter_context(proxy(name, folder, ports, certificate)), trust
+        fleet.proxy = stack.enter_context(run_proxy(name, folder, ports, certificate)), trust
         await wait_for_proxy(*fleet.proxy)
         yield fleet
 
