@@ -24,6 +24,7 @@ from crawler.server.http.site import ListeningSite as ListenerSite
 from crawler.server.task_manager import TASK_MANAGER, TaskManager
 from tests.support.api import REGISTRIES
 from tests.support.certs import write_combined_pem
+from tests.support.gate import Gate
 from tests.support.process import Served, field, request
 from tests.support.site import Site
 from tests.test_service import serving
