@@ -1,12 +1,11 @@
-"""A process that probes for another one: `crawler.distributed.process_pool` starts it.
+"""A child process that probes: `crawler.distributed.process_pool` starts it.
 
-It reads its `Charge` from its standard input, says on its output that it listens, and ends when that input does:
-so it never outlives the process that started it, however that one ends.
+It reads its `ChildConfig` from its standard input, writes a line once it listens, and ends when its input ends: so it
+never outlives the process that started it, however that one ends.
 """
 
 import asyncio
 import os
-import pickle
 import signal
 from asyncio import StreamReader, StreamWriter
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from crawler.core.options import Options
 from crawler.core.urls import Target
 from crawler.distributed.messages import ChildReport, ChildRequest, encode_frame, receive_frame
 from crawler.distributed.process_pool import ISOLATED, ChildConfig, child_of
@@ -22,13 +22,14 @@ from crawler.probing.factory import open_http_prober
 from crawler.probing.probe import Probe
 from crawler.probing.prober import HttpProber
 from crawler.probing.work_queue import WorkQueue
+from crawler.runtime.cancellation import in_background
 from crawler.runtime.event_loop import run_on_event_loop
 from crawler.runtime.logs import note, write_logs
 from crawler.runtime.rlimits import collect_rarely
 
 __all__ = ["main"]
 
-_TOLD: Final = 0.001  # seconds for a report to be on its way
+_REPORT_SECONDS: Final = 0.001  # for a report to be on its way
 
 
 def main() -> None:
@@ -38,30 +39,30 @@ def main() -> None:
     collect_rarely()
     with open(0, "rb", closefd=False) as parent:
         length = int.from_bytes(parent.read(4), "big")
-        charge = msgspec.msgpack.decode(parent.read(length), type=ChildConfig)
-    write_logs(charge.logs)
-    run_on_event_loop(_run(charge))
+        config = msgspec.msgpack.decode(parent.read(length), type=ChildConfig)
+    write_logs(config.logs)
+    run_on_event_loop(_serve(config))
 
 
-async def _run(charge: ChildConfig) -> None:
-    # Readable at its end only: nothing more is written to it.
-    asyncio.get_running_loop().add_reader(0, _leave, Path(charge.path))
-    async with open_http_prober(charge.options) as prober:
+async def _serve(config: ChildConfig) -> None:
+    # The parent writes nothing more: the input is readable only once it has ended.
+    asyncio.get_running_loop().add_reader(0, _exit, Path(config.path))
+    async with open_http_prober(config.options) as prober:
 
-        async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+        async def serve_connection(reader: StreamReader, writer: StreamWriter) -> None:
             try:
-                with suppress(ConnectionError, asyncio.IncompleteReadError):  # the batch has ended, or is given up
-                    await _ChildRun(charge, prober, writer).serve(reader)
+                with suppress(ConnectionError, asyncio.IncompleteReadError):  # the parent has closed it
+                    await _ChildRun(config, prober, writer).serve(reader)
             finally:
                 writer.close()
 
-        async with await asyncio.start_unix_server(serve, charge.path):
+        async with await asyncio.start_unix_server(serve_connection, config.path):
             print("listens", flush=True)
             await asyncio.Event().wait()
 
 
-def _leave(path: Path) -> None:
-    """End, and leave no socket: who started this process may have been killed, and the last to go takes the folder."""
+def _exit(path: Path) -> None:
+    """End, and remove the socket; the last child removes the folder, for the parent may have been killed."""
     with suppress(OSError):
         path.unlink()
     with suppress(OSError):
@@ -70,73 +71,71 @@ def _leave(path: Path) -> None:
 
 
 class _ChildRun:
-    """One connection: targets come, and what becomes of them is told."""
+    """Serves one connection: receives targets, probes them, reports."""
 
-    def __init__(self, charge: ChildConfig, prober: HttpProber, writer: StreamWriter) -> None:
-        self._charge = charge
+    def __init__(self, config: ChildConfig, prober: HttpProber, writer: StreamWriter) -> None:
+        self._config = config
         self._prober = prober
         self._writer = writer
         self._report = ChildReport()
         self._loop = asyncio.get_running_loop()
 
     async def serve(self, reader: StreamReader) -> None:
-        """Work until the other side closes the connection."""
-        orders = await receive_frame(reader, ChildRequest)
-        if orders.asks_load:
+        """Work until the parent closes the connection."""
+        request = await receive_frame(reader, ChildRequest)
+        if request.asks_load:
             self._writer.write(encode_frame(ChildReport(load=await self._prober.load())))
-            return
-        if orders.drain is not None:
-            await self._prober.drain(orders.drain)
-            return
-        assert orders.options is not None
-        note(**orders.about)
-        options = self._prober.options.with_stored(orders.options)
-        turn_of = self._prober.batch(options).turn
+        elif request.drain is not None:
+            await self._prober.drain(request.drain)
+        else:
+            assert request.options is not None
+            note(**request.log_fields)
+            await self._probe(reader, request, self._prober.options.with_stored(request.options))
 
-        async def turn(probe: Probe) -> bool:
-            self._due().begun.append(probe.target.seq)
-            if self._charge.index == ISOLATED:  # of this one a target may be the end: that it begins is told before
-                await asyncio.sleep(_TOLD)
-            return await turn_of(probe) or not self._is_ours(probe.host)
+    async def _probe(self, reader: StreamReader, request: ChildRequest, options: Options) -> None:
+        """Probe the targets of this request and of those that follow."""
+        advance = self._prober.start_run(options).advance
 
-        async with WorkQueue(self._prober.throttle, turn, options.per_host, options.interval) as lane:
-            telling = asyncio.ensure_future(self._tell(lane))
-            try:
-                while True:
-                    for seq, text in orders.lines:
-                        lane.put(Probe(Target.of(seq, text), options, self._loop.time))
-                    for state in orders.moved:
-                        probe: Probe = pickle.loads(state)  # from a child of the same process
-                        lane.put(probe.resumed(options, self._loop.time))
-                    if orders.is_last:
-                        lane.hurry()
-                    await lane.room()
-                    orders = await receive_frame(reader, ChildRequest)
-            finally:
-                telling.cancel()
-                await asyncio.gather(telling, return_exceptions=True)
+        async def advance_here(probe: Probe) -> bool:
+            """Report the target as begun, then work on it while its host is ours."""
+            self._next_report().begun.append(probe.state.seq)
+            if self._config.index == ISOLATED:  # the target may end this process: the report must go out first
+                await asyncio.sleep(_REPORT_SECONDS)
+            return await advance(probe) or not self._owns(probe.host)
 
-    async def _tell(self, lane: WorkQueue[Probe]) -> None:
-        async for probe in lane:
-            if probe.done:
-                self._due().results.append(probe.result)
+        async with self._prober.open_queue(advance_here, options) as queue, in_background(self._report_from(queue)):
+            while True:
+                for seq, text in request.lines:
+                    queue.put(Probe.of(Target.of(seq, text), options, self._loop.time))
+                for state in request.moved:
+                    queue.put(Probe(state, options, self._loop.time))
+                if request.is_last:
+                    queue.expect_end()
+                await queue.wait_for_room()
+                request = await receive_frame(reader, ChildRequest)
+
+    async def _report_from(self, queue: WorkQueue[Probe]) -> None:
+        """Report results, and probes that move to another child."""
+        async for probe in queue:
+            if probe.is_finished:
+                self._next_report().results.append(probe.result)
             else:
-                self._due().moved.append((probe.target.seq, probe.host, pickle.dumps(probe)))
+                self._next_report().moved.append(probe.state)
             await self._writer.drain()
-        self._due().is_last = True
+        self._next_report().is_last = True
 
-    def _is_ours(self, host: str) -> bool:
-        return self._charge.index in (ISOLATED, child_of(host, self._charge.size))
+    def _owns(self, host: str) -> bool:
+        return self._config.index in (ISOLATED, child_of(host, self._config.size))
 
-    def _due(self) -> ChildReport:
-        """The report that is sent once the loop has done what it is at."""
+    def _next_report(self) -> ChildReport:
+        """Return the report that is sent at the loop's next turn."""
         if not (self._report.begun or self._report.results or self._report.moved):
             self._loop.call_soon(self._send)
         return self._report
 
     def _send(self) -> None:
         report, self._report = self._report, ChildReport()
-        if not self._writer.is_closing():  # else the batch is given up, and nobody reads this
+        if not self._writer.is_closing():  # else the parent has closed the connection
             self._writer.write(encode_frame(report))
 
 

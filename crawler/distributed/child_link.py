@@ -1,4 +1,4 @@
-"""What a batch has with each child: targets are sent as it has room for them, and taken back if it ends."""
+"""The connection of one run with one child: it sends targets as the child has room, and takes them back if it ends."""
 
 import asyncio
 from asyncio import IncompleteReadError, StreamWriter
@@ -7,151 +7,160 @@ from typing import Final, NamedTuple, Protocol
 
 from crawler.core.options import Options
 from crawler.core.results import ProbeResult
+from crawler.distributed.crash_policy import TARGET_CRASH_POLICY
 from crawler.distributed.messages import ChildReport, ChildRequest, encode_frame, receive_frame
 from crawler.distributed.process_pool import ProcessPool
+from crawler.probing.probe_state import ProbeState
+from crawler.runtime.cancellation import in_background
 from crawler.runtime.logs import fields
 
-__all__ = ["LOST", "MAX_DEATHS", "ChildLink", "LinkOwner", "SentTarget", "orders"]
+__all__ = ["CONNECTION_LOST", "ChildLink", "LinkOwner", "SentTarget", "child_request"]
 
-MAX_DEATHS: Final = 3  # of children at whose end a target was under way; then it is not probed any more
-_FRAME: Final = 200  # targets that are sent at once
+CONNECTION_LOST: Final = (OSError, IncompleteReadError)
+"""What is raised when a child ends, or when its connection never was one."""
 
-LOST: Final = (OSError, IncompleteReadError)
-"""What a child that ends looks like, or a connection to it that never was one."""
-
-_SOON: Final = 0.01  # seconds until a child that takes nothing on is asked again; doubled each time
-_LATER: Final = 1.0  # at most
+_MAX_FRAME_TARGETS: Final = 200
+_FIRST_RETRY_SECONDS: Final = 0.01  # until a child that takes nothing is asked again; doubled each time
+_MAX_RETRY_SECONDS: Final = 1.0
 
 
 class SentTarget(NamedTuple):
-    """A target, or if `state` is there a probe on its way; and the children at whose end it was under way."""
+    """A target for a child.
+
+    Attributes:
+        seq: Its position.
+        text: The line as submitted.
+        state: Where its probe stands, if it has moved from another child.
+        crashes: Children that ended after they had begun it.
+    """
 
     seq: int
     text: str
-    state: bytes | None = None
-    deaths: int = 0
+    state: ProbeState | None = None
+    crashes: int = 0
 
 
 class LinkOwner(Protocol):
-    """The batch.
+    """The run that a link works for.
 
     Attributes:
-        options: How it is probed.
-        crew: The children.
+        options: How to probe.
+        pool: The children.
         is_sealed: Whether no more targets come.
-        is_draining: Whether nothing more is begun.
-        waiting: Targets that wait for children that are busy.
     """
 
     options: Options
-    crew: ProcessPool
+    pool: ProcessPool
     is_sealed: bool
-    is_draining: bool
-    waiting: int
 
-    def has_room(self) -> None:
-        """Some of what waited is on its way."""
+    @property
+    def is_draining(self) -> bool:
+        """Whether nothing more is sent."""
 
-    def go_on(self, host: str, work: SentTarget) -> None:
-        """Have whose host it is work on it."""
+    def hand_over(self, host: str, sent: SentTarget) -> None:
+        """Hand the probe to the child process that owns its host."""
 
-    def take(self, results: list[ProbeResult]) -> None:
-        """Pass on what children have found."""
+    def isolate(self, sent: SentTarget) -> None:
+        """Have a target probed while nothing else is probed with it."""
 
-    def doubt(self, work: SentTarget) -> None:
-        """Have it probed apart."""
+    def take_results(self, results: list[ProbeResult]) -> None:
+        """Give out what a child has found."""
+
+    def count_waiting(self, change: int) -> None:
+        """Count targets that wait for a busy child, or that have been sent."""
 
 
 class ChildLink:
-    """What one child has of a batch."""
+    """Sends a run's targets to one child, and reads its reports."""
 
-    def __init__(self, batch: LinkOwner, index: int) -> None:
-        self.news = asyncio.Event()
-        self._batch = batch
+    def __init__(self, run: LinkOwner, index: int) -> None:
+        self._run = run
         self._index = index
+        self._changed = asyncio.Event()
         self._backlog: deque[SentTarget] = deque()
         self._sent: dict[int, SentTarget] = {}
         self._begun: set[int] = set()
 
-    def put(self, work: SentTarget) -> None:
-        """Send this next."""
-        self._backlog.append(work)
-        self._batch.waiting += 1
-        self.news.set()
+    def put(self, target: SentTarget) -> None:
+        """Send a target when the child has room."""
+        self._backlog.append(target)
+        self._run.count_waiting(1)
+        self.notify()
+
+    def notify(self) -> None:
+        """Check again whether something is to be sent."""
+        self._changed.set()
 
     async def run(self) -> None:
-        """Send and receive, with one child after the other if they end, until the batch drains."""
-        patience = _SOON
-        while not self._batch.is_draining:
-            reader, writer = await self._batch.crew.connect(self._index)
-            sending = asyncio.ensure_future(self._send(writer))
-            try:
-                is_last = False
-                while not is_last:
-                    report = await receive_frame(reader, ChildReport)
-                    self._take(report)
-                    is_last, patience = report.is_last, _SOON
-            except LOST:
-                await asyncio.sleep(patience)
-                patience = min(2 * patience, _LATER)
-            finally:
-                writer.close()  # first: this may be cancelled while it waits
-                sending.cancel()
-                await asyncio.gather(sending, return_exceptions=True)
-            if not self._batch.is_draining:
-                self._begin_again()
+        """Send and receive until the run drains; when the child ends, go on with the one that replaces it."""
+        retry_seconds = _FIRST_RETRY_SECONDS
+        while not self._run.is_draining:
+            reader, writer = await self._run.pool.connect(self._index)
+            async with in_background(self._send(writer)):
+                try:
+                    is_last = False
+                    while not is_last:
+                        report = await receive_frame(reader, ChildReport)
+                        self._take(report)
+                        is_last, retry_seconds = report.is_last, _FIRST_RETRY_SECONDS
+                except CONNECTION_LOST:
+                    await asyncio.sleep(retry_seconds)
+                    retry_seconds = min(2 * retry_seconds, _MAX_RETRY_SECONDS)
+                finally:
+                    writer.close()
+            if not self._run.is_draining:
+                self._take_back()
 
     async def _send(self, writer: StreamWriter) -> None:
-        batch, options, has_said_last = self._batch, self._batch.options, False
-        first = True
-        while not batch.is_draining:
-            works = [self._backlog.popleft() for _ in range(min(len(self._backlog), _FRAME))]
-            is_last = batch.is_sealed and not self._backlog and not has_said_last
-            if works or is_last:
-                batch.waiting -= len(works)
-                batch.has_room()
-                self._sent |= {work.seq: work for work in works}
-                writer.write(encode_frame(orders(works, options if first else None, is_last=is_last)))
-                first, has_said_last = False, has_said_last or is_last
+        run, has_said_last, is_first = self._run, False, True
+        while not run.is_draining:
+            targets = [self._backlog.popleft() for _ in range(min(len(self._backlog), _MAX_FRAME_TARGETS))]
+            is_last = run.is_sealed and not self._backlog and not has_said_last
+            if targets or is_last:
+                run.count_waiting(-len(targets))
+                self._sent |= {target.seq: target for target in targets}
+                writer.write(encode_frame(child_request(targets, run.options if is_first else None, is_last=is_last)))
+                is_first, has_said_last = False, has_said_last or is_last
                 await writer.drain()
             else:
-                self.news.clear()
-                await self.news.wait()
-        if first:  # else the child would wait for it
-            writer.write(encode_frame(orders([], options, is_last=False)))
+                self._changed.clear()
+                await self._changed.wait()
+        if is_first:  # the child waits for a first frame
+            writer.write(encode_frame(child_request([], run.options, is_last=False)))
 
     def _take(self, report: ChildReport) -> None:
         self._begun.update(report.begun)
-        for seq, host, state in report.moved:
-            work = self._forget(seq)
-            self._batch.go_on(host, work._replace(state=state))
+        for state in report.moved:
+            target = self._forget(state.seq)
+            self._run.hand_over(state.url.host, target._replace(state=state))
         for result in report.results:
             self._forget(result.seq)
         if report.results:
-            self._batch.take(report.results)
+            self._run.take_results(report.results)
 
     def _forget(self, seq: int) -> SentTarget:
         self._begun.discard(seq)
         return self._sent.pop(seq)
 
-    def _begin_again(self) -> None:
-        """Take back what the child had: it has ended."""
-        for seq, work in self._sent.items():
-            deaths = work.deaths + (seq in self._begun)
-            if deaths >= MAX_DEATHS - 1:
-                self._batch.doubt(work._replace(deaths=deaths))
+    def _take_back(self) -> None:
+        """Queue again what the child had when it ended."""
+        for seq, target in self._sent.items():
+            crashes = target.crashes + (seq in self._begun)
+            target = target._replace(crashes=crashes)
+            if TARGET_CRASH_POLICY.must_isolate(crashes):
+                self._run.isolate(target)
             else:
-                self.put(work._replace(deaths=deaths))
+                self.put(target)
         self._sent.clear()
         self._begun.clear()
 
 
-def orders(works: list[SentTarget], options: Options | None, *, is_last: bool) -> ChildRequest:
-    """What is sent to a child of these."""
+def child_request(targets: list[SentTarget], options: Options | None, *, is_last: bool) -> ChildRequest:
+    """Return the frame that sends targets to a child; `options` in the first one."""
     return ChildRequest(
         options,
-        [(work.seq, work.text) for work in works if work.state is None],
-        [work.state for work in works if work.state is not None],
+        [(target.seq, target.text) for target in targets if target.state is None],
+        [target.state for target in targets if target.state is not None],
         is_last,
-        about={} if options is None else fields(),
+        log_fields={} if options is None else fields(),
     )

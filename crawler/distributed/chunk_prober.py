@@ -1,6 +1,5 @@
 """Probe the lines of one chunk, and find the line that crashes worker processes."""
 
-import asyncio
 import logging
 from contextlib import suppress
 from weakref import WeakValueDictionary
@@ -10,7 +9,7 @@ from crawler.core.results import ProbeError
 from crawler.core.tasks import Task
 from crawler.distributed.crash_policy import CHUNK_ISOLATION_CRASHES, crash_error, plan_isolation
 from crawler.distributed.shared_lock import SharedLock
-from crawler.probing.probe import Probe
+from crawler.probing.probe import failed_result
 from crawler.probing.prober import Prober
 from crawler.stores.redis.chunk import ChunkLine, ChunkPosition
 from crawler.stores.redis.registry import RedisRegistry
@@ -84,6 +83,4 @@ class ChunkProber:
 
     async def _record_error(self, task: Task, line: ChunkLine, error: ProbeError) -> None:
         log.error("line %d of task %s crashes worker processes and is recorded as failed", line.seq, task.id)
-        probe = Probe(line.target, task.options, asyncio.get_running_loop().time)
-        probe.fail(error)
-        await retry_until_stored(self._registry.record, task.id, [probe.result])
+        await retry_until_stored(self._registry.record, task.id, [failed_result(line.target, task.options, error)])

@@ -1,7 +1,7 @@
-"""What travels between a prober that is spread over processes and its children.
+"""The messages between a ProcessProber and its child processes.
 
-A connection on a Unix socket carries one batch. Each frame on it is a length of four bytes and msgpack; what is sent
-down is `Orders`, what comes back is `Report`.
+A connection on a Unix socket carries one run. Each frame has four bytes of length, then msgpack: `ChildRequest`s go to
+the child, `ChildReport`s come back.
 """
 
 from asyncio import StreamReader
@@ -12,66 +12,67 @@ import msgspec
 
 from crawler.core.options import Options
 from crawler.core.results import ProbeResult
+from crawler.probing.probe_state import ProbeState
 from crawler.probing.scheduler import Load
 
 __all__ = ["ChildReport", "ChildRequest", "encode_frame", "receive_frame"]
 
 T = TypeVar("T")
 
-_LENGTH: Final = 4
+_LENGTH_BYTES: Final = 4
 
 
 class ChildRequest(msgspec.Struct, omit_defaults=True):
-    """What to probe.
+    """What a child is to do.
 
     Attributes:
-        options: How; in the first frame of a connection.
-        lines: Position and text of targets that have not been asked yet.
-        moved: Probes on their way, pickled, whom a redirect has led to a host of this child's.
-        about: What lines of the log are about, in the first frame as well.
-        is_last: Whether no more lines come; moved probes still may.
-        asks_load: Whether nothing is to be probed, but to be told how busy the child is.
-        drain: Alone on a connection: no more requests begin, for whomever; those under way have so many seconds.
+        options: How to probe; in the first frame of a connection.
+        lines: Position and text of targets that have not been probed yet.
+        moved: Probes that a redirect has led to a host of this child.
+        is_last: Whether no more lines follow; moved probes still may.
+        asks_load: Alone on a connection: report how busy the child is.
+        log_fields: Fields of this run's log lines; in the first frame as well.
+        drain: Alone on a connection: start no more requests of any run. Those under way have so many seconds.
     """
 
     options: Options | None = None
     lines: list[tuple[int, str]] = []
-    moved: list[bytes] = []
+    moved: list[ProbeState] = []
     is_last: bool = False
     asks_load: bool = False
-    about: Mapping[str, str] = {}
+    log_fields: Mapping[str, str] = {}
     drain: float | None = None
 
 
 class ChildReport(msgspec.Struct, omit_defaults=True):
-    """What has become of it.
+    """What a child has done.
 
     Attributes:
-        begun: Positions of targets that are about to be asked.
-        results: The verdicts.
-        moved: Probes that go on at another host: position, host, and the probe, pickled.
-        load: How busy the child is, if that was asked.
-        is_last: Whether that was all, after a drain.
+        begun: Positions of targets whose request is about to be sent.
+        results: Results found.
+        moved: Probes that go on at the host of another child.
+        load: How busy the child is, if the request asked for it.
+        is_last: Whether no more reports follow, after a drain.
     """
 
     begun: list[int] = []
     results: list[ProbeResult] = []
-    moved: list[tuple[int, str, bytes]] = []
+    moved: list[ProbeState] = []
     load: Load | None = None
     is_last: bool = False
 
 
 def encode_frame(content: ChildRequest | ChildReport) -> bytes:
-    """Content as it is sent."""
+    """Return the frame of a message."""
     body = msgspec.msgpack.encode(content)
-    return len(body).to_bytes(_LENGTH, "big") + body
+    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
 
 
 async def receive_frame(reader: StreamReader, kind: type[T]) -> T:
-    """The next frame.
+    """Return the next message.
 
     Raises:
-        asyncio.IncompleteReadError: The other side has ended.
+        asyncio.IncompleteReadError: The other side has closed the connection.
     """
-    length = int.from_bytes(await reader.readexactly(_LENGTH), "big")
+    length = int.from_bytes(await reader.readexactly(_LENGTH_BYTES), "big")
     return msgspec.msgpack.decode(await reader.readexactly(length), type=kind)

@@ -1,1 +1,22 @@
-"""probing."""
+"""Decides what to ask next, and when: targets become ProbeResults.
+
+From outside, import `prober` (the interface), `factory` (`open_http_prober`), `scheduler` and `work_queue` (slots for
+other kinds of work), `probe` (`failed_result`), and `settings`.
+
+    factory          open_http_prober: composes the prober of one process
+    prober           Prober, the interface; HttpProber, which queues the targets of each caller
+    probe_run        ProbeRun: sends the requests of one caller's probes
+    robots_gate      lets a probe pass when robots.txt allows it
+    robots           the rules of robots.txt files
+    head_support     which hosts refuse HEAD
+    probe            Probe: what follows each answer; the table of rules, no I/O
+    redirects        where a redirect leads, and with which cookies
+    probe_result     makes the ProbeResult
+    probe_state      what a probe knows; this moves when another process takes it over
+    work_queue       WorkQueue: the items of one caller, in queues by host
+    host_limits      the stricter limits of one work queue
+    scheduler        Scheduler: hands out slots, in all and by host
+    adaptive_limit   slots of a host that is in trouble
+    fed_stream       a stream that is fed while it is read
+    settings         waits before retries and other constants that tests shorten
+"""

@@ -1,71 +1,84 @@
-"""How fast one host may be asked: slots that shrink when it is in trouble and grow back when it is not."""
+"""How many requests one host may have in flight: fewer while it is in trouble, more again when it recovers."""
 
 from typing import Final
 
 __all__ = ["AdaptiveLimit"]
 
 _SMOOTHING: Final = 0.2  # weight of the newest answer's time
-_RISE: Final = 3.0  # times its usual time, and
-_NOTICEABLE: Final = 0.5  # seconds more than that: then it is slowing down
-_BREATH: Final = 0.5  # seconds in which refusals count as one, at least: nobody knows how long those requests took
+_SLOWDOWN_FACTOR: Final = 3.0  # a host slows down when answers take this many times its usual time
+_SLOWDOWN_SECONDS: Final = 0.5  # and at least this much longer
+_MIN_BACKOFF_SECONDS: Final = 0.5  # refusals within this time count as one: their requests were in flight together
 
 
 class AdaptiveLimit:
-    """Additive increase, multiplicative decrease, as TCP does it (RFC 5681). Times are seconds, `now` the loop's time.
+    """Additive increase, multiplicative decrease, as in TCP (RFC 5681). Times are seconds; `now` is the loop's time.
 
     Args:
-        slots: Requests at once while all is well.
+        slots: Requests in flight while the host is well.
         interval: Seconds from one request's start to the next.
+
+    Attributes:
+        free_at: Loop time before which no request may start.
     """
 
-    __slots__ = ("_hurt_at", "_interval", "_limit", "_slots", "_time", "_told", "_usual", "free_at")
+    __slots__ = (
+        "_interval",
+        "_limit",
+        "_recent_time",
+        "_reduced_at",
+        "_slots",
+        "_usual_time",
+        "_wants_interval",
+        "free_at",
+    )
 
     def __init__(self, slots: int, interval: float = 0.0) -> None:
-        self.free_at = 0.0  # no request may start before
+        self.free_at = 0.0
         self._slots = slots
         self._interval = interval
-        self._told = False  # of an interval, by the host itself
+        self._wants_interval = False  # the host itself has asked for one
         self._limit = float(slots)
-        self._usual = self._time = 0.0
-        self._hurt_at = 0.0
+        self._usual_time = self._recent_time = 0.0
+        self._reduced_at = 0.0
 
     @property
     def limit(self) -> int:
-        """Requests at once, by now."""
+        """Requests that may be in flight now."""
         return int(self._limit)
 
-    def is_hurt(self, now: float) -> bool:
-        """Whether it is slower than it would be with all forgotten."""
-        return self._limit < self._slots or self.free_at > now or self._told
+    def is_slowed(self, now: float) -> bool:
+        """Whether the host is asked less than a fresh limit would allow."""
+        return self._limit < self._slots or self.free_at > now or self._wants_interval
 
-    def start(self, now: float) -> None:
-        """A request starts."""
+    def start_request(self, now: float) -> None:
+        """Count a request that starts."""
         if self._interval:
             self.free_at = max(self.free_at, now + self._interval)
 
-    def answered(self, seconds: float, now: float) -> None:
-        """An answer came after so many seconds: a little faster, or slower if answers take longer and longer."""
-        if not self._usual:
-            self._usual = self._time = seconds
-        self._time += (seconds - self._time) * _SMOOTHING
-        self._usual = min(self._usual * 1.001, self._time)  # forgets, so that a host that became slow is no trouble
-        if self._time > max(self._usual * _RISE, self._usual + _NOTICEABLE):
-            self._slow_down(now)
+    def record_answer(self, seconds: float, now: float) -> None:
+        """Raise the limit a little after an answer, or lower it if answers take longer and longer."""
+        if not self._usual_time:
+            self._usual_time = self._recent_time = seconds
+        self._recent_time += (seconds - self._recent_time) * _SMOOTHING
+        # The usual time creeps up, so that a host that has become slow for good is not in trouble for ever.
+        self._usual_time = min(self._usual_time * 1.001, self._recent_time)
+        if self._recent_time > max(self._usual_time * _SLOWDOWN_FACTOR, self._usual_time + _SLOWDOWN_SECONDS):
+            self._reduce(now)
         elif self._limit < self._slots:
             self._limit = min(self._slots, self._limit + 1 / self._limit)
 
-    def refused(self, wait: float, now: float) -> None:
-        """It says that there are too many requests, and to come back after so many seconds."""
+    def record_refusal(self, wait: float, now: float) -> None:
+        """Lower the limit after a 429 or 503, and start no request for `wait` seconds."""
         self.free_at = max(self.free_at, now + wait)
-        self._slow_down(now)
+        self._reduce(now)
 
-    def keep_apart(self, interval: float) -> None:
+    def require_interval(self, interval: float) -> None:
         """Leave at least so many seconds between requests from now on."""
-        self._told = self._told or interval > 0
+        self._wants_interval = self._wants_interval or interval > 0
         self._interval = max(self._interval, interval)
 
-    def _slow_down(self, now: float) -> None:
-        # Requests that were under way together tell of one trouble, not of several.
-        if now - self._hurt_at >= max(self._time, _BREATH):
+    def _reduce(self, now: float) -> None:
+        # Requests that were in flight together report one trouble, not several.
+        if now - self._reduced_at >= max(self._recent_time, _MIN_BACKOFF_SECONDS):
             self._limit = max(1.0, self._limit / 2)
-            self._hurt_at = now
+            self._reduced_at = now

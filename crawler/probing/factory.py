@@ -1,4 +1,4 @@
-"""Compose the prober of one process: its guard, scheduler, resolvers and transports."""
+"""Composes the prober of one process: address guard, scheduler, resolvers and transports."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,6 +9,7 @@ import msgspec
 from crawler.core.options import Options
 from crawler.probing.prober import HttpProber
 from crawler.probing.scheduler import Scheduler
+from crawler.probing.settings import DEFAULT_SETTINGS, ProberSettings
 from crawler.runtime.rlimits import within_descriptors
 from crawler.transport.address_guard import AddressGuard
 from crawler.transport.base import Transport
@@ -20,31 +21,35 @@ __all__ = ["open_http_prober"]
 
 
 @asynccontextmanager
-async def open_http_prober(options: Options) -> AsyncIterator[HttpProber]:
-    """The prober of one process."""
+async def open_http_prober(options: Options, settings: ProberSettings = DEFAULT_SETTINGS) -> AsyncIterator[HttpProber]:
+    """Open the prober of one process.
+
+    Raises:
+        OptionError: A value cannot be used, for example a certificate file.
+    """
     guard = AddressGuard(options.guard, options.allow)
     options = msgspec.structs.replace(options, concurrency=within_descriptors(options.concurrency))
-    throttle = Scheduler(options.concurrency, options.per_host, options.interval)
-    make = _transport(options)
+    scheduler = Scheduler(options.concurrency, options.per_host, options.interval)
+    make_transport = _transport_factory(options)
     transports: dict[tuple[bool, ...], Transport] = {}
     async with AsyncExitStack() as stack:
 
         def transport_for(wanted: Options) -> Transport:
-            """The one whose connections, TLS sessions and addresses were all made as these options want them."""
-            insecure, ipv4, ipv6 = kind = wanted.insecure, wanted.ipv4, wanted.ipv6
-            if kind not in transports:
-                of_kind = msgspec.structs.replace(options, insecure=insecure, ipv4=ipv4, ipv6=ipv6)
-                resolver = Resolver(of_kind)
+            """Return the transport whose connections, TLS sessions and addresses suit these options."""
+            insecure, ipv4, ipv6 = key = wanted.insecure, wanted.ipv4, wanted.ipv6
+            if key not in transports:
+                suited = msgspec.structs.replace(options, insecure=insecure, ipv4=ipv4, ipv6=ipv6)
+                resolver = Resolver(suited)
                 stack.push_async_callback(resolver.close)
-                transports[kind] = make(of_kind, resolver, guard)
-                stack.push_async_callback(transports[kind].close)
-            return transports[kind]
+                transports[key] = make_transport(suited, resolver, guard)
+                stack.push_async_callback(transports[key].close)
+            return transports[key]
 
-        transport_for(options)  # at once, for it may find an option wrong
-        yield HttpProber(options, transport_for, throttle)
+        transport_for(options)  # reports a wrong option now, not at the first probe
+        yield HttpProber(options, transport_for, scheduler, settings)
 
 
-def _transport(options: Options) -> Callable[[Options, Resolver, AddressGuard], Transport]:
+def _transport_factory(options: Options) -> Callable[[Options, Resolver, AddressGuard], Transport]:
     if options.transport == "socket" and options.proxy is None:
         return partial(SocketTransport, pool=ConnectionPool(options.concurrency))
     from crawler.transport.aiohttp_transport import (

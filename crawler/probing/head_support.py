@@ -1,30 +1,30 @@
-"""What is learned of hosts while they are probed."""
+"""Which hosts refuse HEAD."""
 
 from collections import OrderedDict
 from typing import Final
 
 __all__ = ["HeadSupport"]
 
-_ENOUGH: Final = 3  # HEADs that failed where GET passed
-_REMEMBERED: Final = 10_000  # hosts of which habits are known
+_MAX_REFUSALS: Final = 3  # refused HEADs after which a host gets no more of them
+_MAX_HOSTS: Final = 10_000  # hosts that are remembered
 
 
 class HeadSupport:
-    """Which hosts keep failing HEAD and passing GET: they are asked with GET at once."""
+    """Remembers hosts where HEAD keeps failing while GET works, so that they are asked with GET at once."""
 
     def __init__(self) -> None:
         self._refusals: OrderedDict[str, int] = OrderedDict()
 
     def refuses_head(self, host: str) -> bool:
-        """Whether HEAD has failed there so often, and GET has not, that HEAD is not worth a request."""
-        return self._refusals.get(host, 0) >= _ENOUGH
+        """Whether HEAD is not worth a request to this host."""
+        return self._refusals.get(host, 0) >= _MAX_REFUSALS
 
-    def learn(self, host: str, method: str) -> None:
-        """Count a GET that passed where HEAD had failed; a HEAD that passes proves the contrary."""
-        if method == "HEAD":
+    def learn(self, host: str, *, head_works: bool) -> None:
+        """Count a GET that worked where HEAD had failed; a HEAD that works clears the count."""
+        if head_works:
             self._refusals.pop(host, None)
         else:
             self._refusals[host] = self._refusals.get(host, 0) + 1
             self._refusals.move_to_end(host)
-            if len(self._refusals) > _REMEMBERED:
+            if len(self._refusals) > _MAX_HOSTS:
                 self._refusals.popitem(last=False)

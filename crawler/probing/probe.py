@@ -1,272 +1,277 @@
-"""One target on its way to a verdict: what is known, what it means, what to do next. No I/O.
+"""Decides what follows each answer that the probe of one target gets. No I/O.
 
-Three ways lead on from an answer: at once with the same host (HEAD refused, so GET; a redirect), later (a retry), or
-with another host (a redirect). Who works on a probe sees that in `host`, `not_before` and `last_look`.
+After an answer a probe is finished, or it asks again:
+- the same host at once: with GET after a refused HEAD, or where a redirect stays with its host;
+- the same host from `not_before` on: a retry, the last one deferred until other probes are done (`wants_deferral`);
+- another host: a redirect.
 """
 
-import random
-import re
 import time
-from collections.abc import Callable, Mapping
-from typing import Final
-
-import msgspec
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from crawler.core.options import Options
-from crawler.core.results import (
-    REPORTED_HEADERS,
-    Hop,
-    HopResult,
-    Outcome,
-    ProbeError,
-    ProbeResult,
-    Timings,
-    first_contract_errors,
-)
-from crawler.core.urls import Target, Url, resolve_redirect
-from crawler.transport.response_body import find_title
+from crawler.core.results import Hop, HopResult, ProbeError, ProbeResult, Timings
+from crawler.core.urls import Target, Url
+from crawler.probing.probe_result import build_result
+from crawler.probing.probe_state import NO_COOKIES, ProbeState
+from crawler.probing.redirects import first_method, follow_redirect, redirect_location
+from crawler.probing.settings import DEFAULT_SETTINGS, RetryPolicy
 
-__all__ = ["LONGEST_WAIT", "REDIRECTS", "Probe"]
+__all__ = ["Probe", "asks_to_slow_down", "failed_result", "is_local_shortage", "result_without_request"]
 
-REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-_COME_BACK: Final = frozenset({429, 503})  # may say when (RFC 9110, 10.2.3; RFC 6585, 4)
-LONGEST_WAIT: Final = 60.0  # seconds; a server may ask for a week
-_COOKIES: Final = 50
-_COOKIE = re.compile(r"[\x20-\x7e]{1,4096}")  # others could not be sent back whole (RFC 6265, 4.1.1 and 6.1)
-_NONE: Final[Mapping[tuple[str, str], str]] = {}  # most probes meet no cookie: one for all saves memory
-_OWN_FAULTS: Final = 6  # times that a fault of this machine's is waited out, half a minute in all, before it is told
-_NEVER_ASKED: Final = frozenset({"dns", "connect", "tls"})  # phases that end before the method is sent
+_TRANSIENT_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_SLOW_DOWN_STATUSES: Final = frozenset({429, 503})  # may have Retry-After (RFC 9110, 10.2.3; RFC 6585, 4)
+_PHASES_BEFORE_REQUEST: Final = frozenset({"dns", "connect", "tls"})  # they end before the method is sent
+_SHORTAGES: Final = frozenset({"local.descriptors", "local.ports", "local.memory"})  # fewer requests at once help
+_NO_URL: Final = Url("", "", "", 0, "")  # of a line that is no URL
+
+
+class _Answer(NamedTuple):
+    """What the rules below look at: what the transport returned, and `error`, which also covers unusable statuses."""
+
+    hop: HopResult
+    error: ProbeError | None
+    seconds: float
+    may_retry: bool
 
 
 class Probe:
-    """The state of one probe. Times are those of `clock`, the loop's."""
+    """One target on its way to its result.
 
-    __slots__ = (
-        "_clock", "_cookies", "_matched", "_options", "_own_faults", "_redirects", "_result", "_spent", "_visited",
-        "at_home", "attempts", "hops", "last_look", "method", "not_before", "target", "url",
-    )  # fmt: skip
+    Args:
+        state: What has been done so far; from another process, if the probe has moved.
+        options: How to probe.
+        clock: The loop's time; `not_before` is in it.
+        policy: How long to wait before retries.
+    """
 
-    def __init__(self, target: Target, options: Options, clock: Callable[[], float]) -> None:
-        self.target = target
-        self.attempts = 1
-        self.hops: list[Hop] = []
+    __slots__ = ("_clock", "_matched", "_options", "_policy", "_result", "not_before", "state", "wants_deferral")
+
+    def __init__(
+        self,
+        state: ProbeState,
+        options: Options,
+        clock: Callable[[], float],
+        policy: RetryPolicy = DEFAULT_SETTINGS.retry,
+    ) -> None:
+        self.state = state
         self.not_before = 0.0
-        self.last_look = False  # the next attempt is the last, and better made after all others
-        self.at_home = True  # still with the origin that the user named
-        self.method = _first_method(options)
+        self.wants_deferral = False
         self._options = options
-        self._matched: bool | None = None
         self._clock = clock
-        self._spent = 0.0
-        self._redirects = 0
-        self._own_faults = 0
-        self._visited: frozenset[tuple[str, str | None]] = frozenset()  # URLs that redirected, with the cookies sent
-        self._cookies: Mapping[tuple[str, str], str] = _NONE  # by host and name: some redirect until they come back
+        self._policy = policy
+        self._matched: bool | None = None
         self._result: ProbeResult | None = None
+
+    @classmethod
+    def of(
+        cls,
+        target: Target,
+        options: Options,
+        clock: Callable[[], float],
+        policy: RetryPolicy = DEFAULT_SETTINGS.retry,
+    ) -> "Probe":
+        """Start the probe of a target. It is finished at once if the target has a known result, or no URL."""
+        url = target.url
+        state = ProbeState(
+            target.seq,
+            target.text,
+            url if isinstance(url, Url) else _NO_URL,
+            first_method(options),
+            NO_COOKIES,
+            attempts=1 if isinstance(url, Url) else 0,
+            hops=[],
+        )
+        probe = cls(state, options, clock, policy)
         if target.known_result is not None:
-            self.attempts = target.known_result.attempts
-            self._result = target.known_result.copy_for_line(target.seq, target.text)
-        elif isinstance(target.url, Url):
-            self.url = target.url
-        else:
-            self.attempts = 0
-            self.fail(target.url)
-
-    def __getstate__(self) -> tuple[None, dict[str, object]]:
-        """What another process needs, to go on with it: all but what that has itself."""
-        return None, {name: getattr(self, name) for name in self.__slots__ if name not in ("_clock", "_options")}
-
-    def resumed(self, options: Options, clock: Callable[[], float]) -> "Probe":
-        """The same probe, come from another process; the loops of one machine have one clock."""
-        self._options, self._clock = options, clock
-        return self
+            probe._result = target.known_result.copy_for_line(target.seq, target.text)
+        elif not isinstance(url, Url):
+            probe.fail(url)
+        return probe
 
     @property
     def host(self) -> str:
-        """Whose slot the next turn needs."""
-        return self.url.host
+        """The host of the next request."""
+        return self.state.url.host
 
     @property
-    def done(self) -> bool:
-        """Whether there is a verdict."""
+    def is_finished(self) -> bool:
+        """Whether there is a result."""
         return self._result is not None
 
     @property
     def result(self) -> ProbeResult:
-        """The verdict; `abandoned` if the probe was stopped before."""
+        """The result; `abandoned` if the probe was stopped before it had one."""
         if self._result is None:
             self.fail(ProbeError.of("abandoned", "stopped before a verdict"))
         assert self._result is not None
         return self._result
 
+    # Before a request
+
     @property
-    def patience(self) -> float:
-        """Seconds for the next hop. A HEAD gets half of what is left, so that GET can still tell otherwise."""
-        left = self._options.timeout - self._spent
+    def request_timeout(self) -> float:
+        """Seconds for the next request. A tentative HEAD gets half of the time left, so that GET can follow."""
+        left = self._options.timeout - self.state.seconds
         return left / 2 if self.is_tentative else left
 
     @property
     def is_tentative(self) -> bool:
-        """Whether a bad answer to the next request would be asked for again with GET."""
-        return self.method == "HEAD" and self._options.method == "auto"
+        """Whether the next request is a HEAD that GET follows if the answer is bad."""
+        return self.state.method == "HEAD" and self._options.method == "auto"
 
-    def take(self, answer: HopResult, seconds: float, *, may_retry: bool = True, matched: bool | None = None) -> None:
-        """Decide what an answer, which took `seconds`, means; without `may_retry` a failure is final.
+    def skip_head(self) -> None:
+        """Ask with GET at once: the host is known to refuse HEAD."""
+        self.state.method = "GET"
 
-        `matched` is what a search of its body for `match` has found.
-        """
-        self._spent += seconds
-        self._matched = matched
-        problem = answer.error or _unusable(answer)
-        self.hops.append(
-            Hop(self.url.href, self.method, answer.status, answer.ip, answer.timings, problem.type if problem else None)
-        )
-        if problem is None and answer.status in REDIRECTS and (location := self._leads_to(answer)):
-            problem = self._follow(location, answer)
-            if problem is None:
-                return
-        if problem is None and self._is_ok(answer.status):
-            self._finish(answer, None)
-        elif problem is not None and problem.group == "LOCAL_ERROR":
-            # Not the target's failure: it costs the target no attempt, and the probe none of its time.
-            self._spent -= seconds
-            if self._own_faults < _OWN_FAULTS:
-                self._own_faults += 1
-                self.not_before = self._clock() + _backoff(self._own_faults)
-            else:
-                self._finish(answer, problem)
-        elif self._spent >= self._options.timeout:
-            self._finish(answer, problem)
-        elif self.is_tentative and (problem is None or problem.phase not in _NEVER_ASKED):
-            self.method = "GET"
-            if answer.status in _COME_BACK:
-                self.not_before = self._clock() + self._wait(answer)
-        elif may_retry and _may_pass(answer, problem) and self.attempts <= self._options.retries:
-            self.not_before = self._clock() + self._wait(answer)
-            self.attempts += 1
-            self.last_look = self.attempts > self._options.retries
-            if self._options.method == "auto":
-                self.method = "GET"
-        else:
-            self._finish(answer, problem)
+    # Without an answer
+
+    def wait(self, seconds: float) -> None:
+        """Ask no earlier than in so many seconds, or `max_wait_seconds`."""
+        self.not_before = self._clock() + min(seconds, self._policy.max_wait_seconds)
 
     def spend(self, seconds: float) -> None:
-        """Count time that went into the probe without an answer to it."""
-        self._spent += seconds
+        """Count time towards the timeout that went into something other than a request of this probe."""
+        self.state.seconds += seconds
 
-    def fail(self, problem: ProbeError) -> None:
-        """Give the verdict without an answer."""
-        self._finish(HopResult(Timings()), problem)
+    def fail(self, error: ProbeError) -> None:
+        """Finish without an answer."""
+        self._finish(_Answer(HopResult(Timings()), error, 0.0, may_retry=False))
 
-    def cookie_for(self, url: Url) -> str | None:
-        """The Cookie header for a request: what its host has set on the way here."""
-        if not self._cookies:
+    # After an answer
+
+    def head_evidence(self, hop: HopResult) -> bool | None:
+        """Tell, before `take`, what an answer shows: True if HEAD works, False if only GET does, None for nothing."""
+        if not hop.is_good:
             return None
-        return "; ".join(f"{name}={value}" for (host, name), value in self._cookies.items() if host == url.host) or None
-
-    def _is_ok(self, status: int | None) -> bool:
-        return status is not None and self._options.accepts(status)
-
-    def _leads_to(self, answer: HopResult) -> str | None:
-        """Where a redirect leads. Who follows none may accept it for an answer."""
-        options = self._options
-        if options.accept and not options.max_redirects and self._is_ok(answer.status):
+        state = self.state
+        if state.method == "HEAD":
+            return True
+        last = state.hops[-1] if state.hops else None
+        if last is None or (last.method, last.url) != ("HEAD", state.url.href):
             return None
-        return answer.header("location")
+        return False if last.status is None or last.status >= 400 else None
 
-    def _follow(self, location: str, answer: HopResult) -> ProbeError | None:
-        """Go where a redirect leads, or say why not."""
-        url = resolve_redirect(self.url, location)
-        if isinstance(url, ProbeError):
-            return url
-        if url.authorization is None and url.origin == self.url.origin:
-            url = msgspec.structs.replace(url, authorization=self.url.authorization)
-        self._visited |= {(self.url.href, self.cookie_for(self.url))}
-        self._keep_cookies(answer)
-        if (url.href, self.cookie_for(url)) in self._visited:
-            return ProbeError.of("http.response.redirect_loop", f"redirected back to {url.href}")
-        if self._redirects >= self._options.max_redirects:
-            return ProbeError.of("http.response.redirect_loop", f"more than {self._redirects} redirects")
-        self._redirects += 1
-        self.at_home = self.at_home and url.origin == self.url.origin
-        self.url = url
-        self.method = _first_method(self._options)
-        return None
+    def take(self, hop: HopResult, seconds: float, *, may_retry: bool = True, matched: bool | None = None) -> None:
+        """Decide what follows an answer.
 
-    def _keep_cookies(self, answer: HopResult) -> None:
-        """Take the cookies of a redirect, for its own host; what else RFC 6265 says of them is for longer journeys."""
-        for name, value in answer.headers:
-            if name == "set-cookie" and len(self._cookies) < _COOKIES and _COOKIE.fullmatch(value):
-                key, _, rest = value.partition("=")
-                self._cookies = {**self._cookies, (self.host, key.strip()): rest.partition(";")[0].strip()}
-
-    def _wait(self, answer: HopResult) -> float:
-        """Seconds until the next attempt: what the server asks for, else exponential with jitter."""
-        asked = answer.retry_after if answer.status in _COME_BACK else None
-        return min(_backoff(self.attempts) if asked is None else asked, LONGEST_WAIT)
-
-    def _finish(self, answer: HopResult, problem: ProbeError | None) -> None:
-        hops = self.hops
-        outcome = self._outcome(answer.status, problem)
-        errors = first_contract_errors(answer.status, problem)
-        if self._options.accept and problem is None and answer.status is not None:
-            errors = {} if outcome == "ok" else {"http": answer.status}
-        self._result = ProbeResult(
-            seq=self.target.seq,
-            url=self.target.text,
-            timestamp=int(time.time()),
-            outcome=outcome,
-            status=answer.status,
-            method=hops[-1].method if hops else None,
-            attempts=self.attempts,
-            error=problem,
-            errors=errors,
-            final_url=hops[-1].url if hops else None,
-            hops=hops,
-            timings=hops[0].timings if len(hops) == 1 else _sum([hop.timings for hop in hops]),
-            ip=answer.ip,
-            tls=answer.tls,
-            title=find_title(answer.body) if self._options.title and answer.body is not None else None,
-            matched=self._matched,
-            headers={name: value for name, value in reversed(answer.headers) if name in REPORTED_HEADERS},
+        Args:
+            hop: What the transport returned.
+            seconds: How long the request took.
+            may_retry: Whether a failure that may pass gets a retry.
+            matched: Whether the body has what the option `match` looks for.
+        """
+        state = self.state
+        state.seconds += seconds
+        self._matched = matched
+        error = hop.error or _status_error(hop)
+        state.hops.append(
+            Hop(state.url.href, state.method, hop.status, hop.ip, hop.timings, error.type if error else None)
         )
+        if error is None and (location := redirect_location(hop, self._options)):
+            error = follow_redirect(state, hop, location, self._options)
+            if error is None:
+                return
+        answer = _Answer(hop, error, seconds, may_retry)
+        for applies, act in _RULES:
+            if applies(self, answer):
+                act(self, answer)
+                return
 
-    def _outcome(self, status: int | None, problem: ProbeError | None) -> Outcome:
-        if problem is None:
-            return "ok" if self._is_ok(status) else "http_error"
-        if problem.group == "BLOCKED":
-            return "blocked"
-        return "invalid" if problem.phase == "url" and status is None else "failed"
+    # The conditions of _RULES
+
+    def _is_accepted(self, answer: _Answer) -> bool:
+        status = answer.hop.status
+        return answer.error is None and status is not None and self._options.accepts(status)
+
+    def _may_wait_out(self, answer: _Answer) -> bool:
+        return self._is_local_fault(answer) and self.state.local_faults < self._policy.max_local_faults
+
+    def _is_local_fault(self, answer: _Answer) -> bool:
+        return answer.error is not None and answer.error.group == "LOCAL_ERROR"
+
+    def _is_out_of_time(self, _: _Answer) -> bool:
+        return self.state.seconds >= self._options.timeout
+
+    def _may_be_due_to_head(self, answer: _Answer) -> bool:
+        return self.is_tentative and (answer.error is None or answer.error.phase not in _PHASES_BEFORE_REQUEST)
+
+    def _deserves_retry(self, answer: _Answer) -> bool:
+        if not answer.may_retry or self.state.attempts > self._options.retries:
+            return False
+        return answer.error.transient if answer.error else answer.hop.status in _TRANSIENT_STATUSES
+
+    def _is_anything(self, _: _Answer) -> bool:
+        return True
+
+    # The steps of _RULES
+
+    def _wait_out(self, answer: _Answer) -> None:
+        """Wait for this machine to recover: that costs the target no attempt, and the probe none of its time."""
+        self.state.seconds -= answer.seconds
+        self.state.local_faults += 1
+        self.wait(self._policy.backoff(self.state.local_faults))
+
+    def _confirm_with_get(self, answer: _Answer) -> None:
+        self.state.method = "GET"
+        if asks_to_slow_down(answer.hop):
+            self._wait_to_retry(answer)
+
+    def _retry(self, answer: _Answer) -> None:
+        self._wait_to_retry(answer)
+        self.state.attempts += 1
+        self.wants_deferral = self.state.attempts > self._options.retries
+        if self._options.method == "auto":
+            self.state.method = "GET"
+
+    def _wait_to_retry(self, answer: _Answer) -> None:
+        """Wait as long as the server asks for, else back off."""
+        requested = answer.hop.retry_after if asks_to_slow_down(answer.hop) else None
+        self.wait(self._policy.backoff(self.state.attempts) if requested is None else requested)
+
+    def _finish(self, answer: _Answer) -> None:
+        self._result = build_result(self.state, self._options, answer.hop, answer.error, self._matched)
 
 
-def _first_method(options: Options) -> str:
-    if options.method != "auto":
-        return options.method
-    return "GET" if options.wants_body else "HEAD"
+# What follows an answer that is no redirect to follow: the first rule whose condition holds decides.
+_RULES: Final = (
+    (Probe._is_accepted, Probe._finish),
+    (Probe._may_wait_out, Probe._wait_out),
+    (Probe._is_local_fault, Probe._finish),
+    (Probe._is_out_of_time, Probe._finish),
+    (Probe._may_be_due_to_head, Probe._confirm_with_get),
+    (Probe._deserves_retry, Probe._retry),
+    (Probe._is_anything, Probe._finish),
+)
 
 
-def _unusable(answer: HopResult) -> ProbeError | None:
-    """Why a status is none that a verdict can stand on."""
-    if answer.status is None or 200 <= answer.status <= 999:
+def asks_to_slow_down(hop: HopResult) -> bool:
+    """Whether a host answers that it gets too many requests."""
+    return hop.status in _SLOW_DOWN_STATUSES
+
+
+def is_local_shortage(error: ProbeError) -> bool:
+    """Whether a request failed because this machine has too many under way."""
+    return error.type in _SHORTAGES
+
+
+def failed_result(target: Target, options: Options, error: ProbeError) -> ProbeResult:
+    """Return the result of a target that is not probed, for the reason that `error` gives."""
+    probe = Probe.of(target, options, time.monotonic)
+    probe.fail(error)
+    return probe.result
+
+
+def result_without_request(target: Target, options: Options) -> ProbeResult | None:
+    """Return the result of a target that needs no request: a duplicate of a known one, or a line that is no URL."""
+    if target.known_result is None and isinstance(target.url, Url):
         return None
-    return ProbeError.of("http.response.invalid", f"status {answer.status} is not a final one")
+    return Probe.of(target, options, time.monotonic).result
 
 
-def _may_pass(answer: HopResult, problem: ProbeError | None) -> bool:
-    return problem.transient if problem else answer.status in _TRANSIENT
-
-
-def _backoff(times: int) -> float:
-    """Seconds to wait after so many failures, with jitter, so that those who failed together do not return together."""
-    return min(0.5 * 2.0 ** (times - 1), LONGEST_WAIT) * random.uniform(0.5, 1.0)
-
-
-def _sum(parts: list[Timings]) -> Timings:
-    """Add up phases; one that no part had stays None."""
-    total = Timings()
-    for part in parts:
-        for name in Timings.__struct_fields__:
-            if (value := getattr(part, name)) is not None:
-                setattr(total, name, round((getattr(total, name) or 0.0) + value, 3))
-    return total
+def _status_error(hop: HopResult) -> ProbeError | None:
+    """Return an error if the status is not a final HTTP status."""
+    if hop.status is None or 200 <= hop.status <= 999:
+        return None
+    return ProbeError.of("http.response.invalid", f"status {hop.status} is not a final one")

@@ -1,51 +1,35 @@
-"""Who may go next: slots, over all hosts and for each.
+"""Hands out slots: so many in all, and so many for each host.
 
-The rule that everything here serves: *nobody waits while holding a slot*. Work is queued by lane (a lane is one
-caller, say one Task) and within it by host. An item takes a slot only when its host has one free too, so a host that is
-slow, full or in back-off holds up its own queue and nothing else. Lanes take turns, and within a lane hosts do, so
-ten URLs behind a hundred thousand wait for about as long as ten.
+The rule that everything here serves: *nobody waits while holding a slot*. Items are queued by work queue (one caller,
+for example one Task) and within it by host. An item takes a slot only when its host has one free too, so a host that
+is slow, full or in back-off holds up its own queue and nothing else. Work queues take turns, and within a work queue
+hosts do, so ten URLs behind a hundred thousand wait for about as long as ten.
 """
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from crawler.probing.adaptive_limit import AdaptiveLimit
 
-__all__ = ["Load", "RunItem", "Scheduler", "WorkItem"]
+__all__ = ["HostQueue", "Load", "QueueOwner", "Scheduler"]
 
-_REMEMBERED: Final = 10_000  # hosts that were told to slow down and have no work now
-_GROWTH: Final = 0.02  # slots that an answer gives back after faults of this machine took them
+T = TypeVar("T")
 
-
-class WorkItem(Protocol):
-    """What can wait for its turn."""
-
-    last_look: bool  # better done after all others
-
-    @property
-    def host(self) -> str:
-        """The host of which its next turn needs a slot."""
-
-    @property
-    def not_before(self) -> float:
-        """Loop time before which it must not run; 0 for at once."""
-
-
-T = TypeVar("T", bound=WorkItem)
-RunItem = Callable[[T], Coroutine[Any, Any, bool]]
+_MAX_SLOWED_HOSTS: Final = 10_000  # hosts without work whose adaptive limit is remembered
+_SLOTS_REGAINED_PER_ANSWER: Final = 0.02  # after faults of this machine took slots away
 
 
 class Load(NamedTuple):
-    """How busy it is.
+    """How busy a prober is.
 
     Attributes:
         active: Slots in use.
         limit: Slots that there are just now.
         waiting: Hosts with work that has not begun.
-        slowed: Hosts with work that are asked less than they could be, because they want it or have trouble.
+        slowed: Hosts with work that are asked less than they could be, because they ask for it or are in trouble.
     """
 
     active: int
@@ -55,62 +39,64 @@ class Load(NamedTuple):
 
 
 class QueueOwner(Protocol):
-    """Whose queues are served: a lane."""
+    """A work queue, as the scheduler sees it."""
 
-    ready: "deque[HostQueue[Any]]"
+    def start_next(self, queue: "HostQueue[Any]") -> bool:
+        """Run the first item of a host queue, whose slot is taken; true if the queue wants another slot at once."""
 
-    def start(self, queue: "HostQueue[Any]") -> None:
-        """Begin the turn of the queue's first item; its slot is taken.
+    def notify_host_full(self) -> None:
+        """Learn that a ready host queue has to wait for its host."""
 
-        If the queue does not get ready at once for its next, the turn to try at this host has to be passed on.
-        """
+    def notify_drain(self) -> None:
+        """Learn that no more items start."""
 
-    def parked(self) -> None:
-        """Hear that a ready queue has to wait for its host."""
-
-    def wake(self) -> None:
-        """Hear that no more turns begin."""
-
-    def cut(self) -> None:
-        """End the turns that are under way; what they come to does not count."""
+    def cancel_running(self) -> None:
+        """Cancel the items that run; what they come to does not count."""
 
 
-class HostSlots:
+class HostQueue(deque[T], Generic[T]):
+    """The items of one work queue for one host: `Scheduler.open_queue` makes it, the work queue fills it.
+
+    It is ready to take a slot, waits for its host, or is held back by its work queue. Only the scheduler uses the
+    fields.
+    """
+
+    __slots__ = ("host", "is_open", "owner")
+
+    def __init__(self, owner: QueueOwner, host: "_HostSlots") -> None:
+        super().__init__()
+        self.owner = owner
+        self.host = host
+        self.is_open = True
+
+    @property
+    def host_name(self) -> str:
+        """The host's name."""
+        return self.host.name
+
+
+class _HostSlots:
     """The slots of one host, and the queues that wait for one."""
 
-    __slots__ = ("active", "held_until", "name", "pace", "queues", "timer", "waiting")
+    __slots__ = ("active", "adaptive_limit", "held_until", "name", "open_queues", "timer", "waiting")
 
-    def __init__(self, name: str, pace: AdaptiveLimit) -> None:
+    def __init__(self, name: str, adaptive_limit: AdaptiveLimit) -> None:
         self.name = name
-        self.pace = pace
-        self.held_until = 0.0  # by us, while its robots.txt is fetched
+        self.adaptive_limit = adaptive_limit
+        self.held_until = 0.0  # loop time; set while its robots.txt is fetched
         self.active = 0
-        self.queues = 0
+        self.open_queues = 0
         self.waiting: deque[HostQueue[Any]] | None = None  # most hosts never have one
         self.timer: asyncio.TimerHandle | None = None
 
     @property
     def free_at(self) -> float:
         """Loop time before which no request may start."""
-        return max(self.pace.free_at, self.held_until)
-
-
-class HostQueue(Generic[T]):
-    """The items of one lane for one host.
-
-    It stands in the lane's `ready`, in the host's `waiting`, or is put aside by its lane.
-    """
-
-    __slots__ = ("host", "items", "lane")
-
-    def __init__(self, lane: QueueOwner, host: HostSlots) -> None:
-        self.lane = lane
-        self.host = host
-        self.items: deque[T] = deque()
+        return max(self.adaptive_limit.free_at, self.held_until)
 
 
 class Scheduler:
-    """All slots of a process, shared by its lanes.
+    """All slots of a process, shared by its work queues.
 
     Args:
         concurrency: Slots in all.
@@ -120,169 +106,196 @@ class Scheduler:
 
     def __init__(self, concurrency: int, per_host: int, interval: float = 0.0) -> None:
         self.active = 0
-        self._concurrency = concurrency
-        self._limit = float(concurrency)
         self.per_host = per_host
         self.interval = interval
         self.is_draining = False
-        self._lanes: set[QueueOwner] = set()
-        self._is_quiet = asyncio.Event()
-        self._hosts: dict[str, HostSlots] = {}
-        self._hurt: OrderedDict[str, AdaptiveLimit] = OrderedDict()
-        self._rota: deque[QueueOwner] = deque()  # lanes with a ready queue, in the order of their turns
+        self._concurrency = concurrency
+        self._limit = float(concurrency)
+        self._hosts: dict[str, _HostSlots] = {}
+        self._slowed: OrderedDict[str, AdaptiveLimit] = OrderedDict()  # of hosts without work
+        self._ready: dict[QueueOwner, deque[HostQueue[Any]]] = {}  # of each work queue
+        self._rota: deque[QueueOwner] = deque()  # work queues with a ready host queue, in the order of their turns
+        self._idle = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
-    # What those who work on items report.
+    # What running items report
 
-    def answered(self, name: str, seconds: float) -> None:
-        """A host answered."""
+    def record_answer(self, name: str, seconds: float) -> None:
+        """A host answered after so many seconds."""
         if self._limit < self._concurrency:
-            self._limit = min(self._concurrency, self._limit + _GROWTH)
+            self._limit = min(self._concurrency, self._limit + _SLOTS_REGAINED_PER_ANSWER)
         if (host := self._hosts.get(name)) is not None:
-            host.pace.answered(seconds, self._loop.time())
+            host.adaptive_limit.record_answer(seconds, self._loop.time())
 
-    def refused(self, name: str, wait: float) -> None:
+    def record_refusal(self, name: str, wait: float) -> None:
         """A host asks for fewer requests, and for none within `wait` seconds."""
         if (host := self._hosts.get(name)) is not None:
-            host.pace.refused(wait, self._loop.time())
+            host.adaptive_limit.record_refusal(wait, self._loop.time())
+
+    def record_shortage(self) -> None:
+        """A request failed because this machine is at its limits (descriptors, ports, memory): use one slot less.
+
+        Of requests that fail together each takes its own slot away, so that as many are left as the machine can bear.
+        """
+        self._limit = max(1.0, min(self._limit, float(self.active)) - 1.0)
 
     def is_held(self, name: str) -> bool:
-        """Whether a host wants no request just now."""
+        """Whether a host may get no request just now."""
         host = self._hosts.get(name)
         return host is not None and host.free_at > self._loop.time()
 
     def hold(self, name: str, seconds: float) -> None:
-        """Start no request to a host for so long, or until `let_go`."""
+        """Start no request to a host until `resume`, for so many seconds at most."""
         if (host := self._hosts.get(name)) is not None:
             host.held_until = self._loop.time() + seconds
 
-    def let_go(self, name: str) -> None:
-        """End a `hold`."""
+    def resume(self, name: str) -> None:
+        """End a `hold`. The host was held for a request, so its interval starts now."""
         if (host := self._hosts.get(name)) is not None:
             host.held_until = 0.0
-            host.pace.start(self._loop.time())  # what it was held for was a request too
+            host.adaptive_limit.start_request(self._loop.time())
             if host.timer is not None:
                 host.timer.cancel()
                 host.timer = None
-            self.pass_on(host)
-            self.pump()
+            self._wake_next(host)
+            self.dispatch()
 
-    def keep_apart(self, name: str, interval: float) -> None:
-        """A host wants so many seconds between requests."""
+    def require_interval(self, name: str, interval: float) -> None:
+        """Leave at least so many seconds between requests to a host: it asks for that."""
         if (host := self._hosts.get(name)) is not None:
-            host.pace.keep_apart(interval)
+            host.adaptive_limit.require_interval(interval)
 
-    def shrink(self) -> None:
-        """A turn failed because this machine is at its limits (descriptors, ports, memory): do with a slot less.
+    # What work queues do
 
-        Of turns that fail together each takes its own away, so that those are left which this machine can bear.
-        """
-        self._limit = max(1.0, min(self._limit, float(self.active)) - 1.0)
+    def join(self, owner: QueueOwner) -> None:
+        """Serve a work queue from now on."""
+        self._ready[owner] = deque()
 
-    def load(self) -> Load:
-        """How busy it is now. It looks at every host that has work."""
-        now, hosts = self._loop.time(), self._hosts.values()
-        waiting = sum(1 for host in hosts if host.queues)
-        return Load(self.active, int(self._limit), waiting, sum(1 for host in hosts if host.pace.is_hurt(now)))
+    def leave(self, owner: QueueOwner, queues: Iterable[HostQueue[Any]]) -> None:
+        """Forget a work queue and its open host queues; others get the slots that were meant for them."""
+        if self._ready.pop(owner, None):
+            self._rota.remove(owner)
+        for queue in queues:
+            self.close_queue(queue)
+            self._wake_next(queue.host)
+            self._forget_if_unused(queue.host)
+        self.dispatch()
 
-    async def drain(self, seconds: float) -> None:
-        """Begin no more turns. Those under way have so many seconds; the ones that take longer are cut off."""
-        self.is_draining = True
-        for lane in list(self._lanes):
-            lane.wake()
-        if self.active:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._is_quiet.wait()
-        for lane in list(self._lanes):
-            lane.cut()
+    def open_queue(self, owner: QueueOwner, name: str) -> HostQueue[Any]:
+        """Make a work queue's queue for a host."""
+        host = self._host(name)
+        host.open_queues += 1
+        return HostQueue(owner, host)
 
-    # What lanes do.
-
-    def enter(self, lane: QueueOwner) -> None:
-        """Get to know a lane."""
-        self._lanes.add(lane)
-
-    def host(self, name: str) -> HostSlots:
-        """The slots of a host."""
-        if (host := self._hosts.get(name)) is None:
-            pace = self._hurt.pop(name, None) or AdaptiveLimit(self.per_host, self.interval)
-            host = self._hosts[name] = HostSlots(name, pace)
-        return host
+    def close_queue(self, queue: HostQueue[Any]) -> None:
+        """Forget a host queue, which is empty and neither ready nor waiting."""
+        queue.is_open = False
+        queue.host.open_queues -= 1
 
     def make_ready(self, queue: HostQueue[Any]) -> None:
-        """Let a queue try for a slot."""
-        lane = queue.lane
-        if not lane.ready:
-            self._rota.append(lane)
-        lane.ready.append(queue)
+        """Let a host queue try for a slot at the next `dispatch`."""
+        ready = self._ready[queue.owner]
+        if not ready:
+            self._rota.append(queue.owner)
+        ready.append(queue)
 
-    def pump(self) -> None:
-        """Hand out every slot that can be."""
+    def ready_count(self, owner: QueueOwner) -> int:
+        """How many host queues of a work queue are ready."""
+        return len(self._ready[owner])
+
+    def dispatch(self) -> None:
+        """Hand out every slot that can be used."""
         while self._rota and self.active < self._limit and not self.is_draining:
-            lane = self._rota.popleft()
-            queue = lane.ready.popleft()
-            if self._take(queue.host):
-                lane.start(queue)
+            owner = self._rota.popleft()
+            ready = self._ready[owner]
+            queue = ready.popleft()
+            host = queue.host
+            if not self._take_slot(host):
+                if host.waiting is None:
+                    host.waiting = deque()
+                host.waiting.append(queue)
+                owner.notify_host_full()
+            elif owner.start_next(queue):
+                ready.append(queue)
             else:
-                if queue.host.waiting is None:
-                    queue.host.waiting = deque()
-                queue.host.waiting.append(queue)
-                lane.parked()
-            if lane.ready:
-                self._rota.append(lane)
+                self._wake_next(host)
+            if ready:
+                self._rota.append(owner)
 
-    def leave(self, lane: QueueOwner) -> None:
-        """Forget a lane and the queues that it has ready."""
-        self._lanes.discard(lane)
-        if lane.ready:
-            lane.ready.clear()
-            self._rota.remove(lane)
-
-    def release(self, host: HostSlots) -> None:
-        """Take a slot back and let the next queue of that host try."""
+    def release(self, queue: HostQueue[Any]) -> None:
+        """Take back the slot of an item that has run, and let the next queue of its host try."""
+        host = queue.host
         host.active -= 1
         self.active -= 1
         if self.is_draining and not self.active:
-            self._is_quiet.set()
-        self.pass_on(host)
-        self.forget(host)
+            self._idle.set()
+        self._wake_next(host)
+        self._forget_if_unused(host)
 
-    def pass_on(self, host: HostSlots) -> None:
-        """Let the next queue that waits for a host try, if there is a slot to try for."""
-        while host.waiting and host.active < host.pace.limit:
-            queue = host.waiting.popleft()
-            if queue.items:  # else its lane is closed
-                self.make_ready(queue)
-                break
+    # What the prober does
 
-    def forget(self, host: HostSlots) -> None:
-        """Drop a host that nobody uses: memory must not grow with the number of hosts ever seen."""
-        if host.active or host.queues:
-            return
-        self._hosts.pop(host.name, None)
-        if host.timer is not None:
-            host.timer.cancel()
-        if host.pace.is_hurt(self._loop.time()):
-            self._hurt[host.name] = host.pace
-            if len(self._hurt) > _REMEMBERED:
-                self._hurt.popitem(last=False)
+    def load(self) -> Load:
+        """Return how busy it is now. It looks at every host that has work."""
+        now, hosts = self._loop.time(), self._hosts.values()
+        waiting = sum(1 for host in hosts if host.open_queues)
+        slowed = sum(1 for host in hosts if host.adaptive_limit.is_slowed(now))
+        return Load(self.active, int(self._limit), waiting, slowed)
 
-    def _take(self, host: HostSlots) -> bool:
+    async def drain(self, seconds: float) -> None:
+        """Start no more items. Cancel those that still run after so many seconds."""
+        self.is_draining = True
+        for owner in list(self._ready):
+            owner.notify_drain()
+        if self.active:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._idle.wait()
+        for owner in list(self._ready):
+            owner.cancel_running()
+
+    # Slots of a host
+
+    def _host(self, name: str) -> _HostSlots:
+        if (host := self._hosts.get(name)) is None:
+            adaptive_limit = self._slowed.pop(name, None) or AdaptiveLimit(self.per_host, self.interval)
+            host = self._hosts[name] = _HostSlots(name, adaptive_limit)
+        return host
+
+    def _take_slot(self, host: _HostSlots) -> bool:
         """Take a slot, if the host has one free now."""
-        if host.active >= host.pace.limit:
+        if host.active >= host.adaptive_limit.limit:
             return False
         now = self._loop.time()
         if host.free_at > now:
             if host.timer is None:
-                host.timer = self._loop.call_at(host.free_at, self._free, host)
+                host.timer = self._loop.call_at(host.free_at, self._retry_host, host)
             return False
-        host.pace.start(now)
+        host.adaptive_limit.start_request(now)
         host.active += 1
         self.active += 1
         return True
 
-    def _free(self, host: HostSlots) -> None:
+    def _retry_host(self, host: _HostSlots) -> None:
         host.timer = None
-        self.pass_on(host)
-        self.pump()
+        self._wake_next(host)
+        self.dispatch()
+
+    def _wake_next(self, host: _HostSlots) -> None:
+        """Let the next queue that waits for a host try for its slot, if there is one."""
+        while host.waiting and host.active < host.adaptive_limit.limit:
+            queue = host.waiting.popleft()
+            if queue.is_open:  # else its work queue has left
+                self.make_ready(queue)
+                break
+
+    def _forget_if_unused(self, host: _HostSlots) -> None:
+        """Drop a host without work: memory must not grow with the number of hosts ever seen."""
+        if host.active or host.open_queues:
+            return
+        self._hosts.pop(host.name, None)
+        if host.timer is not None:
+            host.timer.cancel()
+        if host.adaptive_limit.is_slowed(self._loop.time()):
+            self._slowed[host.name] = host.adaptive_limit
+            if len(self._slowed) > _MAX_SLOWED_HOSTS:
+                self._slowed.popitem(last=False)

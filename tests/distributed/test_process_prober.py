@@ -20,7 +20,7 @@ from crawler import Options, ProbeResult
 from crawler.compose import open_prober
 from crawler.core.errors import ChildError
 from crawler.core.urls import read_targets
-from crawler.distributed.process_pool import ISOLATED, ProcessPool, child_of
+from crawler.distributed.process_pool import ISOLATED, PoolSettings, ProcessPool, child_of
 from crawler.distributed.process_prober import ProcessProber
 from crawler.probing.factory import open_http_prober
 from crawler.registry import MemoryRegistry
@@ -37,10 +37,12 @@ OF_SECOND = next(host for host in HOSTS if child_of(host, 2) == 1)
 
 
 @asynccontextmanager
-async def spread(**options: Any) -> AsyncIterator[tuple[ProcessProber, ProcessPool]]:
-    """A prober on two processes, and these."""
+async def spread(
+    settings: PoolSettings | None = None, **options: Any
+) -> AsyncIterator[tuple[ProcessProber, ProcessPool]]:
+    """Open a prober on two processes."""
     chosen = Options.of(options).with_guard("any")
-    async with open_http_prober(chosen) as here, ProcessPool(chosen, 2) as crew:
+    async with open_http_prober(chosen) as here, ProcessPool(chosen, 2, settings or PoolSettings()) as crew:
         yield ProcessProber(here, crew), crew
 
 
@@ -113,7 +115,7 @@ async def test_a_probe_is_handed_over_with_all_it_knows(site: Site) -> None:
 
 async def test_options_of_a_task_reach_them(site: Site) -> None:
     async with spread(retries=0) as (prober, _):
-        chosen = prober._here.options.with_task_options({"headers": {"X-Task": "this"}, "method": "GET"})
+        chosen = prober._local_prober.options.with_task_options({"headers": {"X-Task": "this"}, "method": "GET"})
         results = [result async for result in prober.probe_many(read_targets([site.url("/echo")]), chosen)]
     assert results[0].method == "GET"
     assert site.requests[0].header("X-Task") == "this"
@@ -251,8 +253,7 @@ async def test_who_cannot_be_replaced_now_is_replaced_later(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """More often than it may fail at first."""
-    monkeypatch.setattr("crawler.distributed.process_pool._AGAIN", 0.01)
-    async with spread() as (prober, crew):
+    async with spread(settings=PoolSettings(restart_seconds=0.01)) as (prober, crew):
         with monkeypatch.context() as meanwhile:
             meanwhile.setattr(sys, "executable", "/nowhere")
             os.kill(crew.pids[0], signal.SIGKILL)
@@ -276,7 +277,7 @@ async def test_a_target_that_ends_three_is_marked_and_no_other(site: Site) -> No
         results = await found(prober, [*ordinary[:50], site.url("/kill"), *ordinary[50:]])
     marked = results.pop(50)
     assert (verdict(marked), marked.outcome) == ("unknown", "failed")
-    assert marked.error is not None and marked.error.message == "3 processes that probed it have ended"
+    assert marked.error is not None and marked.error.message == "3 processes ended while they probed it"
     assert [result.outcome for result in results] == ["ok"] * 100
     assert Counter(request.path for request in site.requests)["/kill"] == 3
 
@@ -358,11 +359,12 @@ async def test_who_cannot_start_is_told_of(
     assert not list(folder.iterdir())
 
 
-async def test_who_does_not_listen_in_time_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crawler.distributed.process_pool._START", 0.01)
+async def test_who_does_not_listen_in_time_is_told_of() -> None:
+    before = children(os.getpid())
     with pytest.raises(ChildError, match="do not start"):
-        await probe_all(["http://127.0.0.1/"], processes=2)
-    assert not children(os.getpid())
+        async with ProcessPool(Options(), 2, PoolSettings(start_timeout_seconds=0.01)):
+            pass
+    assert children(os.getpid()) == before
 
 
 async def test_there_may_be_more_options_than_a_pipe_holds(site: Site) -> None:
@@ -380,7 +382,7 @@ async def test_a_command_that_cannot_start_them_says_so(tmp_path: Path) -> None:
     )  # fmt: skip
     _, said = await process.communicate()
     assert process.returncode == 2
-    assert said.decode().splitlines()[-1] == "crawler: the processes that probe do not start; see what they wrote"
+    assert said.decode().splitlines()[-1] == "crawler: the child processes do not start; see what they wrote"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

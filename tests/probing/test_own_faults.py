@@ -20,7 +20,7 @@ from crawler.probing.scheduler import Scheduler
 from crawler.probing.work_queue import WorkQueue
 from crawler.transport.error_mapping import explain
 from tests.support.dns_server import DnsServer
-from tests.support.probing import probe_one, verdict
+from tests.support.probing import SHORT_BACKOFF, probe_one, verdict
 from tests.support.site import Site
 
 OWN_FAULTS = [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM, errno.ENETDOWN]
@@ -79,11 +79,12 @@ async def test_with_too_few_descriptors_for_anything_what_is_said_is_not_of_the_
 
 
 STARVED = """
-import asyncio, os, sys, msgspec, crawler, crawler.probing.probe
-crawler.probing.probe._backoff = lambda times: 0.01
+import asyncio, os, sys, msgspec, crawler
+from crawler.probing.factory import open_http_prober
+from tests.support.probing import SHORT_BACKOFF
 
 async def main():
-    async with crawler.open_prober(crawler.Options(retries=0)) as prober:
+    async with open_http_prober(crawler.Options(retries=0, guard="any"), SHORT_BACKOFF) as prober:
         held = []
         try:
             while True:
@@ -140,7 +141,7 @@ async def in_a_network_of_its_own(program: str) -> tuple[int, list[Any], str]:
 
 FEW_PORTS = """
 import asyncio, collections, sys, uvloop
-from tests.support.probing import probe_all, verdict
+from tests.support.probing import SHORT_BACKOFF, probe_all, verdict
 from tests.support.site import Site
 
 async def main():
@@ -179,17 +180,16 @@ async def test_a_dns_server_that_cannot_be_reached_is_waited_for(site: Site) -> 
     assert {hop.error for hop in result.hops[:-1]} == {"dns.unreachable"}
 
 
-async def test_a_dns_server_that_is_not_there_is_no_fault_of_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crawler.probing.probe._backoff", lambda _: 0.01)
-    result = await probe_one("http://any.test/", dns=["127.0.0.1:9"])
+async def test_a_dns_server_that_is_not_there_is_no_fault_of_the_name() -> None:
+    result = await probe_one("http://any.test/", settings=SHORT_BACKOFF, dns=["127.0.0.1:9"])
     assert (verdict(result), result.errors) == ("dns.unreachable", {"http": "LOCAL_ERROR"})
     assert (result.attempts, len(result.hops)) == (1, 7)
 
 
 # A network of its own, that leads nowhere until somebody gives it the address.
 NO_NETWORK = """
-import asyncio, subprocess, sys, uvloop, crawler.probing.probe
-from tests.support.probing import probe_all, verdict
+import asyncio, subprocess, sys, uvloop
+from tests.support.probing import SHORT_BACKOFF, probe_all, verdict
 from tests.support.site import Site
 
 async def main():
@@ -201,8 +201,7 @@ async def main():
         results = await probing
     assert {(verdict(result), result.attempts) for result in results} == {(200, 1)}, results
     assert all(result.hops[0].error == "local.network" for result in results), results
-    crawler.probing.probe._backoff = lambda _: 0.01
-    [result] = await probe_all(["http://192.0.2.2/"])
+    [result] = await probe_all(["http://192.0.2.2/"], settings=SHORT_BACKOFF)
     assert (verdict(result), result.errors) == ("local.network", {"http": "LOCAL_ERROR"}), result
     print('"as it should be"')
 
@@ -238,7 +237,7 @@ class Hands:
 
 
 def a_probe(clock: Hands, **options: Any) -> Probe:
-    return Probe(Target.of(0, "http://a.test/"), Options(**options), clock)
+    return Probe.of(Target.of(0, "http://a.test/"), Options(**options), clock)
 
 
 def test_a_fault_that_passes_costs_no_attempt_and_no_time() -> None:
@@ -246,10 +245,10 @@ def test_a_fault_that_passes_costs_no_attempt_and_no_time() -> None:
     probe = a_probe(clock, timeout=10, retries=0)
     for _ in range(4):
         probe.take(fault(), 9.0)
-        assert not probe.done
-        assert not probe.last_look
+        assert not probe.is_finished
+        assert not probe.wants_deferral
         assert probe.not_before > clock.time
-        assert (probe.attempts, probe.method, probe.patience) == (1, "HEAD", 5.0)
+        assert (probe.state.attempts, probe.state.method, probe.request_timeout) == (1, "HEAD", 5.0)
         clock.time = probe.not_before
     probe.take(HopResult(Timings(), status=200), 1.0)
     assert (probe.result.outcome, probe.result.attempts, probe.result.method) == ("ok", 1, "HEAD")
@@ -259,7 +258,7 @@ def test_a_fault_that_stays_is_reported_after_longer_and_longer_waits() -> None:
     clock = Hands()
     probe, waits = a_probe(clock, retries=0), []
     probe.take(fault(), 0.0)
-    while not probe.done:
+    while not probe.is_finished:
         waits.append(probe.not_before - clock.time)
         clock.time = probe.not_before
         probe.take(fault(), 0.0)
@@ -273,7 +272,7 @@ def test_a_fault_that_stays_is_reported_after_longer_and_longer_waits() -> None:
 
 def test_a_fault_that_stays_costs_no_attempt_whatever_retries_there_are() -> None:
     probe = a_probe(Hands(), retries=5)
-    while not probe.done:
+    while not probe.is_finished:
         probe.take(fault(), 0.0)
     assert (probe.result.attempts, len(probe.result.hops)) == (1, 7)
 
@@ -286,24 +285,24 @@ class Piece:
 
     host: str = "host"
     not_before: float = 0.0
-    last_look: bool = False
+    wants_deferral: bool = False
 
 
-async def let_pass(throttle: Scheduler, count: int) -> None:
+async def let_pass(scheduler: Scheduler, count: int) -> None:
     """As many good answers, one after the other."""
 
     async def turn(piece: Piece) -> bool:
-        throttle.answered(piece.host, 0.001)
+        scheduler.record_answer(piece.host, 0.001)
         return True
 
-    async with WorkQueue(throttle, turn) as lane:
+    async with WorkQueue(scheduler, turn) as queue:
         for _ in range(count):
-            lane.put(Piece())
-        lane.seal()
-        assert len([piece async for piece in lane]) == count
+            queue.put(Piece())
+        queue.seal()
+        assert len([piece async for piece in queue]) == count
 
 
-async def peak(throttle: Scheduler, count: int = 200) -> int:
+async def peak(scheduler: Scheduler, count: int = 200) -> int:
     """The most pieces that ran at once, of so many that each wait for the loop to have nothing better to do."""
     running = most = 0
 
@@ -316,16 +315,16 @@ async def peak(throttle: Scheduler, count: int = 200) -> int:
         running -= 1
         return True
 
-    async with WorkQueue(throttle, turn) as lane:
+    async with WorkQueue(scheduler, turn) as queue:
         for _ in range(count):
-            lane.put(Piece())
-        lane.seal()
-        async for _ in lane:
+            queue.put(Piece())
+        queue.seal()
+        async for _ in queue:
             pass
     return most
 
 
-async def shortage(throttle: Scheduler, count: int, fails: int) -> None:
+async def shortage(scheduler: Scheduler, count: int, fails: int) -> None:
     """So many pieces of work at once, of which the first few fail for want of something."""
 
     async def turn(_: Piece) -> bool:
@@ -333,41 +332,41 @@ async def shortage(throttle: Scheduler, count: int, fails: int) -> None:
         await asyncio.sleep(0)
         if fails:
             fails -= 1
-            throttle.shrink()
+            scheduler.record_shortage()
         return True
 
-    async with WorkQueue(throttle, turn) as lane:
+    async with WorkQueue(scheduler, turn) as queue:
         for _ in range(count):
-            lane.put(Piece())
-        lane.seal()
-        assert len([piece async for piece in lane]) == count
+            queue.put(Piece())
+        queue.seal()
+        assert len([piece async for piece in queue]) == count
 
 
 async def test_slots_shrink_to_what_this_machine_can_bear_and_grow_back_with_answers() -> None:
-    throttle = Scheduler(concurrency=64, per_host=1000)
-    assert await peak(throttle) == 64
-    await shortage(throttle, 64, fails=24)
-    assert throttle._limit == 40, "no turn that brings no answer is a reason to grow"
-    assert await peak(throttle) == 40
-    await let_pass(throttle, 50)
-    assert 40.9 < throttle._limit < 41.1
-    await let_pass(throttle, 50 * 64)
-    assert throttle._limit == 64
-    assert await peak(throttle) == 64
+    scheduler = Scheduler(concurrency=64, per_host=1000)
+    assert await peak(scheduler) == 64
+    await shortage(scheduler, 64, fails=24)
+    assert scheduler._limit == 40, "no turn that brings no answer is a reason to grow"
+    assert await peak(scheduler) == 40
+    await let_pass(scheduler, 50)
+    assert 40.9 < scheduler._limit < 41.1
+    await let_pass(scheduler, 50 * 64)
+    assert scheduler._limit == 64
+    assert await peak(scheduler) == 64
 
 
 async def test_there_is_always_one_slot_left() -> None:
-    throttle = Scheduler(concurrency=8, per_host=8)
-    await shortage(throttle, 50, fails=50)
-    assert throttle._limit == 1
-    assert await peak(throttle) == 1
+    scheduler = Scheduler(concurrency=8, per_host=8)
+    await shortage(scheduler, 50, fails=50)
+    assert scheduler._limit == 1
+    assert await peak(scheduler) == 1
 
 
 async def test_a_prober_in_trouble_goes_on_until_all_is_done() -> None:
     """Its transport has four connections and not one more."""
     transport = FourAtOnce()
-    throttle = Scheduler(concurrency=32, per_host=32)
-    prober = HttpProber(Options(retries=0), lambda _: transport, throttle)
+    scheduler = Scheduler(concurrency=32, per_host=32)
+    prober = HttpProber(Options(retries=0), lambda _: transport, scheduler)
     results = [r async for r in prober.probe_many(Target.of(n, f"http://h{n}.test/") for n in range(400))]
     assert {(result.outcome, result.attempts) for result in results} == {("ok", 1)}
     assert 28 <= transport.refused < 200, "it does not run against the wall again and again"

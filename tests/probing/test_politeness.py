@@ -4,20 +4,26 @@ import asyncio
 import socket
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from itertools import pairwise
+from contextlib import aclosing
 
 import pytest
 
 import crawler
-from crawler import ProbeResult
+from crawler import Options, ProbeResult, Target
 from crawler.probing.adaptive_limit import AdaptiveLimit
+from crawler.probing.factory import open_http_prober
 from crawler.probing.scheduler import Scheduler
+from crawler.probing.settings import ProberSettings, RetryPolicy
 from tests.support.dns_server import DnsServer
 from tests.support.exchange import Exchange
 from tests.support.probing import asking, probe_all, probe_one, verdict
 from tests.support.site import Site
+from tests.support.spacing import assert_spaced
 
 ONE, OTHER = "127.0.0.2", "127.0.0.3"
+
+TENTH = ProberSettings(retry=RetryPolicy(backoff_seconds=0.05))
+"""Settings of a prober that waits a tenth of the usual time before retries."""
 
 
 class Page:
@@ -49,18 +55,8 @@ class Page:
         await x.reply(self._status if is_refused else 200)
 
 
-@pytest.fixture
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tenth of the waits before retries."""
-    monkeypatch.setattr("crawler.probing.probe._backoff", lambda times: 0.05 * 2.0 ** (times - 1))
-
-
 def now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def gaps(times: list[float]) -> list[float]:
-    return [later - earlier for earlier, later in pairwise(times)]
 
 
 def sent(site: Site, path: str) -> list[str]:
@@ -89,45 +85,45 @@ async def test_other_hosts_do_not_notice(site: Site) -> None:
 
 
 def test_what_was_refused_together_counts_once() -> None:
-    pace = AdaptiveLimit(16)
+    adaptive_limit = AdaptiveLimit(16)
     for _ in range(16):
-        pace.refused(0.0, now=10.0)
-    assert pace.limit == 8
-    pace.refused(0.0, now=11.0)
-    assert pace.limit == 4
+        adaptive_limit.record_refusal(0.0, now=10.0)
+    assert adaptive_limit.limit == 8
+    adaptive_limit.record_refusal(0.0, now=11.0)
+    assert adaptive_limit.limit == 4
     for second in range(100):
-        pace.refused(0.0, now=12.0 + second)
-    assert pace.limit == 1
+        adaptive_limit.record_refusal(0.0, now=12.0 + second)
+    assert adaptive_limit.limit == 1
 
 
 def test_a_host_that_answers_slower_and_slower_gets_fewer() -> None:
-    pace = AdaptiveLimit(8)
+    adaptive_limit = AdaptiveLimit(8)
     for second in range(10):
-        pace.answered(0.1, now=float(second))
-    assert pace.limit == 8
+        adaptive_limit.record_answer(0.1, now=float(second))
+    assert adaptive_limit.limit == 8
     for second in range(10, 20):
-        pace.answered(2.0, now=float(second))
-    assert pace.limit < 8
+        adaptive_limit.record_answer(2.0, now=float(second))
+    assert adaptive_limit.limit < 8
 
 
 def test_a_host_that_is_slow_from_the_start_is_in_no_trouble() -> None:
-    pace = AdaptiveLimit(8)
+    adaptive_limit = AdaptiveLimit(8)
     for second in range(100):
-        pace.answered(5.0 + second % 2, now=float(second))
-    assert pace.limit == 8
+        adaptive_limit.record_answer(5.0 + second % 2, now=float(second))
+    assert adaptive_limit.limit == 8
 
 
 def test_an_interval_that_the_host_asked_for_is_not_forgotten_with_its_last_request() -> None:
-    pace = AdaptiveLimit(8)
-    pace.keep_apart(0.5)
-    pace.start(now=1.0)
-    assert pace.is_hurt(now=100.0)
+    adaptive_limit = AdaptiveLimit(8)
+    adaptive_limit.require_interval(0.5)
+    adaptive_limit.start_request(now=1.0)
+    assert adaptive_limit.is_slowed(now=100.0)
 
 
 def test_a_host_that_asked_for_no_interval_is_forgotten() -> None:
-    pace = AdaptiveLimit(8)
-    pace.keep_apart(0.0)
-    assert not pace.is_hurt(now=100.0)
+    adaptive_limit = AdaptiveLimit(8)
+    adaptive_limit.require_interval(0.0)
+    assert not adaptive_limit.is_slowed(now=100.0)
 
 
 @pytest.mark.parametrize(
@@ -177,27 +173,27 @@ async def test_retry_after_holds_back_what_is_under_way_at_its_host(site: Site) 
 
 
 async def test_a_retry_after_stands_when_a_hold_for_another_reason_ends() -> None:
-    throttle = Scheduler(concurrency=8, per_host=8)
-    throttle.host("host")
-    throttle.hold("host", 60)
-    throttle.refused("host", 30)
-    throttle.let_go("host")
-    assert throttle.is_held("host")
-    throttle.host("other")
-    throttle.hold("other", 60)
-    assert throttle.is_held("other")
-    throttle.let_go("other")
-    assert not throttle.is_held("other")
+    scheduler = Scheduler(concurrency=8, per_host=8)
+    scheduler._host("host")
+    scheduler.hold("host", 60)
+    scheduler.record_refusal("host", 30)
+    scheduler.resume("host")
+    assert scheduler.is_held("host")
+    scheduler._host("other")
+    scheduler.hold("other", 60)
+    assert scheduler.is_held("other")
+    scheduler.resume("other")
+    assert not scheduler.is_held("other")
 
 
 # --- How often, and how many ---
 
 
 async def test_an_interval_parts_the_urls_of_a_host(site: Site) -> None:
-    page = Page(site)
+    page, started = Page(site), now()
     await probe_all([*page.urls(ONE, 5), *page.urls(OTHER, 5)], interval=0.1)
     for host in (ONE, OTHER):
-        assert min(gaps(page.times[host])) >= 0.09
+        assert_spaced(page.times[host], 0.1, started)
     assert page.times[OTHER][0] < page.times[ONE][1], "hosts do not wait for each other"
 
 
@@ -210,12 +206,12 @@ async def test_an_interval_parts_the_requests_of_one_url_too(site: Site) -> None
 
 
 async def test_an_interval_holds_for_later_batches_of_the_same_prober(site: Site) -> None:
-    page = Page(site)
+    page, started = Page(site), now()
     options = crawler.Options(interval=0.2)
     async with crawler.open_prober(options) as prober:
         for seq, url in enumerate(page.urls(ONE, 3)):
             await prober.probe(crawler.Target.of(seq, url))
-    assert min(gaps(page.times[ONE])) >= 0.19
+    assert_spaced(page.times[ONE], 0.2, started)
 
 
 async def test_two_names_of_one_address_are_two_hosts(site: Site, names: DnsServer) -> None:
@@ -229,32 +225,33 @@ async def test_two_names_of_one_address_are_two_hosts(site: Site, names: DnsServ
 # --- The second look ---
 
 
-@pytest.mark.usefixtures("short_waits")
 @pytest.mark.parametrize(("retries", "is_last"), [(1, True), (2, False)])
 async def test_a_last_attempt_comes_after_all_other_targets(retries: int, is_last: bool, site: Site) -> None:
     """The others take ten times as long as the wait before a retry, so it is not the wait that makes it last."""
     flaky = ["/flaky/2/ok?1", "/flaky/2/ok?2"]
     others = [site.url(f"/delay/0.05/{number}", host=OTHER) for number in range(40)]
-    results = await probe_all([*(site.url(path, host=ONE) for path in flaky), *others], per_host=4, retries=retries)
+    urls = [*(site.url(path, host=ONE) for path in flaky), *others]
+    results = await probe_all(urls, settings=TENTH, per_host=4, retries=retries)
     assert {verdict(result) for result in results} == {200}
     assert [result.attempts for result in results[:2]] == [2, 2]
     order = [request.path for request in site.requests]
     assert (set(order[-2:]) == set(flaky)) is is_last
 
 
-async def test_a_last_attempt_waits_no_longer_than_its_bound_for_an_input_that_stays_open(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("crawler.probing.work_queue._LATER_SECONDS", 0.7)
+async def test_a_last_attempt_waits_no_longer_than_its_bound_for_an_input_that_stays_open(site: Site) -> None:
     result_seen = asyncio.Event()
 
-    async def lines() -> AsyncIterator[str]:
-        yield site.url("/flaky/2/ok")
+    async def lines() -> AsyncIterator[Target]:
+        yield Target.of(0, site.url("/flaky/2/ok"))
         await result_seen.wait()
 
     started = now()
-    async with asyncio.timeout(5):
-        async for result in crawler.probe(lines()):
+    async with (
+        asyncio.timeout(5),
+        open_http_prober(Options(guard="any"), ProberSettings(max_deferral_seconds=0.7)) as prober,
+        aclosing(prober.probe_many(lines())) as results,
+    ):
+        async for result in results:
             assert (verdict(result), result.attempts) == (200, 2)
             result_seen.set()
     assert now() - started >= 0.7
@@ -279,22 +276,19 @@ def retries(results: list[ProbeResult]) -> int:
     return sum(result.attempts - 1 for result in results)
 
 
-@pytest.mark.usefixtures("short_waits")
 async def test_without_a_budget_a_dead_batch_makes_a_hundred_retries_in_all() -> None:
-    results = await probe_all(await dead_urls(1000), retry_budget=0, retries=5)
+    results = await probe_all(await dead_urls(1000), settings=TENTH, retry_budget=0, retries=5)
     assert {verdict(result) for result in results} == {"tcp.refused"}
     assert retries(results) == 100
 
 
-@pytest.mark.usefixtures("short_waits")
 async def test_with_a_budget_each_url_that_is_done_buys_its_share_of_a_retry() -> None:
-    results = await probe_all(await dead_urls(1000), retry_budget=0.1, retries=1)
+    results = await probe_all(await dead_urls(1000), settings=TENTH, retry_budget=0.1, retries=1)
     assert 100 < retries(results) <= 200
 
 
-@pytest.mark.usefixtures("short_waits")
 async def test_a_small_batch_has_all_its_retries() -> None:
-    results = await probe_all(await dead_urls(50), retry_budget=0, retries=2)
+    results = await probe_all(await dead_urls(50), settings=TENTH, retry_budget=0, retries=2)
     assert retries(results) == 100
 
 

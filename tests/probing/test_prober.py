@@ -108,9 +108,9 @@ def test_retry_after_as_a_date() -> None:
 
 async def test_a_server_cannot_put_a_probe_off_for_ever() -> None:
     loop = asyncio.get_running_loop()
-    probe = Probe(Target.of(0, "http://a/"), Options(method="GET"), loop.time)
+    probe = Probe.of(Target.of(0, "http://a/"), Options(method="GET"), loop.time)
     probe.take(HopResult(Timings(), status=503, headers=[("retry-after", "9" * 400)]), 0.0)
-    assert not probe.done
+    assert not probe.is_finished
     assert probe.not_before <= loop.time() + 60
 
 

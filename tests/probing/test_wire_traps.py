@@ -29,7 +29,7 @@ from crawler import OptionError
 from tests.support.certs import Authority
 from tests.support.dns_server import DnsServer
 from tests.support.exchange import Exchange
-from tests.support.probing import asking, probe_all, probe_one, verdict
+from tests.support.probing import SHORT_BACKOFF, asking, probe_all, probe_one, verdict
 from tests.support.site import Site
 
 FOUR = [f"127.0.0.{number}" for number in range(2, 6)]
@@ -222,15 +222,11 @@ ODD_HOSTS = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no route leads to one of them, that is a fault of this machine, which is waited for."""
-    monkeypatch.setattr("crawler.probing.probe._backoff", lambda _: 0.01)
+# Without a route to one of them, this machine is at fault, which a probe waits out: hence SHORT_BACKOFF.
 
 
-@pytest.mark.usefixtures("soon")
 async def test_trap_8_no_host_name_raises(names: DnsServer) -> None:
-    results = await probe_all(ODD_HOSTS, timeout=2, retries=0, **asking(names))
+    results = await probe_all(ODD_HOSTS, settings=SHORT_BACKOFF, timeout=2, retries=0, **asking(names))
     assert len(results) == len(ODD_HOSTS)
     for result in results:
         assert result.outcome in ("invalid", "failed"), result
@@ -238,9 +234,9 @@ async def test_trap_8_no_host_name_raises(names: DnsServer) -> None:
         assert result.error.type != "unknown", result
 
 
-@pytest.mark.usefixtures("soon")
 async def test_trap_8_no_redirect_to_one_raises(site: Site, names: DnsServer) -> None:
-    results = await probe_all((site.redirect_to(url) for url in ODD_HOSTS), timeout=2, retries=0, **asking(names))
+    urls = [site.redirect_to(url) for url in ODD_HOSTS]
+    results = await probe_all(urls, settings=SHORT_BACKOFF, timeout=2, retries=0, **asking(names))
     assert len(results) == len(ODD_HOSTS)
     for result in results:
         assert result.error is not None
@@ -480,7 +476,7 @@ def test_os_few_descriptors_make_it_slower_and_no_less_correct() -> None:
 import asyncio, json, sys
 import uvloop
 import crawler
-from tests.support.probing import verdict
+from tests.support.probing import SHORT_BACKOFF, verdict
 
 async def main():
     urls = [f"http://127.1.{number // 200}.{number % 200 + 1}:{sys.argv[1]}/delay/0.01" for number in range(400)]

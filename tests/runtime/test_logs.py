@@ -5,7 +5,6 @@ import base64
 import io
 import json
 import logging
-import pickle
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -371,12 +370,12 @@ async def test_lines_of_a_turn_are_about_the_task_whose_lane_it_is_in() -> None:
         seen.append(TextLines().format(record("x")).partition(" x ")[2])
         return True
 
-    throttle = Scheduler(concurrency=2, per_host=2)
+    scheduler = Scheduler(concurrency=2, per_host=2)
     pieces = [Piece(host) for host in "aabb"]
     with about(task="a"):
-        first = WorkQueue[Piece](throttle, turn)
+        first = WorkQueue[Piece](scheduler, turn)
     with about(task="b"):
-        second = WorkQueue[Piece](throttle, turn)
+        second = WorkQueue[Piece](scheduler, turn)
     async with first, second:
         with about(request="r"):
             for piece in pieces:
@@ -398,15 +397,15 @@ async def test_lines_of_a_child_are_like_those_of_its_parent(capfd: pytest.Captu
     with configured(Settings(logging.INFO, as_json=True)):
         async with ProcessPool(options, 1) as crew:
             reader, writer = await crew.connect(0)
-            broken = Probe(Target.of(7, site.url("/ok")), options, asyncio.get_running_loop().time)
-            broken.method = "\N{SNOWMAN}"
-            writer.write(encode_frame(ChildRequest(options, moved=[pickle.dumps(broken)], about={"task": "t-1"})))
+            broken = Probe.of(Target.of(7, site.url("/ok")), options, asyncio.get_running_loop().time)
+            broken.state.method = "\N{SNOWMAN}"
+            writer.write(encode_frame(ChildRequest(options, moved=[broken.state], log_fields={"task": "t-1"})))
             results: list[ProbeResult] = []
             while not results:
                 results = (await receive_frame(reader, ChildReport)).results
             writer.close()
     (line,) = map(json.loads, capfd.readouterr().err.splitlines())
-    assert (line["logger"], line["task"]) == ("crawler.probing.prober", "t-1")
+    assert (line["logger"], line["task"]) == ("crawler.probing.probe_run", "t-1")
     assert "UnicodeEncodeError" in line["exception"]
 
 
@@ -438,7 +437,7 @@ async def test_a_child_is_told_what_its_lines_are_about(tmp_path: Path) -> None:
         await asyncio.gather(asking, return_exceptions=True)
         await results.aclose()
         connections[0].close()
-    assert orders.about == {"task": "t-1"}
+    assert orders.log_fields == {"task": "t-1"}
 
 
 async def test_lines_of_retention_are_about_the_task_that_goes(logged: Read) -> None:

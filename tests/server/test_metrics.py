@@ -16,7 +16,9 @@ from prometheus_client import Metric
 import crawler
 from crawler import Options, ServiceOptions
 from crawler.core.results import Hop, ProbeError, ProbeResult, Timings
+from crawler.probing.probe import Probe
 from crawler.probing.scheduler import Load, Scheduler
+from crawler.probing.work_queue import WorkQueue
 from crawler.runtime.counters import Histogram, ProbeCounters
 from crawler.server.metrics import TABLE
 from crawler.stores.redis.registry import RedisRegistry
@@ -103,17 +105,20 @@ def children() -> set[int]:
 
 
 async def test_hosts_in_trouble_are_seen_while_they_have_work() -> None:
-    throttle = Scheduler(concurrency=5, per_host=2)
-    for name in ("a", "b"):
-        throttle.host(name).queues += 1
-    assert throttle.load() == Load(active=0, limit=5, waiting=2, slowed=0)
-    throttle.refused("b", 60)
-    assert throttle.load().slowed == 1
-    throttle.host("b").queues -= 1
-    throttle.forget(throttle.host("b"))
-    assert throttle.load().slowed == 0
-    throttle.shrink()
-    assert throttle.load().limit == 1
+    scheduler = Scheduler(concurrency=5, per_host=2)
+
+    async def never(_: Probe) -> bool:
+        raise AssertionError("nothing runs")
+
+    owner = WorkQueue[Probe](scheduler, never)
+    _, queue = [scheduler.open_queue(owner, name) for name in ("a", "b")]
+    assert scheduler.load() == Load(active=0, limit=5, waiting=2, slowed=0)
+    scheduler.record_refusal("b", 60)
+    assert scheduler.load().slowed == 1
+    scheduler.leave(owner, [queue])
+    assert scheduler.load().slowed == 0
+    scheduler.record_shortage()
+    assert scheduler.load().limit == 1
 
 
 async def test_calls_of_a_store_are_timed(tmp_path: Path, site: Site) -> None:

@@ -9,7 +9,7 @@ from crawler.core.errors import OptionError
 from crawler.core.options import Options
 from tests.support.certs import Authority
 from tests.support.dns_server import DnsServer
-from tests.support.probing import asking, probe_all, probe_one, verdict
+from tests.support.probing import SHORT_BACKOFF, asking, probe_all, probe_one, verdict
 from tests.support.proxies import HttpProxy, SocksProxy
 from tests.support.site import Site
 
@@ -27,12 +27,6 @@ async def proxy(request: pytest.FixtureRequest) -> AsyncIterator[Proxy]:
 async def secure(authority: Authority) -> AsyncIterator[Site]:
     async with Site(tls=authority.good("good.test")) as site:
         yield site
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the back-off, which is a minute and a half in all after faults of this machine."""
-    monkeypatch.setattr("crawler.probing.probe._backoff", lambda times: 0.001)
 
 
 @pytest.fixture
@@ -157,35 +151,35 @@ async def test_a_refused_tunnel_is_not_a_response_of_the_target() -> None:
 # --- Failures of the proxy ---
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("scheme", ["http", "socks5"])
 @pytest.mark.parametrize("target", ["http://good.test/", "https://good.test/"])
 async def test_a_dead_proxy_is_not_the_targets_fault(scheme: str, target: str, dead_port: int) -> None:
-    result = await probe_one(target, proxy=f"{scheme}://127.0.0.1:{dead_port}", retries=0)
+    result = await probe_one(target, proxy=f"{scheme}://127.0.0.1:{dead_port}", retries=0, settings=SHORT_BACKOFF)
     assert (verdict(result), result.errors, result.attempts) == ("local.network", {"http": "LOCAL_ERROR"}, 1)
     assert result.error is not None
     assert "proxy" in result.error.message
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_a_proxy_without_an_address_is_not_the_targets_fault(names: DnsServer) -> None:
-    result = await probe_one("http://good.test/", proxy="http://proxy.test:3128", retries=0, **asking(names))
+    options = {"proxy": "http://proxy.test:3128", "retries": 0, **asking(names)}
+    result = await probe_one("http://good.test/", settings=SHORT_BACKOFF, **options)
     assert verdict(result) == "local.network"
     assert {name for name, _ in names.queries} == {"proxy.test"}
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("target", ["http://good.test/", "https://good.test/"])
 async def test_a_proxy_that_requires_a_password_is_not_the_targets_fault(target: str) -> None:
     async with HttpProxy(refuse=407) as proxy:
-        assert verdict(await probe_one(target, proxy=proxy.url, retries=0)) == "local.network"
+        assert verdict(await probe_one(target, proxy=proxy.url, retries=0, settings=SHORT_BACKOFF)) == "local.network"
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("reply", [2, 7, 8])
 async def test_a_socks_proxy_that_refuses_is_not_the_targets_fault(reply: int) -> None:
     async with SocksProxy(reply=reply) as proxy:
-        assert verdict(await probe_one("http://good.test/", proxy=proxy.url, retries=0)) == "local.network"
+        assert (
+            verdict(await probe_one("http://good.test/", proxy=proxy.url, retries=0, settings=SHORT_BACKOFF))
+            == "local.network"
+        )
 
 
 # --- The guard ---

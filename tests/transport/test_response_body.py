@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import brotli
 import msgspec
@@ -157,7 +158,7 @@ async def test_a_body_that_is_not_wanted_is_not_reported(site: Site) -> None:
 
 
 @pytest.mark.parametrize("options", [{"title": True}, {"match": "x"}])
-async def test_a_wanted_body_is_requested_with_get(options: dict[str, object], site: Site) -> None:
+async def test_a_wanted_body_is_requested_with_get(options: dict[str, Any], site: Site) -> None:
     results = await probe_all([site.url("/redirect/1"), site.url("/head/405")], **options)
     assert {request.method for request in site.requests} == {"GET"}
     assert {(verdict(result), result.method) for result in results} == {(200, "GET")}

@@ -221,7 +221,7 @@ class Webhooks:
 class _Delivery:
     """A webhook on its way: what waits for its turn."""
 
-    last_look = False
+    wants_deferral = False
 
     def __init__(self, task_id: str, webhook: Webhook) -> None:
         self.task_id = task_id

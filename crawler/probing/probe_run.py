@@ -1,0 +1,147 @@
+"""The probes of one caller: each gets its requests sent, and decides itself what follows."""
+
+import asyncio
+import logging
+from typing import Final
+
+from crawler.core.options import Options
+from crawler.core.patterns import has_match
+from crawler.core.results import HopResult, ProbeError
+from crawler.core.urls import Url
+from crawler.probing.head_support import HeadSupport
+from crawler.probing.probe import Probe, asks_to_slow_down, is_local_shortage
+from crawler.probing.redirects import cookie_header
+from crawler.probing.robots import RobotsCache
+from crawler.probing.robots_gate import RobotsGate
+from crawler.probing.scheduler import Scheduler
+from crawler.probing.settings import RetryPolicy
+from crawler.transport.base import Transport
+from crawler.transport.response_body import ACCEPT_ENCODING
+
+__all__ = ["ProbeRun"]
+
+log = logging.getLogger(__name__)
+
+_FREE_RETRIES: Final = 100  # before the retry budget counts
+
+
+class ProbeRun:
+    """Works on the probes of one caller, which share options, request headers and a retry budget.
+
+    Args:
+        options: How to probe.
+        transport: Sends the requests.
+        scheduler: Learns how hosts answer.
+        head_support: Learns which hosts refuse HEAD.
+        robots: The known robots.txt rules; None to ask for none.
+        policy: How long probes wait before retries.
+        retry_budget: Retries that each finished probe adds to the budget.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        transport: Transport,
+        scheduler: Scheduler,
+        head_support: HeadSupport,
+        robots: RobotsCache | None,
+        policy: RetryPolicy,
+        retry_budget: float,
+    ) -> None:
+        self._options = options
+        self._transport = transport
+        self._scheduler = scheduler
+        self._head_support = head_support
+        self._gate = RobotsGate(robots, self._get, scheduler, options.interval) if robots is not None else None
+        self._policy = policy
+        self._retry_budget = retry_budget
+        self._retries_left = float(_FREE_RETRIES)
+        self._now = asyncio.get_running_loop().time
+        self._max_body_bytes = options.max_read if options.wants_body else 0
+        self._headers = _request_headers(options, options.headers)
+        self._headers_elsewhere = _request_headers(options, {})  # the user's headers are for the origin named
+
+    async def advance(self, probe: Probe) -> bool:
+        """Work on a probe for as long as it stays with its host; true when it is finished."""
+        host = probe.host
+        try:
+            while True:
+                if self._gate is None or await self._gate.lets_pass(probe):
+                    await self._request(probe, host)
+                if probe.is_finished or probe.host != host or self._must_wait(probe, host):
+                    return probe.is_finished
+        except Exception as error:  # a fault of ours costs one result, never the whole run
+            log.exception("probing failed on our side")
+            probe.fail(ProbeError.of("unknown", f"{type(error).__name__}: {error}"))
+            return True
+
+    async def _request(self, probe: Probe, host: str) -> None:
+        """Send the probe's next request, and tell everybody concerned what came of it."""
+        if probe.is_tentative and self._head_support.refuses_head(host):
+            probe.skip_head()
+        started = self._now()
+        answer = await self._send(probe)
+        seconds = self._now() - started
+        self._inform_scheduler(host, answer, seconds)
+        if (head_works := probe.head_evidence(answer)) is not None:
+            self._head_support.learn(host, head_works=head_works)
+        matched = None
+        if self._options.match is not None and answer.body is not None:
+            matched = await has_match(self._options.match, answer.body)
+        self._take(probe, answer, seconds, matched)
+
+    async def _send(self, probe: Probe) -> HopResult:
+        state = probe.state
+        headers = self._headers if state.is_at_first_origin else self._headers_elsewhere
+        if state.url.authorization:
+            headers = [*headers, ("Authorization", state.url.authorization)]
+        if cookie := cookie_header(state, state.url):
+            headers = [*headers, ("Cookie", cookie)]
+        return await self._transport.hop(
+            state.method,
+            state.url,
+            headers,
+            probe.request_timeout,
+            connect_timeout=self._options.connect_timeout,
+            max_body_bytes=self._max_body_bytes,
+        )
+
+    async def _get(self, url: Url, timeout: float, max_body_bytes: int) -> HopResult:
+        return await self._transport.hop(
+            "GET",
+            url,
+            self._headers_elsewhere,
+            timeout,
+            connect_timeout=self._options.connect_timeout,
+            max_body_bytes=max_body_bytes,
+        )
+
+    def _inform_scheduler(self, host: str, answer: HopResult, seconds: float) -> None:
+        if asks_to_slow_down(answer):
+            self._scheduler.record_refusal(host, min(answer.retry_after or 0.0, self._policy.max_wait_seconds))
+        elif answer.error is None:
+            self._scheduler.record_answer(host, seconds)
+        elif is_local_shortage(answer.error):
+            self._scheduler.record_shortage()
+
+    def _take(self, probe: Probe, answer: HopResult, seconds: float, matched: bool | None) -> None:
+        """Let the probe decide, within what this run may spend on retries."""
+        attempts = probe.state.attempts
+        probe.take(answer, seconds, may_retry=self._retries_left >= 1.0, matched=matched)
+        if probe.state.attempts > attempts:
+            self._retries_left -= 1.0
+        elif probe.is_finished:
+            self._retries_left += self._retry_budget
+
+    def _must_wait(self, probe: Probe, host: str) -> bool:
+        """Whether the next request needs a slot of its own: the probe waits, or the host does."""
+        return probe.not_before > self._now() or self._options.interval > 0 or self._scheduler.is_held(host)
+
+
+def _request_headers(options: Options, chosen: dict[str, str]) -> list[tuple[str, str]]:
+    """Return our headers, overruled by those that the user has chosen."""
+    ours = {"User-Agent": options.user_agent, "Accept": "*/*"}
+    if options.wants_body:
+        ours["Accept-Encoding"] = ACCEPT_ENCODING
+    names = {name.lower() for name in chosen}
+    return [*((name, value) for name, value in ours.items() if name.lower() not in names), *chosen.items()]

@@ -1,0 +1,44 @@
+"""Constants of probing that tests shorten: waits before retries, and how long a final retry is deferred."""
+
+import random
+from typing import Final
+
+import msgspec
+
+__all__ = ["DEFAULT_SETTINGS", "ProberSettings", "RetryPolicy"]
+
+
+class RetryPolicy(msgspec.Struct, frozen=True):
+    """How long a probe waits before it asks again.
+
+    Attributes:
+        backoff_seconds: The longest wait after the first failure; it doubles with each further failure.
+        max_wait_seconds: The longest wait of all. A server may ask for a week.
+        max_local_faults: Faults of this machine that a probe waits out before it reports one, half a minute in all.
+    """
+
+    backoff_seconds: float = 0.5
+    max_wait_seconds: float = 60.0
+    max_local_faults: int = 6
+
+    def backoff(self, failures: int) -> float:
+        """Return seconds to wait after so many failures.
+
+        The jitter keeps probes that failed together from returning together.
+        """
+        return min(self.backoff_seconds * 2.0 ** (failures - 1), self.max_wait_seconds) * random.uniform(0.5, 1.0)
+
+
+class ProberSettings(msgspec.Struct, frozen=True):
+    """What no user chooses, but a test may.
+
+    Attributes:
+        retry: Waits before retries.
+        max_deferral_seconds: How long a final retry waits for all other probes.
+    """
+
+    retry: RetryPolicy = RetryPolicy()
+    max_deferral_seconds: float = 30.0
+
+
+DEFAULT_SETTINGS: Final = ProberSettings()
