@@ -26,7 +26,7 @@ import uvloop
 from bench import soak
 from bench.bare import ANSWERS
 from bench.service import Process, service
-from crawler.stores.sqlite.database import connect, transaction
+from crawler.stores.sqlite.connection import connect, transaction
 
 MANY: Final = "-c16"  # connections
 WRK: Final = ["wrk", "-t1", "--latency", "--timeout", "30s"]
@@ -119,7 +119,7 @@ def commits(count: int = 500) -> tuple[float, float]:
         return statistics.median(times) * 1000
 
     with tempfile.TemporaryDirectory() as folder:
-        connection = connect(Path(folder) / "some.db", make=True)
+        connection = connect(Path(folder) / "some.db", create=True)
         connection.execute("CREATE TABLE some (number, text)")
         found = median(connection, durable=True), median(connection, durable=False)
         connection.close()

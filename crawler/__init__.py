@@ -21,7 +21,8 @@ from crawler.core.results import Hop, ProbeError, ProbeResult, Timings, TLSInfo
 from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Counts, Task
 from crawler.core.urls import Target
-from crawler.registry import MemoryRegistry, Registry
+from crawler.registry import Registry
+from crawler.stores.memory import MemoryRegistry
 
 if TYPE_CHECKING:
     from crawler.service import TASKS, create_app, run_service

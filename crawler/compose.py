@@ -15,9 +15,10 @@ from crawler.distributed.process_pool import ProcessPool
 from crawler.distributed.process_prober import ProcessProber
 from crawler.probing.factory import open_http_prober
 from crawler.probing.prober import Prober
-from crawler.registry import MemoryRegistry, Registry
+from crawler.registry import Registry
 from crawler.runtime.rlimits import process_count
 from crawler.stores.dedupe import Deduplicator
+from crawler.stores.memory import MemoryRegistry
 from crawler.worker import Engine, LocalEngine
 
 if TYPE_CHECKING:
@@ -53,12 +54,12 @@ def open_engine(registry: Registry, prober: Prober) -> AbstractAsyncContextManag
     return FleetEngine(registry, prober)
 
 
-def open_registry(service: ServiceOptions, patience: float = 0.0) -> Registry:
+def open_registry(service: ServiceOptions, lock_timeout: float = 0.0) -> Registry:
     """The registry that `--registry` or `--redis` name; it is opened by its context.
 
     Args:
         service: Says which.
-        patience: Seconds to wait for another process that uses the same file, and is about to end.
+        lock_timeout: Seconds to wait for another process that uses the same file, and is about to end.
 
     Raises:
         InputError: The extra that it takes is not installed.
@@ -71,7 +72,7 @@ def open_registry(service: ServiceOptions, patience: float = 0.0) -> Registry:
     from crawler.stores.sqlite.registry import SqliteRegistry
 
     path = where.removeprefix("sqlite").removeprefix(":///")
-    return SqliteRegistry(Path(path) if path else user_state_path("crawler") / "tasks.db", patience=patience)
+    return SqliteRegistry(Path(path) if path else user_state_path("crawler") / "tasks.db", lock_timeout=lock_timeout)
 
 
 def open_redis(url: str) -> "RedisRegistry":
@@ -109,9 +110,9 @@ async def probe(
         ...     print(result.url, result.status or result.error.type)
     """
     async with open_prober(Options.of(options)) as prober:
-        with closing(Deduplicator()) as twins:
-            async with aclosing(prober.probe_many(twins.firsts(urls))) as results:
+        with closing(Deduplicator()) as deduplicator:
+            async with aclosing(prober.probe_many(deduplicator.unique_targets(urls))) as results:
                 async for result in results:
                     yield result
-                    for twin in twins.of(result):
-                        yield result.copy_for_line(twin.seq, twin.text)
+                    for line in deduplicator.take_duplicates(result):
+                        yield result.copy_for_line(line.seq, line.text)

@@ -8,9 +8,9 @@ import ipaddress
 import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable
 from ssl import SSLContext
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from aiohttp import web
@@ -22,7 +22,7 @@ from crawler.core.results import FirstContractResult, ProbeResult
 from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Task
 from crawler.formats.url_lists import open_reader
-from crawler.registry import MemoryRegistry, Registry
+from crawler.registry import Registry
 from crawler.runtime.event_loop import run_on_event_loop
 from crawler.runtime.lifecycle import SystemdNotifier, stop_signals
 from crawler.runtime.logs import Settings, write_logs
@@ -33,6 +33,7 @@ from crawler.server.http.connection_limits import ConnectionLimiter
 from crawler.server.http.request_body import HANDLER_ARGS, chunks, lines
 from crawler.server.http.responses import gathered, json_answer, stream
 from crawler.server.http.site import ListeningSite
+from crawler.server.live_tasks import LiveTasks
 from crawler.server.metrics import METRICS, Metrics
 from crawler.server.middleware.access_log import log_requests, tell_id
 from crawler.server.middleware.auth import ANCHOR, AUTHORIZER, Authorizer, check_access, owner_of, task_of, tasks_of
@@ -40,13 +41,12 @@ from crawler.server.middleware.problems import answer_problems
 from crawler.server.middleware.proxy_headers import ProxyHeaders
 from crawler.server.middleware.request_metrics import RequestMetrics
 from crawler.server.task_manager import TASK_MANAGER, TaskManager
+from crawler.stores.memory import MemoryRegistry
 from crawler.transport.tls import server_context
 
 __all__ = ["TASKS", "create_app", "run_service"]
 
-Tasks = Mapping[str, Mapping[str, Any]]
-
-TASKS: Final[web.AppKey[Tasks]] = web.AppKey("TASKS", Mapping)
+TASKS: Final = web.AppKey("TASKS", LiveTasks)
 
 _SWITCH: Final = 0.0005  # seconds until the loop's thread lets that of the store in, which needs it for an instant
 _ANSWERS: Final = 5.0  # seconds that answers under way have at least when the service is stopped
@@ -71,7 +71,7 @@ def create_app(
             pages of others in its browsers. Not for an application that is mounted or behind a proxy.
 
     Returns:
-        The application. `app[TASKS]`, and `app["TASKS"]` as ever, is a live read-only mapping of Tasks by id.
+        The application. `app[TASKS]`, also `app["TASKS"]`, is `LiveTasks`: a live, read-only mapping of Tasks by id.
     """
     # A stranger may submit: unless told otherwise, what only this machine can reach is not probed for him.
     options = (options or Options()).validated().with_guard("public")
@@ -90,7 +90,7 @@ def create_app(
     app[AUTHORIZER] = Authorizer(service, only_local=only_local)
     app[METRICS] = Metrics(state, traffic)
     app[DOCUMENT] = Document(app)
-    app[TASKS] = _LiveTasks(state)
+    app[TASKS] = LiveTasks(state.registry, lambda task_id: state.engine.workers(task_id))
     with warnings.catch_warnings():  # aiohttp wants typed keys; the first contract has this one
         warnings.simplefilter("ignore", web.NotAppKeyWarning)
         app["TASKS"] = app[TASKS]
@@ -192,27 +192,6 @@ async def task_delete(request: web.Request) -> web.Response:
     state = request.app[TASK_MANAGER]
     await state.delete(await task_of(request))
     return web.Response(status=204)
-
-
-class _LiveTasks(Mapping[str, Mapping[str, Any]]):
-    """`app["TASKS"]`: each Task as it is at the moment of looking, with `status`, `workers` and `result`."""
-
-    def __init__(self, state: TaskManager) -> None:
-        self._state = state
-
-    def __getitem__(self, task_id: str) -> Mapping[str, Any]:
-        state = self._state
-        task = state.registry.tasks[task_id]
-        found = {
-            result.url: msgspec.to_builtins(FirstContractResult.of(result)) for result in state.registry.found(task_id)
-        }
-        return {"status": task.status, "workers": state.engine.workers(task_id), "result": found}
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._state.registry.tasks))
-
-    def __len__(self) -> int:
-        return len(self._state.registry.tasks)
 
 
 def _shown(state: TaskManager, task: Task) -> AsyncIterator[bytes]:

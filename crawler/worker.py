@@ -1,10 +1,12 @@
-"""Bring Tasks to their end: the engine that runs workers, the worker of one Task, and the recorder of its results."""
+"""Bring Tasks to their end: the engine that runs workers, the worker of one Task, and the recorder of its results.
+
+A worker takes the pending targets of a Task from the registry, has the prober probe them, and records the results.
+"""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from contextlib import aclosing, suppress
-from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from crawler.core.errors import StoreError, TaskNotFound, TransitionError
@@ -14,7 +16,7 @@ from crawler.core.tasks import FleetStatus
 from crawler.core.urls import Target
 from crawler.probing.prober import Prober
 from crawler.registry import Registry
-from crawler.runtime.cancellation import end
+from crawler.runtime.cancellation import cancel_and_wait
 from crawler.runtime.logs import about
 from crawler.runtime.tracing import fail, task_span
 
@@ -24,36 +26,37 @@ T = TypeVar("T")
 
 log = logging.getLogger("crawler.worker")
 
-_BREATH: Final = 0.05  # seconds that results wait for others, to be recorded with them
-_WAITING: Final = 5_000  # results that may wait for the store; then probing waits too
-_PATIENCE: Final = 30.0  # seconds between two tries to record, at most
-_RECORDING: Final = 3.0  # seconds for the store to take in what was found
+_COLLECT_SECONDS: Final = 0.05
+_MAX_WAITING_RESULTS: Final = 5_000
+_FIRST_RETRY_SECONDS: Final = 1.0
+_MAX_RETRY_SECONDS: Final = 30.0
+_FINAL_RECORD_SECONDS: Final = 3.0  # for the store to record the last results when the engine drains
 
 
 class Engine(Protocol):
-    """Has Tasks worked on."""
+    """Runs the work on Tasks: in this process, or in worker processes on other machines."""
 
     def start(self, task_id: str) -> None:
-        """Start work on a Task; returns at once."""
+        """Start the work on a Task, and return at once."""
 
     def workers(self, task_id: str) -> list[asyncio.Future[None]]:
-        """The workers of a Task in this process."""
+        """Return the workers of a Task in this process."""
 
     async def stop(self, task_id: str) -> None:
-        """Stop the work on a Task; returns when nothing of it runs in this process."""
+        """Stop the work on a Task; on return, nothing of it runs in this process."""
 
     async def drain(self, seconds: float) -> None:
-        """Have no more probes begun in this process; those under way have so many seconds."""
+        """Start no more probes in this process, and give the running ones so many seconds."""
 
     async def fleet_status(self) -> FleetStatus | None:
-        """What waits for workers in other processes, and who they are; None if there are none, or nobody answers."""
+        """Return the queues and the worker processes; None if there are none, or Redis does not answer."""
 
     async def requeue_stalled(self) -> None:
-        """See that all work is done in the end, for as long as this is not cancelled."""
+        """Queue Tasks again whose work has stopped, until this call is cancelled."""
 
 
 class LocalEngine:
-    """Runs one worker per Task on this event loop. Fairness between Tasks is the prober's throttle's."""
+    """Runs one worker for each Task on this event loop. The prober's scheduler shares the slots between Tasks."""
 
     def __init__(self, registry: Registry, prober: Prober) -> None:
         self._registry = registry
@@ -63,73 +66,56 @@ class LocalEngine:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         """Stop all work."""
         for task_id in list(self._workers):
             await self.stop(task_id)
 
     def start(self, task_id: str) -> None:
-        """Start work on a Task; returns at once."""
+        """Start the work on a Task, and return at once."""
         self._workers[task_id] = [asyncio.ensure_future(worker(task_id, self._registry, self._prober))]
 
     def workers(self, task_id: str) -> list[asyncio.Future[None]]:
-        """The workers of a Task, also those that have ended; none for a Task that was never started here."""
+        """Return the workers of a Task, including those that have ended; none if it was not started here."""
         return self._workers.get(task_id, [])
 
     async def stop(self, task_id: str) -> None:
-        """Stop the work on a Task, requests in flight included; returns when nothing of it runs."""
-        workers = self._workers.get(task_id, [])
-        for future in workers:
-            future.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        """Stop the work on a Task, including requests in flight; on return, nothing of it runs."""
+        await cancel_and_wait(*self._workers.get(task_id, []))
         self._workers.pop(task_id, None)
 
     async def drain(self, seconds: float) -> None:
-        """Have no more probes begun; those under way have so many seconds, and what they find is recorded.
+        """Start no more probes, give the running ones so many seconds, and record their results.
 
-        The Tasks stay as far as they are. Of one that is started now, nothing is probed.
+        Tasks that are not done keep their pending targets. A Task that is started afterwards probes nothing.
         """
         await self._prober.drain(seconds)
         if workers := [future for workers in self._workers.values() for future in workers]:
-            await asyncio.wait(workers, timeout=_RECORDING)
+            await asyncio.wait(workers, timeout=_FINAL_RECORD_SECONDS)
 
     async def fleet_status(self) -> FleetStatus | None:
-        """None: all is done here."""
+        """Return None: there is no fleet."""
         return None
 
     async def requeue_stalled(self) -> None:
-        """Do nothing: what is started here is not left lying while this process lives."""
+        """Do nothing: a worker stops only with this process."""
 
 
 async def worker(task_id: str, registry: Registry, prober: Prober) -> None:
-    """Bring a Task to its end.
+    """Probe a Task's pending targets, record the results, and finish the Task.
 
-    Cancelled, or once the prober drains, it leaves the Task as far as it is, for another worker to go on.
+    If the worker is cancelled or the prober drains, the Task keeps its pending targets for another worker.
     """
     with about(task=task_id), task_span(task_id):
-        await _bring_to_end(task_id, registry, prober)
+        await _complete(task_id, registry, prober)
 
 
-async def probe_and_record(
-    targets: Iterable[Target] | AsyncIterable[Target], options: Options, prober: Prober, recorder: "Recorder"
-) -> int:
-    """Have targets probed and recorded; gives how many were, before the prober drained."""
-    done = 0
-    async with recorder, aclosing(prober.probe_many(targets, options)) as results:
-        async for result in results:
-            await recorder.add(result)
-            done += 1
-    return done
-
-
-async def _bring_to_end(task_id: str, registry: Registry, prober: Prober) -> None:
+async def _complete(task_id: str, registry: Registry, prober: Prober) -> None:
     try:
         task = registry.task(task_id)
         await probe_and_record(registry.pending(task_id), task.options, prober, Recorder(task_id, registry))
         if prober.is_draining and task.counts.done < task.total:
-            log.info("task %s is left at %d of %d, to go on at the next start", task_id, task.counts.done, task.total)
+            log.info("task %s stops at %d of %d and goes on at the next start", task_id, task.counts.done, task.total)
             return
         await retry_until_stored(registry.finish, task_id, "ready")
         log.info("task %s is ready", task_id)
@@ -142,101 +128,119 @@ async def _bring_to_end(task_id: str, registry: Registry, prober: Prober) -> Non
             await retry_until_stored(registry.finish, task_id, "error", f"{type(error).__name__}: {error}")
 
 
+async def probe_and_record(
+    targets: Iterable[Target] | AsyncIterable[Target], options: Options, prober: Prober, recorder: "Recorder"
+) -> int:
+    """Probe targets and record the results; return how many there were until the end, or until the prober drained."""
+    done = 0
+    async with recorder, aclosing(prober.probe_many(targets, options)) as results:
+        async for result in results:
+            await recorder.add(result)
+            done += 1
+    return done
+
+
 async def retry_until_stored(call: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
-    """Do what a store may be unable to do for a while: what is found is not thrown away because a disk is full."""
-    patience = 1.0
+    """Call with back-off until the store works again: a full disk must not lose results."""
+    pause = _FIRST_RETRY_SECONDS
     while True:
         try:
             return await call(*arguments)
         except StoreError as error:
-            log.error("the store does not do its work, which is tried again: %s", error)
-            await asyncio.sleep(patience)
-            patience = min(2 * patience, _PATIENCE)
+            log.error("the store failed; the next try is in %g s: %s", pause, error)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _MAX_RETRY_SECONDS)
 
 
 class Recorder:
-    """Has a Task's results recorded as they come, those together that come within a breath: many cost as little as one.
+    """Records the results of a Task in groups: one call for many results costs as little as for one.
 
-    It works while somebody is in its context: one, or several side by side.
+    It runs in the background while at least one caller is in its context; several can share it.
 
     Args:
-        task_id: Whose results.
-        registry: Where to.
+        task_id: The Task.
+        registry: Has the Task.
+        collect_seconds: How long a result waits for others to be recorded with it.
+        max_waiting: Results that can wait for the store; with more, `add` waits too.
     """
 
-    def __init__(self, task_id: str, registry: Registry) -> None:
+    def __init__(
+        self,
+        task_id: str,
+        registry: Registry,
+        *,
+        collect_seconds: float = _COLLECT_SECONDS,
+        max_waiting: int = _MAX_WAITING_RESULTS,
+    ) -> None:
         self._task_id = task_id
         self._registry = registry
-        self._users = 0
-        self._news = asyncio.Event()
-        self._hurry = asyncio.Event()
-        self._step = asyncio.Event()
+        self._collect_seconds = collect_seconds
+        self._max_waiting = max_waiting
+        self._callers = 0
+        self._has_results = asyncio.Event()
+        self._flush_requested = asyncio.Event()
+        self._progress = asyncio.Event()  # set, and replaced, after each group
 
     async def __aenter__(self) -> Self:
-        if not self._users:
-            self._found: list[ProbeResult] = []
+        if not self._callers:
+            self._waiting: list[ProbeResult] = []
             self._added = self._recorded = 0
-            self._recording = asyncio.ensure_future(self._record_all())
-        self._users += 1
+            self._recording = asyncio.ensure_future(self._record_groups())
+        self._callers += 1
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """What was added is recorded, unless whoever leaves was cancelled."""
+    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
+        """Record all results that were added, unless the caller was cancelled."""
         try:
             if not isinstance(error, asyncio.CancelledError):
                 await self.flush()
         finally:
-            self._users -= 1
-            if not self._users:
-                recording = self._recording  # others may come from now on, for whom there is another one
-                await end([recording])
-                if not recording.cancelled():
-                    recording.exception()  # whoever waited for it has heard of it
+            self._callers -= 1
+            if not self._callers:
+                await cancel_and_wait(self._recording)
 
     async def add(self, result: ProbeResult) -> None:
-        """Have a result recorded soon; while too many wait for the store, this does too.
+        """Record a result soon; if too many results wait for the store, wait until they are recorded.
 
         Raises:
-            TaskNotFound: The Task is gone.
+            TaskNotFound: The Task was deleted.
         """
-        self._found.append(result)
+        self._waiting.append(result)
         self._added += 1
-        self._news.set()
-        if len(self._found) >= _WAITING or self._recording.done():
+        self._has_results.set()
+        if len(self._waiting) >= self._max_waiting or self._recording.done():
             await self.flush()
 
     async def flush(self) -> None:
-        """Wait until all that was added is recorded.
+        """Wait until all results that were added are recorded.
 
         Raises:
-            TaskNotFound: The Task is gone.
+            TaskNotFound: The Task was deleted.
         """
         wanted = self._added
         while self._recorded < wanted:
             if self._recording.done():
                 self._recording.result()
-            if self._found:
-                self._hurry.set()
-            await self._step.wait()
+            if self._waiting:
+                self._flush_requested.set()
+            await self._progress.wait()
 
-    async def _record_all(self) -> None:
+    async def _record_groups(self) -> None:
         try:
             while True:
-                await self._news.wait()
+                await self._has_results.wait()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(_BREATH):
-                        await self._hurry.wait()
-                found, self._found = self._found, []
-                self._news.clear()
-                self._hurry.clear()
-                await retry_until_stored(self._registry.record, self._task_id, found)
-                self._recorded += len(found)
-                self._tell()
+                    async with asyncio.timeout(self._collect_seconds):
+                        await self._flush_requested.wait()
+                results, self._waiting = self._waiting, []
+                self._has_results.clear()
+                self._flush_requested.clear()
+                await retry_until_stored(self._registry.record, self._task_id, results)
+                self._recorded += len(results)
+                self._notify()
         finally:
-            asyncio.get_running_loop().call_soon(self._tell)  # by then this is done
+            asyncio.get_running_loop().call_soon(self._notify)  # by then `_recording` is done
 
-    def _tell(self) -> None:
-        step, self._step = self._step, asyncio.Event()
-        step.set()
+    def _notify(self) -> None:
+        progress, self._progress = self._progress, asyncio.Event()
+        progress.set()

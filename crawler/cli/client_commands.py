@@ -38,7 +38,7 @@ from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Counts, ResultFilter, Status
 from crawler.core.urls import parse_host
 from crawler.formats.result_writers import open_writer
-from crawler.registry import is_wanted
+from crawler.registry import passes_filter
 
 if TYPE_CHECKING:
     from crawler.cli.client import ServiceClient
@@ -250,7 +250,7 @@ async def _follow_results(
 ) -> AsyncGenerator[ProbeResult, None]:
     async with aclosing(client.events(task_id, results=True)) as events:
         async for event in events:
-            if isinstance(event, ProbeResult) and is_wanted(event, wanted):
+            if isinstance(event, ProbeResult) and passes_filter(event, wanted):
                 yield event
 
 

@@ -9,6 +9,7 @@ exceptions report a fault of the service or of its caller:
     ├── InputError              the input cannot be used; has the place
     │   └── OptionError         an option has a wrong value
     ├── ServiceStopping         the service is stopping and starts nothing more
+    ├── ResultsNotInMemory  results of a Task are in its store only, and have to be read from there
     ├── StoreError              the store of Tasks cannot do this now
     │   ├── StoreDamaged        the stored data is damaged
     │   └── StoreFull           the store has no space left
@@ -28,6 +29,7 @@ __all__ = [
     "IdempotencyKeyTaken",
     "InputError",
     "OptionError",
+    "ResultsNotInMemory",
     "ServiceStopping",
     "StoreDamaged",
     "StoreError",
@@ -70,6 +72,20 @@ class IdempotencyKeyTaken(CrawlerError):
 
 class ServiceStopping(CrawlerError):
     """The service is stopping and starts nothing more."""
+
+
+class ResultsNotInMemory(CrawlerError):
+    """A Task's results are in its store, not in this process's memory: reading them has to be awaited.
+
+    Args:
+        task_id: The Task's id.
+    """
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(
+            f"results of task {task_id} are not in memory; `await app[crawler.TASKS].read(task_id)` reads them, "
+            "and `registry.results(task_id)` streams them"
+        )
 
 
 class StoreError(CrawlerError):

@@ -26,7 +26,7 @@ from crawler.cli.upload import ListUpload
 from crawler.core.options import TASK_OPTIONS
 from crawler.core.task_summary import Links, Summary
 from crawler.core.tasks import Counts, Status
-from crawler.registry import MemoryRegistry
+from crawler.stores.memory import MemoryRegistry
 from tests.support.commands import Ended, Terminal, end_of, environment, run_crawler, screen, started
 from tests.support.exchange import Exchange, rst_on_close
 from tests.support.site import Site
@@ -80,7 +80,9 @@ class Service:
     async def submitted(self, *arguments: str | bytes, **more: Any) -> list[str]:
         """The URLs of a new Task, by place, once that has ended."""
         task = await self.done(await self.submit(*arguments, **more))
-        return [record.url for record in sorted(self.registry.found(task.id), key=lambda record: record.seq)]
+        return [
+            record.url for record in sorted(self.registry.results_in_memory(task.id), key=lambda record: record.seq)
+        ]
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ from crawler.core.urls import read_targets
 from crawler.distributed.process_pool import ISOLATED, PoolSettings, ProcessPool, child_of
 from crawler.distributed.process_prober import ProcessProber
 from crawler.probing.factory import open_http_prober
-from crawler.registry import MemoryRegistry
+from crawler.stores.memory import MemoryRegistry
 from tests.server.test_resume import state_of, until_ended
 from tests.support.behaviours import redirect_path
 from tests.support.exchange import Exchange

@@ -122,18 +122,17 @@ async def test_what_is_still_read_costs_no_other_task_its_place(tmp_path: Path) 
 async def test_what_cannot_be_dropped_costs_no_other_task_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    dropped, failures = queries.dropped, iter([sqlite3.OperationalError("database or disk is full")])
+    delete_some_rows, failures = queries.delete_some_rows, iter([sqlite3.OperationalError("database or disk is full")])
 
     def fails_once(connection: sqlite3.Connection, *, number: int) -> bool:
         for error in failures:
             raise error
-        return dropped(connection, number=number)
+        return delete_some_rows(connection, number=number)
 
-    monkeypatch.setattr("crawler.stores.sqlite.registry._PATIENCE", 0.01)
-    async with SqliteRegistry(tmp_path / "tasks.db") as registry:
+    async with SqliteRegistry(tmp_path / "tasks.db", sweep_retry_seconds=0.01) as registry:
         tasks = [await finished(registry, [f"http://a/{n}/{'x' * 500}" for n in range(1000)]) for _ in range(3)]
         service = ServiceOptions(keep_bytes=await registry.stored_bytes() - 1)
-        monkeypatch.setattr(queries, "dropped", fails_once)
+        monkeypatch.setattr(queries, "delete_some_rows", fails_once)
         await looking(registry, service).once()
-        assert "could not be dropped" in caplog.text
+        assert "could not be deleted" in caplog.text
         assert list(registry.tasks) == [task.id for task in tasks[1:]]

@@ -17,7 +17,7 @@ import pytest
 from crawler import InputError, Options, ProbeError, ProbeResult, Task
 from crawler.core.tasks import IdempotencyKey, ResultFilter, Webhook
 from crawler.registry import Registry
-from crawler.stores.sqlite.database import connect, migrate
+from crawler.stores.sqlite.connection import connect, migrate
 from crawler.stores.sqlite.registry import SqliteRegistry
 from crawler.stores.sqlite.schema import MIGRATIONS
 from tests.probing.test_own_faults import can_unshare, run
@@ -266,7 +266,7 @@ async def test_who_reads_a_task_reads_it_to_its_end_though_it_is_deleted(path: P
                 await registry.delete(task.id)
         assert seen == 5_000
         await registry.stored_bytes()
-        assert rows(path)["records"] == 0
+        assert rows(path)["results"] == 0
 
 
 # --- Pages ---
@@ -358,7 +358,7 @@ def json_with(task: Task, **options: object) -> str:
 @pytest.mark.parametrize("version", range(len(MIGRATIONS) + 1))
 async def test_a_file_of_any_earlier_version_is_carried_over(version: int, tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
-    connection = connect(path, make=True)
+    connection = connect(path, create=True)
     for script in MIGRATIONS[:version]:
         for statement in script:
             connection.execute(statement)

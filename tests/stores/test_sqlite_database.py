@@ -12,7 +12,8 @@ import pytest
 from crawler import StoreError
 from crawler.runtime.counters import CallCounter
 from crawler.stores.sqlite import database
-from crawler.stores.sqlite.database import Database, connect
+from crawler.stores.sqlite.connection import connect, transaction
+from crawler.stores.sqlite.database import Database
 
 Work = Callable[[sqlite3.Connection], Any]
 
@@ -31,7 +32,7 @@ def keep_and_fail(number: int) -> Work:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Database]:
-    connection = connect(tmp_path / "some.db", make=True)
+    connection = connect(tmp_path / "some.db", create=True)
     connection.execute("CREATE TABLE some (number INTEGER PRIMARY KEY)")
     connection.close()
     async with aclosing(Database(tmp_path / "some.db", asyncio.Lock(), CallCounter())) as store:
@@ -42,7 +43,6 @@ async def store(tmp_path: Path) -> AsyncIterator[Database]:
 def syncs(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """One for each durable transaction."""
     made: list[bool] = []
-    transaction = database.transaction
 
     def counted(connection: sqlite3.Connection, *, durable: bool = False) -> Any:
         made.extend([durable] * durable)

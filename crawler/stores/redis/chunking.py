@@ -7,10 +7,11 @@ temporary file.
 
 import asyncio
 import tempfile
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, Final
@@ -21,16 +22,18 @@ from crawler.core.results import ProbeError
 from crawler.registry import Lines
 from crawler.runtime.counters import CallCounter
 from crawler.runtime.iteration import iterate
+from crawler.stores.ordering import LineKey, PreparedLine, interleave, prepare_line
 from crawler.stores.redis.chunk import Chunk, ChunkLine, ChunkPosition
-from crawler.stores.sqlite.database import Database, insert, migrate
-from crawler.stores.sqlite.ingest import FIND_EQUAL, Row, row_of
+from crawler.stores.sqlite.connection import migrate
+from crawler.stores.sqlite.database import Database
+from crawler.stores.sqlite.ingest import find_duplicates, insert_lines
 
 __all__ = ["cut_into_chunks"]
 
 _ORDER: Final = """
-    CREATE TEMP TABLE ordered AS SELECT id, host FROM placed WHERE id = first ORDER BY host, id"""
+    CREATE TEMP TABLE ordered AS SELECT id, host FROM line_firsts WHERE id = first ORDER BY host, id"""
 
-_INSERT_DUPLICATES: Final = "INSERT INTO twins (first, seq) SELECT first, id FROM placed WHERE id <> first"
+_INSERT_DUPLICATES: Final = "INSERT INTO duplicates (first, seq) SELECT first, id FROM line_firsts WHERE id <> first"
 
 _READ: Final = """
     SELECT json_group_array(json_array(ordered.host, ordered.id, lines.text, lines.problem)) FROM (
@@ -38,8 +41,8 @@ _READ: Final = """
     ) AS ordered JOIN lines ON lines.id = ordered.id"""
 
 _READ_DUPLICATES: Final = """
-    SELECT json_group_array(json_array(twins.first, twins.seq, lines.text)) FROM ordered
-    JOIN twins ON twins.first = ordered.id JOIN lines ON lines.id = twins.seq
+    SELECT json_group_array(json_array(duplicates.first, duplicates.seq, lines.text)) FROM ordered
+    JOIN duplicates ON duplicates.first = ordered.id JOIN lines ON lines.id = duplicates.seq
     WHERE ordered.rowid > :start AND ordered.rowid <= :end"""
 
 
@@ -58,10 +61,10 @@ async def cut_into_chunks(
         The number of lines so far, and complete chunks; those of a sequence in their order.
     """
     packer = _Packer(targets_per_chunk)
-    rows: list[Row] = []
+    rows: list[PreparedLine] = []
     source = iterate(lines)
     async for line in source:
-        rows.append(row_of(line))
+        rows.append(prepare_line(line))
         if len(rows) == lines_per_slice:
             async for part in _cut_on_disk(rows, source, packer, lines_per_slice):
                 yield part
@@ -70,14 +73,14 @@ async def cut_into_chunks(
     yield len(rows), chunks + list(packer.flush())
 
 
-def _sort_in_memory(rows: list[Row]) -> Iterator[tuple[int, ChunkLine]]:
+def _sort_in_memory(rows: list[PreparedLine]) -> Iterator[tuple[int, ChunkLine]]:
     """The distinct lines, grouped by host, in each group by position."""
-    by_target: dict[tuple[int, int], ChunkLine] = {}
+    by_target: dict[LineKey, ChunkLine] = {}
     by_host: dict[int, list[ChunkLine]] = defaultdict(list)
-    for seq, (key, key2, host, problem, text) in enumerate(rows):
-        first = by_target.get((key, key2))
+    for seq, (key, host, problem, text) in enumerate(rows):
+        first = by_target.get(key)
         if first is None:
-            by_target[key, key2] = line = ChunkLine(seq, text, _decode_problem(problem), [])
+            by_target[key] = line = ChunkLine(seq, text, _decode_problem(problem), [])
             by_host[host].append(line)
         else:
             first.duplicates.append((seq, text))
@@ -85,7 +88,7 @@ def _sort_in_memory(rows: list[Row]) -> Iterator[tuple[int, ChunkLine]]:
 
 
 async def _cut_on_disk(
-    rows: list[Row], source: AsyncIterator[str | bytes], packer: "_Packer", lines_per_slice: int
+    rows: list[PreparedLine], source: AsyncIterator[str | bytes], packer: "_Packer", lines_per_slice: int
 ) -> AsyncIterator[tuple[int, list[Chunk]]]:
     with tempfile.TemporaryDirectory(prefix="crawler-") as folder:
         path = Path(folder) / "batch.db"
@@ -93,7 +96,7 @@ async def _cut_on_disk(
         async with aclosing(Database(path, asyncio.Lock(), CallCounter())) as database:
             total = await _write_lines(database, rows, source, lines_per_slice)
             yield total, []
-            await database.call(partial(_sort, total=total))
+            await database.call(_sort)
             start = 0
             while lines := await database.call(partial(_read, start=start, end=start + lines_per_slice)):
                 start += lines_per_slice
@@ -102,24 +105,20 @@ async def _cut_on_disk(
 
 
 async def _write_lines(
-    database: Database, rows: list[Row], source: AsyncIterator[str | bytes], lines_per_slice: int
+    database: Database, rows: list[PreparedLine], source: AsyncIterator[str | bytes], lines_per_slice: int
 ) -> int:
     total = 0
     async for line in source:
         if len(rows) == lines_per_slice:
-            await database.write(partial(_insert, first=total, rows=rows))
+            await database.write(partial(insert_lines, first=total, lines=rows))
             total, rows = total + len(rows), []
-        rows.append(row_of(line))
-    await database.write(partial(_insert, first=total, rows=rows))
+        rows.append(prepare_line(line))
+    await database.write(partial(insert_lines, first=total, lines=rows))
     return total + len(rows)
 
 
-def _insert(connection: Connection, *, first: int, rows: list[Row]) -> None:
-    insert(connection, "lines", [(first + index, *row) for index, row in enumerate(rows)])
-
-
-def _sort(connection: Connection, *, total: int) -> None:
-    connection.execute(FIND_EQUAL, {"base": 0, "total": total})
+def _sort(connection: Connection) -> None:
+    find_duplicates(connection)
     connection.execute(_ORDER)
     connection.execute(_INSERT_DUPLICATES)
 
@@ -188,18 +187,10 @@ class _Packer:
         return chunk
 
     def _mixed_chunk(self) -> Chunk:
-        return Chunk(ChunkPosition(self._open_sequence(), 0), _alternate_hosts(self._mixed))
+        by_position = sorted(self._mixed, key=lambda entry: entry[1].seq)
+        lines = [line for _, line in interleave(by_position, itemgetter(0))]
+        return Chunk(ChunkPosition(self._open_sequence(), 0), lines)
 
     def _open_sequence(self) -> int:
         self._sequences += 1
         return self._sequences - 1
-
-
-def _alternate_hosts(lines: list[tuple[int, ChunkLine]]) -> list[ChunkLine]:
-    """Order lines by their rank within the host, then by position."""
-    ranks: Counter[int] = Counter()
-    ranked = []
-    for host, line in lines:
-        ranked.append((ranks[host], line.seq, line))
-        ranks[host] += 1
-    return [line for *_, line in sorted(ranked, key=lambda entry: entry[:2])]

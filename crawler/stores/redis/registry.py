@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from functools import partial
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Final, Self
 
 import msgspec
@@ -18,7 +18,7 @@ from crawler.core.errors import IdempotencyKeyTaken, StoreError, TaskNotFound, T
 from crawler.core.results import ProbeResult
 from crawler.core.tasks import Task
 from crawler.core.urls import Target
-from crawler.registry import Lines, Reader, Registry
+from crawler.registry import Lines, PageReader, Registry
 from crawler.stores.redis.chunk_store import ChunkStore
 from crawler.stores.redis.chunking import cut_into_chunks
 from crawler.stores.redis.connection import RedisConnection
@@ -69,11 +69,9 @@ class RedisRegistry(Registry):
         await self._cache.open()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         """Disconnect."""
-        await super().__aexit__(kind, error, trace)
+        await super().__aexit__(*exception)
         await self._cache.close()
         await self._connection.close()
 
@@ -195,13 +193,10 @@ class RedisRegistry(Registry):
             yield line.target
 
     @contextmanager
-    def _reader(self, task: Task) -> Iterator[Reader]:
+    def _reader(self, task: Task) -> Iterator[PageReader]:
         if task.id not in self._cache.tasks:
             raise TaskNotFound(task.id)
         yield partial(self._results.read, task)
-
-    def _found(self, task: Task) -> Sequence[ProbeResult]:
-        return self._results.read_all_blocking(task, self.url)
 
 
 def _idempotency_field(task: Task) -> str:

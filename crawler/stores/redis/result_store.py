@@ -3,16 +3,15 @@
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import redis
 
 from crawler.core.errors import TaskNotFound
 from crawler.core.results import ProbeResult
 from crawler.core.tasks import ResultFilter, ResultPage, Task
-from crawler.registry import is_wanted
-from crawler.stores.redis.connection import ANSWER_SECONDS, RedisConnection
+from crawler.registry import passes_filter
+from crawler.stores.redis.connection import RedisConnection
 from crawler.stores.redis.keys import OFFSETS_PER_HASH, results_key, results_prefix, shared_key, task_key
 from crawler.stores.redis.task_hash import decode_counts, merge_counts
 
@@ -55,20 +54,11 @@ class ResultStore:
         for block_offset, body in blocks:
             results = _decode_results(zlib.decompress(body))
             for offset, result in enumerate(results[max(0, start - block_offset) :], max(start, block_offset) + 1):
-                if is_wanted(result, where):
+                if passes_filter(result, where):
                     wanted.append(result)
                     if len(wanted) == limit:
                         return ResultPage(wanted, offset)
         return ResultPage(wanted, offset)
-
-    def read_all_blocking(self, task: Task, url: str) -> Sequence[ProbeResult]:
-        """All results of a small Task, on a connection of its own. Blocks the event loop until Redis has answered."""
-        client: Any
-        with self._connection.call("read"), redis.Redis.from_url(url, socket_timeout=ANSWER_SECONDS) as client:
-            offsets = [int(offset) for offset in client.zrange(task_key(task.id, "blocks"), 0, -1)]
-            bodies = [client.hget(results_key(task.id, offset), str(offset)) for offset in offsets]
-        results = [result for body in bodies if body for result in _decode_results(zlib.decompress(body))]
-        return tuple(results[: task.counts.done])
 
     def keys(self, task: Task) -> list[str]:
         """The keys that hold a Task's results."""

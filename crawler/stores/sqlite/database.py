@@ -1,35 +1,23 @@
-"""SQLite on threads of its own, so that the event loop never waits for a disk.
-
-Each step of a statement gives the interpreter's lock up and has to get it back, and a busy event loop hands it over
-only every few milliseconds. So whatever concerns many rows is *one* step: rows go in as one list of values (`insert`)
-and come out as one JSON text (`json_group_array`).
-"""
+"""A SQLite connection on a thread of its own, so that the event loop never waits for a disk."""
 
 import asyncio
-import fcntl
-import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
-from crawler.core.errors import InputError, StoreDamaged, StoreError, StoreFull
+from crawler.core.errors import StoreDamaged, StoreError, StoreFull
 from crawler.runtime.counters import CallCounter
-from crawler.stores.sqlite.schema import MIGRATIONS
+from crawler.stores.sqlite.connection import connect, transaction
 
-__all__ = ["Database", "FileLock", "connect", "insert", "lock", "migrate", "transaction", "try_out"]
+__all__ = ["Database"]
 
 T = TypeVar("T")
 DatabaseCall: TypeAlias = Callable[[sqlite3.Connection], T]
 
-_PATIENCE: Final = 60.0  # seconds to wait for another connection's transaction; each is short
-_ROWS: Final = 1_000  # of one step; a statement has a bound on its values
-_NOTICED: Final = 0.05  # seconds until it is looked again whether another process has ended
-_CACHE: Final = 16 * 1024  # KiB of pages that a connection keeps
-_ROOM: Final = 2**20  # bytes of the disk: with fewer left, the next batch would not find its place
 _ERRORS: Final = {
     sqlite3.SQLITE_FULL: StoreFull,
     sqlite3.SQLITE_CORRUPT: StoreDamaged,
@@ -37,251 +25,128 @@ _ERRORS: Final = {
 }
 
 
+class _DurableWrite(NamedTuple):
+    """A call that waits for the next durable transaction."""
+
+    call: DatabaseCall[Any]
+    done: asyncio.Future[Any]
+
+
 class Database:
-    """A connection, made with the first call, and its thread. Calls run there one after the other.
+    """A connection and its thread. Calls run there one after the other; the first one opens the connection.
 
     Args:
         path: The file.
-        writing: Held by whoever writes to the file: the others of this process wait in a line for it, as they do not
-            for SQLite's own lock.
-        calls: Counts what is read and written.
+        write_lock: Held during each write. It queues the writers of this process; SQLite's own lock makes them poll.
+        calls: Counts reads and writes.
     """
 
-    def __init__(self, path: Path, writing: asyncio.Lock, calls: CallCounter) -> None:
+    def __init__(self, path: Path, write_lock: asyncio.Lock, calls: CallCounter) -> None:
         self._path = path
-        self._writing = writing
+        self._write_lock = write_lock
         self._calls = calls
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
         self._connection: sqlite3.Connection | None = None
-        self._waiting: list[
-            tuple[DatabaseCall[Any], asyncio.Future[Any]]
-        ] = []  # what the next durable transaction will have
-        self._commits: set[asyncio.Task[None]] = set()  # the loop itself holds them by weak references only
+        self._durable_writes: list[_DurableWrite] = []
+        self._commits: set[asyncio.Task[None]] = set()  # the event loop holds its tasks by weak references only
 
-    async def call(self, work: DatabaseCall[T]) -> T:
-        """Have `work` done with the connection; it goes on even if nobody waits for it any more.
+    async def call(self, call: DatabaseCall[T]) -> T:
+        """Run `call` with the connection; it runs to its end even if the caller is cancelled.
 
         Raises:
-            StoreError: The database refused.
+            StoreError: SQLite raised an error.
         """
         try:
-            return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, self._run, work))
+            return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, self._run, call))
         except StoreDamaged:
             self._calls.is_damaged = True
             raise
 
-    async def read(self, work: DatabaseCall[T]) -> T:
-        """The same, for what somebody waits to read.
+    async def read(self, call: DatabaseCall[T]) -> T:
+        """Run `call` and count it as a read.
 
         Raises:
-            StoreError: The database refused.
+            StoreError: SQLite raised an error.
         """
         with self._calls.timed("read"):
-            return await self.call(work)
+            return await self.call(call)
 
-    async def write(self, work: DatabaseCall[T], *, durable: bool = False) -> T:
-        """Have `work` done whole or not at all; if `durable`, it has survived even a power failure on return.
+    async def write(self, call: DatabaseCall[T], *, durable: bool = False) -> T:
+        """Run `call` in a transaction; if `durable`, the change has survived even a power failure on return.
 
         Raises:
-            StoreError: The database refused, and nothing is changed.
+            StoreError: SQLite raised an error, and nothing has changed.
         """
         with self._calls.timed("write"):
             if durable:
-                return await self._with_others(work)
-            async with self._writing:
-                return await self.call(partial(_whole, work=work))
+                return await self._write_durably(call)
+            async with self._write_lock:
+                return await self.call(partial(_run_in_transaction, call=call))
 
-    async def _with_others(self, work: DatabaseCall[T]) -> T:
-        """Have `work` done with all else that is to be durable by now: a sync takes as long for many as for one."""
+    async def _write_durably(self, call: DatabaseCall[T]) -> T:
+        """Run `call` in one transaction with all other durable writes that wait: they share one sync of the disk."""
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append((work, done))
-        if len(self._waiting) == 1:
+        self._durable_writes.append(_DurableWrite(call, done))
+        if len(self._durable_writes) == 1:
             commit = asyncio.ensure_future(self._commit())
             self._commits.add(commit)
             commit.add_done_callback(self._commits.discard)
         return await done
 
     async def _commit(self) -> None:
-        async with self._writing:
-            waiting, self._waiting = self._waiting, []
-            waiting = [(work, done) for work, done in waiting if not done.cancelled()]
+        async with self._write_lock:
+            writes = [write for write in self._durable_writes if not write.done.cancelled()]
+            self._durable_writes = []
+            outcomes: list[Any]
             try:
-                found = await self.call(partial(_together, works=[work for work, _ in waiting]))
+                outcomes = await self.call(partial(_run_group, calls=[write.call for write in writes]))
             except Exception as error:
-                found = [error] * len(waiting)
-        for (_, done), outcome in zip(waiting, found, strict=True):
-            if done.cancelled():
+                outcomes = [error] * len(writes)
+        for write, outcome in zip(writes, outcomes, strict=True):
+            if write.done.cancelled():
                 continue
             if isinstance(outcome, Exception):
-                done.set_exception(self._ours(outcome) if isinstance(outcome, sqlite3.Error) else outcome)
+                write.done.set_exception(self._map_error(outcome) if isinstance(outcome, sqlite3.Error) else outcome)
             else:
-                done.set_result(outcome)
+                write.done.set_result(outcome)
 
     async def aclose(self) -> None:
-        """Close the connection, once all calls are done."""
+        """Close the connection after all calls."""
         if self._connection is not None:
             with suppress(StoreError):
                 await self.call(sqlite3.Connection.close)
         self._thread.shutdown(wait=False)
 
-    def _run(self, work: DatabaseCall[T]) -> T:
+    def _run(self, call: DatabaseCall[T]) -> T:
         try:
             if self._connection is None:
                 self._connection = connect(self._path)
-            return work(self._connection)
+            return call(self._connection)
         except sqlite3.Error as error:
-            raise self._ours(error) from error
+            raise self._map_error(error) from error
 
-    def _ours(self, error: sqlite3.Error) -> StoreError:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest says more of the same
+    def _map_error(self, error: sqlite3.Error) -> StoreError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the higher bits give details of the same error
         return _ERRORS.get(code, StoreError)(f"{self._path}: {error}")
 
 
-def _whole(connection: sqlite3.Connection, *, work: DatabaseCall[T]) -> T:
+def _run_in_transaction(connection: sqlite3.Connection, *, call: DatabaseCall[T]) -> T:
     with transaction(connection):
-        return work(connection)
+        return call(connection)
 
 
-def _together(connection: sqlite3.Connection, *, works: Sequence[DatabaseCall[Any]]) -> list[Any]:
-    """What came of each in one durable transaction: one that fails has changed nothing, and the others have."""
-    found: list[Any] = []
+def _run_group(connection: sqlite3.Connection, *, calls: Sequence[DatabaseCall[Any]]) -> list[Any]:
+    """Run calls in one durable transaction. Return each one's result or error; one that raised has changed nothing."""
+    outcomes: list[Any] = []
     with transaction(connection, durable=True):
-        for work in works:
-            connection.execute("SAVEPOINT work")
+        for call in calls:
+            connection.execute("SAVEPOINT call")
             try:
-                found.append(work(connection))
+                outcomes.append(call(connection))
             except Exception as error:
-                if not connection.in_transaction:  # SQLite has undone all of it, as it does if a disk is full
+                if not connection.in_transaction:  # SQLite rolled everything back, for example because a disk is full
                     raise
-                connection.execute("ROLLBACK TO work")
-                found.append(error)
-            connection.execute("RELEASE work")
-    return found
-
-
-class FileLock:
-    """Keeps a second process from a file. The kernel lets go of it when the process ends, however it ends."""
-
-    def __init__(self, path: Path) -> None:
-        """Take it.
-
-        Raises:
-            InputError: Another process has it, or it cannot be made.
-        """
-        self._path = path.with_name(path.name + ".lock")
-        try:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise InputError(f"cannot be used: {error.strerror}", str(path)) from None
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            owner = os.read(self._descriptor, 32).decode().strip() or "unknown"
-            os.close(self._descriptor)
-            raise InputError(f"is in use by another crawler, process {owner}", str(path)) from None
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, f"{os.getpid()}\n".encode())
-
-    def release(self) -> None:
-        """Let others have it."""
-        os.close(self._descriptor)
-
-
-async def lock(path: Path, patience: float) -> FileLock:
-    """Keep others from a file, as soon as nobody else does.
-
-    Raises:
-        InputError: Another process still has it after so many seconds, or it cannot be made.
-    """
-    until = asyncio.get_running_loop().time() + patience
-    while asyncio.get_running_loop().time() < until:
-        with suppress(InputError):
-            return FileLock(path)
-        await asyncio.sleep(_NOTICED)
-    return FileLock(path)
-
-
-def connect(path: Path, *, make: bool = False) -> sqlite3.Connection:
-    """A connection as all here are: write-ahead log, safe against a crash of the process at every commit.
-
-    If the file is not there, `make` it: while it is in use, a new one in its place would hide that it is lost.
-    """
-    where = f"{path.absolute().as_uri()}?mode={'rwc' if make else 'rw'}"
-    connection = sqlite3.connect(where, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
-    try:
-        if make:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before anything else is written
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute(f"PRAGMA cache_size = -{_CACHE}")
-        connection.execute("PRAGMA temp_store = FILE")
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
-
-
-def migrate(path: Path) -> None:
-    """Make a file what this version needs, from whatever earlier version.
-
-    Raises:
-        InputError: It is no database of ours, of a later version, damaged or not to be written to.
-    """
-    try:
-        connection = connect(path, make=True)
-        try:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version > len(MIGRATIONS):
-                raise InputError("was written by a later version of crawler", str(path))
-            for number, script in enumerate(MIGRATIONS[version:], version + 1):
-                with transaction(connection):
-                    for statement in script:
-                        connection.execute(statement)
-                    connection.execute(f"PRAGMA user_version = {number}")
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise InputError(f"cannot be used: {error}", str(path)) from None
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection, *, durable: bool = False) -> Iterator[None]:
-    """All of it or nothing; a `durable` one has also survived a power failure when it returns."""
-    if durable:
-        connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        with suppress(sqlite3.Error):  # some errors have rolled it back already
-            connection.execute("ROLLBACK")
-        raise
-    finally:
-        if durable:
-            connection.execute("PRAGMA synchronous = NORMAL")
-
-
-def try_out(connection: sqlite3.Connection, *, path: Path) -> None:
-    """Write what is there already.
-
-    Raises:
-        StoreFull: Its disk has next to no room.
-    """
-    disk = os.statvfs(path)
-    if disk.f_bavail * disk.f_frsize < _ROOM:
-        raise StoreFull(f"{path}: there is next to no space left on its disk")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    connection.execute(f"PRAGMA user_version = {version}")
-
-
-def insert(
-    connection: sqlite3.Connection, table: str, rows: Sequence[tuple[object, ...]], *, or_replace: bool = False
-) -> None:
-    """Insert rows, each whole, in few steps."""
-    verb = "INSERT OR REPLACE" if or_replace else "INSERT"
-    for start in range(0, len(rows), _ROWS):
-        some = rows[start : start + _ROWS]
-        places = "(" + ",".join("?" * len(some[0])) + ")"
-        values = [value for row in some for value in row]
-        connection.execute(f"{verb} INTO {table} VALUES " + ",".join([places] * len(some)), values)
+                connection.execute("ROLLBACK TO call")
+                outcomes.append(error)
+            connection.execute("RELEASE call")
+    return outcomes

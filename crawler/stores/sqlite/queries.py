@@ -1,12 +1,12 @@
-"""What is asked of the database, and told to it: one function each, to be run on its thread.
+"""The queries of a registry's file, one function each; `Database` runs them on its thread.
 
-Those that write are each one transaction's work, or part of one: `Database.write` makes it whole.
+A function that writes needs a transaction around it: `Database.write` provides one.
 """
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -15,77 +15,97 @@ from crawler.core.results import Outcome, ProbeError, ProbeResult
 from crawler.core.tasks import Counts, ResultFilter, ResultPage, Task
 from crawler.core.urls import Target
 from crawler.runtime.logs import about
-from crawler.stores.sqlite.database import insert
-from crawler.stores.sqlite.schema import SPAN
+from crawler.stores.sqlite.connection import insert_rows
+from crawler.stores.sqlite.schema import PLACES_PER_TASK
 
 __all__ = [
+    "PendingTarget",
+    "RecordedResults",
     "admit",
-    "all_tasks",
-    "disown",
-    "dropped",
-    "find_turns",
-    "last_number",
-    "orphans",
-    "read_records",
-    "read_turns",
+    "delete_some_rows",
+    "find_pending",
+    "free_pages",
+    "list_orphans",
+    "make_orphan",
+    "read_last_number",
+    "read_pending",
+    "read_results",
+    "read_tasks",
     "record",
     "reserve",
     "save",
-    "shrink",
-    "size",
+    "used_bytes",
 ]
 
 log = logging.getLogger(__name__)
 
-_WINDOW: Final = 1_000  # targets that are read ahead
-_SWEPT: Final = 5_000  # places whose rows are dropped in one transaction
-_FREED: Final = 500  # pages that are given back to the disk at once
-_SIZES: Final = ("page_count", "freelist_count", "page_size")
-_KEYS: Final = {"turns": "id", "twins": "first", "lines": "id", "records": "id"}
+_READ_AHEAD_TARGETS: Final = 1_000
+_PLACES_PER_DELETE: Final = 5_000  # whose rows one transaction deletes
+_PAGES_PER_VACUUM: Final = 500
+_ID_COLUMNS: Final = {"pending": "id", "duplicates": "first", "lines": "id", "results": "id"}
 
-_READ_TURNS: Final = """
-    SELECT json_group_array(json_array(turns.id - :base, turns.seq, lines.text, lines.problem)) FROM (
-        SELECT id, seq FROM turns WHERE id >= :base + :start AND id < :base + :span ORDER BY id LIMIT :limit
-    ) AS turns JOIN lines ON lines.id = :base + turns.seq"""
+_READ_PENDING: Final = """
+    SELECT json_group_array(json_array(pending.id - :base, pending.seq, lines.text, lines.problem)) FROM (
+        SELECT id, seq FROM pending WHERE id >= :base + :start AND id < :base + :span ORDER BY id LIMIT :limit
+    ) AS pending JOIN lines ON lines.id = :base + pending.seq"""
 
-_FIND_TURNS: Final = """
-    SELECT json_group_array(json_array(turns.id - :base, turns.seq, lines.text, lines.problem)) FROM turns
-    JOIN lines ON lines.id = :base + turns.seq
-    WHERE turns.id >= :base AND turns.id < :base + :span AND turns.seq IN (SELECT value FROM json_each(:seqs))"""
+_FIND_PENDING: Final = """
+    SELECT json_group_array(json_array(pending.id - :base, pending.seq, lines.text, lines.problem)) FROM pending
+    JOIN lines ON lines.id = :base + pending.seq
+    WHERE pending.id >= :base AND pending.id < :base + :span AND pending.seq IN (SELECT value FROM json_each(:seqs))"""
 
-# A line that is no URL has twins of the very same text, which its record has already.
-_INSERT_TWINS: Final = """
-    INSERT INTO records (id, outcome, status, error, host, body)
-    SELECT :next + :count + row_number() OVER () - 1, outcome, status, error, records.host,
-        iif(lines.problem IS NOT NULL, json_set(body, '$.seq', twins.seq - :base),
-            json_set(body, '$.seq', twins.seq - :base, '$.url', lines.text))
-    FROM records
-    JOIN twins ON twins.first = :base + json_extract(body, '$.seq')
-    JOIN lines ON lines.id = twins.seq
-    WHERE records.id >= :next AND records.id < :next + :count"""
+# A line that is no URL has duplicates with the very same text, which the first one's result has already.
+_INSERT_DUPLICATES: Final = """
+    INSERT INTO results (id, outcome, status, error, host, body)
+    SELECT :next + :count + row_number() OVER () - 1, outcome, status, error, results.host,
+        iif(lines.problem IS NOT NULL, json_set(body, '$.seq', duplicates.seq - :base),
+            json_set(body, '$.seq', duplicates.seq - :base, '$.url', lines.text))
+    FROM results
+    JOIN duplicates ON duplicates.first = :base + json_extract(body, '$.seq')
+    JOIN lines ON lines.id = duplicates.seq
+    WHERE results.id >= :next AND results.id < :next + :count"""
 
-_DELETE_TURNS: Final = """
-    DELETE FROM turns WHERE id IN (SELECT :base + value FROM json_each(:turns))"""
+_DELETE_PENDING: Final = """
+    DELETE FROM pending WHERE id IN (SELECT :base + value FROM json_each(:places))"""
 
 _COUNT: Final = """
     SELECT json_group_object(outcome, number) FROM (
-        SELECT outcome, count(*) AS number FROM records WHERE id >= :next AND id < :base + :span GROUP BY outcome)"""
+        SELECT outcome, count(*) AS number FROM results WHERE id >= :next AND id < :base + :span GROUP BY outcome)"""
 
-_READ_RECORDS: Final = """
+_READ_DUPLICATES: Final = """
+    SELECT group_concat(body) FROM (
+        SELECT body FROM results WHERE id >= :next + :count AND id < :base + :span ORDER BY id)"""
+
+_READ_RESULTS: Final = """
     SELECT coalesce('[' || group_concat(body) || ']', '[]'), max(id), count(*) FROM (
-        SELECT id, body FROM records
+        SELECT id, body FROM results
         WHERE id >= :base + :start AND id < :base + :end
             AND (:outcome IS NULL OR outcome = :outcome) AND (:status IS NULL OR status = :status)
             AND (:error IS NULL OR error = :error) AND (:host IS NULL OR host = :host)
         ORDER BY id LIMIT :limit)"""
 
-_turns: Final = msgspec.json.Decoder(list[tuple[int, int, str, str | None]])  # turn, position, text, why it is no URL
+_pending: Final = msgspec.json.Decoder(list[tuple[int, int, str, str | None]])  # place, position, text, problem
 _problem: Final = msgspec.json.Decoder(ProbeError)
 _results: Final = msgspec.json.Decoder(list[ProbeResult])
+_counts: Final = msgspec.json.Decoder(dict[Outcome, int])
 
 
-def all_tasks(connection: sqlite3.Connection) -> list[tuple[int, Task]]:
-    """Every Task and its number, oldest first."""
+class PendingTarget(NamedTuple):
+    """A target without a result, and its place in probing order."""
+
+    place: int
+    target: Target
+
+
+class RecordedResults(NamedTuple):
+    """What `record` has stored: counts by outcome, and all results as JSON separated by commas, if asked for."""
+
+    counts: dict[Outcome, int]
+    bodies: str
+
+
+def read_tasks(connection: sqlite3.Connection) -> list[tuple[int, Task]]:
+    """Return every Task with its number, oldest first. One that cannot be decoded is logged and left out."""
     rows = connection.execute(
         """SELECT number, id, body, ok, http_error, failed, blocked, invalid FROM tasks
         WHERE body IS NOT NULL ORDER BY number"""
@@ -94,7 +114,7 @@ def all_tasks(connection: sqlite3.Connection) -> list[tuple[int, Task]]:
     for number, id_, body, *counts in rows:
         try:
             task = msgspec.json.decode(body, type=Task)
-        except (msgspec.MsgspecError, InputError) as error:  # it stays where it is, for a version that can
+        except (msgspec.MsgspecError, InputError) as error:  # it stays in the file, for a version that can decode it
             with about(task=id_):
                 log.error("task %s cannot be read and is left out: %s", id_, error)
             continue
@@ -103,116 +123,139 @@ def all_tasks(connection: sqlite3.Connection) -> list[tuple[int, Task]]:
     return found
 
 
-def last_number(connection: sqlite3.Connection) -> int:
-    """The highest number that a Task, or what is left of one, has."""
+def read_last_number(connection: sqlite3.Connection) -> int:
+    """Return the highest number of a Task or an orphan; 0 if there are none."""
     return int(connection.execute("SELECT coalesce(max(number), 0) FROM tasks").fetchone()[0])
 
 
 def reserve(connection: sqlite3.Connection, *, number: int, id_: str) -> None:
-    """Give a number to a Task that is about to come in; until it is in, it is a leftover."""
+    """Reserve a number for a Task that is being taken in. Until it is admitted, its rows are an orphan's."""
     connection.execute("INSERT INTO tasks (number, id) VALUES (?, ?)", (number, id_))
 
 
 def admit(connection: sqlite3.Connection, *, number: int, task: Task) -> None:
-    """Make it a Task, which from now on outlives even a power failure."""
+    """Make the rows of a reserved number a Task."""
     _set_body(connection, number, task)
 
 
 def save(connection: sqlite3.Connection, *, number: int, task: Task) -> None:
-    """Keep a Task's own fields, but for its counts, which its records make."""
+    """Store a Task's own fields; the counts are stored with its results."""
     if connection.execute("SELECT body FROM tasks WHERE number = ?", (number,)).fetchone() != (None,):
-        _set_body(connection, number, task)  # else it was deleted meanwhile, and would be a Task again
+        _set_body(connection, number, task)  # otherwise it was deleted meanwhile, and would become a Task again
 
 
-def disown(connection: sqlite3.Connection, *, number: int) -> None:
-    """Make it a Task no more; its rows are left over."""
+def make_orphan(connection: sqlite3.Connection, *, number: int) -> None:
+    """Delete a Task, but leave its rows for `delete_some_rows`."""
     connection.execute("UPDATE tasks SET body = NULL WHERE number = ?", (number,))
 
 
-def read_turns(connection: sqlite3.Connection, *, number: int, start: int) -> list[tuple[int, Target]]:
-    """The next targets, with their turns."""
-    return _targets(connection, _READ_TURNS, {"base": number * SPAN, "span": SPAN, "start": start, "limit": _WINDOW})
+def read_pending(connection: sqlite3.Connection, *, number: int, start: int) -> list[PendingTarget]:
+    """Return the next pending targets from a place on, in probing order."""
+    base = number * PLACES_PER_TASK
+    values = {"base": base, "span": PLACES_PER_TASK, "start": start, "limit": _READ_AHEAD_TARGETS}
+    return _read_targets(connection, _READ_PENDING, values)
 
 
-def find_turns(connection: sqlite3.Connection, *, number: int, seqs: list[int]) -> list[tuple[int, Target]]:
-    """The targets of some positions, with their turns; it looks through all turns."""
-    seqs_as_json = msgspec.json.encode(seqs).decode()
-    return _targets(connection, _FIND_TURNS, {"base": number * SPAN, "span": SPAN, "seqs": seqs_as_json})
+def find_pending(connection: sqlite3.Connection, *, number: int, seqs: list[int]) -> list[PendingTarget]:
+    """Return the pending targets of some positions; this scans all pending targets of the Task."""
+    base = number * PLACES_PER_TASK
+    values = {"base": base, "span": PLACES_PER_TASK, "seqs": msgspec.json.encode(seqs).decode()}
+    return _read_targets(connection, _FIND_PENDING, values)
 
 
 def record(
-    connection: sqlite3.Connection, *, number: int, start: int, rows: Iterable[tuple[int, str, ProbeResult]]
-) -> dict[Outcome, int]:
-    """Record results (turn, host, result), and those of their twins, from place `start` on; gives their counts."""
-    base = number * SPAN
-    records, turns = [], []
-    for place, (turn, host, result) in enumerate(rows, base + start):
+    connection: sqlite3.Connection,
+    *,
+    number: int,
+    start: int,
+    rows: Iterable[tuple[int, str, ProbeResult]],
+    wants_bodies: bool = False,
+) -> RecordedResults:
+    """Store results of pending targets, and copies of them for duplicate lines.
+
+    Args:
+        connection: Where.
+        number: The Task's number.
+        start: The first free place for a result.
+        rows: Place in probing order, host and result of each target.
+        wants_bodies: Whether to return the results as JSON.
+    """
+    base = number * PLACES_PER_TASK
+    results, places = [], []
+    for result_id, (place, host, result) in enumerate(rows, base + start):
         error = result.error and result.error.type
-        records.append((place, result.outcome, result.status, error, host, msgspec.json.encode(result).decode()))
-        turns.append(turn)
+        results.append((result_id, result.outcome, result.status, error, host, msgspec.json.encode(result).decode()))
+        places.append(place)
     values = {
-        "base": base, "span": SPAN, "next": base + start, "count": len(records),
-        "turns": msgspec.json.encode(turns).decode(),
+        "base": base, "span": PLACES_PER_TASK, "next": base + start, "count": len(results),
+        "places": msgspec.json.encode(places).decode(),
     }  # fmt: skip
-    insert(connection, "records", records)
-    connection.execute(_INSERT_TWINS, values)
-    connection.execute(_DELETE_TURNS, values)
-    counts = msgspec.json.decode(connection.execute(_COUNT, values).fetchone()[0], type=dict[Outcome, int])
+    insert_rows(connection, "results", results)
+    connection.execute(_INSERT_DUPLICATES, values)
+    connection.execute(_DELETE_PENDING, values)
+    counts = _counts.decode(connection.execute(_COUNT, values).fetchone()[0])
     more = ", ".join(f"{outcome} = {outcome} + {count}" for outcome, count in counts.items())
     if not connection.execute(f"UPDATE tasks SET {more} WHERE number = ?", (number,)).rowcount:
         raise sqlite3.DatabaseError(f"there is no task {number} any more")
-    return counts
+    if not wants_bodies:
+        return RecordedResults(counts, "")
+    bodies = [body for *_, body in results]
+    if sum(counts.values()) > len(results):
+        bodies.append(connection.execute(_READ_DUPLICATES, values).fetchone()[0])
+    return RecordedResults(counts, ",".join(bodies))
 
 
-def read_records(
+def read_results(
     connection: sqlite3.Connection, *, number: int, start: int, end: int, limit: int, where: ResultFilter
 ) -> ResultPage:
-    """At most `limit` of the records from place `start` to before place `end`."""
-    base = number * SPAN
+    """Return at most `limit` of the results from place `start` to before place `end`."""
+    base = number * PLACES_PER_TASK
     values: dict[str, Any] = {"base": base, "start": start, "end": end, "limit": limit, **msgspec.structs.asdict(where)}
-    text, last, count = connection.execute(_READ_RECORDS, values).fetchone()
+    text, last, count = connection.execute(_READ_RESULTS, values).fetchone()
     return ResultPage(_results.decode(text), last + 1 - base if 0 < count == limit else max(start, end))
 
 
-def orphans(connection: sqlite3.Connection) -> Sequence[int]:
-    """The numbers that are no Task's, but may have rows."""
+def list_orphans(connection: sqlite3.Connection) -> list[int]:
+    """Return the numbers that are not a Task's, but can have rows."""
     return [number for (number,) in connection.execute("SELECT number FROM tasks WHERE body IS NULL")]
 
 
-def dropped(connection: sqlite3.Connection, *, number: int) -> bool:
-    """Drop some rows of an orphan; whether there was anything left to drop."""
-    first, last = number * SPAN, (number + 1) * SPAN - 1
+def delete_some_rows(connection: sqlite3.Connection, *, number: int) -> bool:
+    """Delete some rows of an orphan; return whether it had any."""
+    first, last = number * PLACES_PER_TASK, (number + 1) * PLACES_PER_TASK - 1
     if not connection.execute("SELECT 1 FROM tasks WHERE number = ? AND body IS NULL", (number,)).fetchone():
-        return False  # it has become a Task since it was found
-    for table, key in _KEYS.items():
-        bounds = f"{key} BETWEEN ? AND ?"
-        start = connection.execute(f"SELECT min({key}) FROM {table} WHERE {bounds}", (first, last)).fetchone()[0]
+        return False  # it was admitted after `list_orphans`
+    for table, column in _ID_COLUMNS.items():
+        bounds = f"{column} BETWEEN ? AND ?"
+        start = connection.execute(f"SELECT min({column}) FROM {table} WHERE {bounds}", (first, last)).fetchone()[0]
         if start is not None:
-            connection.execute(f"DELETE FROM {table} WHERE {bounds}", (start, min(start + _SWEPT, last)))
+            connection.execute(f"DELETE FROM {table} WHERE {bounds}", (start, min(start + _PLACES_PER_DELETE, last)))
             return True
     connection.execute("DELETE FROM tasks WHERE number = ?", (number,))
     return False
 
 
-def shrink(connection: sqlite3.Connection) -> bool:
-    """Give some free pages back to the disk; whether there were any."""
+def free_pages(connection: sqlite3.Connection) -> bool:
+    """Give some unused pages back to the disk; return whether there were any."""
     if not connection.execute("PRAGMA freelist_count").fetchone()[0]:
         return False
-    connection.executescript(f"PRAGMA incremental_vacuum({_FREED})")  # execute() would free one page
+    connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_PER_VACUUM})")  # execute() would free one page
     return True
 
 
-def size(connection: sqlite3.Connection) -> int:
-    """Bytes in use; what deleted rows have left free is not."""
-    pages, free, each = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _SIZES)
-    return int((pages - free) * each)
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """Return the size of the file without its unused pages."""
+    pages, unused, page_bytes = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - unused) * page_bytes)
 
 
-def _targets(connection: sqlite3.Connection, statement: str, values: dict[str, Any]) -> list[tuple[int, Target]]:
-    found = _turns.decode(connection.execute(statement, values).fetchone()[0])
+def _read_targets(connection: sqlite3.Connection, statement: str, values: dict[str, Any]) -> list[PendingTarget]:
+    found = _pending.decode(connection.execute(statement, values).fetchone()[0])
     return [
-        (turn, Target.of(seq, text) if problem is None else Target(seq, text, _problem.decode(problem)))
-        for turn, seq, text, problem in sorted(found)
+        PendingTarget(place, Target.of(seq, text) if problem is None else Target(seq, text, _problem.decode(problem)))
+        for place, seq, text, problem in sorted(found)
     ]
 
 

@@ -1,243 +1,237 @@
-"""Tasks in a SQLite file: what was acknowledged survives `kill -9`, a restart and the length of any list."""
+"""Tasks in a SQLite file: they survive `kill -9`, and the length of a list costs no memory."""
 
 import asyncio
-import logging
 import sqlite3
-from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import AsyncExitStack, aclosing, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Final, NamedTuple, Self
 
-from crawler.core.errors import InputError, StoreDamaged, StoreError, TaskNotFound
+from crawler.core.errors import InputError, StoreDamaged, TaskNotFound
 from crawler.core.results import ProbeResult
-from crawler.core.tasks import ANY_RESULT, ResultFilter, ResultPage, Task
+from crawler.core.tasks import ResultFilter, ResultPage, Task
 from crawler.core.urls import Target
-from crawler.registry import Lines, Reader, Registry
+from crawler.registry import Lines, PageReader, Registry
 from crawler.stores.sqlite import queries
-from crawler.stores.sqlite.database import Database, connect, lock, migrate, try_out
-from crawler.stores.sqlite.ingest import take_in
+from crawler.stores.sqlite.connection import check_disk_space, connect, migrate
+from crawler.stores.sqlite.database import Database
+from crawler.stores.sqlite.file_lock import acquire_lock
+from crawler.stores.sqlite.ingest import LINES_PER_WRITE, take_in
+from crawler.stores.sqlite.recent_results import RecentResults
+from crawler.stores.sqlite.sweeper import Sweeper
 
 __all__ = ["SqliteRegistry"]
 
-log = logging.getLogger(__name__)
-
-_SCANNED: Final = 20_000  # records that are looked through in one call for some that are wanted
-_PATIENCE: Final = 5.0  # seconds until what could not be dropped is tried again
+_MAX_SCANNED_RESULTS: Final = 20_000  # that one call looks through to find those that pass a filter
+_SWEEP_RETRY_SECONDS: Final = 5.0
 
 
-class _Handed(NamedTuple):
-    """A target that somebody probes now."""
+class _KnownTarget(NamedTuple):
+    """What recording needs of a target that `pending` has read: its place in probing order, and its host."""
 
-    turn: int
+    place: int
     host: str
 
 
 class SqliteRegistry(Registry):
-    """Keeps Tasks in a file, which no other process may use meanwhile.
+    """Keeps Tasks in a file, which no other process can use meanwhile.
 
-    Tasks themselves are in memory too, a kilobyte each; their lines and records are not.
+    The Tasks themselves are in memory too, a kilobyte each. Lines and results are not, except the results of small
+    Tasks that were submitted to this process.
+
+    Args:
+        path: The file. Entering the context opens or creates it, and raises `InputError` if it cannot be used.
+        lock_timeout: Seconds to wait for another process that uses the file and is about to end.
+        lines_per_write: Lines that one transaction takes in.
+        sweep_retry_seconds: Wait until rows of deleted Tasks that could not be deleted are tried again.
     """
 
-    def __init__(self, path: Path, *, patience: float = 0.0) -> None:
-        """Name the file; it is opened, or made, where the context begins.
-
-        Args:
-            path: The file.
-            patience: Seconds to wait for another process that uses it, and is about to end.
-
-        Raises:
-            InputError: Then; the file cannot be used.
-        """
+    def __init__(
+        self,
+        path: Path,
+        *,
+        lock_timeout: float = 0.0,
+        lines_per_write: int = LINES_PER_WRITE,
+        sweep_retry_seconds: float = _SWEEP_RETRY_SECONDS,
+    ) -> None:
         super().__init__()
         self._path = path
-        self._patience = patience
+        self._lock_timeout = lock_timeout
+        self._lines_per_write = lines_per_write
         self._tasks: dict[str, Task] = {}
         self._numbers: dict[str, int] = {}
-        self._last = 0  # number that a Task has got
-        self._handed: dict[int, dict[int, _Handed]] = {}
-        self._coming: set[int] = set()
-        self._readers: Counter[int] = Counter()
-        self._recording = asyncio.Lock()
-        self._writing = asyncio.Lock()
-        self._leftovers = asyncio.Event()
-        self._swept = asyncio.Event()
+        self._last_number = 0
+        self._known_targets: dict[int, dict[int, _KnownTarget]] = {}  # by Task number and position
+        self._recent = RecentResults()
+        self._record_lock = asyncio.Lock()
+        self._write_lock = asyncio.Lock()
+        self._sweep_retry_seconds = sweep_retry_seconds
 
     async def __aenter__(self) -> Self:
-        """Open the file, with the Tasks that it has."""
+        """Open or create the file, and load its Tasks.
+
+        Raises:
+            InputError: The file cannot be used.
+        """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot be used: {error.strerror}", str(self._path)) from None
-        self._lock = await lock(self._path, self._patience)
-        try:
-            migrate(self._path)
-            self._here = connect(self._path)  # for the one method that cannot wait
-            self._last = queries.last_number(self._here)
-            for number, task in queries.all_tasks(self._here):
-                self._know(number, task)
-        except sqlite3.Error as error:
-            self._lock.release()
-            raise InputError(f"cannot be used: {error}", str(self._path)) from None
-        except BaseException:
-            self._lock.release()
-            raise
-        self._database = Database(self._path, self._writing, self.calls)
-        self._reading = Database(self._path, self._writing, self.calls)  # so that no reader waits for a long write
-        self._sweeper = asyncio.ensure_future(self._sweep())
-        self._leave_over()
+        async with AsyncExitStack() as stack:
+            lock = await acquire_lock(self._path, self._lock_timeout)
+            stack.callback(lock.release)
+            self._load()
+            self._database = await stack.enter_async_context(aclosing(self._open_database()))
+            # A connection of its own, so that no reader waits for a long write.
+            self._reading = await stack.enter_async_context(aclosing(self._open_database()))
+            self._sweeper = await stack.enter_async_context(Sweeper(self._database, self._sweep_retry_seconds))
+            self._resources = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the file, once all that was begun is written."""
-        await super().__aexit__(kind, error, trace)
-        self._sweeper.cancel()
-        await asyncio.gather(self._sweeper, return_exceptions=True)
-        await self._database.aclose()
-        await self._reading.aclose()
-        self._here.close()
-        self._lock.release()
+    async def __aexit__(self, *exception: object) -> None:
+        """Close the file after all writes that have begun."""
+        await super().__aexit__(*exception)
+        await self._resources.aclose()
 
     @property
     def tasks(self) -> Mapping[str, Task]:
         """All Tasks by id, oldest first."""
         return MappingProxyType(self._tasks)
 
+    def results_in_memory(self, task_id: str) -> Sequence[ProbeResult] | None:
+        """Return the results so far of a small Task that was submitted to this process recently; otherwise None."""
+        if (results := self._recent.read(self._numbers[self.task(task_id).id])) is not None:
+            return results
+        return super().results_in_memory(task_id)
+
+    async def stored_bytes(self) -> int:
+        """Return the bytes of the file that are in use, after all rows of deleted Tasks have left it."""
+        await self._sweeper.wait_until_swept()
+        return await self._database.call(queries.used_bytes)
+
+    async def check_writable(self) -> None:
+        """Raise `StoreError` if nothing could be written now to the file with this path."""
+        if self.calls.is_damaged:
+            raise StoreDamaged(f"{self._path}: some of it could not be read")
+        async with aclosing(self._open_database()) as own:
+            await own.write(partial(check_disk_space, path=self._path))
+
     async def _insert(self, task: Task, lines: Lines) -> None:
-        self._last = number = self._last + 1
-        self._coming.add(number)  # before there is anything of it that could be taken for a leftover
+        self._last_number = number = self._last_number + 1
+        self._sweeper.incoming.add(number)
         try:
-            async with aclosing(Database(self._path, self._writing, self.calls)) as own:
-                await take_in(self._database, own, number, task, lines)
-            self._know(number, task)
+            async with aclosing(self._open_database()) as own:
+                await take_in(self._database, own, number, task, lines, self._lines_per_write)
+            self._add_task(number, task)
+            self._recent.add_task(number, task.total)
         except BaseException:
-            self._leave_over()  # of what did not come to its end nothing is left
+            self._sweeper.request()
             raise
         finally:
-            self._coming.discard(number)
+            self._sweeper.incoming.discard(number)
 
     async def _record(self, task: Task, results: Sequence[ProbeResult]) -> None:
-        # Shielded as a whole: what is written and what is counted here must not part if the worker is cancelled.
-        await asyncio.shield(asyncio.ensure_future(self._write(task, results)))
+        # Shielded as a whole: the file and the counts here must not diverge if the worker is cancelled.
+        await asyncio.shield(asyncio.ensure_future(self._record_in_turn(task, results)))
 
-    async def _write(self, task: Task, results: Sequence[ProbeResult]) -> None:
-        async with self._recording:  # one after the other, for each begins where the last one ended
-            if task.id in self._tasks:  # it may be deleted while this waits
-                await self._write_next(task, results)
+    async def _record_in_turn(self, task: Task, results: Sequence[ProbeResult]) -> None:
+        async with self._record_lock:  # each call's results begin where those of the previous one end
+            if task.id in self._tasks:  # the Task may have been deleted during the wait
+                await self._record_next(task, results)
 
-    async def _write_next(self, task: Task, results: Sequence[ProbeResult]) -> None:
+    async def _record_next(self, task: Task, results: Sequence[ProbeResult]) -> None:
         number = self._numbers[task.id]
-        handed = self._handed.setdefault(number, {})
-        if lost := [result.seq for result in results if result.seq not in handed]:
-            for turn, target in await self._database.read(partial(queries.find_turns, number=number, seqs=lost)):
-                handed[target.seq] = _Handed(turn, target.host)
-        found: dict[int, ProbeResult] = {}
+        targets = self._known_targets.setdefault(number, {})
+        if unread := [result.seq for result in results if result.seq not in targets]:
+            for place, target in await self._database.read(partial(queries.find_pending, number=number, seqs=unread)):
+                targets[target.seq] = _KnownTarget(place, target.host)
+        new: dict[int, ProbeResult] = {}
         for result in results:
-            if result.seq in handed:
-                found.setdefault(result.seq, result)
-        if not found:
+            if result.seq in targets:
+                new.setdefault(result.seq, result)
+        if not new:
             return
-        rows = [(*handed[seq], result) for seq, result in found.items()]
-        counts = await self._database.write(partial(queries.record, number=number, start=task.counts.done, rows=rows))
-        for seq in found:
-            handed.pop(seq, None)
-        for outcome, count in counts.items():
+        recorded = await self._database.write(
+            partial(
+                queries.record,
+                number=number,
+                start=task.counts.done,
+                rows=[(*targets[seq], result) for seq, result in new.items()],
+                wants_bodies=number in self._recent,
+            )
+        )
+        for seq in new:
+            targets.pop(seq, None)
+        for outcome, count in recorded.counts.items():
             task.counts.add(outcome, count)
+        self._recent.add(number, recorded.bodies)
 
     async def _save(self, task: Task, names: Collection[str]) -> None:
         number = self._numbers[task.id]
         await self._database.write(partial(queries.save, number=number, task=task))
         if task.status != "running":
-            self._handed.pop(number, None)
+            self._known_targets.pop(number, None)
 
     async def _delete(self, task: Task) -> None:
         number = self._numbers[task.id]
-        await self._database.write(partial(queries.disown, number=number), durable=True)
-        if self._tasks.pop(task.id, None) is None:  # somebody else was faster
+        await self._database.write(partial(queries.make_orphan, number=number), durable=True)
+        if self._tasks.pop(task.id, None) is None:  # another call has deleted it meanwhile
             raise TaskNotFound(task.id)
         del self._numbers[task.id]
-        self._handed.pop(number, None)
-        self._leave_over()
+        self._known_targets.pop(number, None)
+        self._recent.delete_task(number)
+        self._sweeper.request()
 
     async def _pending(self, task: Task) -> AsyncIterator[Target]:
-        number, turn = self._numbers[task.id], 0
+        number, place = self._numbers[task.id], 0
         while task.id in self._tasks:
-            window = await self._database.read(partial(queries.read_turns, number=number, start=turn))
+            window = await self._database.read(partial(queries.read_pending, number=number, start=place))
             if not window:
                 return
-            handed = self._handed.setdefault(number, {})
-            for turn, target in window:
-                handed[target.seq] = _Handed(turn, target.host)
+            targets = self._known_targets.setdefault(number, {})
+            for place, target in window:
+                targets[target.seq] = _KnownTarget(place, target.host)
                 yield target
-            turn += 1
+            place += 1
 
     @contextmanager
-    def _reader(self, task: Task) -> Iterator[Reader]:
+    def _reader(self, task: Task) -> Iterator[PageReader]:
         number = self._numbers.get(task.id)
         if number is None:
             raise TaskNotFound(task.id)
-        self._readers[number] += 1
+        readers = self._sweeper.readers
+        readers[number] += 1
 
         async def read(start: int, limit: int, where: ResultFilter) -> ResultPage:
-            end = min(start + _SCANNED, task.counts.done)
+            end = min(start + _MAX_SCANNED_RESULTS, task.counts.done)
             return await self._reading.read(
-                partial(queries.read_records, number=number, start=start, end=end, limit=limit, where=where)
+                partial(queries.read_results, number=number, start=start, end=end, limit=limit, where=where)
             )
 
         try:
             yield read
         finally:
-            self._readers[number] -= 1
-            if not self._readers[number]:
-                del self._readers[number]
+            readers[number] -= 1
+            if not readers[number]:
+                del readers[number]
                 if task.id not in self._tasks:
-                    self._leave_over()
+                    self._sweeper.request()
 
-    async def stored_bytes(self) -> int:
-        """Bytes of the file that are in use, once what is deleted has left it."""
-        await self._swept.wait()
-        return await self._database.call(queries.size)
+    def _open_database(self) -> Database:
+        return Database(self._path, self._write_lock, self.calls)
 
-    async def check_writable(self) -> None:
-        """See that something could be kept now, in the file that has this name; StoreError if not."""
-        if self.calls.is_damaged:
-            raise StoreDamaged(f"{self._path}: some of it could not be read")
-        async with aclosing(Database(self._path, self._writing, self.calls)) as own:
-            await own.write(partial(try_out, path=self._path))
+    def _load(self) -> None:
+        migrate(self._path)
+        try:
+            with closing(connect(self._path)) as connection:
+                self._last_number = queries.read_last_number(connection)
+                for number, task in queries.read_tasks(connection):
+                    self._add_task(number, task)
+        except sqlite3.Error as error:
+            raise InputError(f"cannot be used: {error}", str(self._path)) from None
 
-    def _found(self, task: Task) -> Sequence[ProbeResult]:
-        number, done = self._numbers[task.id], task.counts.done
-        return tuple(
-            queries.read_records(self._here, number=number, start=0, end=done, limit=done, where=ANY_RESULT).results
-        )
-
-    def _know(self, number: int, task: Task) -> None:
+    def _add_task(self, number: int, task: Task) -> None:
         self._tasks[task.id] = task
         self._numbers[task.id] = number
-
-    def _leave_over(self) -> None:
-        self._swept.clear()
-        self._leftovers.set()
-
-    async def _sweep(self) -> None:
-        """Drop the rows of what is no Task any more, a few at a time, and give the disk its space back."""
-        while True:
-            await self._leftovers.wait()
-            self._leftovers.clear()
-            try:
-                for number in await self._database.call(queries.orphans):
-                    while number not in self._coming and number not in self._readers:
-                        if not await self._database.write(partial(queries.dropped, number=number)):
-                            break
-                while await self._database.call(queries.shrink):
-                    pass
-            except StoreError as error:
-                log.error("what is left of deleted tasks could not be dropped, which is tried again later: %s", error)
-                self._leftovers.set()
-                await asyncio.sleep(_PATIENCE)
-            if not self._leftovers.is_set() and self._readers.keys() <= set(self._numbers.values()):
-                self._swept.set()  # else what is left may have all the room, and whoever wants some must not go on

@@ -1,4 +1,4 @@
-"""Results are recorded together, soon, and at the latest when whoever found them leaves."""
+"""The recorder: results are recorded in groups, soon, and at the latest when its context ends."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ LINES = [f"http://h{number}.example/" for number in range(10)]
 
 
 class Registry(MemoryRegistry):
-    """Remembers how many results it got at a time, and can have them wait."""
+    """Remembers the size of each group, and can delay or fail a call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ async def task(registry: Registry) -> Task:
     return await registry.submit(LINES, Options())
 
 
-async def test_what_comes_together_is_recorded_together_and_without_being_asked(registry: Registry, task: Task) -> None:
+async def test_results_that_come_together_are_recorded_together_without_a_flush(registry: Registry, task: Task) -> None:
     async with Recorder(task.id, registry) as recorder, asyncio.timeout(10):
         await recorder.add(result(0))
         await recorder.add(result(1))
@@ -56,17 +56,14 @@ async def test_what_comes_together_is_recorded_together_and_without_being_asked(
     assert registry.sizes == [2]
 
 
-async def test_who_leaves_has_all_recorded_without_waiting_for_more(
-    registry: Registry, task: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("crawler.worker._BREATH", 3_600.0)
-    async with asyncio.timeout(10), Recorder(task.id, registry) as recorder:
+async def test_leaving_the_context_records_everything_at_once(registry: Registry, task: Task) -> None:
+    async with asyncio.timeout(10), Recorder(task.id, registry, collect_seconds=3_600) as recorder:
         for seq in range(10):
             await recorder.add(result(seq))
     assert (registry.sizes, task.counts.ok) == ([10], 10)
 
 
-async def test_what_comes_while_the_store_works_goes_with_the_next(registry: Registry, task: Task) -> None:
+async def test_results_added_while_the_store_works_are_the_next_group(registry: Registry, task: Task) -> None:
     registry.is_open.clear()
     async with Recorder(task.id, registry) as recorder:
         await recorder.add(result(0))
@@ -77,7 +74,7 @@ async def test_what_comes_while_the_store_works_goes_with_the_next(registry: Reg
     assert (registry.sizes, task.counts.ok) == ([1, 9], 10)
 
 
-async def test_those_side_by_side_share_it_until_the_last_leaves(registry: Registry, task: Task) -> None:
+async def test_callers_share_the_recorder_until_the_last_one_leaves(registry: Registry, task: Task) -> None:
     recorder = Recorder(task.id, registry)
     async with recorder:
         async with recorder:
@@ -90,7 +87,7 @@ async def test_those_side_by_side_share_it_until_the_last_leaves(registry: Regis
 
 
 @pytest.mark.parametrize("later", range(40))
-async def test_one_may_come_while_the_last_leaves(registry: Registry, task: Task, later: int) -> None:
+async def test_a_caller_can_enter_while_the_last_one_leaves(registry: Registry, task: Task, later: int) -> None:
     recorder = Recorder(task.id, registry)
 
     async def use(seq: int, later: int) -> None:
@@ -104,7 +101,7 @@ async def test_one_may_come_while_the_last_leaves(registry: Registry, task: Task
     assert task.counts.ok == 2
 
 
-async def test_whoever_is_cancelled_waits_for_no_store(registry: Registry, task: Task) -> None:
+async def test_a_cancelled_caller_does_not_wait_for_the_store(registry: Registry, task: Task) -> None:
     registry.is_open.clear()
 
     async def use() -> None:
@@ -120,16 +117,13 @@ async def test_whoever_is_cancelled_waits_for_no_store(registry: Registry, task:
     assert using.cancelled()
 
 
-async def test_one_that_waits_for_a_store_that_does_not_get_on_adds_no_more(
-    registry: Registry, task: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("crawler.worker._WAITING", 3)
+async def test_adding_waits_while_too_many_results_wait_for_the_store(registry: Registry, task: Task) -> None:
     registry.is_open.clear()
     added = 0
 
     async def use() -> None:
         nonlocal added
-        async with Recorder(task.id, registry) as recorder:
+        async with Recorder(task.id, registry, max_waiting=3) as recorder:
             for added in range(10):
                 await recorder.add(result(added))
 
@@ -143,7 +137,7 @@ async def test_one_that_waits_for_a_store_that_does_not_get_on_adds_no_more(
     assert task.counts.ok == 10
 
 
-async def test_all_who_share_it_hear_soon_that_the_task_is_gone(registry: Registry, task: Task) -> None:
+async def test_all_callers_are_told_soon_that_the_task_was_deleted(registry: Registry, task: Task) -> None:
     recorder = Recorder(task.id, registry)
     await registry.delete(task.id)
 
@@ -166,7 +160,9 @@ async def test_all_who_share_it_hear_soon_that_the_task_is_gone(registry: Regist
     assert told == 3
 
 
-async def test_who_waits_hears_of_a_fault_and_who_comes_later_begins_anew(registry: Registry, task: Task) -> None:
+async def test_an_error_is_raised_to_the_caller_and_the_next_caller_starts_afresh(
+    registry: Registry, task: Task
+) -> None:
     recorder = Recorder(task.id, registry)
     registry.faults = 1
     async with asyncio.timeout(10):
@@ -178,7 +174,7 @@ async def test_who_waits_hears_of_a_fault_and_who_comes_later_begins_anew(regist
     assert (registry.sizes, task.counts.ok) == ([1, 1], 1)
 
 
-async def test_a_fault_of_whoever_probes_loses_nothing_that_was_found(registry: Registry, task: Task) -> None:
+async def test_an_error_in_the_context_loses_no_result(registry: Registry, task: Task) -> None:
     with pytest.raises(ZeroDivisionError):
         async with Recorder(task.id, registry) as recorder:
             await recorder.add(result(0))
@@ -186,7 +182,7 @@ async def test_a_fault_of_whoever_probes_loses_nothing_that_was_found(registry: 
     assert task.counts.ok == 1
 
 
-async def test_what_a_store_refuses_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_that_the_store_failed_is_repeated_with_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
 
     async def sleep(seconds: float) -> None:

@@ -1,0 +1,121 @@
+"""Tasks in this process's memory: the reference store, for tests and for applications that need no durability."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Final
+
+from crawler.core.results import ProbeResult
+from crawler.core.tasks import ResultFilter, ResultPage, Task
+from crawler.core.urls import Target
+from crawler.registry import Lines, PageReader, Registry, passes_filter
+from crawler.runtime.iteration import iterate
+from crawler.stores.ordering import LineKey, interleave, line_key
+
+__all__ = ["MemoryRegistry"]
+
+_MAX_SCANNED_RESULTS: Final = 20_000  # that one call looks through to find those that pass a filter
+_LINES_PER_STEP: Final = 1_000  # between two turns of the event loop
+
+
+class MemoryRegistry(Registry):
+    """Keeps Tasks in a dict; they end with the process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tasks: dict[str, Task] = {}
+        self._stored: dict[str, _StoredTask] = {}
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """All Tasks by id, oldest first."""
+        return MappingProxyType(self._tasks)
+
+    async def check_writable(self) -> None:
+        """Do nothing: memory is always writable."""
+
+    def results_in_memory(self, task_id: str) -> Sequence[ProbeResult]:
+        """Return the results so far."""
+        return tuple(self._stored[self.task(task_id).id].results)
+
+    async def _insert(self, task: Task, lines: Lines) -> None:
+        stored, firsts = _StoredTask(), dict[LineKey, Target]()
+        async for line in iterate(lines):
+            target = Target.of(task.total, line)
+            stored.add_line(target, firsts.setdefault(line_key(target), target))
+            task.total += 1
+            if task.total % _LINES_PER_STEP == 0:
+                await asyncio.sleep(0)
+        stored.sort()
+        self._tasks[task.id], self._stored[task.id] = task, stored
+
+    async def _record(self, task: Task, results: Sequence[ProbeResult]) -> None:
+        for result in results:
+            for recorded in self._stored[task.id].record(result):
+                task.counts.add(recorded.outcome)
+
+    async def _save(self, task: Task, names: Collection[str]) -> None:
+        pass  # the Task in the dict is the stored one
+
+    async def _delete(self, task: Task) -> None:
+        del self._tasks[task.id], self._stored[task.id]
+
+    async def _pending(self, task: Task) -> AsyncIterator[Target]:
+        stored = self._stored[task.id]
+        for target in stored.targets:
+            if target.seq not in stored.recorded:
+                yield target
+
+    def _reader(self, task: Task) -> AbstractContextManager[PageReader]:
+        return nullcontext(self._stored[task.id].read_page)
+
+
+class _StoredTask:
+    """The lines and the results of a Task.
+
+    Attributes:
+        targets: One for equal lines; in probing order once sorted.
+        results: In the order in which they were recorded.
+        recorded: Positions of the lines that have a result.
+    """
+
+    def __init__(self) -> None:
+        self.targets: list[Target] = []
+        self.results: list[ProbeResult] = []
+        self.recorded: set[int] = set()
+        self._duplicates: dict[int, list[Target]] = {}  # by the position of the first equal line
+
+    def add_line(self, line: Target, first: Target) -> None:
+        """Add a line; `first` is the first line equal to it, perhaps itself."""
+        if first is line:
+            self.targets.append(line)
+        else:
+            self._duplicates.setdefault(first.seq, []).append(line)
+
+    def sort(self) -> None:
+        """Bring the targets into probing order."""
+        self.targets = interleave(self.targets, attrgetter("host"))
+
+    async def read_page(self, start: int, limit: int, where: ResultFilter) -> ResultPage:
+        """Read results from a place on, as `Registry.page` does."""
+        found: list[ProbeResult] = []
+        place = start
+        while place < len(self.results) and place < start + _MAX_SCANNED_RESULTS and len(found) < limit:
+            if passes_filter(self.results[place], where):
+                found.append(self.results[place])
+            place += 1
+        return ResultPage(found, place)
+
+    def record(self, result: ProbeResult) -> Iterator[ProbeResult]:
+        """Record a result for each line of its target that has none; yield what was recorded."""
+        if result.seq not in self.recorded:
+            yield self._add(result)
+            for line in self._duplicates.get(result.seq, ()):
+                yield self._add(result.copy_for_line(line.seq, line.text))
+
+    def _add(self, result: ProbeResult) -> ProbeResult:
+        self.recorded.add(result.seq)
+        self.results.append(result)
+        return result

@@ -1,0 +1,73 @@
+"""Delete the rows of orphans in the background: of Tasks that were deleted, or whose intake did not end."""
+
+import asyncio
+import logging
+from collections import Counter
+from functools import partial
+
+from crawler.core.errors import StoreError
+from crawler.runtime.cancellation import BackgroundJob
+from crawler.stores.sqlite import queries
+from crawler.stores.sqlite.database import Database
+
+__all__ = ["Sweeper"]
+
+log = logging.getLogger(__name__)
+
+
+class Sweeper(BackgroundJob):
+    """Deletes orphans' rows, a few in each transaction, and gives their space back to the disk.
+
+    Args:
+        database: Where.
+        retry_seconds: Wait after an error of the store.
+
+    Attributes:
+        incoming: Numbers of Tasks that are being taken in: their rows are not swept.
+        readers: How many read the results of a Task, by its number: these rows are swept afterwards.
+    """
+
+    def __init__(self, database: Database, retry_seconds: float) -> None:
+        self.incoming: set[int] = set()
+        self.readers: Counter[int] = Counter()
+        self._database = database
+        self._retry_seconds = retry_seconds
+        self._requested = asyncio.Event()
+        self._swept = asyncio.Event()
+
+    def request(self) -> None:
+        """Sweep soon."""
+        self._swept.clear()
+        self._requested.set()
+
+    async def wait_until_swept(self) -> None:
+        """Wait until no orphan has rows."""
+        await self._swept.wait()
+
+    async def _run(self) -> None:
+        self.request()  # orphans of the previous process
+        while True:
+            await self._requested.wait()
+            self._requested.clear()
+            try:
+                is_all = await self._sweep()
+            except StoreError as error:
+                log.error("rows of deleted tasks could not be deleted, which is tried again: %s", error)
+                self._requested.set()
+                await asyncio.sleep(self._retry_seconds)
+                continue
+            if is_all and not self._requested.is_set():
+                self._swept.set()
+
+    async def _sweep(self) -> bool:
+        """Delete what can be deleted now; return whether that was all."""
+        is_all = True
+        for number in await self._database.call(queries.list_orphans):
+            while number not in self.incoming and number not in self.readers:
+                if not await self._database.write(partial(queries.delete_some_rows, number=number)):
+                    break
+            else:
+                is_all = is_all and number not in self.readers
+        while await self._database.call(queries.free_pages):
+            pass
+        return is_all
