@@ -104,7 +104,7 @@ class Probe:
     def result(self) -> ProbeResult:
         """The result; `abandoned` if the probe was stopped before it had one."""
         if self._result is None:
-            self.fail(ProbeError.of("abandoned", "stopped before a verdict"))
+            self.fail(ProbeError.of("abandoned", "stopped before it had a result"))
         assert self._result is not None
         return self._result
 

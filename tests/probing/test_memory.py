@@ -34,7 +34,7 @@ BODY_BOUND = 260 * MIB
 class Run(NamedTuple):
     """What the process says of itself."""
 
-    verdicts: list[int | str]
+    outcomes: list[int | str]
     growth: int
     seconds: float
     late: float
@@ -48,18 +48,18 @@ def peak():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
 
-async def verdicts(urls, options):
+async def outcomes(urls, options):
     results = [result async for result in crawler.probe(urls, **options)]
     return [result.error.type if result.error else result.status for result in results]
 
 async def main(first, batches, options):
-    await verdicts([first], options)
+    await outcomes([first], options)
     found = {}
     for name, urls in batches.items():
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")  # the peak is what it is now
         before, started = peak(), time.monotonic()
-        found[name] = [await verdicts(urls, options), peak() - before, time.monotonic() - started]
+        found[name] = [await outcomes(urls, options), peak() - before, time.monotonic() - started]
     print(json.dumps(found))
 
 uvloop.run(main(**json.load(sys.stdin)))
@@ -83,14 +83,14 @@ async def probed(first: str, batches: dict[str, list[str]], **given: Any) -> dic
             await process.wait()
     assert process.returncode == 0
     late = options["timeout"] + SLACK
-    return {name: Run(verdicts, growth, seconds, late) for name, (verdicts, growth, seconds) in json.loads(out).items()}
+    return {name: Run(outcomes, growth, seconds, late) for name, (outcomes, growth, seconds) in json.loads(out).items()}
 
 
 async def check(first: str, meanings: dict[str, int | str], bound: int = 0, **options: Any) -> None:
     """Probe fifty times each of these URLs: all come to what it means, in time and with bounded memory."""
     runs = await probed(first, {url: fifty(url) for url in meanings}, **options)
     for url, run in runs.items():
-        assert Counter(run.verdicts) == {meanings[url]: COUNT}, url
+        assert Counter(run.outcomes) == {meanings[url]: COUNT}, url
         assert run.growth < (bound or BOUND), f"{url}: {run.growth / MIB:.0f} MiB"
         assert run.seconds < run.late, f"{url}: {run.seconds:.1f} s"
 
@@ -188,7 +188,7 @@ async def test_robots_files_without_end(site: Site) -> None:
     )
     urls = [site.url("/ok", host=f"127.0.1.{n + 1}") for n in range(COUNT)]
     run = (await probed(site.url("/ok"), {"": urls}, robots=True, timeout=30, connect_timeout=30))[""]
-    assert Counter(run.verdicts) == {200: COUNT}
+    assert Counter(run.outcomes) == {200: COUNT}
     assert run.growth < BODY_BOUND
 
 
@@ -221,7 +221,7 @@ async def test_all_that_never_comes(site: Site) -> None:
 async def test_connections_that_are_reset_at_once(site: Site) -> None:
     async with Site(on_accept="reset") as bad:
         run = (await probed(site.url("/ok"), {"": fifty(bad.url("/"))}))[""]
-        assert set(run.verdicts) <= {"tcp.reset", "tcp.aborted", "tcp.closed"}
+        assert set(run.outcomes) <= {"tcp.reset", "tcp.aborted", "tcp.closed"}
         assert run.growth < BOUND
 
 
@@ -254,8 +254,8 @@ async def test_http_where_tls_should_be_and_the_reverse(site: Site, authority: A
     async with Site(tls=authority.good()) as secure:
         urls = {"tls": site.url("/ok").replace("http:", "https:"), "http": secure.url("/ok").replace("https:", "http:")}
         runs = await probed(site.url("/ok"), {name: fifty(url) for name, url in urls.items()})
-    assert set(runs["tls"].verdicts) == {"tls.protocol.error"}
-    assert set(runs["http"].verdicts) <= {400, "http.protocol.error", "tcp.closed", "tcp.reset"}
+    assert set(runs["tls"].outcomes) == {"tls.protocol.error"}
+    assert set(runs["http"].outcomes) <= {400, "http.protocol.error", "tcp.closed", "tcp.reset"}
     assert max(run.growth for run in runs.values()) < BOUND
 
 

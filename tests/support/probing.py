@@ -1,4 +1,4 @@
-"""Short words for the tests that probe."""
+"""Probe from a test, and say in one word what came of it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,13 +14,13 @@ SHORT_BACKOFF = ProberSettings(retry=RetryPolicy(backoff_seconds=0.01, max_wait_
 """Settings of a prober that hardly waits before retries."""
 
 
-async def probe_all(
-    urls: Iterable[str | bytes], *, settings: ProberSettings | None = None, **options: Any
-) -> list[ProbeResult]:
-    """Return the results of a batch, in the order of its lines.
+async def probe_all(urls: Iterable[str | bytes], **options: Any) -> list[ProbeResult]:
+    """Return the results of a list of URLs, in the order of its lines.
 
-    `settings` needs a prober of its own: without `crawler.probe`, so that equal lines are not deduplicated.
+    `settings`, a `ProberSettings`, may stand among the options: then a prober with these settings takes the list, which
+    does not deduplicate it.
     """
+    settings: ProberSettings | None = options.pop("settings", None)
     if settings is None:
         results = [result async for result in crawler.probe(urls, **options)]
     else:
@@ -29,14 +29,14 @@ async def probe_all(
     return sorted(results, key=lambda result: result.seq)
 
 
-async def probe_one(url: str, *, settings: ProberSettings | None = None, **options: Any) -> ProbeResult:
-    """Return the result of one URL."""
-    [result] = await probe_all([url], settings=settings, **options)
+async def probe_one(url: str, **options: Any) -> ProbeResult:
+    """Return the result of one URL; see `probe_all`."""
+    [result] = await probe_all([url], **options)
     return result
 
 
-def verdict(result: ProbeResult) -> int | str:
-    """What a result comes down to: a status, or why there is none that counts."""
+def status_or_error(result: ProbeResult) -> int | str:
+    """Return the status of a result, or its error type."""
     if result.error is not None:
         return result.error.type
     assert result.status is not None
@@ -44,5 +44,5 @@ def verdict(result: ProbeResult) -> int | str:
 
 
 def asking(names: DnsServer) -> dict[str, Any]:
-    """Options that make a prober ask this DNS server."""
+    """Return options that make a prober ask this DNS server."""
     return {"dns": [names.address]}
