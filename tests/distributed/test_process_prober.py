@@ -27,7 +27,7 @@ from crawler.stores.memory import MemoryRegistry
 from tests.server.test_resume import state_of, until_ended
 from tests.support.behaviours import redirect_path
 from tests.support.exchange import Exchange
-from tests.support.probing import probe_all, status_or_error
+from tests.support.probing import probe_all, status_of
 from tests.support.site import Site
 from tests.test_service import serving
 
@@ -108,7 +108,7 @@ async def test_a_probe_is_handed_over_with_all_it_knows(site: Site) -> None:
     [done] = await probe_all([url], processes=2, retries=0)
     assert (done.outcome, len(done.hops)) == ("ok", 5)
     [short] = await probe_all([url], processes=2, retries=0, max_redirects=2)
-    assert (status_or_error(short), [hop.method for hop in short.hops]) == (
+    assert (status_of(short), [hop.method for hop in short.hops]) == (
         "http.response.redirect_loop", ["HEAD", "HEAD", "HEAD", "GET"]
     )  # fmt: skip
 
@@ -238,7 +238,7 @@ async def test_more_batches_than_a_process_takes_on_at_once_all_get_through() ->
         await asyncio.sleep(0.1)  # they all try
         for pid in crew.pids:
             os.kill(pid, signal.SIGCONT)
-        assert {status_or_error(result) for results in await asyncio.gather(*batches) for result in results} == {
+        assert {status_of(result) for results in await asyncio.gather(*batches) for result in results} == {
             "tcp.refused"
         }
 
@@ -248,7 +248,7 @@ async def test_batches_wait_for_descriptors() -> None:
         with descriptors(20):
             batches = [asyncio.ensure_future(found(prober, ["http://127.0.0.1:1/"])) for _ in range(100)]
             results = await asyncio.gather(*batches)
-    assert {status_or_error(result) for [result] in results} == {"tcp.refused"}
+    assert {status_of(result) for [result] in results} == {"tcp.refused"}
 
 
 async def test_who_cannot_be_replaced_now_is_replaced_later(
@@ -278,7 +278,7 @@ async def test_a_target_that_ends_three_is_marked_and_no_other(site: Site) -> No
         ordinary = [site.url(f"/delay/0.05?{number}", host=HOSTS[number % 20]) for number in range(100)]
         results = await found(prober, [*ordinary[:50], site.url("/kill"), *ordinary[50:]])
     marked = results.pop(50)
-    assert (status_or_error(marked), marked.outcome) == ("unknown", "failed")
+    assert (status_of(marked), marked.outcome) == ("unknown", "failed")
     assert marked.error is not None and marked.error.message == "3 processes ended while they probed it"
     assert [result.outcome for result in results] == ["ok"] * 100
     assert Counter(request.path for request in site.requests)["/kill"] == 3
@@ -297,7 +297,7 @@ async def test_what_ends_them_is_probed_while_nothing_else_is_probed_apart(site:
         site.on("/kill", kill)
         slow = [site.url(f"/delay/0.3?{number}", host=HOSTS[number]) for number in range(10)]
         [marked], others = await asyncio.gather(found(prober, [site.url("/kill")]), found(prober, slow))
-    assert status_or_error(marked) == "unknown"
+    assert status_of(marked) == "unknown"
     assert [result.outcome for result in others] == ["ok"] * 10
 
 
@@ -328,7 +328,7 @@ async def test_an_end_before_it_was_asked_is_not_the_targets(site: Site) -> None
 
         site.on("/twice", kill_twice)
         [result] = await found(ProcessProber(here, crew), [site.url("/twice")])
-        assert (status_or_error(result), crew.missed) == (200, 3)
+        assert (status_of(result), crew.missed) == (200, 3)
 
 
 async def test_who_stands_still_holds_up_no_end(site: Site) -> None:
@@ -336,7 +336,7 @@ async def test_who_stands_still_holds_up_no_end(site: Site) -> None:
         spread() as (prober, crew),
         aclosing(prober.probe_many(read_targets([site.url("/hang"), site.url("/ok")]))) as results,
     ):
-        assert status_or_error(await anext(results)) == 200
+        assert status_of(await anext(results)) == 200
         pids = crew.pids
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
@@ -410,7 +410,7 @@ async def test_signals_are_for_the_one_that_started_them(number: signal.Signals,
         before = crew.pids
         for pid in before:
             os.kill(pid, number)
-        assert status_or_error((await found(prober, [site.url("/ok")]))[0]) == 200
+        assert status_of((await found(prober, [site.url("/ok")]))[0]) == 200
         assert crew.pids == before
 
 

@@ -20,7 +20,7 @@ from crawler.probing.scheduler import Scheduler
 from crawler.probing.work_queue import WorkQueue
 from crawler.transport.error_mapping import explain
 from tests.support.dns_server import DnsServer
-from tests.support.probing import SHORT_BACKOFF, probe_one, status_or_error
+from tests.support.probing import SHORT_BACKOFF, probe_one, status_of
 from tests.support.site import Site
 
 OWN_FAULTS = [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM, errno.ENETDOWN]
@@ -141,7 +141,7 @@ async def in_a_network_of_its_own(program: str) -> tuple[int, list[Any], str]:
 
 FEW_PORTS = """
 import asyncio, collections, sys, uvloop
-from tests.support.probing import SHORT_BACKOFF, probe_all, status_or_error
+from tests.support.probing import SHORT_BACKOFF, probe_all, status_of
 from tests.support.site import Site
 
 async def main():
@@ -150,7 +150,7 @@ async def main():
             file.write("20000 20009")
         urls = [site.url(f"/delay/0.05/{number}") for number in range(100)]
         results = await probe_all(urls, concurrency=50, per_host=50, retries=0)
-        assert {(status_or_error(result), result.attempts) for result in results} == {(200, 1)}, results
+        assert {(status_of(result), result.attempts) for result in results} == {(200, 1)}, results
         faults = sum(hop.error == "local.ports" for result in results for hop in result.hops)
         assert faults > 0, "there were enough ports"
         assert site.peak <= 10
@@ -176,20 +176,20 @@ async def test_a_dns_server_that_cannot_be_reached_is_waited_for(site: Site) -> 
     async with DnsServer(port=port) as names:
         names.a("a.test", "127.0.0.1")
         result = await probing
-    assert (status_or_error(result), result.attempts) == (200, 1)
+    assert (status_of(result), result.attempts) == (200, 1)
     assert {hop.error for hop in result.hops[:-1]} == {"dns.unreachable"}
 
 
 async def test_a_dns_server_that_is_not_there_is_no_fault_of_the_name() -> None:
     result = await probe_one("http://any.test/", settings=SHORT_BACKOFF, dns=["127.0.0.1:9"])
-    assert (status_or_error(result), result.errors) == ("dns.unreachable", {"http": "LOCAL_ERROR"})
+    assert (status_of(result), result.errors) == ("dns.unreachable", {"http": "LOCAL_ERROR"})
     assert (result.attempts, len(result.hops)) == (1, 7)
 
 
 # A network of its own, that leads nowhere until somebody gives it the address.
 NO_NETWORK = """
 import asyncio, subprocess, sys, uvloop
-from tests.support.probing import SHORT_BACKOFF, probe_all, status_or_error
+from tests.support.probing import SHORT_BACKOFF, probe_all, status_of
 from tests.support.site import Site
 
 async def main():
@@ -199,10 +199,10 @@ async def main():
         await asyncio.sleep(0.5)
         subprocess.run(["ip", "address", "add", "192.0.2.1/32", "dev", "lo"], check=True)
         results = await probing
-    assert {(status_or_error(result), result.attempts) for result in results} == {(200, 1)}, results
+    assert {(status_of(result), result.attempts) for result in results} == {(200, 1)}, results
     assert all(result.hops[0].error == "local.network" for result in results), results
     [result] = await probe_all(["http://192.0.2.2/"], settings=SHORT_BACKOFF)
-    assert (status_or_error(result), result.errors) == ("local.network", {"http": "LOCAL_ERROR"}), result
+    assert (status_of(result), result.errors) == ("local.network", {"http": "LOCAL_ERROR"}), result
     print('"as it should be"')
 
 uvloop.run(main())

@@ -16,7 +16,7 @@ from crawler.probing.scheduler import Scheduler
 from crawler.probing.settings import ProberSettings, RetryPolicy
 from tests.support.dns_server import DnsServer
 from tests.support.exchange import Exchange
-from tests.support.probing import asking, probe_all, probe_one, status_or_error
+from tests.support.probing import asking, probe_all, probe_one, status_of
 from tests.support.site import Site
 from tests.support.spacing import assert_spaced
 
@@ -69,7 +69,7 @@ def sent(site: Site, path: str) -> list[str]:
 async def test_a_host_that_has_too_many_requests_gets_fewer_and_then_more_again(site: Site) -> None:
     page = Page(site, {ONE: 1.2}, status=429)
     results = await probe_all(page.urls(ONE, 220), retries=0, method="GET", per_host=8)
-    refused = [status_or_error(result) for result in results].count(429)
+    refused = [status_of(result) for result in results].count(429)
     assert max(page.crowd[ONE][:8]) == 8
     assert max(page.crowd[ONE][refused : refused + 5]) <= 2, "after three halvings"
     assert max(page.crowd[ONE][-8:]) >= 7, "after a hundred good answers"
@@ -136,7 +136,7 @@ async def test_retry_after_holds_back_all_of_its_host_and_nothing_of_another(
     results = await probe_all(
         [site.url(path, host=ONE), *page.urls(ONE, 8), *page.urls(OTHER, 8)], per_host=1, method="GET"
     )
-    assert {status_or_error(result) for result in results} == {200}
+    assert {status_of(result) for result in results} == {200}
     assert min(page.times[ONE]) >= started + seconds
     assert max(page.times[OTHER]) < min(page.times[ONE])
 
@@ -232,7 +232,7 @@ async def test_a_last_attempt_comes_after_all_other_targets(retries: int, is_las
     others = [site.url(f"/delay/0.05/{number}", host=OTHER) for number in range(40)]
     urls = [*(site.url(path, host=ONE) for path in flaky), *others]
     results = await probe_all(urls, settings=TENTH, per_host=4, retries=retries)
-    assert {status_or_error(result) for result in results} == {200}
+    assert {status_of(result) for result in results} == {200}
     assert [result.attempts for result in results[:2]] == [2, 2]
     order = [request.path for request in site.requests]
     assert (set(order[-2:]) == set(flaky)) is is_last
@@ -252,14 +252,14 @@ async def test_a_last_attempt_waits_no_longer_than_its_bound_for_an_input_that_s
         aclosing(prober.probe_many(lines())) as results,
     ):
         async for result in results:
-            assert (status_or_error(result), result.attempts) == (200, 2)
+            assert (status_of(result), result.attempts) == (200, 2)
             result_seen.set()
     assert now() - started >= 0.7
 
 
 async def test_a_lone_target_gets_its_last_attempt_at_once(site: Site) -> None:
     started = now()
-    assert status_or_error(await probe_one(site.url("/flaky/2/ok"))) == 200
+    assert status_of(await probe_one(site.url("/flaky/2/ok"))) == 200
     assert now() - started < 2
 
 
@@ -278,7 +278,7 @@ def retries(results: list[ProbeResult]) -> int:
 
 async def test_without_a_budget_a_dead_batch_makes_a_hundred_retries_in_all() -> None:
     results = await probe_all(await dead_urls(1000), settings=TENTH, retry_budget=0, retries=5)
-    assert {status_or_error(result) for result in results} == {"tcp.refused"}
+    assert {status_of(result) for result in results} == {"tcp.refused"}
     assert retries(results) == 100
 
 
@@ -312,14 +312,14 @@ async def test_a_head_that_passes_proves_the_contrary(site: Site) -> None:
         *[["HEAD", "GET"]] * 3,
         ["GET"],
     ]
-    assert {status_or_error(result) for result in results} == {200}
+    assert {status_of(result) for result in results} == {200}
 
 
 async def test_a_host_where_get_fails_too_is_still_asked_with_head(site: Site) -> None:
     paths = [f"/status/404?{number}" for number in range(6)]
     results = await probe_all([site.url(path) for path in paths], per_host=1)
     assert [sent(site, path) for path in paths] == [["HEAD", "GET"]] * 6
-    assert {(status_or_error(result), result.method) for result in results} == {(404, "GET")}
+    assert {(status_of(result), result.method) for result in results} == {(404, "GET")}
 
 
 async def test_a_habit_outlives_its_batch(site: Site) -> None:

@@ -16,7 +16,7 @@ from crawler.core.urls import Target
 from crawler.probing.probe import Probe
 from tests.support.exchange import Exchange
 from tests.support.expected_results import EXPECTED_RESULTS
-from tests.support.probing import probe_all, probe_one, status_or_error
+from tests.support.probing import probe_all, probe_one, status_of
 from tests.support.site import Site
 
 OUTCOMES = {"http_error": range(400, 1000), "ok": range(100, 400)}
@@ -25,7 +25,7 @@ OUTCOMES = {"http_error": range(400, 1000), "ok": range(100, 400)}
 @pytest.mark.parametrize("path", EXPECTED_RESULTS)
 async def test_what_a_behaviour_means(path: str, site: Site) -> None:
     result = await probe_one(site.url(path), timeout=2)
-    assert (status_or_error(result), result.method) == EXPECTED_RESULTS[path], result
+    assert (status_of(result), result.method) == EXPECTED_RESULTS[path], result
     is_well_formed(result, site)
 
 
@@ -59,19 +59,19 @@ async def test_the_whole_deadline_bounds_all_hops_and_attempts(site: Site) -> No
     loop = asyncio.get_running_loop()
     started = loop.time()
     result = await probe_one(site.redirect_to(site.url("/hang")), timeout=0.5, retries=5)
-    assert status_or_error(result) == "http.timed_out"
+    assert status_of(result) == "http.timed_out"
     assert loop.time() - started < 5  # six attempts, or a HEAD and a GET of half a second each, would be more
     assert result.timings.total < 1000
 
 
 async def test_a_passing_failure_is_tried_again(site: Site) -> None:
     result = await probe_one(site.url("/flaky/2/ok"), retries=1)
-    assert (status_or_error(result), result.attempts, len(result.hops)) == (200, 2, 3)
+    assert (status_of(result), result.attempts, len(result.hops)) == (200, 2, 3)
 
 
 async def test_no_retries_means_one_attempt(site: Site) -> None:
     result = await probe_one(site.url("/flaky/2/ok"), retries=0)
-    assert (status_or_error(result), result.attempts) == ("tcp.reset", 1)
+    assert (status_of(result), result.attempts) == ("tcp.reset", 1)
     assert [request.method for request in site.requests] == ["HEAD", "GET"]
 
 
@@ -84,7 +84,7 @@ async def test_the_server_says_when_to_come_back(site: Site) -> None:
     loop = asyncio.get_running_loop()
     started = loop.time()
     result = await probe_one(site.url("/retry-after/1"))
-    assert (status_or_error(result), result.method) == (200, "GET")
+    assert (status_of(result), result.method) == (200, "GET")
     assert loop.time() - started >= 1
 
 
@@ -118,12 +118,12 @@ async def test_a_server_cannot_put_a_probe_off_for_ever() -> None:
 async def test_a_method_given_is_the_only_one(method: str, site: Site) -> None:
     result = await probe_one(site.url("/head/404"), method=method)
     assert {request.method for request in site.requests} == {method}
-    assert (status_or_error(result), result.method) == ({"HEAD": 404, "GET": 200}[method], method)
+    assert (status_of(result), result.method) == ({"HEAD": 404, "GET": 200}[method], method)
 
 
 async def test_redirects_can_be_left_alone(site: Site) -> None:
     result = await probe_one(site.url("/redirect/1"), max_redirects=0)
-    assert status_or_error(result) == "http.response.redirect_loop"
+    assert status_of(result) == "http.response.redirect_loop"
 
 
 async def test_what_is_sent(site: Site) -> None:
@@ -160,7 +160,7 @@ async def test_cookies_go_back_to_the_host_that_set_them_and_to_no_other(site: S
     async with Site(host="127.0.0.2") as other:
         away = other.url("/ok").encode()
         site.on("/out", b"HTTP/1.1 302 Found\r\nLocation: " + away + b"\r\n\r\n")
-        assert status_or_error(await probe_one(site.url("/in"))) == 200
+        assert status_of(await probe_one(site.url("/in"))) == 200
         assert [request.header("Cookie") for request in site.requests] == ["", "a=1; b=2"]
         assert [request.header("Cookie") for request in other.requests] == [""]
 
@@ -175,7 +175,7 @@ async def test_equal_urls_are_probed_once_and_each_line_has_its_record(site: Sit
     urls = [site.url("/ok"), site.url("/ok#part"), shouted, site.url("/count")]
     results = await probe_all(urls * 2)
     assert [(result.seq, result.url) for result in results] == list(enumerate(urls * 2))
-    assert {status_or_error(result) for result in results} == {200}
+    assert {status_of(result) for result in results} == {200}
     assert sorted(request.path for request in site.requests) == ["/count", "/ok"]
 
 
@@ -233,7 +233,7 @@ async def test_a_redirect_takes_a_slot_of_the_host_that_it_leads_to(site: Site) 
         for number in range(20)
     ]
     results = await probe_all(urls, per_host=2)
-    assert {status_or_error(result) for result in results} == {200}
+    assert {status_of(result) for result in results} == {200}
     assert site.peak_of("127.0.0.1") <= 2
 
 
@@ -264,7 +264,7 @@ async def test_a_body_after_head_that_comes_late_is_not_the_next_answer(site: Si
 
     site.on("/naive", naive)
     results = await probe_all([site.url(f"/naive?{number}") for number in range(50)])
-    assert {(status_or_error(result), result.method) for result in results} == {(200, "GET")}
+    assert {(status_of(result), result.method) for result in results} == {(200, "GET")}
 
 
 async def test_credentials_of_a_url_stay_through_a_redirect_within_the_origin(site: Site) -> None:
@@ -274,7 +274,7 @@ async def test_credentials_of_a_url_stay_through_a_redirect_within_the_origin(si
 
 async def test_a_cookie_that_could_split_a_request_is_not_sent_back(site: Site) -> None:
     site.on("/in", b"HTTP/1.1 302 Found\r\nSet-Cookie: a=b\rX-Evil: 1\r\nSet-Cookie: c=d\r\nLocation: /ok\r\n\r\n")
-    assert status_or_error(await probe_one(site.url("/in"))) == 200
+    assert status_of(await probe_one(site.url("/in"))) == 200
     assert [request.header("Cookie") for request in site.requests] == ["", "c=d"]
 
 

@@ -14,7 +14,7 @@ import crawler
 from crawler.core.results import HopResult, Timings
 from crawler.probing.robots import RobotsCache
 from tests.support.exchange import Exchange
-from tests.support.probing import probe_all, probe_one, status_or_error
+from tests.support.probing import probe_all, probe_one, status_of
 from tests.support.site import Site
 from tests.support.spacing import assert_spaced
 
@@ -57,7 +57,7 @@ def arrivals(site: Site, handler: Callable[[Exchange], Awaitable[None]] | None =
 
 async def test_who_does_not_ask_for_it_does_not_fetch_it(site: Site) -> None:
     rules(site, NOBODY)
-    assert status_or_error(await probe_one(site.url("/ok"))) == 200
+    assert status_of(await probe_one(site.url("/ok"))) == 200
     assert asked(site) == ["/ok"]
 
 
@@ -67,9 +67,9 @@ async def test_what_it_disallows_is_not_asked_for(transport: str, site: Site) ->
     urls = [site.url("/private"), site.url("/private/page?x"), site.url("/ok")]
     blocked, also, fine = await probe_all(urls, robots=True, transport=transport)
     for result in (blocked, also):
-        assert (result.outcome, status_or_error(result)) == ("blocked", "robots.disallowed")
+        assert (result.outcome, status_of(result)) == ("blocked", "robots.disallowed")
         assert (result.errors, result.status, result.hops) == ({"http": "BLOCKED"}, None, [])
-    assert (fine.outcome, status_or_error(fine)) == ("ok", 200)
+    assert (fine.outcome, status_of(fine)) == ("ok", 200)
     assert sorted(asked(site)) == ["/ok", "/robots.txt"]
 
 
@@ -89,7 +89,7 @@ async def test_it_is_fetched_once_for_each_origin(site: Site) -> None:
     site.on("/robots.txt", slow)
     urls = [site.url(f"/ok?{n}", host=host) for n in range(50) for host in (ONE, OTHER)]
     results = await probe_all(urls, robots=True, per_host=50, concurrency=100)
-    assert {status_or_error(result) for result in results} == {200}
+    assert {status_of(result) for result in results} == {200}
     fetched = Counter(request.host.partition(":")[0] for request in site.requests if request.path == "/robots.txt")
     assert fetched == {ONE: 1, OTHER: 1}
 
@@ -98,7 +98,7 @@ async def test_ports_are_origins_of_their_own(site: Site) -> None:
     async with Site() as other:
         rules(site, NOBODY)
         results = await probe_all([site.url("/ok"), other.url("/ok")], robots=True)
-        assert [status_or_error(result) for result in results] == ["robots.disallowed", 200]
+        assert [status_of(result) for result in results] == ["robots.disallowed", 200]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ async def test_ports_are_origins_of_their_own(site: Site) -> None:
 async def test_what_its_status_means(status: int, meaning: int | str, site: Site) -> None:
     """RFC 9309, 2.3.1: nothing there allows all, whatever an error page says; a server in trouble allows nothing."""
     rules(site, "" if status == 200 else NOBODY, status=status)
-    assert status_or_error(await probe_one(site.url("/ok"), robots=True)) == meaning
+    assert status_of(await probe_one(site.url("/ok"), robots=True)) == meaning
 
 
 async def test_where_it_cannot_be_had_the_probe_tells_why(site: Site) -> None:
@@ -117,22 +117,20 @@ async def test_where_it_cannot_be_had_the_probe_tells_why(site: Site) -> None:
 
     site.on("/robots.txt", reset)
     results = await probe_all([site.url("/ok"), site.url("/reset")], robots=True, retries=0)
-    assert [status_or_error(result) for result in results] == [200, "tcp.reset"]
+    assert [status_of(result) for result in results] == [200, "tcp.reset"]
 
 
 async def test_who_has_a_name_there_has_rules_of_its_own(site: Site) -> None:
     rules(site, "User-agent: *\nDisallow: /\n\nUser-agent: other\nUser-Agent: CRAWLER # us\nDisallow: /private\n")
     results = await probe_all([site.url("/ok"), site.url("/private")], robots=True)
-    assert [status_or_error(result) for result in results] == [200, "robots.disallowed"]
-    assert (
-        status_or_error(await probe_one(site.url("/ok"), robots=True, user_agent="somebody/2")) == "robots.disallowed"
-    )
+    assert [status_of(result) for result in results] == [200, "robots.disallowed"]
+    assert status_of(await probe_one(site.url("/ok"), robots=True, user_agent="somebody/2")) == "robots.disallowed"
 
 
 async def test_a_redirect_into_what_is_disallowed_ends_there(site: Site) -> None:
     rules(site, PRIVATE)
     result = await probe_one(site.redirect_to(site.url("/private")), robots=True)
-    assert (result.outcome, status_or_error(result)) == ("blocked", "robots.disallowed")
+    assert (result.outcome, status_of(result)) == ("blocked", "robots.disallowed")
     assert [(hop.method, hop.status) for hop in result.hops] == [("HEAD", 302)]
     assert "/private" not in asked(site)
 
@@ -140,7 +138,7 @@ async def test_a_redirect_into_what_is_disallowed_ends_there(site: Site) -> None
 async def test_a_redirect_to_another_origin_obeys_that_one(site: Site) -> None:
     rules(site, of={OTHER: NOBODY})
     result = await probe_one(site.redirect_to(site.url("/ok", host=OTHER)), robots=True)
-    assert status_or_error(result) == "robots.disallowed"
+    assert status_of(result) == "robots.disallowed"
     assert "/ok" not in asked(site)
 
 
@@ -153,7 +151,7 @@ async def test_a_crawl_delay_parts_the_requests_of_its_host_only(site: Site) -> 
     slow = [site.url(f"/page?{n}", host=ONE) for n in range(5)]
     quick = [site.url(f"/ok?{n}", host=OTHER) for n in range(50)]
     results = await probe_all([*slow, *quick], robots=True)
-    assert {status_or_error(result) for result in results} == {200}
+    assert {status_of(result) for result in results} == {200}
     assert_spaced([fetched[ONE], *times], 0.3, started)
 
 
@@ -216,7 +214,7 @@ async def test_a_file_that_never_ends_holds_up_its_own_host_and_that_not_for_lon
     found = {}
     async for result in crawler.probe([*stuck, *others], robots=True, timeout=1, method=method):
         order.append(result.url)
-        found[result.url] = status_or_error(result)
+        found[result.url] = status_of(result)
     assert time.monotonic() - started < 2.0
     assert [found[url] for url in stuck] == [200, of_private, 200]
     assert {found[url] for url in others} == {200}
@@ -227,7 +225,7 @@ async def test_a_file_that_never_ends_holds_up_its_own_host_and_that_not_for_lon
 async def test_the_time_for_the_file_is_the_probes(site: Site) -> None:
     site.on("/robots.txt", hang)
     started = time.monotonic()
-    assert status_or_error(await probe_one(site.url("/hang"), robots=True, timeout=1, method="GET")) == "http.timed_out"
+    assert status_of(await probe_one(site.url("/hang"), robots=True, timeout=1, method="GET")) == "http.timed_out"
     assert time.monotonic() - started < 1.5
 
 

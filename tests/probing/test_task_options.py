@@ -17,7 +17,7 @@ from crawler.probing.prober import HttpProber, Prober
 from tests.support.certs import Authority
 from tests.support.dns_server import DnsServer
 from tests.support.exchange import Exchange
-from tests.support.probing import asking, probe_one, status_or_error
+from tests.support.probing import asking, probe_one, status_of
 from tests.support.site import Site
 from tests.support.spacing import assert_spaced
 
@@ -84,12 +84,12 @@ async def test_who_follows_none_may_accept_a_redirect(site: Site) -> None:
     result = await probe_one(site.url("/redirect/1"), accept=["302"], max_redirects=0)
     assert (result.outcome, result.status, result.errors, len(result.hops)) == ("ok", 302, {}, 1)
     refused = await probe_one(site.url("/redirect/1"), accept=["200"], max_redirects=0)
-    assert status_or_error(refused) == "http.response.redirect_loop"
+    assert status_of(refused) == "http.response.redirect_loop"
 
 
 async def test_what_is_no_answer_is_not_accepted(site: Site) -> None:
     result = await probe_one(site.url("/status/101"), accept=["100-999"], retries=0)
-    assert status_or_error(result) == "http.response.invalid"
+    assert status_of(result) == "http.response.invalid"
 
 
 async def test_a_status_that_one_batch_does_not_accept_makes_no_habit_for_others(site: Site) -> None:
@@ -124,11 +124,8 @@ async def test_each_batch_sends_its_own(site: Site) -> None:
 async def test_each_batch_has_its_own_patience_and_attempts(transport: str, site: Site) -> None:
     async with crawler.open_prober(Options.of({"timeout": 60, "transport": transport})) as prober:
         hasty = await one(prober, site.url("/hang"), timeout=1)
-        assert status_or_error(hasty) == "http.timed_out"
-        assert (
-            status_or_error(await one(prober, site.url("/redirect/2"), max_redirects=1))
-            == "http.response.redirect_loop"
-        )
+        assert status_of(hasty) == "http.timed_out"
+        assert status_of(await one(prober, site.url("/redirect/2"), max_redirects=1)) == "http.response.redirect_loop"
         failing = [await one(prober, site.url("/status/500"), retries=retries) for retries in range(2)]
         assert [result.attempts for result in failing] == [1, 2]
 
@@ -165,13 +162,13 @@ async def test_a_slow_expression_holds_up_no_other_batch(site: Site) -> None:
     site.on("/aaa", b"HTTP/1.1 200 OK\r\nContent-Length: 100001\r\n\r\n" + b"a" * 100_000 + b"!")
     async with crawler.open_prober(Options()) as prober:
         results = await asyncio.gather(one(prober, site.url("/aaa"), match="(a+)+$"), one(prober, site.url("/ok")))
-    assert [(status_or_error(result), result.matched) for result in results] == [(200, False), (200, None)]
+    assert [(status_of(result), result.matched) for result in results] == [(200, False), (200, None)]
 
 
 async def test_what_is_the_services_stays_so_whatever_the_options_say(site: Site) -> None:
     async with crawler.open_prober(Options(guard="public", per_host=2, timeout=5)) as prober:
         loose = Options(guard="any", allow=("127.0.0.0/8",), proxy="http://127.0.0.1:1", transport="aiohttp")
-        assert status_or_error(await prober.probe(Target.of(0, site.url("/ok")), loose)) == "address.blocked"
+        assert status_of(await prober.probe(Target.of(0, site.url("/ok")), loose)) == "address.blocked"
     assert site.requests == []
     async with crawler.open_prober(Options(max_read=3)) as prober:
         greedy = Options(max_read=2**20, match="H.llo")
@@ -239,7 +236,7 @@ async def test_an_interval_of_its_own_parts_the_requests_of_one_url_too(site: Si
     async with crawler.open_prober(Options()) as prober:
         started = now()
         results = await batch(prober, [site.url("/redirect/2"), site.url("/head/405")], interval=0.2)
-        assert {status_or_error(result) for result in results} == {200}
+        assert {status_of(result) for result in results} == {200}
     assert len(site.requests) == 5
     assert now() - started >= 4 * 0.19
 
@@ -252,9 +249,7 @@ async def test_who_accepts_any_certificate_does_so_for_himself(transport: str, a
     async with Site(tls=authority.self_signed()) as site:
         async with crawler.open_prober(Options.of({"transport": transport})) as prober:
             url = site.url("/ok", host="localhost")
-            found = [
-                status_or_error(await one(prober, url, insecure=insecure)) for insecure in [True, False, True, False]
-            ]
+            found = [status_of(await one(prober, url, insecure=insecure)) for insecure in [True, False, True, False]]
         refused = "tls.cert.authority_invalid"
         assert found == [200, refused, 200, refused]
         kept = {request.connection for request in site.requests}
@@ -274,8 +269,8 @@ async def test_a_tls_session_without_a_look_at_the_certificate_is_resumed_by_nob
         site.on("/end", ending)
         async with crawler.open_prober(Options()) as prober:
             url = site.url("/end", host="localhost")
-            assert status_or_error(await one(prober, url, insecure=True)) == 200
-            assert status_or_error(await one(prober, url)) == "tls.cert.authority_invalid"
+            assert status_of(await one(prober, url, insecure=True)) == 200
+            assert status_of(await one(prober, url)) == "tls.cert.authority_invalid"
 
 
 async def test_an_address_of_one_family_is_known_to_nobody_else(site: Site, names: DnsServer) -> None:
@@ -284,12 +279,12 @@ async def test_an_address_of_one_family_is_known_to_nobody_else(site: Site, name
     async with crawler.open_prober(Options.of({**asking(names), "retries": 0})) as prober:
         url = site.url("/ok", host="four.test")
         found = [
-            status_or_error(await one(prober, url, **choices))
+            status_of(await one(prober, url, **choices))
             for choices in [{"ipv6": True}, {}, {"ipv6": True}, {"ipv4": True}]
         ]
         assert found == ["dns.name_not_resolved", 200, "dns.name_not_resolved", 200]
         url = site.url("/ok", host="six.test")
-        found = [status_or_error(await one(prober, url, **choices)) for choices in [{"ipv4": True}, {}, {"ipv4": True}]]
+        found = [status_of(await one(prober, url, **choices)) for choices in [{"ipv4": True}, {}, {"ipv4": True}]]
         assert found == ["dns.name_not_resolved", "tcp.refused", "dns.name_not_resolved"]
 
 
@@ -322,7 +317,7 @@ def robots(site: Site, text: str) -> None:
 async def test_who_obeys_robots_does_so_for_himself(site: Site) -> None:
     robots(site, "User-agent: *\nDisallow: /\n")
     async with crawler.open_prober(Options()) as prober:
-        found = [status_or_error(await one(prober, site.url("/ok"), robots=robots)) for robots in [True, False, True]]
+        found = [status_of(await one(prober, site.url("/ok"), robots=robots)) for robots in [True, False, True]]
     assert found == ["robots.disallowed", 200, "robots.disallowed"]
     assert [request.path for request in site.requests].count("/robots.txt") == 1
 
@@ -330,9 +325,7 @@ async def test_who_obeys_robots_does_so_for_himself(site: Site) -> None:
 async def test_rules_are_those_for_the_batchs_user_agent(site: Site) -> None:
     robots(site, "User-agent: good\nDisallow:\n\nUser-agent: *\nDisallow: /\n")
     async with crawler.open_prober(Options(robots=True)) as prober:
-        found = [
-            status_or_error(await one(prober, site.url("/ok"), user_agent=agent)) for agent in ["good/1", "bad/1"] * 2
-        ]
+        found = [status_of(await one(prober, site.url("/ok"), user_agent=agent)) for agent in ["good/1", "bad/1"] * 2]
     assert found == [200, "robots.disallowed"] * 2
 
 
@@ -343,10 +336,8 @@ async def test_who_has_no_time_for_robots_blinds_nobody_else(site: Site) -> None
 
     site.on("/robots.txt", slow)
     async with crawler.open_prober(Options(robots=True)) as prober:
-        assert status_or_error(await one(prober, site.url("/ok"), timeout=0.2)) == 200, (
-            "where there is none, all is allowed"
-        )
-        assert status_or_error(await one(prober, site.url("/ok"))) == "robots.disallowed"
+        assert status_of(await one(prober, site.url("/ok"), timeout=0.2)) == 200, "where there is none, all is allowed"
+        assert status_of(await one(prober, site.url("/ok"))) == "robots.disallowed"
 
 
 async def test_the_rules_of_many_user_agents_are_not_kept_for_ever(site: Site) -> None:
@@ -354,7 +345,7 @@ async def test_the_rules_of_many_user_agents_are_not_kept_for_ever(site: Site) -
     async with crawler.open_prober(Options(robots=True)) as prober:
         assert isinstance(prober, HttpProber)
         for number in range(40):
-            assert status_or_error(await one(prober, site.url("/ok"), user_agent=f"a{number}")) == "robots.disallowed"
+            assert status_of(await one(prober, site.url("/ok"), user_agent=f"a{number}")) == "robots.disallowed"
         assert len(prober._robots) == 16
 
 

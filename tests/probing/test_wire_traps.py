@@ -29,7 +29,7 @@ from crawler import OptionError
 from tests.support.certs import Authority
 from tests.support.dns_server import DnsServer
 from tests.support.exchange import Exchange
-from tests.support.probing import SHORT_BACKOFF, asking, probe_all, probe_one, status_or_error
+from tests.support.probing import SHORT_BACKOFF, asking, probe_all, probe_one, status_of
 from tests.support.site import Site
 
 FOUR = [f"127.0.0.{number}" for number in range(2, 6)]
@@ -51,7 +51,7 @@ async def test_trap_1_a_self_signed_host_with_four_addresses_gets_one_handshake(
     names.a("four.test", *FOUR)
     async with Site(host="0.0.0.0", tls=authority.self_signed("four.test")) as site:
         result = await probe_one(site.url("/ok", host="four.test"), **asking(names))
-        assert (status_or_error(result), len(result.hops)) == ("tls.cert.authority_invalid", 1)
+        assert (status_of(result), len(result.hops)) == ("tls.cert.authority_invalid", 1)
         assert (site.connections, site.requests) == (2, [])
 
 
@@ -66,7 +66,7 @@ async def test_trap_1_a_host_with_four_addresses_that_fail_gets_one_connection_a
 async def test_trap_1_a_host_with_four_addresses_that_refuse_is_one_failure(names: DnsServer) -> None:
     names.a("four.test", *FOUR)
     result = await probe_one("http://four.test:9/", retries=0, **asking(names))
-    assert (status_or_error(result), len(result.hops)) == ("tcp.refused", 1)
+    assert (status_of(result), len(result.hops)) == ("tcp.refused", 1)
 
 
 # --- 2. One request for one attempt ---
@@ -95,7 +95,7 @@ async def test_trap_2_over_tls_neither(authority: Authority) -> None:
 )
 async def test_trap_3_a_head_that_fails_in_any_way_is_confirmed_with_get(path: str, site: Site) -> None:
     result = await probe_one(site.url(path), timeout=1)
-    assert (status_or_error(result), result.method) == (200, "GET")
+    assert (status_of(result), result.method) == (200, "GET")
     assert [request.method for request in site.requests] == ["HEAD", "GET"]
 
 
@@ -105,12 +105,12 @@ async def test_trap_3_a_head_that_is_answered_with_rubbish_is_confirmed_with_get
         await (x.send(b"what?") if x.request.method == "HEAD" else x.reply())
 
     site.on("/rubbish", rubbish)
-    assert status_or_error(await probe_one(site.url("/rubbish"))) == 200
+    assert status_of(await probe_one(site.url("/rubbish"))) == 200
 
 
 async def test_trap_3_a_head_answered_with_a_body_is_an_answer(site: Site) -> None:
     result = await probe_one(site.url("/head-body"))
-    assert (status_or_error(result), result.method, len(site.requests)) == (200, "HEAD", 1)
+    assert (status_of(result), result.method, len(site.requests)) == (200, "HEAD", 1)
 
 
 # --- 4. No status that no server sent ---
@@ -122,7 +122,7 @@ async def test_trap_3_a_head_answered_with_a_body_is_an_answer(site: Site) -> No
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
 async def test_trap_4_a_server_is_alive_that_a_strict_parser_would_refuse(path: str, method: str, site: Site) -> None:
-    assert status_or_error(await probe_one(site.url(path), method=method)) == 200
+    assert status_of(await probe_one(site.url(path), method=method)) == 200
 
 
 @pytest.mark.parametrize("path", ["/bad-lengths", "/nul-header", "/http09", "/h2-preface", "/garbage", "/status/099"])
@@ -136,7 +136,7 @@ async def test_trap_4_what_cannot_be_read_has_no_status_of_400(path: str, site: 
 @pytest.mark.parametrize("stray", [b"\n", b"\r\n", b"\r\n\r\n", b"\n\n\n\n"])
 async def test_trap_4_so_is_one_that_begins_with_empty_lines(stray: bytes, site: Site) -> None:
     site.on("/stray", stray + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-    assert status_or_error(await probe_one(site.url("/stray"))) == 200
+    assert status_of(await probe_one(site.url("/stray"))) == 200
 
 
 # --- 5. Waiting for a turn is not the target's time ---
@@ -148,7 +148,7 @@ async def test_trap_5_a_wait_for_a_slot_costs_no_target_its_time(site: Site) -> 
     started = loop.time()
     results = await probe_all(urls, concurrency=1, timeout=1, retries=0)
     assert loop.time() - started > 1  # the last has waited for longer than it might take
-    assert {status_or_error(result) for result in results} == {200}
+    assert {status_of(result) for result in results} == {200}
     assert max(result.timings.total for result in results) < 1000
 
 
@@ -160,7 +160,7 @@ async def test_trap_6_a_name_is_asked_for_once_whatever_the_port(site: Site, nam
     async with Site(host="0.0.0.0") as other:
         urls = [site.url("/ok", host="good.test"), other.url("/ok", host="good.test")]
         results = await probe_all(urls, ipv4=True, **asking(names))
-    assert {status_or_error(result) for result in results} == {200}
+    assert {status_of(result) for result in results} == {200}
     assert names.queries == [("good.test", "A")]
 
 
@@ -168,10 +168,7 @@ async def test_trap_6_no_lookup_outlives_who_asked(names: DnsServer) -> None:
     names.silent("slow.test")
     before, loop = asyncio.all_tasks(), asyncio.get_running_loop()
     started = loop.time()
-    assert (
-        status_or_error(await probe_one("http://slow.test/", timeout=0.2, retries=0, **asking(names)))
-        == "dns.timed_out"
-    )
+    assert status_of(await probe_one("http://slow.test/", timeout=0.2, retries=0, **asking(names))) == "dns.timed_out"
     assert loop.time() - started < 1
     gc.collect()  # a task that is destroyed while pending would fail this test
     assert asyncio.all_tasks() - before <= names.tasks
@@ -189,7 +186,7 @@ async def test_trap_6_no_lookup_outlives_who_asked(names: DnsServer) -> None:
 async def test_trap_6_what_dns_answers_is_told(rule: str, expected: str, says: str, names: DnsServer) -> None:
     getattr(names, rule)("bad.test")
     result = await probe_one("http://bad.test/", retries=0, **asking(names))
-    assert status_or_error(result) == expected
+    assert status_of(result) == expected
     assert result.error is not None
     assert says in result.error.message.lower()
 
@@ -207,7 +204,7 @@ async def test_trap_7_a_server_that_says_no_goodbye_is_not_waited_for(authority:
         loop, before = asyncio.get_running_loop(), descriptors()
         started = loop.time()
         result = await probe_one(site.url("/stays", host="localhost"), cafile=str(authority.cafile))
-        assert status_or_error(result) == 200
+        assert status_of(result) == 200
         assert loop.time() - started < 2
         async with asyncio.timeout(PATIENCE):  # it has seen us leave
             await site.until(lambda: site.active == 0)
@@ -268,12 +265,12 @@ async def test_trap_8_bad_headers_are_refused_before_anything_is_sent(headers: d
     ],
 )
 async def test_trap_9_a_location_is_followed_as_it_is_written(location: str, path: str, site: Site) -> None:
-    assert status_or_error(await probe_one(site.redirect_to(location))) == 200
+    assert status_of(await probe_one(site.redirect_to(location))) == 200
     assert site.requests[-1].path == path
 
 
 async def test_trap_9_a_location_in_no_encoding_is_followed_as_a_browser_does(site: Site) -> None:
-    assert status_or_error(await probe_one(site.url("/raw-location"))) == 200
+    assert status_of(await probe_one(site.url("/raw-location"))) == 200
     assert site.requests[-1].path.startswith("/ok?caf%")
     assert "%20and%20spaces" in site.requests[-1].path
 
@@ -304,7 +301,7 @@ async def test_trap_10_a_timeout_of_more_than_five_seconds_is_not_rounded_up() -
         started = loop.time()
         end = math.ceil(started + 5) + 0.05  # who rounds it up to the clock's next second is nearly one too late
         result = await probe_one(site.url("/"), method="GET", timeout=end - started, retries=0)
-    assert status_or_error(result) == "http.timed_out"
+    assert status_of(result) == "http.timed_out"
     assert end - 0.05 < loop.time() < end + 0.9
 
 
@@ -313,7 +310,7 @@ async def test_trap_10_a_timeout_tells_which_phase_it_was(names: DnsServer) -> N
     async with Site(on_accept="full") as full, Site(on_accept="stall") as stall, Site(on_accept="silent") as silent:
         urls = ["http://silent.test/", full.url("/"), stall.url("/"), silent.url("/")]
         results = await probe_all(urls, timeout=1, retries=0, method="GET", **asking(names))
-    assert [(status_or_error(result), result.error and result.error.phase) for result in results] == [
+    assert [(status_of(result), result.error and result.error.phase) for result in results] == [
         ("dns.timed_out", "dns"),
         ("tcp.timed_out", "connect"),
         ("tls.timed_out", "tls"),
@@ -335,7 +332,7 @@ async def test_trap_11_no_proxy_of_the_environment_is_obeyed(
     monkeypatch.delenv("NO_PROXY", raising=False)
     async with Site() as proxy:
         monkeypatch.setenv(name, proxy.origin)
-        assert status_or_error(await probe_one(site.url("/ok"))) == 200
+        assert status_of(await probe_one(site.url("/ok"))) == 200
         assert (proxy.connections, len(site.requests)) == (0, 1)
 
 
@@ -348,9 +345,7 @@ async def test_dns_a_search_domain_makes_no_name_of_another_host(
     monkeypatch.setenv("LOCALDOMAIN", "elsewhere.test")
     monkeypatch.setenv("RES_OPTIONS", "ndots:5")
     names.a("*.elsewhere.test", "127.0.0.66")
-    assert (
-        status_or_error(await probe_one(site.url("/ok", host="bad.test"), **asking(names))) == "dns.name_not_resolved"
-    )
+    assert status_of(await probe_one(site.url("/ok", host="bad.test"), **asking(names))) == "dns.name_not_resolved"
     assert {name for name, _ in names.queries} == {"bad.test"}
 
 
@@ -359,7 +354,7 @@ async def test_dns_a_dead_name_is_given_up_after_two_tries(names: DnsServer) -> 
     loop = asyncio.get_running_loop()
     started = loop.time()
     result = await probe_one("http://dead.test/", retries=0, ipv4=True, **asking(names))
-    assert status_or_error(result) == "dns.timed_out"
+    assert status_of(result) == "dns.timed_out"
     assert 2 < loop.time() - started < 6
     assert names.queries == [("dead.test", "A")] * 2
 
@@ -368,7 +363,7 @@ async def test_dns_a_broken_answer_for_ipv6_does_not_stall_a_good_one_for_ipv4(s
     names.a("broken.test", "127.0.0.9")
     names.silent("broken.test", "AAAA")
     result = await probe_one(site.url("/ok", host="broken.test"), **asking(names))
-    assert status_or_error(result) == 200
+    assert status_of(result) == 200
     assert (result.timings.dns or 0) < 700
 
 
@@ -377,7 +372,7 @@ async def test_dns_many_names_at_once_are_all_answered(site: Site, names: DnsSer
     names.a("*.good.test", "127.0.0.9")
     urls = [site.url("/ok", host=f"{number}.good.test") for number in range(500)]
     results = await probe_all(urls, concurrency=500, per_host=500, ipv4=True, timeout=20, **asking(names))
-    assert {status_or_error(result) for result in results} == {200}
+    assert {status_of(result) for result in results} == {200}
     assert len(names.queries) == 500
 
 
@@ -423,7 +418,7 @@ async def test_tls_a_certificate_that_browsers_accept_is_accepted_by_every_pytho
     async with Site(tls=server) as site:
         with pytest.raises(ssl.SSLCertVerificationError):
             await asyncio.open_connection("localhost", site.port, ssl=strict)
-        assert status_or_error(await probe_one(site.url("/ok", host="localhost"), cafile=cafile)) == 200
+        assert status_of(await probe_one(site.url("/ok", host="localhost"), cafile=cafile)) == 200
 
 
 async def hello(authority: Authority, host: str, probe: Callable[[Site], str]) -> tuple[str | None, str | None]:
@@ -439,7 +434,7 @@ async def hello(authority: Authority, host: str, probe: Callable[[Site], str]) -
 
     context.sni_callback = named
     async with Site(tls=context) as site:
-        assert status_or_error(await probe_one(probe(site), cafile=str(authority.cafile))) == 200
+        assert status_of(await probe_one(probe(site), cafile=str(authority.cafile))) == 200
         [(name, connection)] = seen
         return name, connection.selected_alpn_protocol()
 
@@ -457,14 +452,14 @@ async def test_tls_an_address_is_not_sent_as_a_name(authority: Authority) -> Non
 
 async def test_tls_plain_http_on_the_port_is_told(site: Site) -> None:
     result = await probe_one(site.url("/ok").replace("http:", "https:"), retries=0)
-    assert status_or_error(result) == "tls.protocol.error"
+    assert status_of(result) == "tls.protocol.error"
 
 
 async def test_tls_on_the_plain_port_is_told(authority: Authority) -> None:
     """The answer to plain text is seven bytes of alert."""
     async with Site() as site:
         site.on("/alert", b"\x15\x03\x03\0\x02\x02\x46")
-        assert status_or_error(await probe_one(site.url("/alert"), retries=0)) == "http.protocol.error"
+        assert status_of(await probe_one(site.url("/alert"), retries=0)) == "http.protocol.error"
 
 
 # --- The system ---
@@ -472,7 +467,7 @@ async def test_tls_on_the_plain_port_is_told(authority: Authority) -> None:
 
 async def test_os_a_closed_port_is_refused_and_nothing_else() -> None:
     result = await probe_one("http://127.0.0.1:9/", retries=0)
-    assert (status_or_error(result), result.errors) == ("tcp.refused", {"http": "CONNECTION_ERROR"})
+    assert (status_of(result), result.errors) == ("tcp.refused", {"http": "CONNECTION_ERROR"})
 
 
 def test_os_few_descriptors_make_it_slower_and_no_less_correct() -> None:
@@ -481,11 +476,11 @@ def test_os_few_descriptors_make_it_slower_and_no_less_correct() -> None:
 import asyncio, json, sys
 import uvloop
 import crawler
-from tests.support.probing import SHORT_BACKOFF, status_or_error
+from tests.support.probing import SHORT_BACKOFF, status_of
 
 async def main():
     urls = [f"http://127.1.{number // 200}.{number % 200 + 1}:{sys.argv[1]}/delay/0.01" for number in range(400)]
-    print(json.dumps([status_or_error(result) async for result in crawler.probe(urls, concurrency=400, retries=0)]))
+    print(json.dumps([status_of(result) async for result in crawler.probe(urls, concurrency=400, retries=0)]))
 
 uvloop.run(main())
 """
@@ -545,7 +540,7 @@ async def test_os_an_end_that_comes_with_the_last_bytes_is_noticed(method: str, 
 
     site.on("/at-once", at_once)
     result = await probe_one(site.url("/at-once"), method=method, timeout=2, retries=0)
-    assert status_or_error(result) == "tcp.closed"
+    assert status_of(result) == "tcp.closed"
     assert result.timings.total < 1000
 
 
@@ -557,7 +552,7 @@ async def test_os_a_body_that_ends_with_the_connection_is_over_at_once(site: Sit
 
     site.on("/at-once", at_once)
     result = await probe_one(site.url("/at-once"), title=True, timeout=2, retries=0)
-    assert (status_or_error(result), result.title) == (200, "here")
+    assert (status_of(result), result.title) == (200, "here")
     assert result.timings.total < 1000
 
 
@@ -568,7 +563,7 @@ async def test_politeness_a_host_that_asks_for_patience_gets_it_and_others_do_no
     urls = [site.url("/retry-after/1", host="127.0.0.2"), *(site.url(f"/ok?{number}") for number in range(20))]
     started, ended = time.monotonic(), []
     async for result in crawler.probe(urls):
-        assert status_or_error(result) == 200
+        assert status_of(result) == 200
         ended.append((time.monotonic() - started, result.seq))
     assert ended[-1][1] == 0
     assert ended[-1][0] >= 1

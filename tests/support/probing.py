@@ -35,8 +35,8 @@ async def probe_one(url: str, **options: Any) -> ProbeResult:
     return result
 
 
-def status_or_error(result: ProbeResult) -> int | str:
-    """Return the status of a result, or its error type."""
+def status_of(result: ProbeResult) -> int | str:
+    """Return the HTTP status of a result, or its error type."""
     if result.error is not None:
         return result.error.type
     assert result.status is not None

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from crawler.transport.certificates import Certificate, CertificateError, parse_certificate
 from tests.support.certs import Authority
-from tests.support.probing import probe_all, probe_one, status_or_error
+from tests.support.probing import probe_all, probe_one, status_of
 from tests.support.site import Site
 
 # --- DER, written by hand: no library makes certificates as odd as those of some servers ---
@@ -283,7 +283,7 @@ async def test_every_certificate_is_reported_whatever_the_result_is(
         expected = as_cryptography_reads_it(await sent_by(site))
         url = site.url("/ok", host="localhost")
         result = await probe_one(url, cafile=str(authority.cafile), insecure=insecure)
-    assert status_or_error(result) == (200 if insecure else REFUSED.get(kind, 200))
+    assert status_of(result) == (200 if insecure else REFUSED.get(kind, 200))
     assert result.tls is not None
     assert result.tls.version == "TLSv1.3"
     assert (result.tls.issuer, result.tls.subject) == (expected.issuer, expected.subject)
@@ -296,7 +296,7 @@ async def test_every_certificate_is_reported_whatever_the_result_is(
 async def test_the_second_connection_after_a_refused_certificate_sends_no_request(authority: Authority) -> None:
     async with Site(tls=authority.expired()) as site:
         result = await probe_one(site.url("/ok", host="localhost"), cafile=str(authority.cafile), retries=3)
-    assert status_or_error(result) == "tls.cert.date_invalid"
+    assert status_of(result) == "tls.cert.date_invalid"
     assert (site.requests, site.connections, len(result.hops)) == ([], 2, 1)
 
 
@@ -357,7 +357,7 @@ def _issue(
 
 async def message_of(site: Site, cafile: object) -> str:
     result = await probe_one(site.url("/ok", host="localhost"), cafile=str(cafile))
-    assert status_or_error(result) == "tls.cert.authority_invalid"
+    assert status_of(result) == "tls.cert.authority_invalid"
     assert result.error is not None
     return result.error.message
 
@@ -365,7 +365,7 @@ async def message_of(site: Site, cafile: object) -> str:
 async def test_a_complete_chain_is_accepted(tmp_path: Path) -> None:
     chain = Chain(tmp_path)
     async with Site(tls=chain.sending(intermediate=True)) as site:
-        assert status_or_error(await probe_one(site.url("/ok", host="localhost"), cafile=chain.cafile)) == 200
+        assert status_of(await probe_one(site.url("/ok", host="localhost"), cafile=chain.cafile)) == 200
 
 
 async def test_an_incomplete_chain_is_called_incomplete(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from crawler.transport.connection_pool import ConnectionPool
 from crawler.transport.poller import Poller, open_poller
 from tests.support.certs import Authority
 from tests.support.exchange import Exchange
-from tests.support.probing import probe_all, status_or_error
+from tests.support.probing import probe_all, status_of
 from tests.support.site import Site
 
 Ask = Callable[..., "asyncio.Future[ProbeResult]"]
@@ -41,7 +41,7 @@ async def asking(**options: object) -> AsyncIterator[Ask]:
 async def test_one_connection_serves_one_request_after_another(method: str, site: Site) -> None:
     async with asking(method=method) as ask:
         results = [await ask(site.url(f"/ok?{number}")) for number in range(20)]
-    assert {status_or_error(result) for result in results} == {200}
+    assert {status_of(result) for result in results} == {200}
     assert (site.connections, len(site.requests)) == (1, 20)
 
 
@@ -51,7 +51,7 @@ async def test_one_tls_connection_serves_one_request_after_another(authority: Au
     assert site.connections == 1
     assert first.timings.ssl is not None
     for result in others:
-        assert (status_or_error(result), result.tls, result.ip) == (200, first.tls, first.ip)
+        assert (status_of(result), result.tls, result.ip) == (200, first.tls, first.ip)
 
 
 async def test_a_phase_that_is_skipped_has_no_time(site: Site) -> None:
@@ -78,7 +78,7 @@ async def test_http_1_0_with_keep_alive_keeps_the_connection_open(site: Site) ->
 
     site.on("/keep", keep)
     async with asking(method="GET") as ask:
-        assert [status_or_error(await ask(site.url("/keep"))) for _ in range(3)] == [200] * 3
+        assert [status_of(await ask(site.url("/keep"))) for _ in range(3)] == [200] * 3
     assert site.connections == 1
 
 
@@ -133,7 +133,7 @@ async def test_a_connection_whose_next_response_could_be_misread_is_not_reused(
     for handler in (slow_body, more_than_its_length, long_body):
         site.on("/" + handler.__name__.replace("_", "-"), handler)
     async with asking(method=method) as ask:
-        assert [status_or_error(await ask(site.url(path))) for _ in range(3)] == [200] * 3
+        assert [status_of(await ask(site.url(path))) for _ in range(3)] == [200] * 3
     assert [request.connection for request in site.requests] == [1, 2, 3]
 
 
@@ -150,7 +150,7 @@ async def test_a_connection_with_unexpected_bytes_is_not_reused(site: Site) -> N
     async with asking() as ask:
         for _ in range(3):
             said.clear()
-            assert status_or_error(await ask(site.url("/impatient"))) == 200
+            assert status_of(await ask(site.url("/impatient"))) == 200
             await said.wait()
     assert [request.connection for request in site.requests] == [1, 2, 3]
 
@@ -168,7 +168,7 @@ async def test_a_connection_that_the_server_has_closed_costs_no_request(site: Si
         for _ in range(3):
             closed.clear()
             result = await ask(site.url("/leaves"))
-            assert (status_or_error(result), len(result.hops), result.attempts) == (200, 1, 1)
+            assert (status_of(result), len(result.hops), result.attempts) == (200, 1, 1)
             await closed.wait()
     assert [request.connection for request in site.requests] == [1, 2, 3]
 
@@ -202,7 +202,7 @@ async def test_a_kept_connection_that_ends_with_our_request_is_replaced_once(
     async with asking(method=method) as ask:
         await ask(site.url("/once"))
         result = await ask(site.url("/once"))
-    assert (status_or_error(result), len(result.hops), result.attempts) == (200, 1, 1)
+    assert (status_of(result), len(result.hops), result.attempts) == (200, 1, 1)
     assert [request.connection for request in site.requests] == [1, 1, 2]
     assert len({request.method for request in site.requests}) == 1
 
@@ -214,7 +214,7 @@ async def test_a_kept_tls_connection_that_ends_is_replaced_once(authority: Autho
             site.requests.clear()
             await ask(site.url("/once"))
             result = await ask(site.url("/once"))
-            assert (status_or_error(result), len(result.hops)) == (200, 1)
+            assert (status_of(result), len(result.hops)) == (200, 1)
             assert len(site.requests) == 3
 
 
@@ -223,7 +223,7 @@ async def test_a_kept_connection_that_ends_within_the_response_is_a_failure_of_t
     async with asking(method="GET") as ask:
         await ask(site.url("/once"))
         result = await ask(site.url("/once"))
-    assert status_or_error(result) == "tcp.closed"
+    assert status_of(result) == "tcp.closed"
     assert [request.connection for request in site.requests] == [1, 1]
 
 
@@ -232,7 +232,7 @@ async def test_a_kept_connection_without_a_response_is_not_replaced(site: Site) 
     site.on("/late", lambda x: x.reply() if x.hit_number == 1 else x.hang())
     async with asking(method="GET", timeout=1) as ask:
         await ask(site.url("/late"))
-        assert status_or_error(await ask(site.url("/late"))) == "http.timed_out"
+        assert status_of(await ask(site.url("/late"))) == "http.timed_out"
     assert [request.connection for request in site.requests] == [1, 1]
 
 
@@ -243,7 +243,7 @@ async def test_a_fresh_connection_that_ends_is_one_request_for_each_attempt(
 ) -> None:
     async with asking(method="GET", retries=attempts - 1) as ask:
         result = await ask(site.url(path))
-    assert (status_or_error(result), result.attempts, len(result.hops)) == (expected, attempts, attempts)
+    assert (status_of(result), result.attempts, len(result.hops)) == (expected, attempts, attempts)
     assert len(site.requests) == site.connections == attempts
 
 
@@ -257,7 +257,7 @@ async def test_the_connection_that_replaces_a_kept_one_is_not_replaced(site: Sit
     async with asking(method="GET") as ask:
         await ask(site.url("/first"))
         result = await ask(site.url("/first"))
-    assert (status_or_error(result), len(result.hops)) == ("tcp.reset", 1)
+    assert (status_of(result), len(result.hops)) == ("tcp.reset", 1)
     assert [request.connection for request in site.requests] == [1, 1, 2]
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.certs import Authority
 from tests.support.expected_results import EXPECTED_RESULTS
-from tests.support.probing import probe_one, status_or_error
+from tests.support.probing import probe_one, status_of
 from tests.support.site import Site
 
 # The result of aiohttp's client where it differs, and why ours is better.
@@ -29,7 +29,7 @@ DIFFERENCES: dict[str, tuple[int | str, str]] = {
 async def test_both_transports_agree_or_the_reason_is_written_down(path: str, site: Site) -> None:
     result = await probe_one(site.url(path), timeout=2, transport="aiohttp")
     expected = DIFFERENCES[path][0] if path in DIFFERENCES else EXPECTED_RESULTS[path][0]
-    assert status_or_error(result) == expected, result
+    assert status_of(result) == expected, result
 
 
 def test_every_listed_difference_is_one() -> None:
@@ -49,7 +49,7 @@ def test_every_listed_difference_is_one() -> None:
 async def test_both_transports_agree_on_certificates(certificate: str, authority: Authority) -> None:
     async with Site(tls=getattr(authority, certificate)()) as site:
         outcomes = {
-            status_or_error(
+            status_of(
                 await probe_one(site.url("/ok", host="localhost"), cafile=str(authority.cafile), transport=transport)
             )
             for transport in ("socket", "aiohttp")
@@ -61,7 +61,7 @@ async def test_both_transports_agree_on_certificates(certificate: str, authority
 async def test_both_transports_obey_the_guard(transport: str, site: Site) -> None:
     for url in (site.url("/ok"), site.url("/ok", host="localhost")):
         result = await probe_one(url, guard="public", transport=transport)
-        assert (result.outcome, status_or_error(result)) == ("blocked", "address.blocked")
+        assert (result.outcome, status_of(result)) == ("blocked", "address.blocked")
     assert site.connections == 0
 
 
@@ -71,6 +71,6 @@ async def test_the_guard_checks_redirects_too(transport: str, site: Site) -> Non
         result = await probe_one(
             site.redirect_to(inside.url("/ok")), guard="public", allow=["127.0.0.1/32"], transport=transport
         )
-        assert status_or_error(result) == "address.blocked"
+        assert status_of(result) == "address.blocked"
         assert inside.connections == 0
     assert site.requests

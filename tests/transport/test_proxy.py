@@ -9,7 +9,7 @@ from crawler.core.errors import OptionError
 from crawler.core.options import Options
 from tests.support.certs import Authority
 from tests.support.dns_server import DnsServer
-from tests.support.probing import SHORT_BACKOFF, asking, probe_all, probe_one, status_or_error
+from tests.support.probing import SHORT_BACKOFF, asking, probe_all, probe_one, status_of
 from tests.support.proxies import HttpProxy, SocksProxy
 from tests.support.site import Site
 
@@ -42,7 +42,7 @@ def dead_port() -> Iterator[int]:
 
 async def test_an_http_target_is_reached_through_it(proxy: Proxy, site: Site) -> None:
     result = await probe_one(site.url("/ok", host="good.test"), proxy=proxy.url)
-    assert (status_or_error(result), result.method, result.attempts) == (200, "HEAD", 1)
+    assert (status_of(result), result.method, result.attempts) == (200, "HEAD", 1)
     assert [request.host for request in site.requests] == [f"good.test:{site.port}"]
     assert proxy.requests == [
         f"HEAD http://good.test:{site.port}/ok" if isinstance(proxy, HttpProxy) else f"good.test:{site.port}"
@@ -52,7 +52,7 @@ async def test_an_http_target_is_reached_through_it(proxy: Proxy, site: Site) ->
 async def test_an_https_target_is_reached_through_it(proxy: Proxy, secure: Site, authority: Authority) -> None:
     url = secure.url("/title/Safe", host="good.test")
     result = await probe_one(url, proxy=proxy.url, cafile=str(authority.cafile), title=True)
-    assert (status_or_error(result), result.title) == (200, "Safe")
+    assert (status_of(result), result.title) == (200, "Safe")
     assert proxy.requests == [
         f"CONNECT good.test:{secure.port}" if isinstance(proxy, HttpProxy) else f"good.test:{secure.port}"
     ]
@@ -65,7 +65,7 @@ async def test_an_https_target_is_reached_through_it(proxy: Proxy, secure: Site,
 async def test_the_proxy_resolves_names(proxy: Proxy, site: Site, names: DnsServer) -> None:
     names.nxdomain("good.test")
     result = await probe_one(site.url("/ok", host="good.test"), proxy=proxy.url, **asking(names))
-    assert status_or_error(result) == 200
+    assert status_of(result) == 200
     assert names.queries == []
     assert result.ip is None, "the proxy does not say"
 
@@ -73,19 +73,19 @@ async def test_the_proxy_resolves_names(proxy: Proxy, site: Site, names: DnsServ
 async def test_socks5h_is_socks5(site: Site) -> None:
     async with SocksProxy(KNOWN) as proxy:
         url = proxy.url.replace("socks5", "socks5h")
-        assert status_or_error(await probe_one(site.url("/ok", host="good.test"), proxy=url)) == 200
+        assert status_of(await probe_one(site.url("/ok", host="good.test"), proxy=url)) == 200
 
 
 async def test_each_hop_of_a_redirect_goes_through_it(proxy: Proxy, site: Site) -> None:
     there = site.url("/status/404", host="away.test")
     result = await probe_one(site.redirect_to(there).replace("127.0.0.1", "good.test"), proxy=proxy.url)
-    assert (status_or_error(result), result.final_url) == (404, there)
+    assert (status_of(result), result.final_url) == (404, there)
     assert len(proxy.requests) == 3, "a HEAD for each URL, and a GET for the bad one"
 
 
 async def test_many_targets_go_through_it(proxy: Proxy, site: Site) -> None:
     urls = [site.url(f"/ok?{n}", host="good.test") for n in range(100)]
-    assert {status_or_error(result) for result in await probe_all(urls, proxy=proxy.url)} == {200}
+    assert {status_of(result) for result in await probe_all(urls, proxy=proxy.url)} == {200}
     assert len(proxy.requests) == 100
 
 
@@ -98,14 +98,14 @@ async def test_a_target_that_breaks_off_fails(path: str, proxy: Proxy, site: Sit
 
 async def test_a_target_that_hangs_times_out(proxy: Proxy, site: Site) -> None:
     result = await probe_one(site.url("/hang", host="good.test"), proxy=proxy.url, timeout=2)
-    assert status_or_error(result) == "http.timed_out"
+    assert status_of(result) == "http.timed_out"
 
 
 @pytest.mark.parametrize(("fault", "type_"), [("expired", "date_invalid"), ("unknown_ca", "authority_invalid")])
 async def test_a_bad_certificate_is_seen_through_it(fault: str, type_: str, proxy: Proxy, authority: Authority) -> None:
     async with Site(tls=getattr(authority, fault)("good.test")) as site:
         result = await probe_one(site.url("/ok", host="good.test"), proxy=proxy.url, cafile=str(authority.cafile))
-        assert status_or_error(result) == f"tls.cert.{type_}"
+        assert status_of(result) == f"tls.cert.{type_}"
         assert len(proxy.requests) == 1
 
 
@@ -132,20 +132,20 @@ async def test_a_handshake_that_stalls_times_out(proxy: Proxy) -> None:
 )
 async def test_a_socks_proxy_that_cannot_reach_the_target_says_why(reply: int, meaning: str) -> None:
     async with SocksProxy(reply=reply) as proxy:
-        assert status_or_error(await probe_one("http://good.test/", proxy=proxy.url, retries=0)) == meaning
+        assert status_of(await probe_one("http://good.test/", proxy=proxy.url, retries=0)) == meaning
 
 
 async def test_a_dead_target_behind_a_proxy_is_dead(dead_port: int) -> None:
     url = f"http://127.0.0.1:{dead_port}/"
     async with SocksProxy() as socks, HttpProxy() as http:
-        assert status_or_error(await probe_one(url, proxy=socks.url, retries=0)) == "tcp.refused"
-        assert status_or_error(await probe_one(url, proxy=http.url, retries=0)) == 502
+        assert status_of(await probe_one(url, proxy=socks.url, retries=0)) == "tcp.refused"
+        assert status_of(await probe_one(url, proxy=http.url, retries=0)) == 502
 
 
 async def test_a_refused_tunnel_is_not_a_response_of_the_target() -> None:
     async with HttpProxy(refuse=502) as proxy:
         result = await probe_one("https://good.test/", proxy=proxy.url, retries=0)
-        assert (status_or_error(result), result.status) == ("http.failed", None)
+        assert (status_of(result), result.status) == ("http.failed", None)
 
 
 # --- Failures of the proxy ---
@@ -155,7 +155,7 @@ async def test_a_refused_tunnel_is_not_a_response_of_the_target() -> None:
 @pytest.mark.parametrize("target", ["http://good.test/", "https://good.test/"])
 async def test_a_dead_proxy_is_not_the_targets_fault(scheme: str, target: str, dead_port: int) -> None:
     result = await probe_one(target, proxy=f"{scheme}://127.0.0.1:{dead_port}", retries=0, settings=SHORT_BACKOFF)
-    assert (status_or_error(result), result.errors, result.attempts) == ("local.network", {"http": "LOCAL_ERROR"}, 1)
+    assert (status_of(result), result.errors, result.attempts) == ("local.network", {"http": "LOCAL_ERROR"}, 1)
     assert result.error is not None
     assert "proxy" in result.error.message
 
@@ -163,24 +163,21 @@ async def test_a_dead_proxy_is_not_the_targets_fault(scheme: str, target: str, d
 async def test_a_proxy_without_an_address_is_not_the_targets_fault(names: DnsServer) -> None:
     options = {"proxy": "http://proxy.test:3128", "retries": 0, **asking(names)}
     result = await probe_one("http://good.test/", settings=SHORT_BACKOFF, **options)
-    assert status_or_error(result) == "local.network"
+    assert status_of(result) == "local.network"
     assert {name for name, _ in names.queries} == {"proxy.test"}
 
 
 @pytest.mark.parametrize("target", ["http://good.test/", "https://good.test/"])
 async def test_a_proxy_that_requires_a_password_is_not_the_targets_fault(target: str) -> None:
     async with HttpProxy(refuse=407) as proxy:
-        assert (
-            status_or_error(await probe_one(target, proxy=proxy.url, retries=0, settings=SHORT_BACKOFF))
-            == "local.network"
-        )
+        assert status_of(await probe_one(target, proxy=proxy.url, retries=0, settings=SHORT_BACKOFF)) == "local.network"
 
 
 @pytest.mark.parametrize("reply", [2, 7, 8])
 async def test_a_socks_proxy_that_refuses_is_not_the_targets_fault(reply: int) -> None:
     async with SocksProxy(reply=reply) as proxy:
         assert (
-            status_or_error(await probe_one("http://good.test/", proxy=proxy.url, retries=0, settings=SHORT_BACKOFF))
+            status_of(await probe_one("http://good.test/", proxy=proxy.url, retries=0, settings=SHORT_BACKOFF))
             == "local.network"
         )
 

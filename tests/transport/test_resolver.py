@@ -20,7 +20,7 @@ from crawler.transport.connection_pool import ConnectionPool
 from crawler.transport.resolver import Resolver
 from crawler.transport.socket_transport import SocketTransport
 from tests.support.dns_server import DnsServer
-from tests.support.probing import asking, probe_all, probe_one, status_or_error
+from tests.support.probing import asking, probe_all, probe_one, status_of
 from tests.support.site import Site
 
 ATTEMPT_DELAY_SECONDS = 0.25
@@ -311,7 +311,7 @@ async def test_given_addresses_are_used_without_a_query(site: Site, names: DnsSe
         assert names.queries == []
         assert await resolver.resolve("given.test", 2) == ["127.0.0.9"]  # another port was not given
     result = await probe_one(site.url("/ok", host="given.test"), resolve=given, **asking(names))
-    assert (status_or_error(result), result.ip) == (200, "127.0.0.7")
+    assert (status_of(result), result.ip) == (200, "127.0.0.7")
     assert site.requests[0].host == f"given.test:{site.port}"
 
 
@@ -362,7 +362,7 @@ async def test_an_ipv6_address_that_answers_is_preferred(names: DnsServer) -> No
     names.aaaa("both.test", "::1")
     async with Site(host="::1") as six, Site(port=six.port) as four:
         result = await dual_probe(six.url("/ok", host="both.test"), names)
-        assert (status_or_error(result), result.ip) == (200, "::1")
+        assert (status_of(result), result.ip) == (200, "::1")
         assert (six.connections, four.connections) == (1, 0)
 
 
@@ -371,7 +371,7 @@ async def test_after_a_refused_ipv6_address_the_ipv4_one_is_dialled(names: DnsSe
     names.aaaa("both.test", "::1")
     async with Site() as four:
         result = await dual_probe(four.url("/ok", host="both.test"), names)
-    assert (status_or_error(result), result.ip) == (200, "127.0.0.1")
+    assert (status_of(result), result.ip) == (200, "127.0.0.1")
 
 
 async def test_a_silent_ipv6_address_delays_the_ipv4_one_by_the_attempt_delay(names: DnsServer) -> None:
@@ -379,7 +379,7 @@ async def test_a_silent_ipv6_address_delays_the_ipv4_one_by_the_attempt_delay(na
     names.aaaa("both.test", "::1")
     async with Site(host="::1", on_accept="full") as six, Site(port=six.port) as four:
         result = await dual_probe(four.url("/ok", host="both.test"), names)
-        assert (status_or_error(result), result.ip, four.connections) == (200, "127.0.0.1", 1)
+        assert (status_of(result), result.ip, four.connections) == (200, "127.0.0.1", 1)
     assert result.timings.connect is not None
     assert result.timings.connect > ATTEMPT_DELAY_SECONDS * 1000 * 0.95
 
@@ -389,7 +389,7 @@ async def test_a_late_ipv6_address_still_wins_over_a_silent_ipv4_one(names: DnsS
     names.aaaa("both.test", "::1")
     async with Site(on_accept="full") as four, Site(host="::1", port=four.port):
         result = await dual_probe(four.url("/ok", host="both.test"), names)
-    assert (status_or_error(result), result.ip) == (200, "::1")
+    assert (status_of(result), result.ip) == (200, "::1")
 
 
 async def test_two_dead_addresses_are_one_failed_hop(names: DnsServer) -> None:
@@ -398,7 +398,7 @@ async def test_two_dead_addresses_are_one_failed_hop(names: DnsServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     result = await dual_probe(f"http://dead.test:{port}/", names)
-    assert (status_or_error(result), len(result.hops)) == ("tcp.refused", 1)
+    assert (status_of(result), len(result.hops)) == ("tcp.refused", 1)
 
 
 async def test_the_connect_timeout_covers_both_addresses_together(names: DnsServer) -> None:
@@ -406,7 +406,7 @@ async def test_the_connect_timeout_covers_both_addresses_together(names: DnsServ
     names.aaaa("dead.test", "::1")
     async with Site(host="::1", on_accept="full") as six, Site(port=six.port, on_accept="full"):
         result = await dual_probe(six.url("/", host="dead.test"), names, connect_timeout=1)
-    assert (status_or_error(result), len(result.hops)) == ("tcp.timed_out", 1)
+    assert (status_of(result), len(result.hops)) == ("tcp.timed_out", 1)
     assert result.timings.total < 1900
 
 
@@ -415,7 +415,7 @@ async def test_a_name_with_four_dead_addresses_costs_one_connection(site: Site, 
     names.a("many.test", *(f"127.0.0.{number}" for number in range(2, 6)))
     async with Site(host="0.0.0.0", on_accept="reset") as dead:
         result = await probe_one(dead.url("/", host="many.test"), method="GET", retries=0, **asking(names))
-        assert (status_or_error(result), len(result.hops), dead.connections) == ("tcp.reset", 1, 1)
+        assert (status_of(result), len(result.hops), dead.connections) == ("tcp.reset", 1, 1)
 
 
 async def test_one_address_of_each_family_is_dialled(names: DnsServer) -> None:
@@ -429,5 +429,5 @@ async def test_one_address_of_each_family_is_dialled(names: DnsServer) -> None:
 async def test_many_targets_look_each_name_up_once(site: Site, names: DnsServer) -> None:
     names.a("*.good.test", "127.0.0.9")
     urls = [site.url(f"/ok?{number}", host=f"{number % 7}.good.test") for number in range(70)]
-    assert {status_or_error(result) for result in await probe_all(urls, ipv4=True, **asking(names))} == {200}
+    assert {status_of(result) for result in await probe_all(urls, ipv4=True, **asking(names))} == {200}
     assert sorted(names.queries) == [(f"{number}.good.test", "A") for number in range(7)]

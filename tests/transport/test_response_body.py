@@ -20,7 +20,7 @@ from crawler import ProbeResult
 from crawler.transport.response_body import BodyDeframer, decode_body, find_title
 from crawler.transport.response_head import ResponseHead, parse_head
 from tests.support.exchange import Exchange
-from tests.support.probing import probe_all, probe_one, status_or_error
+from tests.support.probing import probe_all, probe_one, status_of
 from tests.support.site import Site
 
 PAGE = "<!doctype html><html><head><title>{}</title></head><body>Hallo, Welt</body></html>"
@@ -74,7 +74,7 @@ async def test_the_title_of_a_compressed_page_is_found(
 ) -> None:
     url = serve(site, compress(PAGE.format("Fünf").encode()), ("Content-Encoding", coding))
     result = await probe_one(url, title=True, match="Hallo, W.lt", transport=transport)
-    assert (status_or_error(result), result.title, result.matched) == (200, "Fünf", True)
+    assert (status_of(result), result.title, result.matched) == (200, "Fünf", True)
     assert site.requests[0].header("Accept-Encoding") == "gzip, deflate, br"
 
 
@@ -139,7 +139,7 @@ def test_titles(page: str, title: str | None) -> None:
 @TRANSPORTS
 async def test_a_page_without_a_title_has_none(transport: str, site: Site) -> None:
     result = await probe_one(site.url("/ok"), title=True, match="nothing", transport=transport)
-    assert (status_or_error(result), result.title, result.matched) == (200, None, False)
+    assert (status_of(result), result.title, result.matched) == (200, None, False)
 
 
 @TRANSPORTS
@@ -147,7 +147,7 @@ async def test_the_find_title_an_error_page_is_not_reported(transport: str, site
     for status in (404, 500):
         url = serve(site, PAGE.format("Oops").encode(), status=status)
         result = await probe_one(url, title=True, match="Oops", retries=0, transport=transport)
-        assert (status_or_error(result), result.title, result.matched) == (status, None, None)
+        assert (status_of(result), result.title, result.matched) == (status, None, None)
 
 
 async def test_a_body_that_is_not_wanted_is_not_reported(site: Site) -> None:
@@ -161,7 +161,7 @@ async def test_a_body_that_is_not_wanted_is_not_reported(site: Site) -> None:
 async def test_a_wanted_body_is_requested_with_get(options: dict[str, Any], site: Site) -> None:
     results = await probe_all([site.url("/redirect/1"), site.url("/head/405")], **options)
     assert {request.method for request in site.requests} == {"GET"}
-    assert {(status_or_error(result), result.method) for result in results} == {(200, "GET")}
+    assert {(status_of(result), result.method) for result in results} == {(200, "GET")}
 
 
 async def test_the_title_is_of_the_final_page(site: Site) -> None:
@@ -181,7 +181,7 @@ async def test_chunks_are_put_together(transport: str, site: Site) -> None:
 
     site.on("/chunks", chunks)
     result = await probe_one(site.url("/chunks"), title=True, transport=transport)
-    assert (status_or_error(result), result.title) == (200, "in pieces")
+    assert (status_of(result), result.title) == (200, "in pieces")
 
 
 # --- Limits ---
@@ -201,7 +201,7 @@ async def test_an_endless_body_is_read_to_its_limit(path: str, transport: str, s
     await probe()  # the first probe imports and allocates what later ones share
     before = resident()
     result = await probe()
-    assert (status_or_error(result), result.matched) == (200, False)
+    assert (status_of(result), result.matched) == (200, False)
     assert result.timings.total < 30_000  # it did not end at its timeout
     assert resident() - before < 20 * MIB
 
@@ -230,7 +230,7 @@ async def test_a_slow_body_ends_at_the_deadline_and_the_status_stays(transport: 
     site.on("/drip", page)
     started = time.monotonic()
     result = await probe_one(site.url("/drip"), title=True, timeout=0.7, retries=3, transport=transport)
-    assert (status_or_error(result), result.title, result.attempts) == (200, "early", 1)
+    assert (status_of(result), result.title, result.attempts) == (200, "early", 1)
     assert time.monotonic() - started > 0.6
 
 
@@ -242,7 +242,7 @@ async def test_a_body_that_breaks_off_leaves_the_status_and_the_bytes_so_far(tra
 
     site.on("/broken", page)
     result = await probe_one(site.url("/broken"), title=True, transport=transport)
-    assert (status_or_error(result), result.title, result.attempts) == (200, "early", 1)
+    assert (status_of(result), result.title, result.attempts) == (200, "early", 1)
 
 
 @pytest.mark.parametrize(

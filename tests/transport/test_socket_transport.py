@@ -8,7 +8,7 @@ import crawler
 from tests.support.certs import Authority
 from tests.support.dns_server import DnsServer
 from tests.support.exchange import Exchange
-from tests.support.probing import asking, probe_all, probe_one, status_or_error
+from tests.support.probing import asking, probe_all, probe_one, status_of
 from tests.support.site import OnAccept, Site
 
 # --- Names ---
@@ -17,7 +17,7 @@ from tests.support.site import OnAccept, Site
 async def test_a_name_that_resolves(site: Site, names: DnsServer) -> None:
     names.a("good.test", "127.0.0.9")
     result = await probe_one(site.url("/ok", host="good.test"), **asking(names))
-    assert (status_or_error(result), result.ip) == (200, "127.0.0.9")
+    assert (status_of(result), result.ip) == (200, "127.0.0.9")
     assert result.timings.dns is not None
     assert result.timings.dns > 0
     assert site.requests[0].host == f"good.test:{site.port}"
@@ -33,7 +33,7 @@ async def test_a_name_is_looked_up_once(site: Site, names: DnsServer) -> None:
     names.a("*.good.test", "127.0.0.9")
     urls = [site.url(f"/ok?{number}", host=f"{number % 3}.good.test") for number in range(60)]
     results = await probe_all(urls, **asking(names))
-    assert {status_or_error(result) for result in results} == {200}
+    assert {status_of(result) for result in results} == {200}
     assert len(names.queries) == len(set(names.queries))
 
 
@@ -41,17 +41,17 @@ async def test_a_name_with_an_ipv6_address_only(names: DnsServer) -> None:
     names.aaaa("six.test", "::1")
     async with Site(host="::1") as site:
         result = await probe_one(site.url("/ok", host="six.test"), **asking(names))
-        assert (status_or_error(result), result.ip) == (200, "::1")
-        assert status_or_error(await probe_one(site.url("/ok", host="six.test"), ipv4=True, **asking(names))) == (
+        assert (status_of(result), result.ip) == (200, "::1")
+        assert status_of(await probe_one(site.url("/ok", host="six.test"), ipv4=True, **asking(names))) == (
             "dns.name_not_resolved"
         )
-        assert status_or_error(await probe_one(site.url("/ok"), **asking(names))) == 200
+        assert status_of(await probe_one(site.url("/ok"), **asking(names))) == 200
 
 
 async def test_ipv6_alone_asks_for_no_ipv4_address(site: Site, names: DnsServer) -> None:
     names.a("four.test", "127.0.0.1")
     result = await probe_one(site.url("/ok", host="four.test"), ipv6=True, **asking(names))
-    assert status_or_error(result) == "dns.name_not_resolved"
+    assert status_of(result) == "dns.name_not_resolved"
     assert {kind for _, kind in names.queries} == {"AAAA"}
 
 
@@ -68,7 +68,7 @@ async def test_ipv6_alone_asks_for_no_ipv4_address(site: Site, names: DnsServer)
 async def test_a_name_that_does_not_resolve(rule: str, expected: str, names: DnsServer) -> None:
     getattr(names, rule)("bad.test")
     result = await probe_one("http://bad.test/", retries=0, **asking(names))
-    assert status_or_error(result) == expected
+    assert status_of(result) == expected
     assert result.error is not None
     assert (result.error.phase, result.ip, result.outcome) == ("dns", None, "failed")
     assert result.errors == {"http": "TIMEOUT" if rule == "silent" else "DNS_ERROR"}
@@ -82,21 +82,21 @@ async def test_a_search_domain_is_not_appended(names: DnsServer) -> None:
 async def test_an_answer_to_another_query_is_ignored(site: Site, names: DnsServer) -> None:
     names.forged("bad.test")
     result = await probe_one(site.url("/ok", host="bad.test"), timeout=2, retries=0, **asking(names))
-    assert status_or_error(result) == "dns.timed_out"
+    assert status_of(result) == "dns.timed_out"
 
 
 async def test_an_answer_that_is_too_long_for_udp(site: Site, names: DnsServer) -> None:
     names.a("long.test", "127.0.0.9")
     names.truncated("long.test")
-    assert status_or_error(await probe_one(site.url("/ok", host="long.test"), **asking(names))) == 200
+    assert status_of(await probe_one(site.url("/ok", host="long.test"), **asking(names))) == 200
 
 
 async def test_a_probe_that_gives_up_does_not_cancel_a_shared_lookup(site: Site, names: DnsServer) -> None:
     names.a("slow.test", "127.0.0.9")
     names.delay("slow.test", 0.5)
     [hasty] = await probe_all([site.url("/ok", host="slow.test")], timeout=0.2, retries=0, **asking(names))
-    assert status_or_error(hasty) == "dns.timed_out"
-    assert status_or_error(await probe_one(site.url("/ok", host="slow.test"), **asking(names))) == 200
+    assert status_of(hasty) == "dns.timed_out"
+    assert status_of(await probe_one(site.url("/ok", host="slow.test"), **asking(names))) == 200
 
 
 # --- Connections ---
@@ -114,7 +114,7 @@ async def test_a_probe_that_gives_up_does_not_cancel_a_shared_lookup(site: Site,
 async def test_a_server_that_accepts_and_then(on_accept: OnAccept, expected: str, timeouts: dict[str, float]) -> None:
     async with Site(on_accept=on_accept) as site:
         result = await probe_one(site.url("/"), retries=0, **timeouts)
-    assert status_or_error(result) == expected
+    assert status_of(result) == expected
     assert result.error is not None
     # The RST may arrive before the connect is noticed.
     assert result.error.phase in {"full": ["connect"], "reset": ["connect", "http"]}.get(on_accept, ["http"])
@@ -122,7 +122,7 @@ async def test_a_server_that_accepts_and_then(on_accept: OnAccept, expected: str
 
 async def test_a_port_without_a_listener() -> None:
     result = await probe_one("http://127.0.0.1:9/", retries=0)
-    assert status_or_error(result) == "tcp.refused"
+    assert status_of(result) == "tcp.refused"
     assert (result.error and result.error.phase, result.ip) == ("connect", "127.0.0.1")
 
 
@@ -149,12 +149,12 @@ async def test_a_port_without_a_listener() -> None:
 async def test_a_certificate(certificate: str, expected: int | str, authority: Authority) -> None:
     async with Site(tls=getattr(authority, certificate)()) as site:
         result = await probe_one(site.url("/ok", host="localhost"), cafile=str(authority.cafile), timeout=5)
-        assert status_or_error(result) == expected, result
+        assert status_of(result) == expected, result
         if isinstance(expected, str):
             assert result.errors == {"http": "SSL_ERROR"}
             assert (result.error and result.error.phase) == "tls"
             assert site.requests == []
-            assert status_or_error(await probe_one(site.url("/ok"), insecure=True)) == (
+            assert status_of(await probe_one(site.url("/ok"), insecure=True)) == (
                 expected if "cipher" in expected else 200
             )
 
@@ -176,30 +176,30 @@ async def test_a_handshake_is_reported(authority: Authority) -> None:
 async def test_a_wrong_address_in_the_certificate(authority: Authority) -> None:
     async with Site(tls=authority.good("localhost")) as site:
         result = await probe_one(site.url("/ok", host="127.0.0.1"), cafile=str(authority.cafile))
-    assert status_or_error(result) == "tls.cert.name_invalid"
+    assert status_of(result) == "tls.cert.name_invalid"
 
 
 async def test_an_authority_that_is_not_trusted(authority: Authority) -> None:
     async with Site(tls=authority.good()) as site:
-        assert status_or_error(await probe_one(site.url("/ok"))) == "tls.cert.authority_invalid"
+        assert status_of(await probe_one(site.url("/ok"))) == "tls.cert.authority_invalid"
 
 
 async def test_plain_http_on_the_tls_port(site: Site) -> None:
     result = await probe_one(site.url("/ok").replace("http:", "https:"))
-    assert status_or_error(result) == "tls.protocol.error"
+    assert status_of(result) == "tls.protocol.error"
 
 
 async def test_tls_on_the_plain_port(authority: Authority) -> None:
     async with Site(tls=authority.good()) as site:
         result = await probe_one(site.url("/ok").replace("https:", "http:"), retries=0)
     assert result.outcome == "failed"
-    assert status_or_error(result) in ("http.response.invalid", "http.protocol.error", "tcp.reset", "tcp.closed")
+    assert status_of(result) in ("http.response.invalid", "http.protocol.error", "tcp.reset", "tcp.closed")
 
 
 async def test_a_handshake_that_stalls() -> None:
     async with Site(on_accept="stall") as site:
         result = await probe_one(site.url("/"), connect_timeout=1, retries=0)
-    assert status_or_error(result) == "tls.timed_out"
+    assert status_of(result) == "tls.timed_out"
     assert (result.error and result.error.phase) == "tls"
 
 
@@ -208,10 +208,9 @@ async def test_after_a_refusal_the_next_address_is_tried(names: DnsServer) -> No
     names.a("dead.test", "127.0.0.7", "127.0.0.8")
     async with Site(host="127.0.0.9") as site:
         result = await probe_one(site.url("/ok", host="two.test"), **asking(names))
-        assert (status_or_error(result), result.ip, result.attempts) == (200, "127.0.0.9", 1)
+        assert (status_of(result), result.ip, result.attempts) == (200, "127.0.0.9", 1)
         assert (
-            status_or_error(await probe_one(site.url("/ok", host="dead.test"), retries=0, **asking(names)))
-            == "tcp.refused"
+            status_of(await probe_one(site.url("/ok", host="dead.test"), retries=0, **asking(names))) == "tcp.refused"
         )
 
 
