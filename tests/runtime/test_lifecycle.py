@@ -16,8 +16,8 @@ import pytest
 from crawler import ServiceOptions
 from crawler.cli.flags import flags_of
 from crawler.runtime.lifecycle import SystemdNotifier, stop_signals
-from tests.server.test_stop import Gate
 from tests.support.documents import ROOT
+from tests.support.gate import Gate
 from tests.support.process import Served, request
 from tests.support.site import Site
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from tests.server.test_stop import Gate, asked
+from tests.server.test_stop import asked
+from tests.support.gate import Gate
 from tests.support.redis_server import RedisServer
 from tests.support.site import Site
 
