@@ -151,7 +151,11 @@ class TaskCache:
             return
         try:
             task = decode_task(fields)
-        except (msgspec.MsgspecError, InputError) as error:  # it stays in Redis for a version that can read it
+        except (
+            msgspec.MsgspecError,
+            InputError,
+            ValueError,
+        ) as error:  # it stays in Redis for a version that can read it
             with about(task=id_):
                 log.error("task %s cannot be read and is left out: %s", id_, error)
             return

@@ -32,6 +32,7 @@ def decode_task(fields: Mapping[bytes, bytes]) -> Task:
     Raises:
         msgspec.MsgspecError: Another version wrote a field that this one cannot read.
         InputError: The same, for an option.
+        ValueError: A count is not a number.
     """
     body = b",".join(b'"%s":%s' % (name.encode(), fields[name.encode()]) for name in FIELDS if name.encode() in fields)
     task = msgspec.json.decode(b"{" + body + b"}", type=Task)
