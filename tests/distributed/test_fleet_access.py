@@ -1,4 +1,4 @@
-"""Who may use a Redis: passwords, users, TLS; and what is said of a Redis that cannot be used."""
+"""Passwords, users and TLS of Redis, and the message when a Redis cannot be used."""
 
 import pytest
 
@@ -11,8 +11,8 @@ from tests.support.redis_proxy import proxy_to
 from tests.support.redis_server import RedisServer
 from tests.support.site import Site
 
-RIGHTS = ("~crawler*", "&*", "+@all", "-@admin", "-@dangerous")
-"""What a service or a worker needs."""
+PERMISSIONS = ("~crawler*", "&*", "+@all", "-@admin", "-@dangerous")
+"""What services and worker processes need."""
 
 
 async def _probes(site: Site, url: str) -> None:
@@ -27,10 +27,10 @@ async def test_a_password(site: Site) -> None:
         await _probes(site, server.url.replace("unix://", "unix://:s3%3Acr%2Fet@"))
 
 
-async def test_a_user_who_may_use_our_keys_only(site: Site) -> None:
+async def test_a_user_with_access_to_our_keys_only(site: Site) -> None:
     with RedisServer() as server:
         with server.client() as client:
-            client.execute_command("ACL", "SETUSER", "crawler", "on", ">secret", *RIGHTS)
+            client.execute_command("ACL", "SETUSER", "crawler", "on", ">secret", *PERMISSIONS)
         await _probes(site, server.url.replace("unix://", "unix://crawler:secret@"))
 
 
@@ -45,17 +45,15 @@ async def test_a_wrong_password_is_one_clear_line(command: str) -> None:
         with server.client() as client:
             client.config_set("requirepass", "secret")
         wrong = server.url.replace("unix://", "unix://:wr0ng@")
-        ended = await _told(command, "--redis", wrong)
+        ended = await _error_line(command, "--redis", wrong)
     assert ended.startswith(f"crawler: {server.url}: cannot be used: ")
     assert "password" in ended
     assert "wr0ng" not in ended
 
 
-async def test_a_certificate_that_nobody_trusts_is_one_clear_line(
-    authority: Authority, redis_server: RedisServer
-) -> None:
+async def test_an_untrusted_certificate_is_one_clear_line(authority: Authority, redis_server: RedisServer) -> None:
     async with proxy_to(redis_server.url, authority.good()) as proxy:
-        assert "certificate verify failed" in await _told("worker", "--redis", proxy.url)
+        assert "certificate verify failed" in await _error_line("worker", "--redis", proxy.url)
 
 
 @pytest.mark.parametrize(
@@ -68,11 +66,11 @@ async def test_a_certificate_that_nobody_trusts_is_one_clear_line(
     ],
 )
 async def test_a_worker_without_a_redis_says_so(flags: list[str], words: str) -> None:
-    assert words in await _told("worker", *flags)
+    assert words in await _error_line("worker", *flags)
 
 
-async def _told(command: str, *flags: str) -> str:
-    """The one line that a command says before it gives up."""
+async def _error_line(command: str, *flags: str) -> str:
+    """The one line that a failing command prints."""
     async with started(command, *flags) as process:
         ended = await end_of(process)
     assert ended.code == 2, ended

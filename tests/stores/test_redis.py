@@ -1,4 +1,4 @@
-"""What a Redis, and the way to it, do to Tasks: answers get lost, connections break, what was written comes twice."""
+"""A registry in Redis while answers get lost, connections break, and other processes change the same Tasks."""
 
 import asyncio
 from typing import Any
@@ -16,36 +16,38 @@ from tests.support.redis_proxy import proxy_to
 from tests.support.redis_server import RedisServer
 from tests.test_registry import found, pending
 
-ADMITS = b"crawler:number"  # only what makes a batch a Task has this
-ADVANCES = b":suspects"
-BEGINS = b":starts"
-AT_ONCE_STALE = FleetSettings(unadmitted_batch_seconds=-60.0)
+# Parts of commands, by which the proxy recognizes a script: a key that no other command of the test has.
+ADMIT = b"crawler:number"
+COMPLETE = b":suspects"
+START = b":starts"
+
+STALE_AT_ONCE = FleetSettings(unadmitted_batch_seconds=-60.0)
 LINES = ["http://a/1", "http://b/1", "http://a/2"]
 
 
-async def test_a_task_whose_acknowledgement_is_lost_is_kept_once_and_whole(redis_server: RedisServer) -> None:
+async def test_a_task_whose_acknowledgement_is_lost_is_stored_once_and_complete(redis_server: RedisServer) -> None:
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
-        before = await registry.submit(LINES, Options())  # so that Redis knows the scripts
-        proxy.drop_answers(ADMITS)
+        before = await registry.submit(LINES, Options())  # loads the scripts into Redis
+        proxy.drop_answers(ADMIT)
         task = await registry.submit(LINES, Options(), idempotency=IdempotencyKey("key", "digest"))
         assert proxy.dropped == 1
         assert await pending(registry, task.id) == [0, 1, 2]
         assert list(registry.tasks) == [before.id, task.id]
 
 
-async def test_a_batch_that_is_given_up_while_it_is_kept_is_not_kept(redis_server: RedisServer) -> None:
+async def test_a_batch_whose_submission_fails_is_not_stored(redis_server: RedisServer) -> None:
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
-        proxy.drop_answers(ADMITS, times=100)
+        proxy.drop_answers(ADMIT, times=100)
         with pytest.raises(StoreError):
             await registry.submit(LINES, Options())
         with redis_server.client() as client:
             assert client.keys("crawler:task:*") == []
 
 
-async def test_an_end_that_is_told_twice_leaves_no_work_behind(redis_server: RedisServer) -> None:
+async def test_an_end_that_is_sent_twice_drops_the_chunks(redis_server: RedisServer) -> None:
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         before, task = [await registry.submit(LINES, Options()) for _ in range(2)]
-        await registry.finish(before.id, "error")  # so that Redis knows the script
+        await registry.finish(before.id, "error")  # loads the script into Redis
         proxy.drop_answers(b'"error"')
         with pytest.raises(TransitionError):
             await registry.finish(task.id, "error")
@@ -56,10 +58,10 @@ async def test_an_end_that_is_told_twice_leaves_no_work_behind(redis_server: Red
 async def test_chunks_that_an_end_leaves_behind_are_dropped_later(redis_server: RedisServer) -> None:
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         task = await registry.submit(LINES, Options())
-        proxy.drop_answers(b'"error"', times=100)  # as of a process that dies between the two
+        proxy.drop_answers(b'"error"', times=100)  # as if the process died before it dropped the chunks
         with pytest.raises(StoreError):
             await registry.finish(task.id, "error")
-        async with RedisRegistry(redis_server.url, AT_ONCE_STALE) as other:
+        async with RedisRegistry(redis_server.url, STALE_AT_ONCE) as other:
             assert await other.chunks.next_chunks(task.id) != []
             await other.chunks.drop_stale_batches()
             assert await other.chunks.next_chunks(task.id) == []
@@ -73,21 +75,21 @@ async def test_a_batch_that_is_never_admitted_is_dropped_later(redis_server: Red
             client.hset("crawler:task:gone:chunks:1", "70.0", b"x")
             await registry.chunks.drop_stale_batches()
             assert client.keys("crawler:task:gone*") == []
-        async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url, AT_ONCE_STALE) as other:
+        async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url, STALE_AT_ONCE) as other:
             kept = 0
             for _ in range(50):
-                taking = asyncio.ensure_future(registry.submit(LINES, Options()))
-                while not taking.done():  # swept at any moment, it is a Task with all lines or none
+                submitting = asyncio.ensure_future(registry.submit(LINES, Options()))
+                while not submitting.done():  # dropped at any moment, it is a Task with all lines or none
                     await other.chunks.drop_stale_batches()
-                if taking.exception() is None:
+                if submitting.exception() is None:
                     kept += 1
-                    task = await other.fetch((await taking).id)
+                    task = await other.fetch((await submitting).id)
                     assert await pending(other, task.id) == [0, 1, 2]
             assert len(client.keys("crawler:task:*")) == 3 * kept  # its fields, chains and chunks
 
 
-async def test_of_a_batch_that_was_dropped_no_later_part_is_kept(redis_server: RedisServer) -> None:
-    """Else it would become a Task without its first lines, or stay for ever."""
+async def test_chunks_of_a_dropped_batch_are_not_stored(redis_server: RedisServer) -> None:
+    """Otherwise it would become a Task without its first lines, or stay for ever."""
     async with RedisRegistry(redis_server.url) as registry:
         chunks = registry.chunks
         await chunks.announce("id")
@@ -99,8 +101,8 @@ async def test_of_a_batch_that_was_dropped_no_later_part_is_kept(redis_server: R
             assert client.zscore("crawler:coming", "id") is None
 
 
-async def test_an_answer_that_comes_late_undoes_no_later_one(redis_server: RedisServer) -> None:
-    """Else a Task that has ended would run for ever here."""
+async def test_a_late_answer_does_not_undo_a_later_one(redis_server: RedisServer) -> None:
+    """Otherwise a Task that has ended would run for ever in this process."""
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         task = await registry.submit(LINES, Options())
         proxy.hold_answer(b"HGETALL")
@@ -116,8 +118,8 @@ async def test_an_answer_that_comes_late_undoes_no_later_one(redis_server: Redis
 
 
 @pytest.mark.parametrize("words", [b"ZRANGE", b"HGETALL"])
-async def test_a_task_that_comes_while_all_are_looked_at_is_known(words: bytes, redis_server: RedisServer) -> None:
-    """Else its events would end, and a worker would take it for deleted."""
+async def test_a_task_that_is_submitted_during_a_refresh_is_known(words: bytes, redis_server: RedisServer) -> None:
+    """Otherwise its events would end, and a worker would regard it as deleted."""
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         before = await registry.submit(LINES, Options())
         proxy.hold_answer(words)
@@ -129,35 +131,34 @@ async def test_a_task_that_comes_while_all_are_looked_at_is_known(words: bytes, 
         assert list(registry.tasks) == [before.id, task.id]
 
 
-async def test_however_much_is_asked_at_once_all_of_it_is_answered(redis_server: RedisServer) -> None:
-    """There are fewer connections than that."""
+async def test_more_calls_than_connections_are_all_answered(redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry:
         task = await registry.submit(LINES, Options())
         answers = await asyncio.gather(*(registry.fetch(task.id) for _ in range(200)))
         assert all(each is task for each in answers)
 
 
-async def test_the_end_of_a_chunk_may_be_told_twice(redis_server: RedisServer) -> None:
+async def test_completing_a_chunk_twice_does_no_harm(redis_server: RedisServer) -> None:
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         task = await registry.submit([f"http://a/{number}" for number in range(450)], Options())
-        await registry.chunks.complete(task.id, ChunkPosition(1, 0))  # there is none, but Redis knows the script by it
-        proxy.drop_answers(ADVANCES)
+        await registry.chunks.complete(task.id, ChunkPosition(1, 0))  # no such chunk; loads the script into Redis
+        proxy.drop_answers(COMPLETE)
         assert await registry.chunks.complete(task.id, ChunkPosition(0, 0)) == ChunkPosition(0, 1)
         assert proxy.dropped == 1
         assert await registry.chunks.complete(task.id, ChunkPosition(0, 0)) == ChunkPosition(0, 1)
         assert await registry.chunks.complete(task.id, ChunkPosition(0, 1)) == ChunkPosition(0, 2)
         assert await registry.chunks.complete(task.id, ChunkPosition(0, 0)) == ChunkPosition(
             0, 2
-        )  # by a worker that is late
+        )  # from a process that is late
         assert await registry.chunks.complete(task.id, ChunkPosition(0, 2)) is None
         assert await registry.chunks.complete(task.id, ChunkPosition(0, 1)) is None
 
 
-async def test_a_start_of_a_chunk_counts_once_however_often_it_is_told(redis_server: RedisServer) -> None:
+async def test_a_start_of_a_chunk_that_is_sent_again_counts_once(redis_server: RedisServer) -> None:
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         before, task = [await registry.submit(LINES, Options()) for _ in range(2)]
-        await registry.chunks.start(before.id, ChunkPosition(0, 0), "before")  # so that Redis knows the script
-        proxy.drop_answers(BEGINS, times=3)
+        await registry.chunks.start(before.id, ChunkPosition(0, 0), "before")  # loads the script into Redis
+        proxy.drop_answers(START, times=3)
         assert (await registry.chunks.start(task.id, ChunkPosition(0, 0), "one"))[1] == 0
         assert proxy.dropped == 3
         assert await registry.chunks.redeliveries() == 0
@@ -165,7 +166,7 @@ async def test_a_start_of_a_chunk_counts_once_however_often_it_is_told(redis_ser
         assert await registry.chunks.redeliveries() == 2
 
 
-async def test_of_a_chunk_that_is_left_nothing_is_suspected(redis_server: RedisServer) -> None:
+async def test_releasing_a_chunk_forgets_its_crashes(redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry:
         task = await registry.submit(LINES, Options())
         await registry.chunks.start(task.id, ChunkPosition(0, 0), "one")
@@ -175,28 +176,30 @@ async def test_of_a_chunk_that_is_left_nothing_is_suspected(redis_server: RedisS
         assert await registry.chunks.isolated(task.id, ChunkPosition(0, 0)) == set()
         assert (await registry.chunks.start(task.id, ChunkPosition(0, 0), "other"))[1] == 0
         await registry.delete(task.id)
-        await registry.chunks.isolate(task.id, ChunkPosition(0, 0), [1])  # by a worker that is late
+        await registry.chunks.isolate(task.id, ChunkPosition(0, 0), [1])  # from a process that is late
         assert await registry.chunks.isolated(task.id, ChunkPosition(0, 0)) == set()
 
 
 @pytest.mark.parametrize("more", [[], ["http://a/"] * 2_000], ids=["small", "big"])
-async def test_what_is_no_url_waits_for_nothing_else_that_is_none(more: list[str], redis_server: RedisServer) -> None:
+async def test_chunks_of_lines_that_are_not_urls_can_be_probed_at_the_same_time(
+    more: list[str], redis_server: RedisServer
+) -> None:
     async with RedisRegistry(redis_server.url) as registry:
         task = await registry.submit([*(f"nonsense {number}" for number in range(450)), *more], Options())
-        heads = await registry.chunks.next_chunks(task.id)
-        assert [len((await registry.chunks.start(task.id, position, "one"))[0]) for position in heads[:3]] == [
+        positions = await registry.chunks.next_chunks(task.id)
+        assert [len((await registry.chunks.start(task.id, position, "one"))[0]) for position in positions[:3]] == [
             200,
             200,
             50,
         ]
-        assert {position.index for position in heads} == {0}
+        assert {position.index for position in positions} == {0}
 
 
 async def test_what_changed_while_the_connection_was_lost_is_known_soon(redis_server: RedisServer) -> None:
     async with proxy_to(redis_server.url) as proxy, RedisRegistry(proxy.url) as registry:
         task = await registry.submit(["http://a/"], Options())
         await proxy.cut()
-        with redis_server.client() as client:  # at once: the loop has no time to connect again
+        with redis_server.client() as client:  # without an await: the registry cannot connect again meanwhile
             client.hset(f"crawler:task:{task.id}", mapping={"status": '"error"', "finished": "1.0"})
             client.publish("crawler:changes", task.id)
         async with asyncio.timeout(10):
@@ -204,7 +207,7 @@ async def test_what_changed_while_the_connection_was_lost_is_known_soon(redis_se
                 await registry.wait_for_change(task.id)
 
 
-async def test_what_one_records_all_others_hear_of(redis_server: RedisServer) -> None:
+async def test_other_processes_hear_of_recorded_results(redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as other:
         task = await registry.submit(LINES, Options())
         known = await other.fetch(task.id)
@@ -214,7 +217,7 @@ async def test_what_one_records_all_others_hear_of(redis_server: RedisServer) ->
                 await other.wait_for_change(task.id)
 
 
-async def test_of_a_task_that_has_ended_elsewhere_nothing_more_is_kept(redis_server: RedisServer) -> None:
+async def test_results_of_a_task_that_has_ended_elsewhere_are_not_stored(redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as late:
         task = await registry.submit(LINES, Options())
         known = await late.fetch(task.id)
@@ -222,18 +225,18 @@ async def test_of_a_task_that_has_ended_elsewhere_nothing_more_is_kept(redis_ser
         await registry.finish(task.id, "error")
         while known.status == "running":
             await late.wait_for_change(task.id)
-        known.status = "running"  # as of who has not heard of it yet
+        known.status = "running"  # as if this process had not heard of it yet
         await late.record(task.id, [ProbeResult(seq=0, url=LINES[0], timestamp=0, outcome="ok")])
         assert (await registry.fetch(task.id)).counts.done == 0
         assert (await registry.page(task.id)).results == []
 
 
-async def not_understood(caplog: pytest.LogCaptureFixture) -> None:
-    while "could not be understood" not in caplog.text:  # noqa: ASYNC110 - nothing else tells of it
+async def until_logged(caplog: pytest.LogCaptureFixture, message: str) -> None:
+    while message not in caplog.text:  # noqa: ASYNC110 - there is no event for a log record
         await asyncio.sleep(0.01)
 
 
-async def test_a_task_that_cannot_be_understood_keeps_no_other_from_being_followed(
+async def test_an_unreadable_task_does_not_stop_the_updates_of_others(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as other:
@@ -242,15 +245,14 @@ async def test_a_task_that_cannot_be_understood_keeps_no_other_from_being_follow
         with redis_server.client() as client:
             client.hset(f"crawler:task:{broken.id}", "ok", "x")
             client.publish("crawler:changes", broken.id)
-        async with asyncio.timeout(10):
-            await not_understood(caplog)
-            await registry.finish(task.id, "error")
-            while other.tasks[task.id].status == "running":
-                await other.wait_for_change(task.id)
+        await registry.finish(task.id, "error")
+        await other.refresh()  # reads both at once
+        assert other.tasks[task.id].status == "error"
+        await until_logged(caplog, f"task {broken.id} cannot be read")
 
 
 @pytest.mark.parametrize("words", [b"\xff", b'%s{"unheard_of":1}'])
-async def test_words_that_cannot_be_understood_do_not_make_deaf(
+async def test_an_unreadable_message_does_not_stop_the_updates(
     words: bytes, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as other:
@@ -259,18 +261,18 @@ async def test_words_that_cannot_be_understood_do_not_make_deaf(
         with redis_server.client() as client:
             client.publish("crawler:changes", words.replace(b"%s", task.id.encode()))
         async with asyncio.timeout(10):
-            await not_understood(caplog)
+            await until_logged(caplog, "could not be understood")
             await registry.finish(task.id, "error")
             while other.tasks[task.id].status == "running":
                 await other.wait_for_change(task.id)
 
 
-async def test_a_redis_that_has_lost_what_was_heard_has_the_last_word(redis_server: RedisServer) -> None:
+async def test_the_final_counts_are_those_in_redis_even_if_smaller(redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry:
         task = await registry.submit(["http://a/", "http://b/"], Options())
         await registry.record(task.id, [found(0, "http://a/")])
         key = f"crawler:task:{task.id}"
-        with redis_server.client() as client:  # as if it had lost its last second, and the rest had come otherwise
+        with redis_server.client() as client:  # as if it had lost its last second
             client.hset(key, mapping={"ok": 0, "failed": 2, "done": 2})
             async with RedisRegistry(redis_server.url) as other:
                 await other.finish(task.id, "ready")
@@ -278,7 +280,7 @@ async def test_a_redis_that_has_lost_what_was_heard_has_the_last_word(redis_serv
         assert (ended.counts.ok, ended.counts.failed) == (0, 2)
 
 
-async def test_a_chunk_of_a_deleted_task_leaves_nothing_behind(redis_server: RedisServer) -> None:
+async def test_a_deleted_task_leaves_only_keys_that_expire(redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry:
         task = await registry.submit(LINES, Options())
         await registry.chunks.start(task.id, ChunkPosition(0, 0), "one")
@@ -290,14 +292,14 @@ async def test_a_chunk_of_a_deleted_task_leaves_nothing_behind(redis_server: Red
             assert all(client.ttl(key) > 0 for key in kept)
 
 
-async def test_tasks_go_until_the_rest_has_room(redis_server: RedisServer) -> None:
+async def test_retention_deletes_old_tasks_until_the_rest_fits(redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry:
         tasks = [await _finished(registry) for _ in range(3)]
         each = await registry.stored_bytes() // 3
         assert each > 5_000
         service = ServiceOptions(keep_bytes=int(2.5 * each))
         await Retention(registry, service, lambda task: registry.delete(task.id)).once()
-        assert list(registry.tasks) == [task.id for task in tasks[1:]], "though Redis has the memory for a while yet"
+        assert list(registry.tasks) == [task.id for task in tasks[1:]], "at once, though the keys expire later"
         assert await registry.stored_bytes() == 2 * each
 
 
