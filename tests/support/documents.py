@@ -286,6 +286,7 @@ class Reader:
             "HOME": str(folder),
             "LC_ALL": "C.UTF-8",
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PYTHONPATH": str(ROOT),  # of this checkout, wherever the package is installed from
             "PYTHONUNBUFFERED": "1",
         }
         (folder / ".curlrc").write_text("silent\nshow-error\n")  # no progress bar in a pipe
