@@ -109,7 +109,7 @@ class _Upload:
         with self._state.quotas.room(owner) as take:
             found = lines(self._chunks(), self._reader, take)
             return await self._state.submit(
-                found, self._options, settle=settle, label=self._query.label, webhook=self._webhook, owner=owner
+                found, self._options, finalize=settle, label=self._query.label, webhook=self._webhook, owner=owner
             )
 
     async def digest(self) -> str:
