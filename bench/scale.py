@@ -22,7 +22,7 @@ from bench.world import World, build, running_world
 from crawler.compose import open_prober
 from crawler.core.options import Options
 from crawler.core.urls import read_targets
-from crawler.runtime.rlimits import collect_rarely
+from crawler.runtime.resources import tune_garbage_collector
 
 AT_ONCE: Final = 50  # requests of one process
 SECONDS: Final = 16  # that a run on slow targets takes, if it is linear
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     build()
-    collect_rarely()
+    tune_garbage_collector()
     print(f"{os.cpu_count()} cores")
     with running_world() as world:
         print(*uvloop.run(measure(world, arguments.rounds)), sep="\n")

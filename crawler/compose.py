@@ -16,7 +16,7 @@ from crawler.distributed.process_prober import ProcessProber
 from crawler.probing.factory import open_http_prober
 from crawler.probing.prober import Prober
 from crawler.registry import Registry
-from crawler.runtime.rlimits import process_count
+from crawler.runtime.resources import process_count
 from crawler.stores.dedupe import Deduplicator
 from crawler.stores.memory import MemoryRegistry
 from crawler.worker import Engine, LocalEngine

@@ -20,7 +20,7 @@ from crawler.core.options import Options
 from crawler.core.results import ProbeResult
 from crawler.core.tasks import ANY_RESULT, ResultFilter, ResultPage, Status, Task
 from crawler.core.urls import Target
-from crawler.runtime.counters import CallCounter
+from crawler.runtime.counters import CallCounters
 from crawler.runtime.iteration import iterate
 
 __all__ = ["Lines", "PageReader", "Registry", "passes_filter"]
@@ -46,7 +46,7 @@ class Registry(ABC):
     is_shared = False
 
     def __init__(self) -> None:
-        self.calls = CallCounter()
+        self.calls = CallCounters()
         self.submit_listeners: set[Callable[[Task], None]] = set()
         self._changes: dict[str, asyncio.Event] = {}
         self._save_lock = asyncio.Lock()  # a Task is saved as a whole: of two concurrent changes one would be lost

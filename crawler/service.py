@@ -25,8 +25,8 @@ from crawler.formats.url_lists import open_reader
 from crawler.registry import Registry
 from crawler.runtime.event_loop import run_on_event_loop
 from crawler.runtime.lifecycle import SystemdNotifier, stop_signals
-from crawler.runtime.logs import Settings, write_logs
-from crawler.runtime.rlimits import clients_within_descriptors, collect_rarely
+from crawler.runtime.logs import LogSettings, configure_logging
+from crawler.runtime.resources import limit_clients, tune_garbage_collector
 from crawler.server import api
 from crawler.server.api.openapi import DOCUMENT, Document
 from crawler.server.http.connection_limits import ConnectionLimiter
@@ -135,7 +135,7 @@ def run_service(
         InputError: The registry, tokens or certificate cannot be read, or strangers could reach it without a token.
     """
     service = service or ServiceOptions()
-    write_logs(Settings.named(service.log_level, as_json=service.log_json))
+    configure_logging(LogSettings.named(service.log_level, as_json=service.log_json))
     is_loopback = _is_loopback(host)
     # On loopback, who submits is on this machine already; unless a proxy is, for others.
     is_own = is_loopback and not (service.allow_anonymous or service.forwarded_allow)
@@ -145,7 +145,7 @@ def run_service(
     if only_local and not is_loopback and not app[AUTHORIZER].has_tokens:
         raise InputError("other machines can reach it, so it needs --token, --token-file or --allow-anonymous", host)
     sys.setswitchinterval(_SWITCH)
-    collect_rarely()
+    tune_garbage_collector()
     tls = server_context(service.tls_cert, service.tls_key)
     run_on_event_loop(_serve(app, host, port, tls, announce))
 
@@ -227,7 +227,7 @@ async def _serve(
 ) -> None:
     state = app[TASK_MANAGER]
     service = state.service
-    most = clients_within_descriptors(service.max_connections, state.options.concurrency)
+    most = limit_clients(service.max_connections, state.options.concurrency)
     listener = ConnectionLimiter(service.receive_timeout, most)
     app.middlewares.insert(0, listener.middleware)
     app.on_response_prepare.append(listener.say_close)

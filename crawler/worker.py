@@ -17,8 +17,8 @@ from crawler.core.urls import Target
 from crawler.probing.prober import Prober
 from crawler.registry import Registry
 from crawler.runtime.cancellation import cancel_and_wait
-from crawler.runtime.logs import about
-from crawler.runtime.tracing import fail, task_span
+from crawler.runtime.logs import log_fields
+from crawler.runtime.tracing import mark_span_failed, task_span
 
 __all__ = ["Engine", "LocalEngine", "Recorder", "probe_and_record", "retry_until_stored", "worker"]
 
@@ -106,7 +106,7 @@ async def worker(task_id: str, registry: Registry, prober: Prober) -> None:
 
     If the worker is cancelled or the prober drains, the Task keeps its pending targets for another worker.
     """
-    with about(task=task_id), task_span(task_id):
+    with log_fields(task=task_id), task_span(task_id):
         await _complete(task_id, registry, prober)
 
 
@@ -123,7 +123,7 @@ async def _complete(task_id: str, registry: Registry, prober: Prober) -> None:
         log.info("task %s was deleted while it ran", task_id)
     except Exception as error:
         log.exception("task %s cannot go on", task_id)
-        fail()
+        mark_span_failed()
         with suppress(TaskNotFound, TransitionError):
             await retry_until_stored(registry.finish, task_id, "error", f"{type(error).__name__}: {error}")
 

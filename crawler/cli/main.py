@@ -42,8 +42,8 @@ from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Counts
 from crawler.core.urls import Line
 from crawler.formats.result_writers import open_writer
-from crawler.runtime.logs import Settings, write_logs
-from crawler.runtime.rlimits import collect_rarely
+from crawler.runtime.logs import LogSettings, configure_logging
+from crawler.runtime.resources import tune_garbage_collector
 
 __all__ = ["main"]
 
@@ -139,7 +139,7 @@ def probe(
     Exit code: 0 if all are ok, 1 if some are not, 2 for usage, 130 on Ctrl-C, 143 on SIGTERM.
     """
     require_urls(urls, file)
-    write_logs(Settings())
+    configure_logging(LogSettings())
     urls, counts = urls or [], Counts()
     lines = read_urls(urls, file, input_, column)
     with exit_on_errors(output):
@@ -150,7 +150,7 @@ def probe(
             # NDJSON and CSV on a terminal are for copying, and a progress bar would break their lines.
             has_progress = chosen_format == "table" or not stream.isatty()
             with progress_bar(counts, total) if has_progress else nullcontext():
-                collect_rarely()
+                tune_garbage_collector()
                 run(_probe(lines, options, counts, write))
     raise typer.Exit(OK if counts.ok == counts.done else SOME_NOT_OK)
 

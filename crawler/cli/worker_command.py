@@ -6,8 +6,8 @@ from crawler.core.service_options import ServiceOptions
 from crawler.distributed.chunk_worker import ChunkWorker
 from crawler.runtime.event_loop import run_on_event_loop
 from crawler.runtime.lifecycle import SystemdNotifier, stop_signals
-from crawler.runtime.logs import Settings, write_logs
-from crawler.runtime.rlimits import collect_rarely
+from crawler.runtime.logs import LogSettings, configure_logging
+from crawler.runtime.resources import tune_garbage_collector
 from crawler.stores.redis.registry import RedisRegistry
 
 __all__ = ["run_worker"]
@@ -26,8 +26,8 @@ def run_worker(options: Options, service: ServiceOptions, registry: RedisRegistr
     Raises:
         InputError: Redis cannot be used.
     """
-    write_logs(Settings.named(service.log_level, as_json=service.log_json))
-    collect_rarely()
+    configure_logging(LogSettings.named(service.log_level, as_json=service.log_json))
+    tune_garbage_collector()
     run_on_event_loop(_run(options.with_guard("public"), service, registry))
 
 

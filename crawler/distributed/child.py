@@ -24,8 +24,8 @@ from crawler.probing.prober import HttpProber
 from crawler.probing.work_queue import WorkQueue
 from crawler.runtime.cancellation import in_background
 from crawler.runtime.event_loop import run_on_event_loop
-from crawler.runtime.logs import note, write_logs
-from crawler.runtime.rlimits import collect_rarely
+from crawler.runtime.logs import add_log_fields, configure_logging
+from crawler.runtime.resources import tune_garbage_collector
 
 __all__ = ["main"]
 
@@ -36,11 +36,11 @@ def main() -> None:
     """Probe until the standard input ends."""
     for number in (signal.SIGINT, signal.SIGTERM):  # systemd sends them to all processes: the parent decides
         signal.signal(number, signal.SIG_IGN)
-    collect_rarely()
+    tune_garbage_collector()
     with open(0, "rb", closefd=False) as parent:
         length = int.from_bytes(parent.read(4), "big")
         config = msgspec.msgpack.decode(parent.read(length), type=ChildConfig)
-    write_logs(config.logs)
+    configure_logging(config.logs)
     run_on_event_loop(_serve(config))
 
 
@@ -89,7 +89,7 @@ class _ChildRun:
             await self._prober.drain(request.drain)
         else:
             assert request.options is not None
-            note(**request.log_fields)
+            add_log_fields(**request.log_fields)
             await self._probe(reader, request, self._prober.options.with_stored(request.options))
 
     async def _probe(self, reader: StreamReader, request: ChildRequest, options: Options) -> None:

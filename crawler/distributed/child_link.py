@@ -12,7 +12,7 @@ from crawler.distributed.messages import ChildReport, ChildRequest, encode_frame
 from crawler.distributed.process_pool import ProcessPool
 from crawler.probing.probe_state import ProbeState
 from crawler.runtime.cancellation import in_background
-from crawler.runtime.logs import fields
+from crawler.runtime.logs import current_log_fields
 
 __all__ = ["CONNECTION_LOST", "ChildLink", "LinkOwner", "SentTarget", "child_request"]
 
@@ -162,5 +162,5 @@ def child_request(targets: list[SentTarget], options: Options | None, *, is_last
         [(target.seq, target.text) for target in targets if target.state is None],
         [target.state for target in targets if target.state is not None],
         is_last,
-        log_fields={} if options is None else fields(),
+        log_fields={} if options is None else current_log_fields(),
     )

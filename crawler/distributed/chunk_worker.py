@@ -19,7 +19,7 @@ from crawler.distributed.chunk_prober import ChunkProber
 from crawler.distributed.chunk_queue import QUEUES, ChunkQueue
 from crawler.probing.prober import Prober
 from crawler.runtime.cancellation import cancel_and_wait, in_background
-from crawler.runtime.logs import about
+from crawler.runtime.logs import log_fields
 from crawler.stores.redis.chunk import ChunkPosition
 from crawler.stores.redis.registry import RedisRegistry
 from crawler.worker import retry_until_stored
@@ -89,7 +89,7 @@ class ChunkWorker:
         is_finished = True
         self._jobs_at_work += 1
         try:
-            with about(task=task_id), suppress(TaskNotFound):
+            with log_fields(task=task_id), suppress(TaskNotFound):
                 task = await retry_until_stored(self._registry.fetch, task_id)
                 if task.status == "running":
                     is_finished = await self._work(task, position)

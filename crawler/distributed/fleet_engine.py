@@ -10,7 +10,7 @@ from crawler.core.tasks import FleetStatus
 from crawler.distributed.chunk_queue import ChunkQueue
 from crawler.probing.prober import Prober
 from crawler.runtime.cancellation import cancel_and_wait
-from crawler.runtime.logs import about
+from crawler.runtime.logs import log_fields
 from crawler.stores.redis.registry import RedisRegistry
 from crawler.worker import retry_until_stored
 
@@ -101,7 +101,7 @@ class FleetEngine:
 
     async def _queue_task(self, task_id: str) -> None:
         async with self._queueing_slots:
-            with about(task=task_id), suppress(TaskNotFound):
+            with log_fields(task=task_id), suppress(TaskNotFound):
                 await retry_until_stored(self._queue_next_chunks, task_id)
 
     async def _queue_next_chunks(self, task_id: str) -> None:

@@ -18,8 +18,8 @@ import msgspec
 from crawler.core.errors import ChildError
 from crawler.core.options import Options
 from crawler.runtime.cancellation import cancel_and_wait
-from crawler.runtime.logs import Settings, settings
-from crawler.runtime.rlimits import many_descriptors
+from crawler.runtime.logs import LogSettings, current_log_settings
+from crawler.runtime.resources import raise_open_files_limit
 
 __all__ = ["ISOLATED", "ChildConfig", "PoolSettings", "ProcessPool", "child_of"]
 
@@ -64,7 +64,7 @@ class ChildConfig(msgspec.Struct):
     options: Options
     index: int
     size: int
-    logs: Settings
+    logs: LogSettings
 
 
 def child_of(host: str, size: int) -> int:
@@ -99,7 +99,7 @@ class ProcessPool:
         Raises:
             ChildError: They do not start.
         """
-        many_descriptors()  # each run takes one for each child
+        raise_open_files_limit()  # each run takes one for each child
         try:
             self._folder = tempfile.TemporaryDirectory(prefix="crawler-")
         except OSError as error:
@@ -147,7 +147,7 @@ class ProcessPool:
     def _child(self, index: int) -> "_ChildProcess":
         if index not in self._children:
             path = str(Path(self._folder.name) / f"{index}.sock")
-            config = ChildConfig(path, self._options, index, self.size, settings())
+            config = ChildConfig(path, self._options, index, self.size, current_log_settings())
             self._children[index] = _ChildProcess(config, self._settings, may_give_up=not self._is_up)
         return self._children[index]
 

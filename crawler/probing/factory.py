@@ -10,7 +10,7 @@ from crawler.core.options import Options
 from crawler.probing.prober import HttpProber
 from crawler.probing.scheduler import Scheduler
 from crawler.probing.settings import DEFAULT_SETTINGS, ProberSettings
-from crawler.runtime.rlimits import within_descriptors
+from crawler.runtime.resources import limit_concurrency
 from crawler.transport.address_guard import AddressGuard
 from crawler.transport.base import Transport
 from crawler.transport.connection_pool import ConnectionPool
@@ -28,7 +28,7 @@ async def open_http_prober(options: Options, settings: ProberSettings = DEFAULT_
         OptionError: A value cannot be used, for example a certificate file.
     """
     guard = AddressGuard(options.guard, options.allow)
-    options = msgspec.structs.replace(options, concurrency=within_descriptors(options.concurrency))
+    options = msgspec.structs.replace(options, concurrency=limit_concurrency(options.concurrency))
     scheduler = Scheduler(options.concurrency, options.per_host, options.interval)
     make_transport = _transport_factory(options)
     transports: dict[tuple[bool, ...], Transport] = {}

@@ -1,1 +1,13 @@
-"""runtime."""
+"""What every process of the project needs besides its work: logs, counters, signals, limits.
+
+All of it may be imported from every package above; it imports only `crawler.core`.
+
+    logs           log lines as text or JSON, with fields, without secrets
+    tracing        spans for OpenTelemetry, if that is installed
+    counters       histograms and counters of probes and of store calls
+    loop_lag       how late the event loop runs its callbacks
+    lifecycle      stop by signals; notify systemd
+    cancellation   cancel background work and wait for its end
+    event_loop     run a coroutine on uvloop or on asyncio's own loop
+    resources      open files, cores, garbage collection
+"""

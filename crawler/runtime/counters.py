@@ -1,4 +1,4 @@
-"""Counting what happens, in plain numbers: cheap where it happens, and read only when somebody asks."""
+"""Histograms and counters in plain numbers: cheap to add to, and formatted only when metrics are read."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -9,20 +9,23 @@ from typing import Final, get_args
 from crawler.core.errors import ERROR_TYPES, StoreError
 from crawler.core.results import Outcome, ProbeResult
 
-__all__ = ["PHASES", "CallCounter", "Histogram", "ProbeCounters"]
+__all__ = ["PHASES", "CallCounters", "Histogram", "ProbeCounters"]
 
-PHASES: Final = ("dns", "connect", "ssl", "wait")  # of a hop, under HAR's names; the others are next to nothing
+PHASES: Final = ("dns", "connect", "ssl", "wait")  # of a hop, under HAR's names; the others take almost no time
 
-# Seconds. A name or a connection can take a millisecond, a slow server half a minute.
-_OF_PHASES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_OF_CALLS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# A DNS answer or a connection can take a millisecond, a slow server half a minute.
+_PHASE_BOUNDS_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_CALL_BOUNDS_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Histogram:
-    """How many values there were up to each bound.
+    """Counts values by size.
 
     Args:
-        bounds: Rising, in the unit of the values, which is seconds everywhere here.
+        bounds: The upper bounds of the buckets, rising, in the unit of the values.
+
+    Attributes:
+        sum: Of all values.
     """
 
     __slots__ = ("_bounds", "_counts", "sum")
@@ -33,12 +36,12 @@ class Histogram:
         self.sum = 0.0
 
     def add(self, value: float) -> None:
-        """Count one more."""
+        """Count a value."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
 
     def buckets(self) -> list[tuple[str, int]]:
-        """Each bound, as Prometheus writes it, with how many were no greater; the last has all."""
+        """Return each bound, as Prometheus writes it, with the number of values up to it; the last has all."""
         found, total = [], 0
         for bound, count in zip([*map(str, self._bounds), "+Inf"], self._counts, strict=True):
             total += count
@@ -47,21 +50,21 @@ class Histogram:
 
 
 class ProbeCounters:
-    """What probes came to.
+    """Counts the results of probes.
 
     Attributes:
-        outcomes: How many, by outcome.
-        errors: How many failed, by error type.
-        phases: How long each phase of their hops took.
+        outcomes: Number of results by outcome.
+        errors: Number of failed results by error type.
+        phases: Seconds that each phase of the hops took.
     """
 
     def __init__(self) -> None:
         self.outcomes: dict[str, int] = dict.fromkeys(get_args(Outcome), 0)
         self.errors = dict.fromkeys(ERROR_TYPES, 0)
-        self.phases = {phase: Histogram(_OF_PHASES) for phase in PHASES}
+        self.phases = {phase: Histogram(_PHASE_BOUNDS_SECONDS) for phase in PHASES}
 
     def add(self, result: ProbeResult) -> None:
-        """Count one more."""
+        """Count a result."""
         self.outcomes[result.outcome] += 1
         if result.error is not None:
             self.errors[result.error.type] += 1
@@ -78,23 +81,23 @@ class ProbeCounters:
                 phases["wait"].add(wait / 1000)
 
 
-class CallCounter:
-    """What a store was asked.
+class CallCounters:
+    """Counts the calls of a store.
 
     Attributes:
-        seconds: How long each call took, with the wait for its turn, by kind: `read` or `write`.
-        failures: How many could not be done, by kind.
-        is_damaged: Whether one found what the store has kept damaged.
+        seconds: Seconds that each call took, with the wait before it, by kind: `read` or `write`.
+        failures: Number of failed calls, by kind.
+        is_damaged: Whether a call found the stored data damaged.
     """
 
     def __init__(self) -> None:
         self.is_damaged = False
-        self.seconds = {kind: Histogram(_OF_CALLS) for kind in ("read", "write")}
+        self.seconds = {kind: Histogram(_CALL_BOUNDS_SECONDS) for kind in ("read", "write")}
         self.failures = dict.fromkeys(self.seconds, 0)
 
     @contextmanager
     def timed(self, kind: str) -> Iterator[None]:
-        """Count a call, which is what is done in the context."""
+        """Count the body of the context as a call."""
         began = perf_counter()
         try:
             yield

@@ -1,6 +1,7 @@
-"""Log lines: text for a person or JSON for a program, with what they are about, without secrets, and none forged.
+"""Log lines as text or JSON, with fields that say what they are about.
 
-Nothing is configured until `write_logs` is called, which is for who owns the process.
+Queries and credentials are replaced by ***, and no message can forge another line. Nothing is configured until
+`configure_logging` is called, which only the owner of the process does.
 """
 
 import logging
@@ -13,126 +14,138 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-__all__ = ["JsonLines", "Settings", "TextLines", "about", "fields", "note", "settings", "write_logs"]
+__all__ = [
+    "JsonFormatter",
+    "LogSettings",
+    "TextFormatter",
+    "add_log_fields",
+    "configure_logging",
+    "current_log_fields",
+    "current_log_settings",
+    "log_fields",
+]
 
-_ABOUT: Final[ContextVar[Mapping[str, str]]] = ContextVar("about", default={})  # noqa: B039 - it is never changed
+_FIELDS: Final[ContextVar[Mapping[str, str]]] = ContextVar("fields", default={})  # noqa: B039 - it is never changed
 
-# Runs of characters as URLs have them; each is looked at once, however long it is.
-_RUN: Final = re.compile(r"[?#]\S+|[^\s/?#]+")
+# A query or fragment, or a run of other characters of a URL. Each character is matched once, in linear time.
+_URL_PART: Final = re.compile(r"[?#]\S+|[^\s/?#]+")
 _CREDENTIALS: Final = re.compile(r"\b(bearer|basic)\s+\S+|whsec_\S+", re.IGNORECASE)
 _HIDDEN: Final = "***"
 _INDENT: Final = "\n    "
 
 
-# --- What lines are about ---
+# --- Fields ---
 
 
 @contextmanager
-def about(**fields: str) -> Iterator[None]:
-    """Have these fields, and no others, in each line of what is done inside, and of the tasks that it starts."""
-    token = _ABOUT.set(fields)
+def log_fields(**fields: str) -> Iterator[None]:
+    """Add these fields, and no others, to each log line of the context and of the asyncio tasks it starts."""
+    token = _FIELDS.set(fields)
     try:
         yield
     finally:
-        _ABOUT.reset(token)
+        _FIELDS.reset(token)
 
 
-def note(**fields: str) -> None:
-    """Have these fields too, from here to the end of the innermost `about`."""
-    _ABOUT.set({**_ABOUT.get(), **fields})
+def add_log_fields(**fields: str) -> None:
+    """Add fields to the log lines from here to the end of the innermost `log_fields`."""
+    _FIELDS.set({**_FIELDS.get(), **fields})
 
 
-def fields() -> Mapping[str, str]:
-    """What lines are about here."""
-    return _ABOUT.get()
+def current_log_fields() -> Mapping[str, str]:
+    """Return the fields of log lines that are written here."""
+    return _FIELDS.get()
 
 
-# --- How they are written ---
+# --- Formats ---
 
 
-class TextLines(logging.Formatter):
-    """`time level logger message field=value ...`; the lines of an exception below it are indented."""
+class TextFormatter(logging.Formatter):
+    """Formats `time level logger message field=value ...`, and below it the indented lines of an exception."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """A record as text."""
-        about = "".join(f" {name}={_safe(value)}" for name, value in fields().items())
-        line = f"{_time(record)} {record.levelname.lower()} {record.name} {_safe(record.getMessage())}{about}"
+        """Format a record as text."""
+        fields = "".join(f" {name}={_sanitize(value)}" for name, value in current_log_fields().items())
+        line = f"{_time(record)} {record.levelname.lower()} {record.name} {_sanitize(record.getMessage())}{fields}"
         return _INDENT.join([line, *self._exception(record)])
 
     def _exception(self, record: logging.LogRecord) -> list[str]:
         text = self.formatException(record.exc_info) if record.exc_info else ""
-        # Of what could end a line, only what does so here: else a message could have a line of its own.
-        return [_safe(line) for line in text.split("\n") if line]
+        # Split at line feeds only: another line end inside a message would give that message a line of its own.
+        return [_sanitize(line) for line in text.split("\n") if line]
 
 
-class JsonLines(TextLines):
-    """An object a line: `time`, `level`, `logger`, `message`, what the message was made of, the fields, `exception`."""
+class JsonFormatter(TextFormatter):
+    """Formats an object a line: `time`, `level`, `logger`, `message` and its arguments, the fields, `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """A record as JSON."""
-        parts = record.args if isinstance(record.args, Mapping) else {}
+        """Format a record as JSON."""
+        arguments = record.args if isinstance(record.args, Mapping) else {}
         line: dict[str, Any] = {
             "time": _time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": _safe(record.getMessage()),
+            "message": _sanitize(record.getMessage()),
         }
-        for name, value in {**parts, **fields()}.items():
-            line.setdefault(str(name), value if isinstance(value, int | float | None) else _safe(str(value)))
+        for name, value in {**arguments, **current_log_fields()}.items():
+            line.setdefault(str(name), value if isinstance(value, int | float | None) else _sanitize(str(value)))
         if exception := self._exception(record):
             line["exception"] = "\n".join(exception)
         return msgspec.json.encode(line).decode()
 
 
-class Settings(NamedTuple):
-    """From which level on is logged, as a number of logging's, and how."""
+# --- Configuration ---
+
+
+class LogSettings(NamedTuple):
+    """The lowest level that is logged, as a number of `logging`, and the format."""
 
     level: int = logging.WARNING
     as_json: bool = False
 
     @classmethod
     def named(cls, level: str, *, as_json: bool) -> Self:
-        """Of the options of a service."""
+        """Make settings from a level's name, such as `info`."""
         return cls(logging.getLevelNamesMapping()[level.upper()], as_json)
 
 
-def write_logs(settings: Settings) -> None:
-    """Write what is logged to standard error, unless this program has logging set up already."""
+def configure_logging(settings: LogSettings) -> None:
+    """Write log lines to standard error, unless the program has configured logging already."""
     root = logging.getLogger()
     if root.handlers:
         return
     handler = _Handler()
-    handler.setFormatter(JsonLines() if settings.as_json else TextLines())
+    handler.setFormatter(JsonFormatter() if settings.as_json else TextFormatter())
     root.addHandler(handler)
     root.setLevel(settings.level)
-    logging.getLogger("docket").setLevel(max(settings.level, logging.WARNING))  # below, it tells of each chunk
+    logging.getLogger("docket").setLevel(max(settings.level, logging.WARNING))  # its info level has a line a chunk
 
 
-def settings() -> Settings:
-    """What this process has, for those that it starts."""
+def current_log_settings() -> LogSettings:
+    """Return the settings of this process, to hand them to its child processes."""
     root = logging.getLogger()
-    return Settings(root.level, any(isinstance(handler.formatter, JsonLines) for handler in root.handlers))
+    return LogSettings(root.level, any(isinstance(handler.formatter, JsonFormatter) for handler in root.handlers))
 
 
 class _Handler(logging.StreamHandler[Any]):
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - it is logging's name
-        """Lose a line that cannot be written: what logging would print instead has its arguments as they are."""
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        """Drop a line that cannot be written: logging would print its arguments unsanitized."""
 
 
 def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _safe(text: str) -> str:
-    """A text on one line, in which all characters can be seen, and no secrets."""
-    if not text.isprintable():  # as are ends of lines, escapes of terminals, and what turns the direction of writing
+def _sanitize(text: str) -> str:
+    """Make a text one printable line without secrets."""
+    if not text.isprintable():  # line ends, terminal escapes, characters that change the direction of writing
         text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-    return _CREDENTIALS.sub(lambda found: f"{found[1] or ''} {_HIDDEN}".strip(), _RUN.sub(_hide, text))
+    return _CREDENTIALS.sub(lambda found: f"{found[1] or ''} {_HIDDEN}".strip(), _URL_PART.sub(_hide_secrets, text))
 
 
-def _hide(run: re.Match[str]) -> str:
-    """Queries and fragments, and what stands before an @: rather too much than a secret too few."""
-    text = run[0]
+def _hide_secrets(part: re.Match[str]) -> str:
+    """Hide a query, a fragment, or what stands before an @; rather too much than too little."""
+    text = part[0]
     if text[0] in "?#":
         return text[0] + _HIDDEN
     at = text.rfind("@")

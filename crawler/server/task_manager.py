@@ -21,7 +21,7 @@ from crawler.probing.prober import Prober
 from crawler.probing.scheduler import Load
 from crawler.registry import Lines, Registry
 from crawler.runtime.counters import ProbeCounters
-from crawler.runtime.logs import note
+from crawler.runtime.logs import add_log_fields
 from crawler.runtime.loop_lag import LoopLag
 from crawler.server.background.leader import Leader
 from crawler.server.background.retention import Retention
@@ -119,7 +119,7 @@ class TaskManager:
         """
         self._check_begins()
         task = await self.registry.submit(lines, options or self.options, **fields)
-        note(task=task.id)
+        add_log_fields(task=task.id)
         self._start(task)
         return task
 

@@ -114,8 +114,8 @@ def test_slots_are_as_many_as_descriptors_allow_and_the_soft_limit_is_raised(
 ) -> None:
     ask = f"""
 import resource
-from crawler.runtime.rlimits import within_descriptors
-print(within_descriptors({wanted}), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+from crawler.runtime.resources import limit_concurrency
+print(limit_concurrency({wanted}), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
     done = subprocess.run(limited(files, "-c", ask), capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(slots), str(soft)]

@@ -26,7 +26,15 @@ from crawler.probing.factory import open_http_prober
 from crawler.probing.probe import Probe
 from crawler.probing.scheduler import Scheduler
 from crawler.probing.work_queue import WorkQueue
-from crawler.runtime.logs import JsonLines, Settings, TextLines, about, note, settings, write_logs
+from crawler.runtime.logs import (
+    JsonFormatter,
+    LogSettings,
+    TextFormatter,
+    add_log_fields,
+    configure_logging,
+    current_log_settings,
+    log_fields,
+)
 from tests.probing.test_work_queue import Piece, settle
 from tests.server.test_auth import ANN, by, guarded
 from tests.server.test_retention import finished, looking
@@ -47,7 +55,7 @@ def logged() -> Iterator[Read]:
     """What has been logged since the test began."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonFormatter())
     logger = logging.getLogger("crawler")
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
@@ -88,15 +96,15 @@ def raised(message: str) -> ValueError:
 
 
 def test_a_line_of_text() -> None:
-    with about(request="r-1"):
-        note(task="t-1")
-        line = TextLines().format(record("%d things, %s", 2, "as said"))
+    with log_fields(request="r-1"):
+        add_log_fields(task="t-1")
+        line = TextFormatter().format(record("%d things, %s", 2, "as said"))
     assert line == "2026-09-21T14:13:20.250Z warning crawler.some 2 things, as said request=r-1 task=t-1"
 
 
 def test_a_line_of_json() -> None:
-    with about(request="r-1"):
-        line = JsonLines().format(record("%(count)d things", {"count": 2, "level": "mine"}, error=raised("why")))
+    with log_fields(request="r-1"):
+        line = JsonFormatter().format(record("%(count)d things", {"count": 2, "level": "mine"}, error=raised("why")))
     found = json.loads(line)
     assert found.pop("exception").startswith("Traceback ")
     assert found == {
@@ -111,13 +119,13 @@ def test_a_line_of_json() -> None:
 
 def test_fields_last_as_long_as_what_they_are_about() -> None:
     def fields() -> str:
-        return TextLines().format(record("x")).partition(" x")[2]
+        return TextFormatter().format(record("x")).partition(" x")[2]
 
-    with about(request="r"):
-        note(token="ann")
-        with about(task="t"):
+    with log_fields(request="r"):
+        add_log_fields(token="ann")
+        with log_fields(task="t"):
             assert fields() == " task=t"
-            note(more="m")
+            add_log_fields(more="m")
         assert fields() == " request=r token=ann"
     assert fields() == ""
 
@@ -128,13 +136,13 @@ FORGERIES = ["\n", "\r", "\r\n", "\x1b[2K", "\x0b", "\x0c", "\x1c", "\x85", "\u2
 @pytest.mark.parametrize("character", [*FORGERIES, "\x00", "\x7f", "\x9b", "\ud800", "\u200b", "\t"], ids=ascii)
 def test_a_line_cannot_be_forged(character: str) -> None:
     forged = f"a{character}2026-09-21T14:13:20.250Z info crawler.server.middleware.access_log b"
-    text = TextLines().format(record("%s", forged))
+    text = TextFormatter().format(record("%s", forged))
     assert (text.isprintable(), len(text.splitlines())) == (True, 1)
-    assert json.loads(JsonLines().format(record("%s", forged)))["message"].isprintable()
-    whole = TextLines().format(record("x", error=raised(forged)))
+    assert json.loads(JsonFormatter().format(record("%s", forged)))["message"].isprintable()
+    whole = TextFormatter().format(record("x", error=raised(forged)))
     assert all(line.isprintable() for line in whole.split("\n"))
     assert [line[:4].strip() for line in whole.split("\n")] == ["2026", *[""] * whole.count("\n")]
-    exception = json.loads(JsonLines().format(record("x", error=raised(forged))))["exception"]
+    exception = json.loads(JsonFormatter().format(record("x", error=raised(forged))))["exception"]
     assert exception.replace("\n", "").isprintable()
 
 
@@ -157,16 +165,16 @@ def test_a_line_cannot_be_forged(character: str) -> None:
     ],
 )
 def test_secrets_are_not_shown(said: str, shown: str) -> None:
-    assert TextLines().format(record("%s", said)).partition("crawler.some ")[2] == shown
-    line = json.loads(JsonLines().format(record("%(what)s", {"what": said}, error=raised(said))))
+    assert TextFormatter().format(record("%s", said)).partition("crawler.some ")[2] == shown
+    line = json.loads(JsonFormatter().format(record("%(what)s", {"what": said}, error=raised(said))))
     assert (line["message"], line["what"]) == (shown, shown)
     assert "PLANTED" not in str(line)
-    assert "PLANTED" not in TextLines().format(record("x", error=raised(said)))
+    assert "PLANTED" not in TextFormatter().format(record("x", error=raised(said)))
 
 
 @pytest.mark.parametrize("text", ["a" * 10**6, "a." * 10**6, "http:" * 10**5, "a@" * 10**6, "?" * 10**6, "\n" * 10**6])
 def test_a_long_line_takes_no_longer_than_its_length(text: str) -> None:
-    TextLines().format(record("%s", text))
+    TextFormatter().format(record("%s", text))
 
 
 # --- Who configures ---
@@ -185,17 +193,17 @@ def test_logging_that_is_set_up_already_stays() -> None:
     root = logging.getLogger()
     before = (list(root.handlers), root.level)
     assert root.handlers  # those of pytest
-    write_logs(Settings(logging.DEBUG, as_json=True))
+    configure_logging(LogSettings(logging.DEBUG, as_json=True))
     assert (root.handlers, root.level) == before
 
 
 @contextmanager
-def configured(chosen: Settings) -> Iterator[None]:
+def configured(chosen: LogSettings) -> Iterator[None]:
     """A program that logs as chosen, and had nothing set up before, not even what pytest has."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     root.handlers = []
-    write_logs(chosen)
+    configure_logging(chosen)
     try:
         yield
     finally:
@@ -203,12 +211,12 @@ def configured(chosen: Settings) -> Iterator[None]:
         root.setLevel(level)
 
 
-@pytest.mark.parametrize("chosen", [Settings(logging.INFO, as_json=True), Settings(logging.ERROR, as_json=False)])
-def test_who_is_started_learns_how_to_log(chosen: Settings) -> None:
+@pytest.mark.parametrize("chosen", [LogSettings(logging.INFO, as_json=True), LogSettings(logging.ERROR, as_json=False)])
+def test_who_is_started_learns_how_to_log(chosen: LogSettings) -> None:
     with configured(chosen):
-        assert settings() == chosen
-        write_logs(Settings(logging.DEBUG))
-        assert settings() == chosen
+        assert current_log_settings() == chosen
+        configure_logging(LogSettings(logging.DEBUG))
+        assert current_log_settings() == chosen
 
 
 # --- Requests ---
@@ -365,19 +373,19 @@ async def test_lines_of_a_turn_are_about_the_task_whose_lane_it_is_in() -> None:
     seen: list[str] = []
 
     async def turn(piece: Piece) -> bool:
-        note(piece=str(pieces.index(piece)))
+        add_log_fields(piece=str(pieces.index(piece)))
         await piece.gate.wait()
-        seen.append(TextLines().format(record("x")).partition(" x ")[2])
+        seen.append(TextFormatter().format(record("x")).partition(" x ")[2])
         return True
 
     scheduler = Scheduler(concurrency=2, per_host=2)
     pieces = [Piece(host) for host in "aabb"]
-    with about(task="a"):
+    with log_fields(task="a"):
         first = WorkQueue[Piece](scheduler, turn)
-    with about(task="b"):
+    with log_fields(task="b"):
         second = WorkQueue[Piece](scheduler, turn)
     async with first, second:
-        with about(request="r"):
+        with log_fields(request="r"):
             for piece in pieces:
                 (first if piece.host == "a" else second).put(piece)
         first.seal()
@@ -394,7 +402,7 @@ async def test_lines_of_a_turn_are_about_the_task_whose_lane_it_is_in() -> None:
 
 async def test_lines_of_a_child_are_like_those_of_its_parent(capfd: pytest.CaptureFixture[str], site: Site) -> None:
     options = Options(guard="any")
-    with configured(Settings(logging.INFO, as_json=True)):
+    with configured(LogSettings(logging.INFO, as_json=True)):
         async with ProcessPool(options, 1) as crew:
             reader, writer = await crew.connect(0)
             broken = Probe.of(Target.of(7, site.url("/ok")), options, asyncio.get_running_loop().time)
@@ -429,7 +437,7 @@ async def test_a_child_is_told_what_its_lines_are_about(tmp_path: Path) -> None:
     options, crew = Options(guard="any"), Overheard(Options(), 1)
     crew.path = str(tmp_path / "child.sock")
     async with await asyncio.start_unix_server(child, crew.path), open_http_prober(options) as here:
-        with about(task="t-1"):
+        with log_fields(task="t-1"):
             results = ProcessProber(here, crew).probe_many(read_targets(["http://a.test/"]))
             asking = asyncio.ensure_future(anext(results))
         orders = await told

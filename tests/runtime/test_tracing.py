@@ -14,11 +14,11 @@ import asyncio, io, json, logging, sys
 import crawler
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from crawler.runtime.logs import JsonLines
+from crawler.runtime.logs import JsonFormatter
 
 STREAM = io.StringIO()
 HANDLER = logging.StreamHandler(STREAM)
-HANDLER.setFormatter(JsonLines())
+HANDLER.setFormatter(JsonFormatter())
 logging.getLogger("crawler").addHandler(HANDLER)
 logging.getLogger("crawler").setLevel(logging.INFO)
 

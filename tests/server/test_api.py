@@ -18,7 +18,7 @@ import crawler
 from crawler import MemoryRegistry, Options, ServiceOptions, StoreError
 from crawler.core.errors import StoreFull
 from crawler.core.tasks import Task
-from crawler.runtime.counters import CallCounter
+from crawler.runtime.counters import CallCounters
 from crawler.stores.sqlite.connection import connect
 from crawler.stores.sqlite.database import Database
 from crawler.stores.sqlite.registry import SqliteRegistry
@@ -689,7 +689,7 @@ async def test_a_store_that_cannot(fault: type[Exception], status: int, caplog: 
 
 async def test_a_full_file_is_told_from_another_fault(tmp_path: Path) -> None:
     connect(tmp_path / "small.db", create=True).close()
-    database = Database(tmp_path / "small.db", asyncio.Lock(), CallCounter())
+    database = Database(tmp_path / "small.db", asyncio.Lock(), CallCounters())
     await database.call(lambda connection: connection.execute("PRAGMA max_page_count = 4"))
     await database.call(lambda connection: connection.execute("CREATE TABLE lines (text)"))
     with pytest.raises(StoreFull):

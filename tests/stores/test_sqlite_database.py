@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crawler import StoreError
-from crawler.runtime.counters import CallCounter
+from crawler.runtime.counters import CallCounters
 from crawler.stores.sqlite import database
 from crawler.stores.sqlite.connection import connect, transaction
 from crawler.stores.sqlite.database import Database
@@ -35,7 +35,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Database]:
     connection = connect(tmp_path / "some.db", create=True)
     connection.execute("CREATE TABLE some (number INTEGER PRIMARY KEY)")
     connection.close()
-    async with aclosing(Database(tmp_path / "some.db", asyncio.Lock(), CallCounter())) as store:
+    async with aclosing(Database(tmp_path / "some.db", asyncio.Lock(), CallCounters())) as store:
         yield store
 
 

@@ -28,7 +28,7 @@ PROBE = """
 import json, sys
 import crawler
 from crawler.runtime.event_loop import run_on_event_loop
-from crawler.runtime.rlimits import process_count
+from crawler.runtime.resources import process_count
 
 async def main():
     assert process_count("auto") >= 1

@@ -14,7 +14,7 @@ from crawler.core.tasks import IdempotencyKey, ResultFilter, Task, Webhook
 from crawler.formats.json_batch import BatchReader
 from crawler.formats.url_lists import InputFormat, open_reader
 from crawler.registry import Registry
-from crawler.runtime.logs import note
+from crawler.runtime.logs import add_log_fields
 from crawler.server.api.params import choose, only_header, read_query, split_query
 from crawler.server.api.schemas import Choices, Nothing, SubmitQuery, WebhookChoice
 from crawler.server.api.task_view import location, summary_of
@@ -154,7 +154,7 @@ def _key(request: web.Request) -> str | None:
 
 async def _replay(request: web.Request, task: Task, upload: _Upload) -> web.Response:
     """Answer a request that was answered before, or say that it is another one."""
-    note(task=task.id)
+    add_log_fields(task=task.id)
     if task.idempotency is None or await upload.digest() != task.idempotency.digest:
         raise web.HTTPConflict(text=f"{_KEY}: belongs to another request, which made task {task.id}")
     quotas = request.app[TASK_MANAGER].quotas.headers(task.owner)

@@ -13,7 +13,7 @@ from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Task
 from crawler.registry import Registry
 from crawler.runtime.cancellation import end
-from crawler.runtime.logs import about
+from crawler.runtime.logs import log_fields
 
 __all__ = ["Retention", "outlived"]
 
@@ -81,7 +81,7 @@ class Retention:
         return now - self._jumped
 
     async def _delete(self, task: Task) -> None:
-        with about(task=task.id), suppress(TaskNotFound):  # somebody else may have deleted it meanwhile
+        with log_fields(task=task.id), suppress(TaskNotFound):  # somebody else may have deleted it meanwhile
             log.info("task %s is deleted: kept for long enough", task.id)
             await self._delete_task(task)
 

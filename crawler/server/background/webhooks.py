@@ -28,7 +28,7 @@ from crawler.probing.scheduler import Scheduler
 from crawler.probing.work_queue import WorkQueue
 from crawler.registry import Registry
 from crawler.runtime.cancellation import end
-from crawler.runtime.logs import about
+from crawler.runtime.logs import log_fields
 from crawler.transport.base import Transport
 
 __all__ = ["WAITS", "WebhookEvent", "Webhooks", "judged", "new_webhook"]
@@ -156,7 +156,7 @@ class Webhooks:
 
     def _put(self, task_id: str, webhook: Webhook) -> None:
         if webhook.secret is None and self._service.webhook_secret is None:
-            with about(task=task_id):
+            with log_fields(task=task_id):
                 log.warning("the webhook of task %s waits until this service has a secret again", task_id)
             return
         self._lane.put(_Delivery(task_id, webhook))
@@ -167,7 +167,7 @@ class Webhooks:
 
     async def _turn(self, delivery: "_Delivery") -> bool:
         """Make an attempt; true when there will be no other."""
-        with about(task=delivery.task_id):
+        with log_fields(task=delivery.task_id):
             return await self._try(delivery)
 
     async def _try(self, delivery: "_Delivery") -> bool:

@@ -13,7 +13,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from crawler.runtime.logs import about
+from crawler.runtime.logs import log_fields
 from crawler.runtime.tracing import request_span
 from crawler.server.middleware.auth import route_of
 
@@ -37,7 +37,7 @@ async def log_requests(request: web.Request, handler: Handler) -> web.StreamResp
     request[_ID] = _id_of(request)
     status: int | None = None
     method = request.method if request.method in hdrs.METH_ALL else "_OTHER"  # strangers can make up any number
-    with about(request=request[_ID]), request_span(method, route_of(request), request.headers) as answered:
+    with log_fields(request=request[_ID]), request_span(method, route_of(request), request.headers) as answered:
         try:
             response = await handler(request)
             status = response.status

@@ -10,7 +10,7 @@ from crawler.core.errors import TaskNotFound
 from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Task
 from crawler.core.tokens import Token, find_token, parse_tokens, read_tokens
-from crawler.runtime.logs import note
+from crawler.runtime.logs import add_log_fields
 from crawler.server.middleware.origin_check import check_origin
 from crawler.server.task_manager import TASK_MANAGER
 
@@ -67,7 +67,7 @@ class Authorizer:
                         text="this token may only read", headers=_challenge("insufficient_scope", 'scope="write"')
                     )
                 request[_OWNER] = token.name
-                note(token=token.name)
+                add_log_fields(token=token.name)
         elif self._only_local and path not in _HEALTH:
             check_origin(request, is_change=is_change)
 
@@ -120,7 +120,7 @@ async def task_of(request: web.Request) -> Task:
     task = await request.app[TASK_MANAGER].registry.fetch(request.match_info["task_id"])
     if not request.app[AUTHORIZER].may_see(owner_of(request), task):
         raise TaskNotFound(task.id)
-    note(task=task.id)
+    add_log_fields(task=task.id)
     return task
 
 

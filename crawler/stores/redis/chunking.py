@@ -20,7 +20,7 @@ import msgspec
 
 from crawler.core.results import ProbeError
 from crawler.registry import Lines
-from crawler.runtime.counters import CallCounter
+from crawler.runtime.counters import CallCounters
 from crawler.runtime.iteration import iterate
 from crawler.stores.ordering import LineKey, PreparedLine, interleave, prepare_line
 from crawler.stores.redis.chunk import Chunk, ChunkLine, ChunkPosition
@@ -93,7 +93,7 @@ async def _cut_on_disk(
     with tempfile.TemporaryDirectory(prefix="crawler-") as folder:
         path = Path(folder) / "batch.db"
         migrate(path)
-        async with aclosing(Database(path, asyncio.Lock(), CallCounter())) as database:
+        async with aclosing(Database(path, asyncio.Lock(), CallCounters())) as database:
             total = await _write_lines(database, rows, source, lines_per_slice)
             yield total, []
             await database.call(_sort)

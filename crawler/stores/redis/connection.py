@@ -15,7 +15,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from crawler.core.errors import InputError, StoreError, StoreFull
 from crawler.runtime.cancellation import in_background
-from crawler.runtime.counters import CallCounter
+from crawler.runtime.counters import CallCounters
 from crawler.stores.redis.keys import shared_key
 from crawler.stores.redis.scripts import SCRIPTS
 
@@ -50,7 +50,7 @@ class RedisConnection:
     redis: Any
     scripts: dict[str, Any]
 
-    def __init__(self, url: str, calls: CallCounter) -> None:
+    def __init__(self, url: str, calls: CallCounters) -> None:
         self.location = _without_secrets(url)
         self._url = url
         self._calls = calls

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from crawler.core.errors import InputError, StoreError
 from crawler.core.tasks import Task
 from crawler.runtime.cancellation import cancel_and_wait
-from crawler.runtime.logs import about
+from crawler.runtime.logs import log_fields
 from crawler.stores.redis.connection import RedisConnection
 from crawler.stores.redis.keys import shared_key, task_key
 from crawler.stores.redis.task_hash import FIELDS, decode_counts, decode_task, merge_counts
@@ -156,7 +156,7 @@ class TaskCache:
             InputError,
             ValueError,
         ) as error:  # it stays in Redis for a version that can read it
-            with about(task=id_):
+            with log_fields(task=id_):
                 log.error("task %s cannot be read and is left out: %s", id_, error)
             return
         if (known := self.tasks.get(id_)) is None:

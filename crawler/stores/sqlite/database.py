@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from crawler.core.errors import StoreDamaged, StoreError, StoreFull
-from crawler.runtime.counters import CallCounter
+from crawler.runtime.counters import CallCounters
 from crawler.stores.sqlite.connection import connect, transaction
 
 __all__ = ["Database"]
@@ -41,7 +41,7 @@ class Database:
         calls: Counts reads and writes.
     """
 
-    def __init__(self, path: Path, write_lock: asyncio.Lock, calls: CallCounter) -> None:
+    def __init__(self, path: Path, write_lock: asyncio.Lock, calls: CallCounters) -> None:
         self._path = path
         self._write_lock = write_lock
         self._calls = calls

@@ -14,7 +14,7 @@ from crawler.core.errors import InputError
 from crawler.core.results import Outcome, ProbeError, ProbeResult
 from crawler.core.tasks import Counts, ResultFilter, ResultPage, Task
 from crawler.core.urls import Target
-from crawler.runtime.logs import about
+from crawler.runtime.logs import log_fields
 from crawler.stores.sqlite.connection import insert_rows
 from crawler.stores.sqlite.schema import PLACES_PER_TASK
 
@@ -115,7 +115,7 @@ def read_tasks(connection: sqlite3.Connection) -> list[tuple[int, Task]]:
         try:
             task = msgspec.json.decode(body, type=Task)
         except (msgspec.MsgspecError, InputError) as error:  # it stays in the file, for a version that can decode it
-            with about(task=id_):
+            with log_fields(task=id_):
                 log.error("task %s cannot be read and is left out: %s", id_, error)
             continue
         task.counts = Counts(*counts)

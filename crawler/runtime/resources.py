@@ -1,0 +1,65 @@
+"""Resources of this process: the limit of open files, cores, garbage collection."""
+
+import gc
+import os
+import resource
+from typing import Final, Literal
+
+__all__ = ["limit_clients", "limit_concurrency", "process_count", "raise_open_files_limit", "tune_garbage_collector"]
+
+_DESCRIPTORS_PER_PROBE: Final = 2  # its connection, and an idle one or one that checks a certificate again
+_OTHER_DESCRIPTORS: Final = 32  # files, DNS, the listeners of the service
+_MAX_DESCRIPTORS: Final = 2**16
+_MIN_CLIENTS: Final = 16  # accepted even if the descriptors may not suffice
+_GC_THRESHOLD: Final = 50_000  # new objects
+
+
+def limit_concurrency(concurrency: int) -> int:
+    """Raise the limit of open files for so many probes at once, and return the number of probes it allows.
+
+    Returns:
+        At least 1. A probe that still gets no descriptor is retried.
+    """
+    limit = _raise_limit(concurrency * _DESCRIPTORS_PER_PROBE + _OTHER_DESCRIPTORS)
+    if limit is None:
+        return concurrency
+    return max(1, min(concurrency, (limit - _OTHER_DESCRIPTORS) // _DESCRIPTORS_PER_PROBE))
+
+
+def limit_clients(clients: int, concurrency: int) -> int:
+    """Raise the limit of open files for so many connections of clients besides the probes, and return how many fit."""
+    others = concurrency * _DESCRIPTORS_PER_PROBE + _OTHER_DESCRIPTORS
+    limit = _raise_limit(others + clients)
+    return clients if limit is None else min(clients, max(_MIN_CLIENTS, limit - others))
+
+
+def raise_open_files_limit() -> None:
+    """Raise the limit of open files as far as the system allows and this project can use."""
+    _raise_limit(_MAX_DESCRIPTORS)
+
+
+def tune_garbage_collector() -> None:
+    """Run the cyclic garbage collector less often.
+
+    By default each 700 new objects start a run, and a full run over tens of thousands of waiting targets and results
+    blocks the event loop for a tenth of a second. They form no cycles, so they are freed without it.
+    """
+    gc.set_threshold(_GC_THRESHOLD, 20, 100)
+
+
+def process_count(processes: int | Literal["auto"]) -> int:
+    """Return the number of processes to probe with; `auto` is one for each core this process may run on."""
+    if processes != "auto":
+        return processes
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _raise_limit(wanted: int) -> int | None:
+    """Raise the soft RLIMIT_NOFILE to `wanted`, capped at the hard limit; return the soft limit, None for no limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return None if soft == resource.RLIM_INFINITY else soft
