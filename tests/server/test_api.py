@@ -136,7 +136,7 @@ async def test_a_batch_without_a_line(format_: str, api: Api) -> None:
     ("media_type", "body", "status", "words"),
     [
         ("application/json", b"no json", 400, ["JSON"]),
-        ("application/json", b'{"urls": ["a"]', 400, ["half way"]),
+        ("application/json", b'{"urls": ["a"]', 400, ["ends too early"]),
         ("application/json", b'{"urls": ["a", 1]}', 422, ["$.urls[1]"]),
         ("application/json", b'{"urls": ["a"], "colour": 1}', 422, ["colour"]),
         ("application/json", b'{"urls": ["a"], "options": {"colour": 1}}', 422, ["colour: there is no such option"]),
