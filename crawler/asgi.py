@@ -1,4 +1,4 @@
-"""The same service as an ASGI application: for uvicorn and its like, and to be mounted in FastAPI or Starlette."""
+"""The service as an ASGI application: for servers such as uvicorn, and to be mounted in FastAPI or Starlette."""
 
 import asyncio
 import logging
@@ -25,52 +25,52 @@ log = logging.getLogger(__name__)
 class AsgiApplication:
     """An aiohttp application for an ASGI server.
 
-    It starts with the server's lifespan, or with that of its host through `lifespan`, or else with its first request;
-    then it stops when the event loop ends.
+    It starts and stops with the server's lifespan, or with that of the host application through `lifespan`. Without
+    either it starts with its first request, and stops when the event loop ends.
 
     Args:
-        make: Makes the aiohttp application when it is to start; one that is made stands for itself.
+        make: Makes the aiohttp application at the start; an application is a factory of itself.
     """
 
     _server: asyncio.Future[web.Server]
 
     def __init__(self, make: Callable[[], web.Application]) -> None:
         self._make = make
-        self._life: asyncio.Future[None] | None = None
+        self._running: asyncio.Future[None] | None = None
         self._stop = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection's scope, as ASGI says."""
+        """Serve one connection, by the ASGI specification."""
         if scope["type"] == "http":
             if self._stop.is_set():
                 raise RuntimeError("the application has been stopped")
-            await AsgiExchange((await self._started())[1], scope, receive, send).run()
+            await AsgiExchange((await self._start())[1], scope, receive, send).run()
         elif scope["type"] == "lifespan":
-            await self._follow(receive, send)
+            await self._follow_lifespan(receive, send)
         else:
-            raise ValueError(f"there is nothing here for {scope['type']}")
+            raise ValueError(f"connections of type {scope['type']} are not supported")
 
     @asynccontextmanager
     async def lifespan(self, host: object = None) -> AsyncIterator[None]:
-        """Started within, and stopped at the end: to be entered by the host's lifespan, or given to it as such.
+        """Start the application, and stop it at the end. The host application's lifespan enters it, or is it.
 
         Args:
-            host: The application that it is mounted in, which Starlette and FastAPI tell.
+            host: The host application, which Starlette and FastAPI pass to a lifespan; not used.
         """
-        life, _ = await self._started()
+        running, _ = await self._start()
         try:
             yield
         finally:
             self._stop.set()
-            await life
+            await running
 
-    async def _follow(self, receive: Receive, send: Send) -> None:
+    async def _follow_lifespan(self, receive: Receive, send: Send) -> None:
         """Start and stop with the server."""
         await receive()
         async with AsyncExitStack() as stack:
             try:
                 await stack.enter_async_context(self.lifespan())
-            except Exception as error:  # told, or a server may think that there is no lifespan here, and go on
+            except Exception as error:  # if it were raised, a server could take it for "no lifespan support", and go on
                 if not isinstance(error, InputError):
                     log.exception("the application cannot start")
                 await send({"type": "lifespan.startup.failed", "message": f"crawler: {error}"})
@@ -79,15 +79,15 @@ class AsgiApplication:
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _started(self) -> tuple[asyncio.Future[None], web.Server]:
-        """Start it, once, whoever comes first and whether or not he stays."""
-        if self._life is None:
+    async def _start(self) -> tuple[asyncio.Future[None], web.Server]:
+        """Start the application, once; concurrent callers share the start, and it survives their cancellation."""
+        if self._running is None:
             self._server = asyncio.get_running_loop().create_future()
-            self._life = asyncio.ensure_future(self._live())
-        return self._life, await asyncio.shield(self._server)
+            self._running = asyncio.ensure_future(self._run())
+        return self._running, await asyncio.shield(self._server)
 
-    async def _live(self) -> None:
-        """All of its life, in one task: that is cancelled, and so cleans up, where nothing else stops it."""
+    async def _run(self) -> None:
+        """Start the application, and clean up when it is stopped, or when the event loop ends and cancels this task."""
         try:
             app = self._make()
             app.on_response_prepare.append(_without_sendfile)
@@ -107,7 +107,7 @@ class AsgiApplication:
 def create_app(
     options: Options | None = None, *, registry: Registry | None = None, service: ServiceOptions | None = None
 ) -> AsgiApplication:
-    """What `crawler.create_app` makes of these; a guard that is `auto` is `public`."""
+    """An ASGI application of `crawler.create_app` with these arguments."""
     return AsgiApplication(aiohttp_service.create_app(options, registry=registry, service=service))
 
 
@@ -130,6 +130,6 @@ app: Final = AsgiApplication(from_environment)
 
 
 async def _without_sendfile(request: web.Request, response: web.StreamResponse) -> None:
-    """Have a file sent through the writer: there is no socket to copy it into."""
+    """Send files through the writer; there is no socket for `sendfile`."""
     if isinstance(response, web.FileResponse):
         response.enable_compression(web.ContentCoding.identity)

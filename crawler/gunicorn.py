@@ -8,28 +8,28 @@ from gunicorn.errors import AppImportError
 
 from crawler.asgi import from_environment
 from crawler.core.errors import InputError
-from crawler.server.task_manager import TASK_MANAGER
+from crawler.server.app_keys import REGISTRY, SERVICE_OPTIONS
 
 __all__ = ["app"]
 
-_PREDECESSOR: Final = 25.0  # seconds for the worker before, when gunicorn reloads; it takes its leave meanwhile
+_PREDECESSOR_SECONDS: Final = 25.0  # at a reload, the earlier worker still uses the registry until it has stopped
 
 
 async def app() -> web.AppRunner:
-    """What the command would serve, with its options from the same `CRAWLER_*` variables, for aiohttp's worker.
+    """The application that the command would serve, with its options from the same `CRAWLER_*` variables.
 
     Raises:
-        AppImportError: It cannot be; gunicorn says so in a line, and ends.
+        AppImportError: An option is wrong, or a file cannot be read; gunicorn prints that in one line, and ends.
     """
     try:
-        made = from_environment(_PREDECESSOR)
+        made = from_environment(_PREDECESSOR_SECONDS)
     except InputError as error:
         raise AppImportError(f"crawler: {error}") from None
-    # Its own settings, from the command line, the environment and its configuration file: it hands them to nobody. To
-    # count the workers that run would not do: at a reload there are two for a while.
-    if WSGIApplication().cfg.workers > 1 and not made[TASK_MANAGER].registry.is_shared:
+    # gunicorn passes its settings to nobody, so they are read again. Counting the workers that run would not do: at a
+    # reload there are two for a while.
+    if WSGIApplication().cfg.workers > 1 and not made[REGISTRY].is_shared:
         raise AppImportError(
-            "crawler: several workers would not know of each other's tasks: run one, with --workers 1, or give them "
+            "crawler: several workers would not know each other's tasks: run one, with --workers 1, or give them "
             "CRAWLER_REDIS; CRAWLER_PROCESSES has one probe on several processes"
         )
     return _Runner(made)
@@ -37,7 +37,7 @@ async def app() -> web.AppRunner:
 
 class _Runner(web.AppRunner):
     def __init__(self, made: web.Application) -> None:
-        service = made[TASK_MANAGER].service
+        service = made[SERVICE_OPTIONS]
         super().__init__(
             made, keepalive_timeout=service.keep_alive, shutdown_timeout=max(service.drain, 5.0), access_log=None
         )

@@ -1,57 +1,82 @@
-"""The service: the first contract's four endpoints, on aiohttp and uvloop.
+"""The service: composes an application of aiohttp, and serves it on uvloop.
 
-`create_app()` composes an application that can be served, tested or mounted; `run_service()` serves it.
+`create_app()` composes an application that can be served, tested or mounted; `run_service()` serves one.
 """
 
 import asyncio
 import ipaddress
 import sys
 import warnings
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from ssl import SSLContext
 from typing import Final
 
-import msgspec
 from aiohttp import web
 
-from crawler.compose import open_registry
-from crawler.core.errors import InputError, TaskNotFound
+from crawler.compose import open_engine, open_prober, open_registry
+from crawler.core.errors import InputError
 from crawler.core.options import Options
-from crawler.core.results import FirstContractResult, ProbeResult
 from crawler.core.service_options import ServiceOptions
-from crawler.core.tasks import Task
-from crawler.formats.url_lists import open_reader
 from crawler.registry import Registry
+from crawler.runtime.counters import ProbeCounters
 from crawler.runtime.event_loop import run_on_event_loop
 from crawler.runtime.lifecycle import SystemdNotifier, stop_signals
 from crawler.runtime.logs import LogSettings, configure_logging
+from crawler.runtime.loop_lag import LoopLag
 from crawler.runtime.resources import limit_clients, tune_garbage_collector
 from crawler.server import api
-from crawler.server.api.openapi import DOCUMENT, Document
+from crawler.server.access import Authorizer
+from crawler.server.api.openapi import DOCUMENT, OpenApiDocument
+from crawler.server.app_keys import (
+    AUTHORIZER,
+    HEALTH,
+    KEYS_UNDER_WAY,
+    METRICS,
+    OPTIONS,
+    QUOTAS,
+    REGISTRY,
+    REQUEST_COUNTERS,
+    SERVICE_OPTIONS,
+    SETTINGS,
+    SINGLE_PROBES,
+    TASK_MANAGER,
+)
+from crawler.server.background.leader import Leader
+from crawler.server.background.retention import Retention
+from crawler.server.background.webhooks import Webhooks
+from crawler.server.counting_prober import CountingProber
+from crawler.server.first_contract import handlers as first_contract
+from crawler.server.first_contract import operations as first_contract_operations
+from crawler.server.first_contract.live_tasks import TASKS, LiveTasks
+from crawler.server.health import HealthMonitor
 from crawler.server.http.connection_limits import ConnectionLimiter
-from crawler.server.http.request_body import HANDLER_ARGS, chunks, lines
-from crawler.server.http.responses import gathered, json_answer, stream
+from crawler.server.http.request_body import HANDLER_ARGS
 from crawler.server.http.site import ListeningSite
-from crawler.server.live_tasks import LiveTasks
-from crawler.server.metrics import METRICS, Metrics
-from crawler.server.middleware.access_log import log_requests, tell_id
-from crawler.server.middleware.auth import ANCHOR, AUTHORIZER, Authorizer, check_access, owner_of, task_of, tasks_of
+from crawler.server.metrics import Metrics
+from crawler.server.middleware.access_log import add_request_id, log_requests
+from crawler.server.middleware.auth import check_access
 from crawler.server.middleware.problems import answer_problems
 from crawler.server.middleware.proxy_headers import ProxyHeaders
-from crawler.server.middleware.request_metrics import RequestMetrics
-from crawler.server.task_manager import TASK_MANAGER, TaskManager
+from crawler.server.middleware.request_metrics import count_response, measure_requests
+from crawler.server.quotas import Quotas
+from crawler.server.request_counters import RequestCounters
+from crawler.server.settings import ServerSettings
+from crawler.server.single_probes import SingleProbes
+from crawler.server.task_manager import TaskManager
 from crawler.stores.memory import MemoryRegistry
+from crawler.transport.resolver import has_dns_servers
 from crawler.transport.tls import server_context
 
 __all__ = ["TASKS", "create_app", "run_service"]
 
-TASKS: Final = web.AppKey("TASKS", LiveTasks)
+_OPERATIONS: Final = {**first_contract_operations.OPERATIONS, **api.OPERATIONS}
 
-_SWITCH: Final = 0.0005  # seconds until the loop's thread lets that of the store in, which needs it for an instant
-_ANSWERS: Final = 5.0  # seconds that answers under way have at least when the service is stopped
-_CUT: Final = 1.0  # seconds for those that have had their time, to end as they are
-_CLOSE: Final = 50_000  # records among which those of one URL stand
+# How long the loop's thread may keep the interpreter's lock. The store's thread needs it often, each time for an
+# instant; Python's default of 5 ms would slow it down.
+_SWITCH_INTERVAL_SECONDS: Final = 0.0005
+_MIN_RESPONSE_SECONDS: Final = 5.0  # for responses under way when the service stops
+_ABORT_SECONDS: Final = 1.0  # for those that take longer: then aiohttp cancels their handlers
 
 
 def create_app(
@@ -61,51 +86,71 @@ def create_app(
     service: ServiceOptions | None = None,
     only_local: bool = False,
 ) -> web.Application:
-    """An application with everything in it, to be served, tested or mounted with `add_subapp`.
+    """Compose an application that can be served, tested, or mounted with `add_subapp`.
 
     Args:
-        options: How Tasks are probed. A guard that is `auto` is `public` here.
+        options: How Tasks are probed. A guard that is `auto` becomes `public`.
         registry: Where Tasks live; in memory if not given.
-        service: How requests are served, and by which tokens; of these, host and port are for who serves.
-        only_local: Serve, unless there are tokens, only programs of this machine: no names of others in `Host`, no
-            pages of others in its browsers. Not for an application that is mounted or behind a proxy.
+        service: How requests are served. Host and port are ignored here.
+        only_local: Whether, without tokens, only programs of this machine are served: with a `Host` that names this
+            machine, and not from web pages of other origins. Not for an application that is mounted or behind a proxy.
 
     Returns:
         The application. `app[TASKS]`, also `app["TASKS"]`, is `LiveTasks`: a live, read-only mapping of Tasks by id.
+
+    Raises:
+        InputError: An option is wrong, or the file of tokens cannot be read.
     """
-    # A stranger may submit: unless told otherwise, what only this machine can reach is not probed for him.
+    # Clients may be strangers: unless told otherwise, they cannot have addresses probed that only this machine reaches.
     options = (options or Options()).validated().with_guard("public")
     service = service or ServiceOptions()
-    state = TaskManager(options, registry or MemoryRegistry(), service)
-    traffic = RequestMetrics()
-    middlewares = [
-        log_requests,
-        traffic.middleware,
-        answer_problems,
-        ProxyHeaders(service.forwarded_allow).middleware,
-        check_access,
-    ]
-    app = web.Application(middlewares=middlewares, handler_args=HANDLER_ARGS)
-    app[TASK_MANAGER] = state
+    registry = registry or MemoryRegistry()
+    manager = TaskManager(registry, options, service.drain)
+    single_probes = SingleProbes(is_stopping=lambda: manager.is_stopping)
+    requests, probes, lag = RequestCounters(), ProbeCounters(), LoopLag()
+    app = web.Application(
+        middlewares=[
+            log_requests,
+            measure_requests,
+            answer_problems,
+            ProxyHeaders(service.forwarded_allow).middleware,
+            check_access,
+        ],
+        handler_args=HANDLER_ARGS,
+    )
+    app[OPTIONS] = options
+    app[SERVICE_OPTIONS] = service
+    app[SETTINGS] = ServerSettings()
+    app[REGISTRY] = registry
+    app[TASK_MANAGER] = manager
+    app[SINGLE_PROBES] = single_probes
     app[AUTHORIZER] = Authorizer(service, only_local=only_local)
-    app[METRICS] = Metrics(state, traffic)
-    app[DOCUMENT] = Document(app)
-    app[TASKS] = LiveTasks(state.registry, lambda task_id: state.engine.workers(task_id))
-    with warnings.catch_warnings():  # aiohttp wants typed keys; the first contract has this one
+    app[QUOTAS] = Quotas(registry, service)
+    app[KEYS_UNDER_WAY] = set()
+    app[REQUEST_COUNTERS] = requests
+    app[HEALTH] = HealthMonitor(
+        registry,
+        has_resolver=partial(has_dns_servers, options),
+        lag=lambda: lag.worst,
+        is_stopping=lambda: manager.is_stopping,
+    )
+    app[METRICS] = Metrics(
+        registry,
+        requests,
+        probes,
+        lag,
+        load=lambda: single_probes.prober.load(),
+        fleet_status=lambda: manager.engine.fleet_status(),
+    )
+    app[DOCUMENT] = OpenApiDocument(app, _OPERATIONS)
+    app[TASKS] = LiveTasks(registry, lambda task_id: manager.engine.workers(task_id))
+    with warnings.catch_warnings():  # aiohttp wants typed keys, but the first contract has this one
         warnings.simplefilter("ignore", web.NotAppKeyWarning)
         app["TASKS"] = app[TASKS]
-    app.cleanup_ctx.append(state.run)
-    app.on_shutdown.append(state.let_go)
-    app.on_response_prepare.extend([tell_id, traffic.answered])
-    app.add_routes(
-        [
-            web.post("/submit", submit, name=ANCHOR),
-            web.get("/tasks", tasks),
-            web.get("/tasks/{task_id}", task_status),
-            web.delete("/tasks/{task_id}", task_delete),
-            *api.ROUTES,
-        ]
-    )
+    app.cleanup_ctx.append(partial(_run, probes=probes, lag=lag))
+    app.on_shutdown.append(_stop)
+    app.on_response_prepare.extend([add_request_id, count_response])
+    app.add_routes([*first_contract.ROUTES, *api.ROUTES])
     return app
 
 
@@ -118,101 +163,38 @@ def run_service(
     registry: Registry | None = None,
     announce: Callable[[str], None] = print,
 ) -> None:
-    """Serve until SIGINT or SIGTERM, and log to standard error, unless this program has logging set up already.
+    """Serve until SIGINT or SIGTERM. Logs go to standard error, unless logging is configured already.
 
-    Then what is under way is finished, for `service.drain` seconds at most. A second signal ends the process at once.
+    Requests and probes under way are then finished, for `service.drain` seconds at most. A second signal ends the
+    process at once.
 
     Args:
         host: Address to listen on.
         port: Port to listen on; 0 picks a free one.
         options: How Tasks are probed.
-        service: How requests are served; its host and port give way to those above.
-        registry: Where Tasks live; the one that `service` names if not given.
-        announce: Told, once it listens, where.
+        service: How requests are served. Its host and port are ignored.
+        registry: Where Tasks live; the registry that `service` names if not given.
+        announce: Called with the URL, once the service listens.
 
     Raises:
         OSError: The address cannot be listened on.
-        InputError: The registry, tokens or certificate cannot be read, or strangers could reach it without a token.
+        InputError: The registry, the tokens or the certificate cannot be read, or other machines could use the service
+            without a token.
     """
     service = service or ServiceOptions()
     configure_logging(LogSettings.named(service.log_level, as_json=service.log_json))
     is_loopback = _is_loopback(host)
-    # On loopback, who submits is on this machine already; unless a proxy is, for others.
-    is_own = is_loopback and not (service.allow_anonymous or service.forwarded_allow)
-    options = (options or Options()).with_guard("any" if is_own else "public")
+    # Clients of a loopback address run on this machine, and can reach what it reaches; unless a proxy is one of them.
+    is_private = is_loopback and not (service.allow_anonymous or service.forwarded_allow)
+    options = (options or Options()).with_guard("any" if is_private else "public")
     only_local = not service.allow_anonymous
     app = create_app(options, registry=registry or open_registry(service), service=service, only_local=only_local)
     if only_local and not is_loopback and not app[AUTHORIZER].has_tokens:
         raise InputError("other machines can reach it, so it needs --token, --token-file or --allow-anonymous", host)
-    sys.setswitchinterval(_SWITCH)
+    sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
     tune_garbage_collector()
     tls = server_context(service.tls_cert, service.tls_key)
     run_on_event_loop(_serve(app, host, port, tls, announce))
-
-
-async def submit(request: web.Request) -> web.Response:
-    """Take a batch in and start work on it."""
-    state = request.app[TASK_MANAGER]
-    owner = owner_of(request)
-    with state.quotas.room(owner) as take:
-        found = lines(chunks(request, state.service.max_body), open_reader("json"), take)
-        task = await state.submit(found, owner=owner)
-    return json_answer({"task_id": task.id}, headers=state.quotas.headers(owner))
-
-
-async def tasks(request: web.Request) -> web.StreamResponse:
-    """All Tasks with their results."""
-    state = request.app[TASK_MANAGER]
-
-    async def parts() -> AsyncIterator[bytes]:
-        opening = b"{"
-        for task in await tasks_of(request):
-            try:
-                shown = _shown(state, task)
-                begun = await anext(shown)
-            except TaskNotFound:  # deleted while the ones before it were sent
-                continue
-            yield opening + msgspec.json.encode(task.id) + b":" + begun
-            async for part in shown:
-                yield part
-            opening = b","
-        yield b"{}" if opening == b"{" else b"}"
-
-    return await stream(request, gathered(parts()))
-
-
-async def task_status(request: web.Request) -> web.StreamResponse:
-    """One Task with its results."""
-    state = request.app[TASK_MANAGER]
-    return await stream(request, gathered(_shown(state, await task_of(request))))
-
-
-async def task_delete(request: web.Request) -> web.Response:
-    """Stop a Task's work and forget it."""
-    state = request.app[TASK_MANAGER]
-    await state.delete(await task_of(request))
-    return web.Response(status=204)
-
-
-def _shown(state: TaskManager, task: Task) -> AsyncIterator[bytes]:
-    """A Task as the first contract shows it, in pieces of JSON; once begun, it goes on to its end."""
-    return _pieces(task.status, state.registry.results(task.id))
-
-
-async def _pieces(status: str, results: AsyncIterator[ProbeResult]) -> AsyncIterator[bytes]:
-    result = await anext(results, None)  # once one is read, a deletion waits until all are
-    yield b'{"status":' + msgspec.json.encode(status) + b',"result":{'
-    shown: OrderedDict[str, None] = OrderedDict()  # a URL submitted twice is one key; its records stand close together
-    comma = b""
-    while result is not None:
-        if result.url not in shown:
-            shown[result.url] = None
-            if len(shown) > _CLOSE:
-                shown.popitem(last=False)
-            yield comma + msgspec.json.encode(result.url) + b":" + msgspec.json.encode(FirstContractResult.of(result))
-            comma = b","
-        result = await anext(results, None)
-    yield b"}}"
 
 
 def _is_loopback(host: str) -> bool:
@@ -222,22 +204,47 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+async def _run(app: web.Application, *, probes: ProbeCounters, lag: LoopLag) -> AsyncIterator[None]:
+    """Run the application's parts, from its start to its end; for aiohttp's `cleanup_ctx`."""
+    options, service, settings = app[OPTIONS], app[SERVICE_OPTIONS], app[SETTINGS]
+    registry, manager = app[REGISTRY], app[TASK_MANAGER]
+    async with (
+        registry,
+        lag,
+        app[HEALTH],
+        open_prober(options) as prober,
+        open_engine(registry, counting := CountingProber(prober, probes)) as engine,
+    ):
+        manager.engine, app[SINGLE_PROBES].prober = engine, counting
+        transport = prober.transport_for(options)
+        webhooks = Webhooks(registry, transport, options.user_agent, service, settings.webhooks)
+        retention = Retention(registry, service, manager.delete, interval_seconds=settings.retention_seconds)
+        async with Leader(registry, engine, webhooks, retention, retry_seconds=settings.leader_retry_seconds):
+            manager.resume()
+            yield
+            await manager.stop()
+
+
+async def _stop(app: web.Application) -> None:
+    """Begin to stop; for aiohttp's `on_shutdown`. `_run` waits for the end."""
+    app[TASK_MANAGER].stop()
+
+
 async def _serve(
     app: web.Application, host: str, port: int, tls: SSLContext | None, announce: Callable[[str], None]
 ) -> None:
-    state = app[TASK_MANAGER]
-    service = state.service
-    most = limit_clients(service.max_connections, state.options.concurrency)
-    listener = ConnectionLimiter(service.receive_timeout, most)
-    app.middlewares.insert(0, listener.middleware)
-    app.on_response_prepare.append(listener.say_close)
-    runner = web.AppRunner(app, shutdown_timeout=_CUT)
+    service = app[SERVICE_OPTIONS]
+    max_connections = limit_clients(service.max_connections, app[OPTIONS].concurrency)
+    limiter = ConnectionLimiter(service.receive_timeout, max_connections)
+    app.middlewares.insert(0, limiter.middleware)
+    app.on_response_prepare.append(limiter.announce_close)
+    runner = web.AppRunner(app, shutdown_timeout=_ABORT_SECONDS)
     with stop_signals() as stop:
         async with SystemdNotifier() as notifier:
             await runner.setup()
             try:
-                async with listener:
-                    site = ListeningSite(runner, listener, (host, port), keep_alive=service.keep_alive, ssl_context=tls)
+                async with limiter:
+                    site = ListeningSite(runner, limiter, (host, port), keep_alive=service.keep_alive, ssl_context=tls)
                     await site.start()
                     scheme = "http" if tls is None else "https"
                     announce(f"{scheme}://{f'[{host}]' if ':' in host else host}:{runner.addresses[0][1]}")
@@ -245,6 +252,7 @@ async def _serve(
                     await stop.wait()
                     notifier.notify("STOPPING=1")
                     await site.stop()
-                    await asyncio.gather(state.stop(), listener.drain(max(_ANSWERS, service.drain)))
+                    drain_seconds = max(_MIN_RESPONSE_SECONDS, service.drain)
+                    await asyncio.gather(app[TASK_MANAGER].stop(), limiter.drain(drain_seconds))
             finally:
                 await runner.cleanup()

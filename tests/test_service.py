@@ -8,30 +8,25 @@ import signal
 import sys
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import ClientSession, web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestServer
 
 import crawler
 from crawler import Options, ServiceOptions
-from crawler.server.task_manager import TASK_MANAGER
+from crawler.server.app_keys import REGISTRY
+from crawler.server.first_contract.records import FirstContractResult
 from crawler.stores.redis.registry import RedisRegistry
 from crawler.stores.sqlite.registry import SqliteRegistry
+from tests.support.app_client import Client, check_problem, open_app, serving
 from tests.support.fleet import working
+from tests.support.results import a_result
 from tests.support.served import SERVERS
 from tests.support.site import Site
-
-Client = TestClient[web.Request, web.Application]
-
-
-@asynccontextmanager
-async def serving(app: web.Application, by: type[TestServer] = TestServer) -> AsyncIterator[Client]:
-    async with TestClient(by(app)) as client:
-        yield client
 
 
 @pytest.fixture(params=["memory", "sqlite", "asgi", "redis"])
@@ -44,12 +39,6 @@ async def client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     registry = SqliteRegistry(tmp_path / "tasks.db") if request.param == "sqlite" else None
     async with serving(open_app(registry), SERVERS.get(request.param, TestServer)) as client:
         yield client
-
-
-def open_app(registry: crawler.Registry | None = None) -> web.Application:
-    """One that may probe the site of the tests, which is on loopback."""
-    service = ServiceOptions(max_body=32 * 2**20, drain=0)
-    return crawler.create_app(Options(guard="any"), registry=registry, service=service)
 
 
 async def submit(client: Client, urls: list[str]) -> str:
@@ -71,7 +60,7 @@ async def look(client: Client, task_id: str) -> Any:
 async def finished(client: Client, task_id: str) -> Any:
     """The Task once it no longer runs. What ends the wait is its workers' end, or what they tell, not a guess."""
     assert client.app is not None
-    registry = client.app[TASK_MANAGER].registry
+    registry = client.app[REGISTRY]
     if registry.is_shared:
         while registry.task(task_id).status == "running":
             await registry.wait_for_change(task_id)
@@ -135,7 +124,7 @@ async def test_delete_stops_the_requests_in_flight_and_forgets(client: Client, s
 @pytest.mark.parametrize("task_id", ["unknown", str(uuid.UUID(int=1, version=4)), "%00", "%2e%2e", "a" * 5000])
 async def test_an_unknown_task(method: str, task_id: str, client: Client) -> None:
     async with client.request(method, f"/tasks/{task_id}") as response:
-        await is_problem(response, 404)
+        await check_problem(response, 404)
 
 
 @pytest.mark.parametrize("client", ["memory", "sqlite", "asgi"], indirect=True)  # where its workers are
@@ -189,17 +178,12 @@ async def test_head_of_a_task_has_no_body(client: Client) -> None:
         assert (response.status, await response.read()) == (200, b"")
 
 
+def test_a_result_is_shown_with_its_time_and_its_errors() -> None:
+    result = msgspec.structs.replace(a_result(), errors={"http": 404})
+    assert msgspec.to_builtins(FirstContractResult.of(result)) == {"timestamp": 1_790_000_000, "errors": {"http": 404}}
+
+
 # --- Bad input ---
-
-
-async def is_problem(response: Any, status: int, *words: str) -> None:
-    assert response.status == status
-    assert response.content_type == "application/problem+json"
-    problem = await response.json(content_type=None)
-    assert problem["status"] == status
-    assert problem["title"]
-    for word in words:
-        assert word in problem["detail"]
 
 
 @pytest.mark.parametrize(
@@ -216,7 +200,7 @@ async def is_problem(response: Any, status: int, *words: str) -> None:
         (b'{"urls": [NaN]}', 400, ["JSON"]),
         (b"[" * 100_000, 422, ["object"]),
         (b'{"urls": ' + b"[" * 100_000, 422, ["$.urls[0]"]),
-        (b'{"x": ' + b"[" * 100_000, 400, ["half way"]),
+        (b'{"x": ' + b"[" * 100_000, 400, ["ends too early"]),
         (b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400, ["deep"]),
         (b"[]", 422, ["object"]),
         (b"null", 422, ["object"]),
@@ -236,20 +220,20 @@ async def is_problem(response: Any, status: int, *words: str) -> None:
 )
 async def test_a_body_that_is_no_batch(body: bytes, status: int, words: list[str], client: Client) -> None:
     async with client.post("/submit", data=body) as response:
-        await is_problem(response, status, *words)
+        await check_problem(response, status, *words)
     async with client.get("/tasks") as response:
         assert await response.json() == {}
 
 
 async def test_a_body_of_fifty_megabytes(client: Client) -> None:
     async with client.post("/submit", data=io.BytesIO(b'{"urls": ["' + b"a" * 50_000_000 + b'"]}')) as response:
-        await is_problem(response, 413, "bytes")
+        await check_problem(response, 413, "bytes")
 
 
 async def test_a_body_that_grows_when_unpacked(client: Client) -> None:
     packed = gzip.compress(b'{"urls": [' + b" " * 50_000_000 + b'"a"]}')
     async with client.post("/submit", data=packed, headers={"Content-Encoding": "gzip"}) as response:
-        await is_problem(response, 413, "bytes")
+        await check_problem(response, 413, "bytes")
 
 
 async def test_a_body_packed_with_gzip(client: Client) -> None:
@@ -270,7 +254,7 @@ async def test_a_chunked_body_has_the_same_limit() -> None:
 
     small = crawler.create_app(Options(guard="any"), service=ServiceOptions(max_body=10_000))
     async with serving(small) as client, client.post("/submit", data=body()) as response:
-        await is_problem(response, 413, "10000 bytes")
+        await check_problem(response, 413, "10000 bytes")
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body(client: Client) -> None:
@@ -289,7 +273,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body(client: Client) ->
 )
 async def test_a_request_that_leads_nowhere(method: str, path: str, status: int, client: Client) -> None:
     async with client.request(method, path) as response:
-        await is_problem(response, status)
+        await check_problem(response, status)
         if status == 405:
             assert response.headers["Allow"]
 
@@ -301,7 +285,7 @@ async def test_a_fault_of_ours_says_nothing_to_a_stranger(caplog: pytest.LogCapt
 
     broken = crawler.create_app(Options(guard="any"), registry=Broken())
     async with serving(broken) as client, client.post("/submit", json={"urls": ["http://a"]}) as response:
-        await is_problem(response, 500)
+        await check_problem(response, 500)
         assert "secret" not in await response.text()
     assert "secret" in caplog.text
 
@@ -356,7 +340,7 @@ async def test_mounted_under_another_application(site: Site) -> None:
         async with client.get(f"/crawler/tasks/{task_id}") as response:
             assert len((await response.json())["result"]) == 1000
         async with client.get("/crawler/nowhere") as response:
-            await is_problem(response, 404)
+            await check_problem(response, 404)
 
 
 async def test_several_in_one_process(site: Site) -> None:

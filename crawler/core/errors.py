@@ -4,37 +4,45 @@ A target that fails is an ordinary result, so it is never raised: `ERROR_TYPES` 
 exceptions report a fault of the service or of its caller:
 
     CrawlerError
+    ├── AccessDenied            a request has no token, or one that does not allow it
     ├── ChildError              the child processes cannot be started
     ├── IdempotencyKeyTaken     another request with the same idempotency key came first
     ├── InputError              the input cannot be used; has the place
     │   └── OptionError         an option has a wrong value
+    ├── Overloaded              the service does as much at once as it may
+    ├── QuotaExceeded           a quota is used up for now
     ├── ServiceStopping         the service is stopping and starts nothing more
-    ├── ResultsNotInMemory  results of a Task are in its store only, and have to be read from there
+    ├── ResultsNotInMemory      the results of a Task are only in its store
     ├── StoreError              the store of Tasks cannot do this now
     │   ├── StoreDamaged        the stored data is damaged
     │   └── StoreFull           the store has no space left
     ├── TaskNotFound            no Task has this id
+    ├── TaskTooLarge            a Task has more URLs than it may have
     └── TransitionError         a Task cannot change from its status to that one
 """
 
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 __all__ = [
     "ERROR_TYPES",
+    "AccessDenied",
     "ChildError",
     "CrawlerError",
     "ErrorType",
     "IdempotencyKeyTaken",
     "InputError",
     "OptionError",
+    "Overloaded",
+    "QuotaExceeded",
     "ResultsNotInMemory",
     "ServiceStopping",
     "StoreDamaged",
     "StoreError",
     "StoreFull",
     "TaskNotFound",
+    "TaskTooLarge",
     "TransitionError",
     "read_validation_error",
 ]
@@ -42,6 +50,21 @@ __all__ = [
 
 class CrawlerError(Exception):
     """Base class of every exception that this package defines."""
+
+
+class AccessDenied(CrawlerError):
+    """A request has no token, or one that does not allow what the request asks for.
+
+    Args:
+        message: What is wrong.
+        reason: The error code of RFC 6750, 3.1; empty if the request has no token.
+    """
+
+    def __init__(
+        self, message: str, reason: Literal["", "invalid_request", "invalid_token", "insufficient_scope"]
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ChildError(CrawlerError):
@@ -68,6 +91,26 @@ class OptionError(InputError):
 
 class IdempotencyKeyTaken(CrawlerError):
     """Another request with the same idempotency key came first."""
+
+
+class Overloaded(CrawlerError):
+    """The service does as much at once as it may; the same request can succeed soon."""
+
+
+class QuotaExceeded(CrawlerError):
+    """A quota is used up for now.
+
+    Args:
+        policy: The quota's name.
+        limit: How much of it there may be at once.
+        retry_seconds: When the same request can succeed.
+    """
+
+    def __init__(self, policy: str, limit: int, retry_seconds: int) -> None:
+        super().__init__(f"{policy}: at most {limit} at once; try again later")
+        self.policy = policy
+        self.limit = limit
+        self.retry_seconds = retry_seconds
 
 
 class ServiceStopping(CrawlerError):
@@ -106,6 +149,14 @@ class TaskNotFound(CrawlerError):
     def __init__(self, task_id: str) -> None:
         super().__init__(f"no task {task_id!r}")
         self.task_id = task_id
+
+
+class TaskTooLarge(CrawlerError):
+    """A Task has more URLs than it may have."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"more than {limit} URLs, the most that a task may have")
+        self.limit = limit
 
 
 class TransitionError(CrawlerError):

@@ -13,7 +13,6 @@ from crawler.core.errors import ERROR_TYPES
 
 __all__ = [
     "REPORTED_HEADERS",
-    "FirstContractResult",
     "Hop",
     "HopResult",
     "Outcome",
@@ -161,15 +160,3 @@ def first_contract_errors(status: int | None, error: ProbeError | None) -> dict[
     if error is not None:
         return {"http": error.group}
     return {"http": status} if status is not None and status >= 400 else {}
-
-
-class FirstContractResult(msgspec.Struct, frozen=True):
-    """A result as the first contract shows it (`POST /submit`, `GET /tasks`)."""
-
-    timestamp: int
-    errors: dict[str, int | str]
-
-    @classmethod
-    def of(cls, result: ProbeResult) -> Self:
-        """Take the part of a result that the first contract shows."""
-        return cls(result.timestamp, result.errors)

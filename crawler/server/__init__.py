@@ -1,1 +1,20 @@
-"""server."""
+"""What exists only while serving: the HTTP API, and what keeps the service in order.
+
+`crawler.service` composes an application from these modules; `crawler.asgi` bridges it to ASGI servers. A module may
+import those below it:
+
+    first_contract/      the four operations of the first version
+    api/                 the versioned API, its documentation, and monitoring
+    asgi_bridge          requests that come as ASGI messages
+    middleware/          what every request passes: log, counters, errors, proxies, access
+    http/                bodies, responses, problems, routes, the listening socket and its limits
+    app_keys             what handlers share, each by its own typed key
+    background/          the leader's jobs: webhooks, retention
+    task_manager         begins and ends Tasks
+    single_probes        probes of URLs that belong to no Task
+    counting_prober      counts the results of another prober
+    access, quotas       rules: who may do what, and how much at once; without HTTP
+    health, metrics      whether the service can do its work, and what it counts
+    request_counters     the counters of requests
+    settings             intervals and timeouts that are no options
+"""

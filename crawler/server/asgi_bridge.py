@@ -1,11 +1,11 @@
-"""One request that comes as ASGI messages, answered by aiohttp's application.
+"""Answers one request that comes as ASGI messages with aiohttp's application.
 
-It is handed over by the application's own request factory and handler, with a writer that turns what aiohttp writes
-into messages, and a body that is fed from them. Nothing is spelled out as HTTP to be parsed again, as it would be for
-aiohttp's protocol over a transport in memory: that is less work, and no header can become two.
+The request goes to the application's own request factory and handler, with a writer that turns what aiohttp writes into
+messages, and a body that is fed from them. The request is not written as HTTP and parsed again, as it would be with
+aiohttp's protocol over a transport in memory: that is less work, and no header can be split in two.
 
-As with aiohttp's server, a client that leaves does not have its handler cancelled in the middle of a change: what that
-next reads or writes fails.
+As with aiohttp's server, a client that leaves does not cancel its handler in the middle of a change: instead, the next
+read of the body or write of the response fails.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from aiohttp.http import HttpVersion11, RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from crawler.runtime.cancellation import cancel_and_wait
 from crawler.server.middleware.proxy_headers import ROOT_PATH
 
 __all__ = ["AsgiExchange", "Message", "Receive", "Scope", "Send"]
@@ -27,12 +28,12 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-_AHEAD: Final = 64 * 1024  # bytes of a body that are taken in before the handler asks for them; twice that is the most
-_OF_SERVER: Final = frozenset({hdrs.CONNECTION, hdrs.DATE, hdrs.SERVER, hdrs.TRANSFER_ENCODING})  # these it adds itself
+_READ_AHEAD_BYTES: Final = 64 * 1024  # of a body, before the handler asks for it; at most twice as much
+_SERVER_HEADERS: Final = frozenset({hdrs.CONNECTION, hdrs.DATE, hdrs.SERVER, hdrs.TRANSFER_ENCODING})  # it adds them
 
 
 class _Transport(asyncio.Transport):
-    """What aiohttp wants to know of a connection, and what it tells it."""
+    """The transport that aiohttp sees: the addresses, and the flow of the body."""
 
     def __init__(self, scope: Scope) -> None:
         super().__init__({"peername": _address(scope.get("client")), "sockname": _address(scope.get("server"))})
@@ -54,7 +55,7 @@ class _Transport(asyncio.Transport):
 
 
 class _Protocol(web.RequestHandler):
-    """aiohttp's protocol, of which there is only needed what a body asks of it."""
+    """The part of aiohttp's protocol that a body uses."""
 
     def pause_reading(self) -> None:
         assert self.transport is not None
@@ -66,46 +67,50 @@ class _Protocol(web.RequestHandler):
 
 
 class _Writer(AbstractStreamWriter):
-    """Turns an answer into ASGI messages, each sent at once. How they are framed is up to the server."""
+    """Turns a response into ASGI messages, each sent at once. The server frames them."""
 
     def __init__(self, send: Send, transport: _Transport) -> None:
         self._send = send
         self._transport = transport
 
     async def write_headers(self, status_line: str, headers: "CIMultiDict[str]") -> None:
-        pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items() if name not in _OF_SERVER]
-        await self._tell({"type": "http.response.start", "status": int(status_line.split()[1]), "headers": pairs})
+        pairs = [
+            (name.lower().encode(), value.encode()) for name, value in headers.items() if name not in _SERVER_HEADERS
+        ]
+        await self._send_message(
+            {"type": "http.response.start", "status": int(status_line.split()[1]), "headers": pairs}
+        )
 
     async def write(self, chunk: bytes | bytearray | memoryview) -> None:
-        await self._tell_body(chunk, more=True)
+        await self._send_body(chunk, more=True)
 
     async def write_eof(self, chunk: bytes = b"") -> None:
-        await self._tell_body(chunk, more=False)
+        await self._send_body(chunk, more=False)
 
     async def drain(self) -> None:
-        """Nothing is kept here."""
+        """Do nothing: nothing is buffered here."""
 
     def enable_chunking(self) -> None:
-        """The server does that."""
+        """Do nothing: the server does that."""
 
     def enable_compression(self, encoding: str = "deflate", strategy: int | None = None) -> None:
-        raise NotImplementedError("no answer is packed here")
+        raise NotImplementedError("responses are not compressed")
 
-    async def _tell_body(self, chunk: bytes | bytearray | memoryview, *, more: bool) -> None:
+    async def _send_body(self, chunk: bytes | bytearray | memoryview, *, more: bool) -> None:
         self.output_size += len(chunk)
-        await self._tell({"type": "http.response.body", "body": bytes(chunk), "more_body": more})
+        await self._send_message({"type": "http.response.body", "body": bytes(chunk), "more_body": more})
 
-    async def _tell(self, message: Message) -> None:
+    async def _send_message(self, message: Message) -> None:
         if self._transport.is_closing():
             raise ConnectionResetError("the client has left, or was cut off")
         try:
             await self._send(message)
-        except OSError as error:  # so a server may say that the client has left
+        except OSError as error:  # some servers report so that the client has left
             raise ConnectionResetError(str(error)) from error
 
 
 class AsgiExchange:
-    """One request and its answer."""
+    """One request and its response."""
 
     def __init__(self, server: web.Server, scope: Scope, receive: Receive, send: Send) -> None:
         self._server = server
@@ -116,11 +121,11 @@ class AsgiExchange:
         loop = asyncio.get_running_loop()
         self._protocol = _Protocol(server, loop=loop)
         self._protocol.transport = self._transport
-        self._body = StreamReader(self._protocol, _AHEAD, loop=loop)
+        self._body = StreamReader(self._protocol, _READ_AHEAD_BYTES, loop=loop)
 
     async def run(self) -> None:
-        """Answer. An answer that was cut off stays without its end, by which a server knows to cut its client off."""
-        listening = asyncio.ensure_future(self._listen())
+        """Answer the request. A response that is cut off gets no end, so that the server cuts its client off."""
+        receiving = asyncio.ensure_future(self._receive_body())
         try:
             request = self._request()
             try:
@@ -132,11 +137,10 @@ class AsgiExchange:
         except ConnectionError:
             pass
         finally:
-            listening.cancel()
-            await asyncio.wait([listening])
+            await cancel_and_wait(receiving)
 
-    async def _listen(self) -> None:
-        """Feed the body, as fast as it is read, and take note when the client leaves."""
+    async def _receive_body(self) -> None:
+        """Feed the body, as fast as it is read, and note when the client leaves."""
         try:
             while True:
                 await self._transport.may_read.wait()
@@ -153,9 +157,9 @@ class AsgiExchange:
 
     def _request(self) -> web.BaseRequest:
         scope = self._scope
-        # A server has answered this already, or does so when the body is asked for.
+        # The server answers `Expect: 100-continue` itself.
         raw = tuple((name, value) for name, value in scope["headers"] if name.lower() != b"expect")
-        headers = CIMultiDict((_text(name), _text(value)) for name, value in raw)
+        headers = CIMultiDict((_decode(name), _decode(value)) for name, value in raw)
         url = _url(scope)
         message = RawRequestMessage(
             scope["method"],
@@ -180,18 +184,18 @@ class AsgiExchange:
 
 
 def _url(scope: Scope) -> URL:
-    """Path and query below the mount. By newer versions of ASGI the path has that of the mount before it."""
+    """Path and query below the mount. In newer versions of ASGI the path begins with that of the mount."""
     path, root = scope["path"], scope.get("root_path", "").rstrip("/")
     if root and (path == root or path.startswith(root + "/")):
         path = path[len(root) :]
-    query = _text(scope.get("query_string", b""))
+    query = _decode(scope.get("query_string", b""))
     return URL.build(path=URL.build(path=path or "/").raw_path, query_string=query, encoded=True)
 
 
-def _text(value: bytes) -> str:
-    """As aiohttp reads a head."""
+def _decode(value: bytes) -> str:
+    """Decode as aiohttp does for a head."""
     return value.decode("utf-8", "surrogateescape")
 
 
-def _address(found: Any) -> tuple[Any, ...] | None:
-    return None if found is None else tuple(found)
+def _address(value: Any) -> tuple[Any, ...] | None:
+    return None if value is None else tuple(value)

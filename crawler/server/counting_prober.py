@@ -1,4 +1,4 @@
-"""A prober whose results are counted."""
+"""A prober that counts what another prober finds."""
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
@@ -15,21 +15,21 @@ __all__ = ["CountingProber"]
 
 
 class CountingProber:
-    """Does what another prober does, and counts what it finds.
+    """Passes everything on to another prober, and counts the results.
 
     Args:
         prober: The other one.
-        tally: Is told of each result.
+        counters: Where each result is counted.
     """
 
-    def __init__(self, prober: Prober, tally: ProbeCounters) -> None:
+    def __init__(self, prober: Prober, counters: ProbeCounters) -> None:
         self._prober = prober
-        self._tally = tally
+        self._counters = counters
 
     async def probe(self, target: Target, options: Options | None = None) -> ProbeResult:
         """Probe one target."""
         result = await self._prober.probe(target, options)
-        self._tally.add(result)
+        self._counters.add(result)
         return result
 
     async def probe_many(
@@ -38,22 +38,22 @@ class CountingProber:
         """Probe targets as they come."""
         async with aclosing(self._prober.probe_many(targets, options)) as results:
             async for result in results:
-                self._tally.add(result)
+                self._counters.add(result)
                 yield result
 
     def transport_for(self, options: Options) -> Transport:
-        """What makes the requests of who probes with such options."""
+        """The transport for probes with these options."""
         return self._prober.transport_for(options)
 
     @property
     def is_draining(self) -> bool:
-        """Whether it begins no more requests."""
+        """Whether the prober begins no more requests."""
         return self._prober.is_draining
 
     async def drain(self, seconds: float) -> None:
-        """Begin no more requests; those under way have so many seconds."""
+        """Begin no more requests; those under way may go on for so many seconds."""
         await self._prober.drain(seconds)
 
     async def load(self) -> Load:
-        """How busy it is."""
+        """How busy the prober is."""
         return await self._prober.load()

@@ -1,14 +1,13 @@
 """What the service counts, as Prometheus reads it (https://prometheus.io/docs/instrumenting/exposition_formats/).
 
-Nothing is done for it while nobody asks, but to count. No metric has a label whose values a stranger can make up.
+Values are computed when they are asked for. No metric has a label whose values a client can make up.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Final, Literal, NamedTuple, get_args
 
-from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import (
@@ -21,17 +20,18 @@ from prometheus_client.registry import Collector
 
 from crawler.core.tasks import FleetStatus, Status
 from crawler.probing.scheduler import Load
-from crawler.runtime.counters import Histogram
-from crawler.server.middleware.request_metrics import RequestMetrics
-from crawler.server.task_manager import TaskManager
+from crawler.registry import Registry
+from crawler.runtime.counters import Histogram, ProbeCounters
+from crawler.runtime.loop_lag import LoopLag
+from crawler.server.request_counters import RequestCounters
 
-__all__ = ["METRICS", "TABLE", "Metrics", "Row"]
+__all__ = ["TABLE", "Metrics", "Row"]
 
 Values = Mapping[tuple[str, ...], float]
 
 
 class Row(NamedTuple):
-    """What a metric is: its kind, its labels, and what it means."""
+    """What a metric is."""
 
     kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
@@ -45,9 +45,9 @@ TABLE: Final[Mapping[str, Row]] = {
     "crawler_http_request_duration_seconds": Row(
         "histogram",
         ("route", "method"),
-        "Time until an answer begins, less what its client wanted to wait; streams count as begun.",
+        "Time until the response begins, without the time that a client asked to wait.",
     ),
-    "crawler_tasks": Row("gauge", ("status",), "Tasks that are kept, by status."),
+    "crawler_tasks": Row("gauge", ("status",), "Tasks in the store, by status."),
     "crawler_lines_pending": Row("gauge", (), "Lines of running Tasks that have no result yet."),
     "crawler_probes_total": Row("counter", ("outcome",), "Probes that have ended, by outcome."),
     "crawler_probe_errors_total": Row("counter", ("type",), "Probes that found an error, by its type."),
@@ -55,21 +55,23 @@ TABLE: Final[Mapping[str, Row]] = {
         "histogram", ("phase",), "Time of each phase of a hop, where there was one, under HAR's names."
     ),
     "crawler_slots_in_use": Row("gauge", (), "Requests to targets under way."),
-    "crawler_slots_limit": Row("gauge", (), "How many there may be: fewer when this machine is at its limits."),
-    "crawler_hosts_waiting": Row("gauge", (), "Hosts with work that has not begun."),
-    "crawler_hosts_slowed": Row("gauge", (), "Hosts with work that are asked less, because they want it or falter."),
-    "crawler_store_call_duration_seconds": Row(
-        "histogram", ("kind",), "Time of each read from and write to the store, with the wait for its turn."
+    "crawler_slots_limit": Row("gauge", (), "How many there may be: fewer while this machine is short of resources."),
+    "crawler_hosts_waiting": Row("gauge", (), "Hosts with targets that wait for a slot."),
+    "crawler_hosts_slowed": Row(
+        "gauge", (), "Hosts with targets that get fewer requests, because they asked for it or fail."
     ),
-    "crawler_store_failures_total": Row("counter", ("kind",), "Reads and writes that the store could not do."),
-    "crawler_event_loop_lag_seconds": Row("histogram", (), "How late the event loop was, looked at twice a second."),
+    "crawler_store_call_duration_seconds": Row(
+        "histogram", ("kind",), "Time of each read from and write to the store, with the time it waits for others."
+    ),
+    "crawler_store_failures_total": Row("counter", ("kind",), "Reads and writes that failed."),
+    "crawler_event_loop_lag_seconds": Row("histogram", (), "How late the event loop was, measured twice a second."),
     "crawler_chunks_pending": Row(
-        "gauge", ("queue", "state"), "With Redis: chunks of Tasks that wait for a worker, or that one has."
+        "gauge", ("queue", "state"), "With Redis: chunks of Tasks that wait for a worker process, or that one has."
     ),
     "crawler_oldest_chunk_seconds": Row("gauge", ("queue",), "With Redis: time since the oldest of these was queued."),
-    "crawler_workers": Row("gauge", (), "With Redis: workers that give signs of life."),
+    "crawler_workers": Row("gauge", (), "With Redis: worker processes that send heartbeats."),
     "crawler_chunks_redelivered_total": Row(
-        "counter", (), "With Redis: chunks that were begun again, as a worker had fallen silent."
+        "counter", (), "With Redis: chunks that were begun again, because a worker process went silent."
     ),
 }
 
@@ -78,56 +80,73 @@ class Metrics(Collector):
     """The metrics of one application, and of its process.
 
     Args:
-        state: Has what is counted of Tasks and probes.
-        traffic: Has what is counted of requests.
+        registry: Has the Tasks, and counts the calls of the store.
+        requests: Counts requests.
+        probes: Counts the results of probes.
+        lag: Measures the event loop.
+        load: Tells how busy the prober is, in all child processes.
+        fleet_status: Tells what waits for worker processes; None if there are none, or Redis does not answer.
     """
 
-    def __init__(self, state: TaskManager, traffic: RequestMetrics) -> None:
-        self._state = state
-        self._traffic = traffic
-        self._load = Load(0, 0, 0, 0)
-        self._fleet_status: FleetStatus | None = None
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)
+    def __init__(
+        self,
+        registry: Registry,
+        requests: RequestCounters,
+        probes: ProbeCounters,
+        lag: LoopLag,
+        *,
+        load: Callable[[], Awaitable[Load]],
+        fleet_status: Callable[[], Awaitable[FleetStatus | None]],
+    ) -> None:
+        self._registry = registry
+        self._requests = requests
+        self._probes = probes
+        self._lag = lag
+        self._load = load
+        self._fleet_status = fleet_status
+        # Of other processes, so they are asked for before the rest is collected.
+        self._latest_load = Load(0, 0, 0, 0)
+        self._latest_status: FleetStatus | None = None
+        self._collectors = CollectorRegistry()
+        self._collectors.register(self)
+        ProcessCollector(registry=self._collectors)
 
-    async def shown(self, accept: str) -> tuple[bytes, str]:
-        """All of it, in the format that an Accept header likes best, and the media type of that."""
-        self._load = await self._state.load()  # of other processes too, so it has to be waited for
-        self._fleet_status = await self._state.engine.fleet_status()
+    async def render(self, accept: str) -> tuple[bytes, str]:
+        """All metrics, in the format that an Accept header prefers, and the media type of that format."""
+        self._latest_load = await self._load()
+        self._latest_status = await self._fleet_status()
         encode, media_type = choose_encoder("")
-        with suppress(TypeError, ValueError):  # there is no such version
+        with suppress(TypeError, ValueError):  # the header asks for a version that does not exist
             encode, media_type = choose_encoder(accept)
-        return encode(self._registry), media_type
+        return encode(self._collectors), media_type
 
     def collect(self) -> Iterable[Metric]:
-        """All but what is of the process."""
-        state, traffic = self._state, self._traffic
+        """All metrics except those of the process."""
+        requests, probes, load, calls = self._requests, self._probes, self._latest_load, self._registry.calls
         yield _family(
-            "crawler_http_requests_total", {(*kind, status): count for (kind, status), count in traffic.answers.items()}
+            "crawler_http_requests_total",
+            {(*kind, status): count for (kind, status), count in requests.responses.items()},
         )
         yield _histogram(
-            "crawler_http_request_duration_seconds", {tuple(kind): each for kind, each in traffic.seconds.items()}
+            "crawler_http_request_duration_seconds", {tuple(kind): each for kind, each in requests.seconds.items()}
         )
         yield from self._tasks()
-        yield _family("crawler_probes_total", _by(state.tally.outcomes))
-        yield _family("crawler_probe_errors_total", _by(state.tally.errors))
-        yield _histogram("crawler_hop_phase_seconds", {(name,): each for name, each in state.tally.phases.items()})
-        load = self._load
+        yield _family("crawler_probes_total", _by_label(probes.outcomes))
+        yield _family("crawler_probe_errors_total", _by_label(probes.errors))
+        yield _histogram("crawler_hop_phase_seconds", {(name,): each for name, each in probes.phases.items()})
         yield _family("crawler_slots_in_use", {(): load.active})
         yield _family("crawler_slots_limit", {(): load.limit})
         yield _family("crawler_hosts_waiting", {(): load.waiting})
         yield _family("crawler_hosts_slowed", {(): load.slowed})
-        calls = state.registry.calls
         yield _histogram("crawler_store_call_duration_seconds", {(kind,): each for kind, each in calls.seconds.items()})
-        yield _family("crawler_store_failures_total", _by(calls.failures))
-        yield _histogram("crawler_event_loop_lag_seconds", {(): state.lag.seconds})
+        yield _family("crawler_store_failures_total", _by_label(calls.failures))
+        yield _histogram("crawler_event_loop_lag_seconds", {(): self._lag.seconds})
         yield from self._queues()
 
     def _queues(self) -> Iterator[Metric]:
-        """What other processes have to do; without samples where there are none."""
-        status = self._fleet_status or FleetStatus({}, {}, 0)
-        queues, is_known = status.queues, self._fleet_status is not None
+        """The work queues on Redis; without samples if there is no Redis, or it does not answer."""
+        status = self._latest_status or FleetStatus({}, {}, 0)
+        queues, is_known = status.queues, self._latest_status is not None
         chunks: dict[tuple[str, ...], float] = {}
         for name, each in queues.items():
             chunks |= {(name, "waiting"): each.waiting, (name, "running"): each.running}
@@ -139,15 +158,12 @@ class Metrics(Collector):
     def _tasks(self) -> Iterator[Metric]:
         statuses: Counter[str] = Counter(dict.fromkeys(get_args(Status), 0))
         pending = 0
-        for task in self._state.registry.tasks.values():
+        for task in self._registry.tasks.values():
             statuses[task.status] += 1
             if task.status == "running":
                 pending += task.total - task.counts.done
-        yield _family("crawler_tasks", _by(statuses))
+        yield _family("crawler_tasks", _by_label(statuses))
         yield _family("crawler_lines_pending", {(): pending})
-
-
-METRICS: Final = web.AppKey("METRICS", Metrics)
 
 
 def _family(name: str, values: Values) -> Metric:
@@ -167,6 +183,5 @@ def _histogram(name: str, values: Mapping[tuple[str, ...], Histogram]) -> Metric
     return family
 
 
-def _by(counts: Mapping[str, int]) -> Values:
-    """By one label."""
+def _by_label(counts: Mapping[str, int]) -> Values:
     return {(value,): count for value, count in counts.items()}

@@ -1,7 +1,7 @@
-"""How much may be asked for at once: URLs of a Task, Tasks that run, what one token may have of both, and requests.
+"""Quotas: URLs of a Task, running Tasks, and what one token may have of both; and requests under way.
 
-What is too much by itself is answered 413; what is too much for now 429, with the fields of the IETF's draft, which
-also tell who submits what is left (https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/).
+The fields that tell clients what is left of them are those of the IETF's draft:
+https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
 """
 
 from collections import Counter
@@ -9,53 +9,47 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-from aiohttp import web
-
+from crawler.core.errors import QuotaExceeded, TaskTooLarge
 from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Task
 from crawler.registry import Registry
 
-__all__ = ["Quotas", "Take"]
+__all__ = ["CountLines", "Quotas"]
 
-Take = Callable[[int], None]  # told of each lot of lines; raises if they are too many
+CountLines = Callable[[int], None]  # called with the number of lines that came in; raises if they are too many
 
-_LATER: Final = 30  # seconds: when a Task ends, nobody knows
-_SOON: Final = 1  # second: most requests take less
+_TASK_RETRY_SECONDS: Final = 30  # nobody knows when a Task will end
+_REQUEST_RETRY_SECONDS: Final = 1  # most requests take less
 
 
 class _Quota(NamedTuple):
     """How much of something there may be, and is."""
 
     policy: str
-    most: int
+    limit: int
     used: int
 
     @property
     def left(self) -> int:
-        return max(0, self.most - self.used)
+        return max(0, self.limit - self.used)
 
-    def check(self, later: int = _LATER) -> None:
-        """See that one more fits.
+    def check(self, retry_seconds: int = _TASK_RETRY_SECONDS) -> None:
+        """Check that one more fits.
 
         Raises:
-            web.HTTPTooManyRequests: It does not; it may in so many seconds.
+            QuotaExceeded: It does not.
         """
         if not self.left:
-            headers = {
-                "Retry-After": str(later),
-                "RateLimit-Policy": f'"{self.policy}";q={self.most}',
-                "RateLimit": f'"{self.policy}";r=0;t={later}',
-            }
-            text = f"{self.policy}: there may be {self.most} at once; try again later"
-            raise web.HTTPTooManyRequests(headers=headers, text=text)
+            raise QuotaExceeded(self.policy, self.limit, retry_seconds)
 
 
 class Quotas:
-    """What is left of the quotas of one service. What is being taken in counts as if it were."""
+    """The quotas of one service. A Task that is being taken in counts as one that runs."""
 
     def __init__(self, registry: Registry, service: ServiceOptions) -> None:
         self._registry = registry
         self._service = service
+        # Those being taken in, by owner.
         self._tasks: Counter[str | None] = Counter()
         self._urls: Counter[str | None] = Counter()
         self._requests: Counter[str | None] = Counter()
@@ -65,9 +59,9 @@ class Quotas:
         """Count one more request of this owner while it is under way.
 
         Raises:
-            web.HTTPTooManyRequests: There may be no more now.
+            QuotaExceeded: The owner has too many under way.
         """
-        self._of_requests(owner).check(_SOON)
+        self._of_requests(owner).check(_REQUEST_RETRY_SECONDS)
         self._requests[owner] += 1
         try:
             yield
@@ -75,40 +69,41 @@ class Quotas:
             self._requests[owner] -= 1
 
     @contextmanager
-    def room(self, owner: str | None) -> Iterator[Take]:
-        """Room for one more Task of this owner while it is taken in; gives what its lines are to be told to.
+    def reserve_task(self, owner: str | None) -> Iterator[CountLines]:
+        """Count one more Task of this owner while it is taken in; gives a function that counts its lines.
 
         Raises:
-            web.HTTPTooManyRequests: There is none now.
+            QuotaExceeded: There are too many Tasks, or too many URLs of this owner; the given function raises it too.
+            TaskTooLarge: Raised by the given function.
         """
         for quota in self._of_tasks(owner):
             quota.check()
         service = self._service
-        most = service.max_urls if owner is None else min(service.max_urls, service.token_urls)
+        limit = service.max_urls if owner is None else min(service.max_urls, service.token_urls)
         taken = 0
 
-        def take(count: int) -> None:
+        def count_lines(count: int) -> None:
             nonlocal taken
             taken += count
             self._urls[owner] += count
-            if taken > most:
-                raise web.HTTPRequestEntityTooLarge(most, text=f"there are more than {most} URLs, the most of a task")
+            if taken > limit:
+                raise TaskTooLarge(limit)
             if owner is not None:
                 quota = self._of_urls(owner, (task for task in self._running() if task.owner == owner))
                 quota._replace(used=quota.used - 1).check()
 
         self._tasks[owner] += 1
         try:
-            yield take
+            yield count_lines
         finally:
             self._tasks[owner] -= 1
             self._urls[owner] -= taken
 
     def headers(self, owner: str | None) -> dict[str, str]:
-        """What an owner who has submitted is told of his quotas."""
+        """The headers that tell an owner what is left of each quota."""
         quotas = [*self._of_tasks(owner), self._of_requests(owner)]
         return {
-            "RateLimit-Policy": ", ".join(f'"{quota.policy}";q={quota.most}' for quota in quotas),
+            "RateLimit-Policy": ", ".join(f'"{quota.policy}";q={quota.limit}' for quota in quotas),
             "RateLimit": ", ".join(f'"{quota.policy}";r={quota.left}' for quota in quotas),
         }
 
@@ -125,9 +120,9 @@ class Quotas:
             yield self._of_urls(owner, own)
 
     def _of_urls(self, owner: str, running: Iterable[Task]) -> _Quota:
-        """Of the URLs of an owner that are not done, from his Tasks that run."""
-        left = sum(task.total - task.counts.done for task in running)
-        return _Quota("token-urls", self._service.token_urls, self._urls[owner] + left)
+        """The quota of the owner's URLs without a result; `running` are the owner's Tasks that run."""
+        pending = sum(task.total - task.counts.done for task in running)
+        return _Quota("token-urls", self._service.token_urls, self._urls[owner] + pending)
 
     def _running(self) -> list[Task]:
         return [task for task in self._registry.tasks.values() if task.status == "running"]

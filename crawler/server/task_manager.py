@@ -1,168 +1,105 @@
-"""What all handlers share: the Tasks, who works on them, and how they are begun and ended."""
+"""The TaskManager, which begins and ends Tasks."""
 
 import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import Any, Final
 
-from aiohttp import web
-
-from crawler.compose import open_engine, open_prober
 from crawler.core.errors import ServiceStopping, StoreError, TransitionError
 from crawler.core.options import Options
-from crawler.core.results import ProbeResult
-from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Task
-from crawler.core.urls import Target
-from crawler.probing.prober import Prober
-from crawler.probing.scheduler import Load
 from crawler.registry import Lines, Registry
-from crawler.runtime.counters import ProbeCounters
 from crawler.runtime.logs import add_log_fields
-from crawler.runtime.loop_lag import LoopLag
-from crawler.server.background.leader import Leader
-from crawler.server.background.retention import Retention
-from crawler.server.background.webhooks import Webhooks
-from crawler.server.counting_prober import CountingProber
-from crawler.server.health import HealthMonitor
-from crawler.server.quotas import Quotas
-from crawler.transport.resolver import has_dns_servers
 from crawler.worker import Engine
 
-__all__ = ["TASK_MANAGER", "TaskManager"]
+__all__ = ["CANCELLED", "TaskManager"]
 
-_REMEMBERED: Final = 10_000  # Tasks of which it is known since when they are worked on
+CANCELLED: Final = "cancelled"  # the detail of a Task that was cancelled
+
+_MAX_STARTS: Final = 10_000  # Tasks whose start is remembered, to compute their rate
 
 
 class TaskManager:
-    """Lives as long as the application; `engine` stands while that runs.
+    """Begins and ends Tasks.
+
+    Args:
+        registry: Where Tasks live.
+        options: How URLs are probed, where a Task does not choose otherwise.
+        drain_seconds: How long probes under way may go on when the service stops.
 
     Attributes:
-        coming: Whose batches are being taken in, and their idempotency keys.
-        quotas: How much more may be taken in.
-        asked: How many single URLs are being probed.
-        tally: What was probed.
-        lag: How late the event loop is.
-        health: What stands in the way.
-        is_stopping: Whether the service wants to end: nobody should wait for a Task any more, and nothing is begun.
+        engine: Has Tasks worked on; set while the application runs.
+        is_stopping: Whether the service is about to end: then nobody waits for a Task any more, and no Task begins.
     """
 
     engine: Engine
-    _prober: Prober
 
-    def __init__(self, options: Options, registry: Registry, service: ServiceOptions) -> None:
-        self.options = options
-        self.registry = registry
-        self.service = service
-        self.coming: set[tuple[str | None, str]] = set()
-        self.quotas = Quotas(registry, service)
-        self.asked = 0
-        self.tally = ProbeCounters()
-        self.lag = LoopLag()
-        self.health = HealthMonitor(
-            registry,
-            has_resolver=partial(has_dns_servers, options),
-            lag=lambda: self.lag.worst,
-            is_stopping=lambda: self.is_stopping,
-        )
+    def __init__(self, registry: Registry, options: Options, drain_seconds: float) -> None:
         self.is_stopping = False
-        self._stopped: asyncio.Future[None] | None = None
-        self._begun: OrderedDict[str, tuple[float, int]] = OrderedDict()  # unix time, and lines done by then
+        self._registry = registry
+        self._options = options
+        self._drain_seconds = drain_seconds
+        self._drained: asyncio.Future[None] | None = None
+        self._starts: OrderedDict[str, tuple[float, int]] = OrderedDict()  # unix time, and lines done by then
 
-    async def run(self, app: web.Application) -> AsyncIterator[None]:
-        """The life of the application, as aiohttp's `cleanup_ctx` wants it: what was running goes on."""
-        async with (
-            self.registry,
-            self.lag,
-            self.health,
-            open_prober(self.options) as prober,
-            open_engine(self.registry, counted := CountingProber(prober, self.tally)) as self.engine,
-            Leader(
-                self.registry,
-                self.engine,
-                Webhooks(self.registry, prober.transport_for(self.options), self.options.user_agent, self.service),
-                Retention(self.registry, self.service, self.delete),
-            ),
-        ):
-            self._prober = counted
-            for task in self.registry.tasks.values():
-                if task.status == "running":
-                    task.options = self.options.with_stored(task.options)
-                    self._start(task)
-            yield
-            await self.stop()
-
-    async def let_go(self, app: web.Application) -> None:
-        """The application is to end, as aiohttp's `on_shutdown` says."""
-        self.stop()
+    def resume(self) -> None:
+        """Go on with the Tasks that were running when the service last ended."""
+        for task in self._registry.tasks.values():
+            if task.status == "running":
+                task.options = self._options.with_stored(task.options)
+                self._start(task)
 
     def stop(self) -> asyncio.Future[None]:
-        """Begin nothing more, and answer who waits for a Task; returns at once.
+        """Begin nothing more, and wake everything that waits for a change of a Task; returns at once.
 
         Returns:
-            What is done once the probes under way are, or have had their time, and are recorded.
+            Done once the probes under way have ended, or have used up their time, and their results are recorded.
         """
-        if self._stopped is None:
+        if self._drained is None:
             self.is_stopping = True
-            self.registry.wake_waiters()
-            self._stopped = asyncio.ensure_future(self.engine.drain(self.service.drain))
-        return self._stopped
+            self._registry.wake_waiters()
+            self._drained = asyncio.ensure_future(self.engine.drain(self._drain_seconds))
+        return self._drained
 
     async def submit(self, lines: Lines, options: Options | None = None, **fields: Any) -> Task:
-        """Take a batch in and start work on it; `fields` are as in `Registry.submit`.
+        """Store a new Task and begin it; `fields` are those of `Registry.submit`.
 
         Raises:
-            ServiceStopping: The service is stopping. A batch begun before is still stored, for the next start.
+            ServiceStopping: The service is about to end. Lines that have begun to come are still stored: the Task
+                begins at the next start.
         """
-        self._check_begins()
-        task = await self.registry.submit(lines, options or self.options, **fields)
+        if self.is_stopping:
+            raise ServiceStopping("the service is stopping")
+        task = await self._registry.submit(lines, options or self._options, **fields)
         add_log_fields(task=task.id)
         self._start(task)
         return task
 
     async def cancel(self, task: Task) -> None:
-        """Stop a Task's work for good; what is found stays. One that has ended stays as it is."""
-        async with self._at_rest(task):
-            if self.registry.task(task.id).status == "running":
-                with suppress(TransitionError):  # somebody else may cancel it too
-                    await self.registry.finish(task.id, "error", CANCELLED)
+        """Stop a Task for good; its results stay. One that has ended stays as it is."""
+        async with self._stopped(task):
+            if self._registry.task(task.id).status == "running":
+                with suppress(TransitionError):  # another request can cancel it too
+                    await self._registry.finish(task.id, "error", CANCELLED)
 
     async def delete(self, task: Task) -> None:
-        """Stop a Task's work and forget it."""
-        async with self._at_rest(task):
-            await self.registry.delete(task.id)
-
-    async def probe(self, url: str, options: Options) -> ProbeResult:
-        """Probe one URL, which takes its turn among those of all Tasks.
-
-        Raises:
-            ServiceStopping: The service is stopping.
-        """
-        self._check_begins()
-        self.asked += 1
-        try:
-            return await self._prober.probe(Target.of(0, url), options)
-        finally:
-            self.asked -= 1
-
-    async def load(self) -> Load:
-        """How busy the prober is."""
-        return await self._prober.load()
+        """Stop a Task and delete it with its results."""
+        async with self._stopped(task):
+            await self._registry.delete(task.id)
 
     def rate(self, task: Task) -> float | None:
-        """Lines a second since work on a Task began here; None if it did not, or just now."""
-        if task.id not in self._begun:
+        """Lines per second since this process began the Task; None if it did not, or just now."""
+        if task.id not in self._starts:
             return None
-        begun, done = self._begun[task.id]
-        seconds = (task.finished or time.time()) - begun
+        began, done = self._starts[task.id]
+        seconds = (task.finished or time.time()) - began
         return (task.counts.done - done) / seconds if seconds > 0 else None
 
     @asynccontextmanager
-    async def _at_rest(self, task: Task) -> AsyncIterator[None]:
-        """While nothing works on a Task, to end it; work goes on if the store cannot keep that it has ended."""
+    async def _stopped(self, task: Task) -> AsyncIterator[None]:
+        """Nothing works on the Task within. If the store fails to end the Task, the work goes on."""
         await self.engine.stop(task.id)
         try:
             yield
@@ -171,16 +108,8 @@ class TaskManager:
                 self._start(task)
             raise
 
-    def _check_begins(self) -> None:
-        if self.is_stopping:
-            raise ServiceStopping("the service is stopping")
-
     def _start(self, task: Task) -> None:
-        self._begun[task.id] = (time.time(), task.counts.done)
-        if len(self._begun) > _REMEMBERED:
-            self._begun.popitem(last=False)
+        self._starts[task.id] = (time.time(), task.counts.done)
+        if len(self._starts) > _MAX_STARTS:
+            self._starts.popitem(last=False)
         self.engine.start(task.id)
-
-
-TASK_MANAGER: Final = web.AppKey("TASK_MANAGER", TaskManager)
-CANCELLED: Final = "cancelled"

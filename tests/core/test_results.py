@@ -5,7 +5,6 @@ import pytest
 
 from crawler.core.errors import ERROR_TYPES
 from crawler.core.results import (
-    FirstContractResult,
     Hop,
     HopResult,
     ProbeError,
@@ -51,11 +50,6 @@ def test_the_first_contract_has_a_status_or_a_word(
 @pytest.mark.parametrize("type_", ERROR_TYPES)
 def test_every_error_is_a_word_of_the_first_contract(type_: str) -> None:
     assert first_contract_errors(None, ProbeError.of(type_, "x")) == {"http": ERROR_TYPES[type_].group}
-
-
-def test_the_first_contract_shows_time_and_errors() -> None:
-    result = msgspec.structs.replace(a_result(), errors={"http": 404})
-    assert msgspec.to_builtins(FirstContractResult.of(result)) == {"timestamp": 1_790_000_000, "errors": {"http": 404}}
 
 
 # --- Errors in results ---

@@ -18,7 +18,7 @@ from crawler.stores.redis.settings import FleetSettings
 from tests.probing.test_politeness import Page
 from tests.support.api import Api, read_events
 from tests.support.fleet import HOSTS, worker_process, working
-from tests.support.metrics import value
+from tests.support.metrics import sum_of
 from tests.support.redis_proxy import proxy_to
 from tests.support.redis_server import RedisServer
 from tests.support.replica import replica
@@ -94,7 +94,7 @@ async def test_a_worker_takes_more_chunks_at_once_than_redis_py_has_connections(
     """With redis-py's default of 100 connections docket would think that Redis is down."""
     async with replica(redis_server) as api:
         lines = [[site.url(f"/ok?{number}", host=HOSTS[number % 20])] for number in range(300)]
-        tasks = await asyncio.gather(*(api.state.submit(each) for each in lines))
+        tasks = await asyncio.gather(*(api.manager.submit(each) for each in lines))
         async with working(redis_server.url, concurrency=2000):
             ended = [await api.get(f"/tasks/{task.id}", wait=20) for task in tasks]
     assert {summary["status"] for summary in ended} == {"ready"}
@@ -241,10 +241,10 @@ async def test_workers_and_queues_are_reported(site: Site, redis_server: RedisSe
         async with working(redis_server.url) as worker:
             await site.until(lambda: site.active == 20)
             await until_fleet_is(api, workers=1, pending=1, redelivered=0)
-            assert await value(api.client, "crawler_chunks_pending", queue="small", state="running") == 1
-            assert await value(api.client, "crawler_chunks_pending", queue="big") == 0
-            assert await value(api.client, "crawler_workers") == 1
-            assert await value(api.client, "crawler_chunks_redelivered_total") == 0
+            assert await sum_of(api.client, "crawler_chunks_pending", queue="small", state="running") == 1
+            assert await sum_of(api.client, "crawler_chunks_pending", queue="big") == 0
+            assert await sum_of(api.client, "crawler_workers") == 1
+            assert await sum_of(api.client, "crawler_chunks_redelivered_total") == 0
             listed = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "crawler", "workers", "--redis", redis_server.url, stdout=asyncio.subprocess.PIPE
             )

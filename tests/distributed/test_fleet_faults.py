@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from crawler import Options, ServiceOptions
+from crawler.server.settings import ServerSettings
 from crawler.stores.redis.registry import RedisRegistry
 from crawler.stores.redis.settings import FleetSettings
 from tests.chaos.processes import RestartedProcess
@@ -186,12 +187,15 @@ async def _until_delivered(api: Api, task_id: str) -> None:
 
 
 async def test_one_of_all_replicas_deletes_old_tasks(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("crawler.server.background.retention._EVERY", 0.1)
     caplog.set_level("INFO", "crawler.server.background.retention")
     service = ServiceOptions(drain=0, keep_tasks=1)
-    async with replica(redis_server, service) as one, replica(redis_server, service) as other:
+    settings = ServerSettings(retention_seconds=0.1)
+    async with (
+        replica(redis_server, service, server_settings=settings) as one,
+        replica(redis_server, service, server_settings=settings) as other,
+    ):
         async with working(redis_server.url):
             for _ in range(4):
                 await one.ended(["nonsense"])

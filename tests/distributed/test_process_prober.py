@@ -24,12 +24,11 @@ from crawler.distributed.process_pool import ISOLATED, PoolSettings, ProcessPool
 from crawler.distributed.process_prober import ProcessProber
 from crawler.probing.factory import open_http_prober
 from crawler.stores.memory import MemoryRegistry
-from tests.server.test_resume import state_of, until_ended
+from tests.support.app_client import manager_of, registry_of, serving, until_ended
 from tests.support.behaviours import redirect_path
 from tests.support.exchange import Exchange
 from tests.support.probing import probe_all, status_of
 from tests.support.site import Site
-from tests.test_service import serving
 
 HOSTS = [f"127.0.0.{number}" for number in range(1, 21)]
 OF_FIRST = next(host for host in HOSTS if child_of(host, 2) == 0)
@@ -132,9 +131,8 @@ async def test_what_the_lines_raise_is_raised(site: Site) -> None:
 
 async def test_a_service_probes_on_them(site: Site) -> None:
     async with serving(crawler.create_app(Options(guard="any", processes=2), registry=MemoryRegistry())) as client:
-        state = state_of(client)
-        task = await state.submit([site.url("/ok", host=host) for host in HOSTS])
-        await until_ended(state, task)
+        task = await manager_of(client).submit([site.url("/ok", host=host) for host in HOSTS])
+        await until_ended(registry_of(client), task)
         assert (task.status, task.counts.ok) == ("ready", len(HOSTS))
 
 

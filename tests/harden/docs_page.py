@@ -6,9 +6,9 @@ import pytest
 from aiohttp import web
 
 import crawler
-from crawler.server.api.operations import OPERATIONS
+from crawler.server.api.openapi import DOCUMENT
 from tests.harden.browser import CHROMIUM, Browser
-from tests.test_service import serving
+from tests.support.app_client import serving
 
 TRY = """[document.querySelector("#operations-tasks-tasks %s")].map(found => found && (found.click(), true))[0]"""
 
@@ -24,7 +24,9 @@ async def test_it_shows_every_request_and_sends_one(mount: str, tmp_path: Path) 
     async with serving(root) as client, Browser(tmp_path) as browser:
         home = str(client.make_url(mount or "/")).rstrip("/")
         await browser.open(f"{home}/docs")
-        assert await browser.appears(f"document.querySelectorAll('.opblock').length === {len(OPERATIONS)}")
+        assert await browser.appears(
+            f"document.querySelectorAll('.opblock').length === {len(app[DOCUMENT].operations)}"
+        )
         for button in (".opblock-summary-control", ".try-out__btn", ".execute"):
             await browser.appears(TRY % button)
         answer = await browser.appears(

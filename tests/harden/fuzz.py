@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.test_schemathesis import check_by_schemathesis
 from tests.support.dns_server import DnsServer
+from tests.support.schemathesis_run import check_by_schemathesis
 
 
 @pytest.mark.timeout(1800)

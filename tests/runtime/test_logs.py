@@ -36,13 +36,13 @@ from crawler.runtime.logs import (
     log_fields,
 )
 from tests.probing.test_work_queue import Piece, settle
-from tests.server.test_auth import ANN, by, guarded
 from tests.server.test_retention import finished, looking
+from tests.support.app_client import check_problem, serving
 from tests.support.commands import end_of, started
 from tests.support.documents import ROOT
 from tests.support.proxies import HttpProxy
 from tests.support.site import Site
-from tests.test_service import is_problem, serving
+from tests.support.tokens import ANN, bearer, open_guarded_app
 
 Line = dict[str, Any]
 Read = Callable[[], list[Line]]
@@ -261,8 +261,8 @@ async def test_every_answer_has_the_id(method: str, path: str, headers: dict[str
 
 
 async def test_an_answer_to_who_has_no_token_has_it_too() -> None:
-    async with asked(guarded(), "/tasks") as response:
-        await is_problem(response, 401)
+    async with asked(open_guarded_app(), "/tasks") as response:
+        await check_problem(response, 401)
         assert response.headers["X-Request-Id"]
 
 
@@ -285,7 +285,7 @@ async def test_a_fault_of_ours_can_be_found_by_its_id(logged: Read) -> None:
         async with client.post("/submit", json={"urls": ["no url"]}) as response:
             task = (await response.json())["task_id"]
         async with client.get(f"/api/v1/tasks/{task}/results?limit=1", headers={"X-Request-Id": "mine"}) as response:
-            await is_problem(response, 500)
+            await check_problem(response, 500)
             assert response.headers["X-Request-Id"] == "mine"
     (line,) = [line for line in logged() if "exception" in line]
     assert (line["request"], line["task"]) == ("mine", task)
@@ -293,8 +293,8 @@ async def test_a_fault_of_ours_can_be_found_by_its_id(logged: Read) -> None:
 
 
 async def test_a_request_is_one_line(logged: Read) -> None:
-    async with serving(guarded()) as client:
-        headers = by(ANN) | {"X-Request-Id": "mine"}
+    async with serving(open_guarded_app()) as client:
+        headers = bearer(ANN) | {"X-Request-Id": "mine"}
         async with client.post("/submit", json={"urls": ["no url"]}, headers=headers) as response:
             task = (await response.json())["task_id"]
         async with client.get(f"/tasks/{task}?key=PLANTED", headers=headers) as response:
@@ -451,7 +451,7 @@ async def test_a_child_is_told_what_its_lines_are_about(tmp_path: Path) -> None:
 async def test_lines_of_retention_are_about_the_task_that_goes(logged: Read) -> None:
     registry = crawler.MemoryRegistry()
     tasks = [await finished(registry, ["http://a/"]) for _ in range(2)]
-    await looking(registry, ServiceOptions(keep_tasks=0)).once()
+    await looking(registry, ServiceOptions(keep_tasks=0)).delete_expired()
     assert [line["task"] for line in logged()] == [task.id for task in tasks]
 
 
@@ -529,7 +529,11 @@ async def test_no_secret_is_in_what_a_process_writes(flags: list[str], site: Sit
     urls = [with_secrets(place) for place in places]
     webhook = {"url": with_secrets(site.url("/status/410")), "secret": WEBHOOK_SECRET}
     batch = {"urls": urls, "options": {"headers": {"Authorization": SECRET}}, "webhook": webhook}
-    headers = by(SECRET) | {"Idempotency-Key": SECRET, "Cookie": f"a={SECRET}", "X-Request-Id": f"{SECRET} {SECRET}"}
+    headers = bearer(SECRET) | {
+        "Idempotency-Key": SECRET,
+        "Cookie": f"a={SECRET}",
+        "X-Request-Id": f"{SECRET} {SECRET}",
+    }
     async with service(*flags) as (process, client):
 
         async def asks(status: int, method: str, path: str, **more: Any) -> Any:
@@ -547,7 +551,7 @@ async def test_no_secret_is_in_what_a_process_writes(flags: list[str], site: Sit
         await asks(200, "GET", "/api/v1/probe", params={"url": urls[0]})
         await asks(422, "GET", "/api/v1/tasks", params={"key": SECRET})
         await asks(400, "POST", "/submit", data=f'{{"urls": ["{SECRET}')
-        await asks(401, "GET", "/tasks", headers=by(SECRET + "-no-more"))
+        await asks(401, "GET", "/tasks", headers=bearer(SECRET + "-no-more"))
         with closing(sqlite3.connect(tmp_path / "tasks.db")) as connection:
             connection.execute("DROP TABLE tasks")
         await asks(503, "DELETE", f"/tasks/{task}?key={SECRET}")
@@ -574,7 +578,7 @@ def steady(line: str) -> str:
 @pytest.mark.parametrize(("language", "more"), [("text", []), ("json", ["--log-json"])])
 async def test_the_document_shows_what_is_logged(language: str, more: list[str]) -> None:
     async with service("--token=ann:secret", "--registry=memory", *more) as (process, client):
-        async with client.post("/submit", json={"urls": ["no url"]}, headers=by("secret")) as response:
+        async with client.post("/submit", json={"urls": ["no url"]}, headers=bearer("secret")) as response:
             assert response.status == 200
         await process.says("is ready")
         await process.stop()

@@ -19,13 +19,14 @@ from crawler import MemoryRegistry, Options, ServiceOptions, StoreError
 from crawler.core.errors import StoreFull
 from crawler.core.tasks import Task
 from crawler.runtime.counters import CallCounters
+from crawler.server.app_keys import KEYS_UNDER_WAY, SINGLE_PROBES
 from crawler.stores.sqlite.connection import connect
 from crawler.stores.sqlite.database import Database
 from crawler.stores.sqlite.registry import SqliteRegistry
 from tests.support.api import ROOT, WAYS, Api, serving_api, serving_as
+from tests.support.app_client import serving
 from tests.support.exchange import Exchange
 from tests.support.site import Site
-from tests.test_service import serving
 
 LINES = ["no url 1", "no, url 2", "no url é"]  # what is no URL has its record at once, and asks nobody
 
@@ -70,9 +71,9 @@ async def hanging(site: Site, api: Api, **members: Any) -> Any:
     """A Task with two results that does not come to its end."""
     urls = ["no url", site.url("/ok"), site.url("/hang", host="127.0.0.2")]
     task = await api.submit(urls, **members)
-    kept = api.state.registry.task(task["id"])
+    kept = api.registry.task(task["id"])
     while kept.counts.done < 2:
-        await api.state.registry.wait_for_change(kept.id)
+        await api.registry.wait_for_change(kept.id)
     return await api.get(f"/tasks/{task['id']}")
 
 
@@ -226,7 +227,7 @@ async def test_options_of_json_overrule_the_query_name_by_name(body: Any, api: A
     assert (options["timeout"], options["headers"]) == (5, {"A": "..."})
     assert (options["retries"], options["accept"]) == (3, ["200", "300-399"])
     assert task["label"] == "mine"
-    kept = api.state.registry.task(task["id"])
+    kept = api.registry.task(task["id"])
     assert (kept.options.timeout, kept.options.retries, kept.label) == (5, 3, "mine")
 
 
@@ -249,7 +250,7 @@ async def test_options_by_query_where_the_body_has_none(api: Api) -> None:
         ("guard=any", "guard: cannot be set per Task"),
         ("ipv4=true&ipv6=true", "ipv4"),
         ("label=", "label"),
-        ("label=a&label=b", "label: is given twice"),
+        ("label=a&label=b", "label: given twice"),
         ("column=url", "column"),
     ],
 )
@@ -317,7 +318,7 @@ async def test_the_same_key_while_the_first_request_is_under_way(api: Api) -> No
         yield b".invalid/"
 
     first = asyncio.ensure_future(api.ask("POST", "/tasks", 201, data=slow(), headers=headers))
-    while not api.state.coming:
+    while not api.app[KEYS_UNDER_WAY]:
         await has_no_task(api)
     await api.refuses("POST", "/tasks", 409, "under way", data=b"x", headers=headers)
     await api.ask("POST", "/tasks", 201, data=b"x", headers={**headers, "Idempotency-Key": "other"})
@@ -558,8 +559,8 @@ async def test_a_task_is_ended_by_many_at_once(api: Api, site: Site) -> None:
 async def test_what_was_deleted_while_it_was_cancelled_does_not_come_back(site: Site, tmp_path: Path) -> None:
     async with serving_api(SqliteRegistry(tmp_path / "tasks.db")) as api:
         task = await hanging(site, api)
-        kept = api.state.registry.task(task["id"])
-        await asyncio.gather(api.state.delete(kept), api.state.cancel(kept), return_exceptions=True)
+        kept = api.registry.task(task["id"])
+        await asyncio.gather(api.manager.delete(kept), api.manager.cancel(kept), return_exceptions=True)
     async with serving_api(SqliteRegistry(tmp_path / "tasks.db")) as api:
         await has_no_task(api)
 
@@ -594,7 +595,7 @@ async def test_work_on_a_task_that_cannot_be_ended_goes_on(method: str, path: st
         task = await hanging(site, api)
         await site.until(lambda: site.active == 1)
         await api.refuses(method, f"/tasks/{task['id']}{path}", 507)
-        [work] = api.state.engine.workers(task["id"])
+        [work] = api.manager.engine.workers(task["id"])
         assert not work.done()
         await site.until(lambda: sum(request.path == "/hang" for request in site.requests) == 2)
         registry.has_room = True
@@ -662,7 +663,7 @@ async def test_a_hundred_single_urls_at_once_are_enough(api: Api, site: Site) ->
                 return str((await response.json())["outcome"])
 
         probes = [asyncio.ensure_future(probe(number)) for number in range(100)]
-        while api.state.asked < 100:
+        while api.app[SINGLE_PROBES].in_flight < 100:
             await has_no_task(api)
         answered = await api.refuses("GET", "/probe", 503, "again", params={"url": site.url("/ok")})
         assert int(answered.headers["Retry-After"]) > 0

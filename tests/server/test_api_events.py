@@ -10,6 +10,7 @@ import pytest
 from aiohttp import ClientError
 
 from crawler import MemoryRegistry, Options, ProbeResult
+from crawler.server.settings import ServerSettings
 from tests.support.api import REGISTRIES, WAYS, Api, Event, read_events, serving_api, serving_as
 
 
@@ -21,12 +22,12 @@ async def api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
 
 async def running(api: Api, total: int) -> str:
     """A Task that nobody works on, so that a test records what it wants, when it wants."""
-    return (await api.state.registry.submit([f"http://a/{number}" for number in range(total)], Options())).id
+    return (await api.registry.submit([f"http://a/{number}" for number in range(total)], Options())).id
 
 
 async def record(api: Api, task_id: str, *seqs: int) -> None:
     results = [ProbeResult(seq=seq, url=f"http://a/{seq}", timestamp=1, outcome="ok", status=200) for seq in seqs]
-    await api.state.registry.record(task_id, results)
+    await api.registry.record(task_id, results)
 
 
 @asynccontextmanager
@@ -59,7 +60,7 @@ async def test_results_come_as_they_are_found_and_last_the_end(api: Api) -> None
         assert await results_of(events, 1) == [(1, 2)]
         await record(api, task_id, 0, 1)
         assert await results_of(events, 2) == [(2, 0), (3, 1)]
-        await api.state.registry.finish(task_id, "ready")
+        await api.registry.finish(task_id, "ready")
         *_, last = [event async for event in events]
     assert (last.name, last.id) == ("end", None)
     assert last.data == await api.get(f"/tasks/{task_id}")
@@ -111,7 +112,7 @@ async def test_progress_only(api: Api) -> None:
         await record(api, task_id, 0)
         event = await anext(events)
         assert (event.name, event.data["done"], event.data["counts"]["ok"]) == ("progress", 1, 1)
-        await api.state.cancel(api.state.registry.task(task_id))
+        await api.manager.cancel(api.registry.task(task_id))
         end = await anext(events)
     assert (end.name, end.data["status"], end.data["detail"]) == ("end", "error", "cancelled")
 
@@ -131,10 +132,15 @@ async def test_progress_comes_once_a_second_at_most(api: Api) -> None:
     assert len(times) <= 2 + times[-1] - times[0]
 
 
-async def test_silence_is_broken_by_comments(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crawler.server.api.events._HEARTBEAT", 0.01)
-    task_id = await running(api, 1)
-    async with api.client.get(f"/api/v1/tasks/{task_id}/events") as response:
+@pytest.fixture(params=WAYS)
+async def restless_api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
+    async with serving_as(request, settings=ServerSettings(heartbeat_seconds=0.01)) as api:
+        yield api
+
+
+async def test_silence_is_broken_by_comments(restless_api: Api) -> None:
+    task_id = await running(restless_api, 1)
+    async with restless_api.client.get(f"/api/v1/tasks/{task_id}/events") as response:
         while await response.content.readline() != b":\n":
             pass
         assert await response.content.readline() == b"\n"

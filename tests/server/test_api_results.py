@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from crawler import MemoryRegistry, Options, ProbeResult, StoreError
 from crawler.core.results import Outcome, ProbeError
 from crawler.formats.result_writers import COLUMNS
-from crawler.server.api.content_negotiation import preferred
+from crawler.server.api.content_negotiation import choose_media_type
+from crawler.server.settings import ServerSettings
 from tests.support.api import WAYS, Api, serving_api, serving_as
 from tests.support.site import Site
 
@@ -45,7 +46,7 @@ RESULTS = [
 
 async def recorded(api: Api, results: list[ProbeResult], more: int = 0) -> str:
     """A Task with these results; it runs, if there are more lines."""
-    registry = api.state.registry
+    registry = api.registry
     lines = [result.url for result in results] + [f"http://more/{number}" for number in range(more)]
     task = await registry.submit(lines, Options())
     await registry.record(task.id, results)
@@ -87,8 +88,8 @@ async def test_while_a_task_runs_there_is_always_more(api: Api) -> None:
     assert empty == {"results": [], "next": page["next"]}
     whole = await api.get(f"/tasks/{task_id}/results")
     assert whole == page
-    await api.state.registry.record(task_id, [found(5, "http://more/0")])
-    await api.state.registry.finish(task_id, "ready")
+    await api.registry.record(task_id, [found(5, "http://more/0")])
+    await api.registry.finish(task_id, "ready")
     rest = await api.get(f"/tasks/{task_id}/results", limit=1000, cursor=page["next"])
     assert ([result["seq"] for result in rest["results"]], rest["next"]) == ([5], None)
 
@@ -200,12 +201,12 @@ async def test_the_next_page_of_csv_is_in_the_link(api: Api) -> None:
     ],
 )
 def test_what_an_accept_header_likes_best(accept: str, expected: str | None) -> None:
-    assert preferred(accept, OFFERS) == expected
+    assert choose_media_type(accept, OFFERS) == expected
 
 
 @given(st.text(alphabet='*/;q=.01, textcsvjson\t"', max_size=60))
 def test_any_text_may_be_an_accept_header(accept: str) -> None:
-    assert preferred(accept, OFFERS) in (None, *OFFERS.values())
+    assert choose_media_type(accept, OFFERS) in (None, *OFFERS.values())
 
 
 async def test_a_format_that_there_is_not(api: Api) -> None:
@@ -261,8 +262,7 @@ async def test_who_leaves_in_the_middle_of_a_stream_is_no_fault(api: Api, caplog
     assert not caplog.records
 
 
-async def test_who_reads_nothing_for_too_long_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crawler.server.http.responses._PATIENCE", 0.01)
+async def test_who_reads_nothing_for_too_long_is_cut_off() -> None:
     let_go = asyncio.Event()
 
     class Watched(MemoryRegistry):
@@ -273,7 +273,7 @@ async def test_who_reads_nothing_for_too_long_is_cut_off(monkeypatch: pytest.Mon
             finally:
                 let_go.set()
 
-    async with serving_api(Watched()) as api:
+    async with serving_api(Watched(), settings=ServerSettings(stall_seconds=0.01)) as api:
         task_id = await many(api)
         _, writer = await asyncio.open_connection(api.client.host, api.client.port, limit=1024)
         writer.write(f"GET /api/v1/tasks/{task_id}/results HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -283,8 +283,8 @@ async def test_who_reads_nothing_for_too_long_is_cut_off(monkeypatch: pytest.Mon
 
 async def test_results_made_while_they_are_sent_are_sent_too(api: Api, site: Site) -> None:
     task_id = await recorded(api, RESULTS, more=1)
-    results = api.state.registry.results(task_id)
+    results = api.registry.results(task_id)
     first = await anext(results)
-    await api.state.registry.record(task_id, [found(5, "http://more/0")])
+    await api.registry.record(task_id, [found(5, "http://more/0")])
     assert [first.seq, *[result.seq async for result in results]] == list(range(6))
     assert await asyncio.wait_for(seqs(api, task_id), 30) == list(range(6))

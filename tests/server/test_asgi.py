@@ -22,9 +22,9 @@ from crawler import Options, ServiceOptions, asgi
 from crawler.asgi import AsgiApplication
 from crawler.server.asgi_bridge import Message, Scope
 from crawler.stores.sqlite.registry import SqliteRegistry
+from tests.support.app_client import check_problem, open_app
 from tests.support.served import served
 from tests.support.site import Site
-from tests.test_service import is_problem, open_app
 
 
 def scope_of(method: str = "GET", path: str = "/", query: str = "", **more: Any) -> Scope:
@@ -403,7 +403,7 @@ async def test_mounted_where_nobody_starts_it(site: Site) -> None:
             assert (await response.json())["counts"]["ok"] == 1
         for path in ("/crawler/nowhere", "/crawler/", "/crawler/tasks/"):
             async with client.get(path) as response:
-                await is_problem(response, 404)
+                await check_problem(response, 404)
         async with client.get("/nowhere") as response:
             assert await response.json() == {"detail": "Not Found"}
 
@@ -456,7 +456,7 @@ async def test_alone_it_has_its_options_from_the_environment(tmp_path: Path) -> 
             async with client.get("/tasks") as response:
                 assert response.status == 200
             async with client.get("/tasks", headers={"Authorization": "Bearer none"}) as response:
-                await is_problem(response, 401)
+                await check_problem(response, 401)
         process.terminate()
         rest = await process.stderr.read()
         assert b"Application shutdown complete" in rest

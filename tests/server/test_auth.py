@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import ClientSession, web
@@ -16,55 +15,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import crawler
-from crawler import InputError, OptionError, Options, Registry, ServiceOptions, run_service
+from crawler import InputError, OptionError, Options, ServiceOptions, run_service
 from crawler.cli.main import main
 from crawler.core.tokens import find_token, parse_tokens, read_tokens
 from crawler.server.middleware.origin_check import is_local
 from crawler.stores.sqlite.registry import SqliteRegistry
+from tests.support.app_client import Client, check_problem, serving
 from tests.support.served import SERVERS
-from tests.test_service import Client, is_problem, serving
+from tests.support.tokens import ANN, BOB, NOBODY, READER, TOKENS, bearer, open_guarded_app, status_of
 
-ANN, BOB, READER, NOBODY = "anns-secret", "bobs-secret", "readers-secret", "nobodys-secret"
-TOKENS = ("ann:" + ANN, "bob:write:" + BOB, "ann:read:" + READER)
 TASK = "/tasks/{task_id}"
 V1 = "/api/v1" + TASK
 
 
-def by(secret: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {secret}"}
-
-
-def guarded(registry: Registry | None = None, **service: Any) -> web.Application:
-    return crawler.create_app(
-        Options(guard="any"), registry=registry, service=ServiceOptions(**{"tokens": TOKENS, **service})
-    )
-
-
 @pytest.fixture(params=SERVERS)
 async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
-    async with serving(guarded(), SERVERS[request.param]) as client:
+    async with serving(open_guarded_app(), SERVERS[request.param]) as client:
         yield client
 
 
 async def submit(client: Client, secret: str, prefix: str = "") -> str:
-    async with client.post(f"{prefix}/submit", data=b'{"urls": ["no url"]}', headers=by(secret)) as response:
+    async with client.post(f"{prefix}/submit", data=b'{"urls": ["no url"]}', headers=bearer(secret)) as response:
         assert response.status == 200, await response.text()
         return str((await response.json())["task_id"])
 
 
-async def status(client: Client, method: str, path: str, secret: str) -> int:
-    body = b'{"urls": ["no url"]}' if path.endswith(("/submit", "/v1/tasks")) else None
-    headers = by(secret) | {"Content-Type": "application/json"}
-    async with client.request(method, path, data=body, headers=headers) as response:
-        await response.read()
-        return response.status
-
-
 async def seen(client: Client, secret: str) -> list[str]:
     """The Tasks of both lists, which have to be the same."""
-    async with client.get("/tasks", headers=by(secret)) as response:
+    async with client.get("/tasks", headers=bearer(secret)) as response:
         first = list(await response.json())
-    async with client.get("/api/v1/tasks", headers=by(secret)) as response:
+    async with client.get("/api/v1/tasks", headers=bearer(secret)) as response:
         versioned = [task["id"] for task in (await response.json())["tasks"]]
     assert sorted(first) == sorted(versioned)
     return first
@@ -178,8 +158,8 @@ async def test_every_request_needs_a_token(method: str, path: str, client: Clien
         assert response.status == 401
         assert response.headers["WWW-Authenticate"] == 'Bearer realm="crawler"'
         if method != "HEAD":
-            await is_problem(response, 401, "token")
-    assert await status(client, method, path, NOBODY) == 401
+            await check_problem(response, 401, "token")
+    assert await status_of(client, method, path, NOBODY) == 401
 
 
 @pytest.mark.parametrize(
@@ -206,7 +186,7 @@ async def test_what_is_shown_has_to_be_a_token(given: str, expected: int, error:
 async def test_two_tokens_at_once_are_none(client: Client) -> None:
     headers = [("Authorization", "Bearer " + ANN), ("Authorization", "Bearer " + BOB)]
     async with client.get("/tasks", headers=headers) as response:
-        await is_problem(response, 400, "twice")
+        await check_problem(response, 400, "twice")
         assert 'error="invalid_request"' in response.headers["WWW-Authenticate"]
 
 
@@ -218,18 +198,18 @@ async def test_a_token_in_the_query_is_none(client: Client) -> None:
 @pytest.mark.parametrize(("method", "path"), CHANGES)
 async def test_a_token_for_reading_changes_nothing(method: str, path: str, client: Client) -> None:
     task = await submit(client, ANN)
-    async with client.request(method, path.format(task_id=task), headers=by(READER)) as response:
+    async with client.request(method, path.format(task_id=task), headers=bearer(READER)) as response:
         assert response.status == 403
         assert 'error="insufficient_scope", scope="write"' in response.headers["WWW-Authenticate"]
         if method != "HEAD":
-            await is_problem(response, 403, "read")
+            await check_problem(response, 403, "read")
     assert await seen(client, READER) == [task]
 
 
 async def test_tokens_come_from_a_file_too(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     path.write_text("zoe:from-a-file\n")
-    async with serving(guarded(token_file=str(path))) as client:
+    async with serving(open_guarded_app(token_file=str(path))) as client:
         await submit(client, "from-a-file")
         await submit(client, ANN)
 
@@ -244,15 +224,15 @@ async def test_paths_that_say_nothing_need_no_token(client: Client) -> None:
 
 async def test_tokens_hold_where_the_application_is_mounted() -> None:
     root = web.Application()
-    root.add_subapp("/crawler", guarded())
+    root.add_subapp("/crawler", open_guarded_app())
     async with serving(root) as client:
         async with client.get("/crawler/tasks") as response:
-            await is_problem(response, 401)
-        async with client.get("/crawler/api/v1/probe", params={"url": "x"}, headers=by(READER)) as response:
-            await is_problem(response, 403)
+            await check_problem(response, 401)
+        async with client.get("/crawler/api/v1/probe", params={"url": "x"}, headers=bearer(READER)) as response:
+            await check_problem(response, 403)
         task = await submit(client, ANN, "/crawler")
-        assert await status(client, "DELETE", f"/crawler/tasks/{task}", BOB) == 404
-        assert await status(client, "DELETE", f"/crawler/tasks/{task}", ANN) == 204
+        assert await status_of(client, "DELETE", f"/crawler/tasks/{task}", BOB) == 404
+        assert await status_of(client, "DELETE", f"/crawler/tasks/{task}", ANN) == 204
 
 
 # --- Whose Tasks ---
@@ -265,8 +245,8 @@ OF_A_TASK = [(method, path) for method, path in REQUESTS if "{task_id}" in path]
 async def test_a_task_is_there_for_its_owner_only(method: str, path: str, client: Client) -> None:
     task = await submit(client, ANN)
     path = path.format(task_id=task)
-    assert await status(client, method, path, BOB) == 404
-    assert await status(client, method, path, ANN) < 300 or path.endswith("/recheck")  # nothing of it failed
+    assert await status_of(client, method, path, BOB) == 404
+    assert await status_of(client, method, path, ANN) < 300 or path.endswith("/recheck")  # nothing of it failed
 
 
 async def test_lists_have_what_is_the_callers(client: Client) -> None:
@@ -276,16 +256,16 @@ async def test_lists_have_what_is_the_callers(client: Client) -> None:
 
 
 async def test_tasks_can_be_shared() -> None:
-    async with serving(guarded(share_tasks=True)) as client:
+    async with serving(open_guarded_app(share_tasks=True)) as client:
         tasks = [await submit(client, ANN), await submit(client, BOB)]
         assert await seen(client, READER) == await seen(client, BOB) == tasks
-        assert await status(client, "DELETE", f"/tasks/{tasks[0]}", BOB) == 204
+        assert await status_of(client, "DELETE", f"/tasks/{tasks[0]}", BOB) == 204
 
 
 async def test_an_idempotency_key_is_its_owners(client: Client) -> None:
     found: dict[str, str] = {}
     for secret in (ANN, BOB, ANN):
-        headers = by(secret) | {"Idempotency-Key": "1"}
+        headers = bearer(secret) | {"Idempotency-Key": "1"}
         async with client.post("/api/v1/tasks", json={"urls": ["no url"]}, headers=headers) as response:
             task = (await response.json())["id"]
             assert response.status == (200 if secret in found else 201)
@@ -294,11 +274,11 @@ async def test_an_idempotency_key_is_its_owners(client: Client) -> None:
 
 
 async def test_a_rechecked_task_is_its_owners(client: Client) -> None:
-    async with client.post("/submit", json={"urls": ["http://127.0.0.1:1/"]}, headers=by(ANN)) as response:
+    async with client.post("/submit", json={"urls": ["http://127.0.0.1:1/"]}, headers=bearer(ANN)) as response:
         task = (await response.json())["task_id"]
-    async with client.get(f"/api/v1/tasks/{task}", params={"wait": 30}, headers=by(ANN)) as response:
+    async with client.get(f"/api/v1/tasks/{task}", params={"wait": 30}, headers=bearer(ANN)) as response:
         assert (await response.json())["status"] == "ready"
-    assert await status(client, "POST", f"/api/v1/tasks/{task}/recheck", ANN) == 201
+    assert await status_of(client, "POST", f"/api/v1/tasks/{task}/recheck", ANN) == 201
     assert len(await seen(client, ANN)) == 2
     assert await seen(client, BOB) == []
 
@@ -310,19 +290,19 @@ async def test_tasks_are_their_owners_after_a_restart(tmp_path: Path) -> None:
         client.post("/submit", json={"urls": ["no url"]}) as response,
     ):
         before = (await response.json())["task_id"]
-    async with serving(guarded(SqliteRegistry(path))) as client:
+    async with serving(open_guarded_app(SqliteRegistry(path))) as client:
         ann = await submit(client, ANN)
-    async with serving(guarded(SqliteRegistry(path))) as client:
+    async with serving(open_guarded_app(SqliteRegistry(path))) as client:
         assert await seen(client, ANN) == [ann]
         assert await seen(client, BOB) == []
-        assert await status(client, "GET", f"/tasks/{before}", ANN) == 404
+        assert await status_of(client, "GET", f"/tasks/{before}", ANN) == 404
     app = crawler.create_app(registry=SqliteRegistry(path))
     async with serving(app) as client, client.get("/tasks") as response:
         assert list(await response.json()) == [before, ann]
 
 
 async def test_the_command_shows_its_token() -> None:
-    async with serving(guarded()) as client:
+    async with serving(open_guarded_app()) as client:
         task = await submit(client, ANN)
         for name, token, expected in (
             ("CRAWLER_TOKEN", "ann:" + ANN, 0),
@@ -398,7 +378,7 @@ async def test_several_tokens_come_from_one_variable(tokens: str) -> None:
         url = (await process.stdout.readline()).split()[3].decode().rstrip(".")
         async with ClientSession(url) as session:
             for secret, expected in ((ANN, 200), (BOB, 200), (NOBODY, 401)):
-                async with session.get("/tasks", headers=by(secret)) as response:
+                async with session.get("/tasks", headers=bearer(secret)) as response:
                     assert response.status == expected
     finally:
         process.terminate()
@@ -438,7 +418,7 @@ async def test_names_of_this_machine_are_answered(host: str, local: Client) -> N
 async def test_other_names_are_not(method: str, path: str, host: str, local: Client) -> None:
     assert not is_local(host)
     async with local.request(method, path, headers={"Host": host}) as response:
-        await is_problem(response, 421, "Host")
+        await check_problem(response, 421, "Host")
 
 
 @given(st.text(max_size=30))
@@ -472,7 +452,7 @@ async def test_a_request_without_a_host_or_with_two_is_not_answered(local: Clien
 )
 async def test_pages_of_others_are_not_answered(method: str, headers: dict[str, str], local: Client) -> None:
     async with local.request(method, "/submit", headers={"Host": "127.0.0.1:7777", **headers}) as response:
-        await is_problem(response, 403, "other origins")
+        await check_problem(response, 403, "other origins")
 
 
 @pytest.mark.parametrize(
@@ -495,9 +475,9 @@ async def test_its_own_pages_are(headers: dict[str, str], local: Client) -> None
 async def test_what_a_form_of_another_page_sends_changes_nothing(type_: str | None, local: Client) -> None:
     headers = {"Sec-Fetch-Site": "same-site", **({"Content-Type": type_} if type_ else {})}
     async with local.post("/submit", data=b'{"urls": ["no url"]}', headers=headers) as response:
-        await is_problem(response, 403)
+        await check_problem(response, 403)
     async with local.get("/api/v1/probe", params={"url": "x"}, headers={"Sec-Fetch-Site": "same-site"}) as response:
-        await is_problem(response, 403)
+        await check_problem(response, 403)
     async with local.get("/tasks", headers={"Sec-Fetch-Site": "same-site"}) as response:
         assert await response.json() == {}
 
@@ -509,7 +489,7 @@ async def test_other_machines_need_a_token_whatever_host_they_name(address: str)
     async with serving(crawler.create_app(service=service, only_local=True)) as client:
         for method, path in (("GET", "/tasks"), ("POST", "/submit"), ("GET", "/metrics"), ("GET", "/docs")):
             async with client.request(method, path, headers=headers) as response:
-                await is_problem(response, 403, "other machines")
+                await check_problem(response, 403, "other machines")
         async with client.get("/healthz", headers=headers) as response:
             assert response.status == 200
         for here in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"):
@@ -534,5 +514,5 @@ async def test_an_application_of_somebody_else_has_its_own_rules() -> None:
 
 async def test_a_token_is_enough_from_any_page() -> None:
     app = crawler.create_app(service=ServiceOptions(tokens=TOKENS), only_local=True)
-    async with serving(app) as client, client.get("/tasks", headers=by(ANN) | {"Host": "example.org"}) as response:
+    async with serving(app) as client, client.get("/tasks", headers=bearer(ANN) | {"Host": "example.org"}) as response:
         assert response.status == 200

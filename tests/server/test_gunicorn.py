@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from tests.server.test_stop import asked
 from tests.support.gate import Gate
 from tests.support.redis_server import RedisServer
 from tests.support.site import Site
@@ -91,7 +90,7 @@ async def test_a_worker_serves_and_what_it_began_its_successor_ends(site: Site, 
         gate.is_open.set()
         task = await ended(session, url, task_id)
         assert (task["status"], task["counts"]["ok"]) == ("ready", 2)
-        assert asked(site) == {"/gate?1": 1, "/gate?2": 1}
+        assert site.count_by_path() == {"/gate?1": 1, "/gate?2": 1}
         served.process.terminate()
         assert "[ERROR]" not in await served.rest()
         assert await served.process.wait() == 0

@@ -19,12 +19,12 @@ from aiohttp import ClientSession, web
 
 import crawler
 from crawler import Options, ServiceOptions
+from crawler.server.app_keys import REGISTRY, TASK_MANAGER
 from crawler.server.http.connection_limits import ConnectionLimiter
 from crawler.server.http.site import ListeningSite
-from crawler.server.task_manager import TASK_MANAGER
-from tests.server.test_auth import by, status
+from tests.support.app_client import Client, check_problem, serving
 from tests.support.site import Site as Target
-from tests.test_service import Client, is_problem, serving
+from tests.support.tokens import bearer, status_of
 
 # --- JSON ---
 
@@ -112,7 +112,7 @@ async def test_no_json_is_our_fault(path: str, caplog: pytest.LogCaptureFixture)
             async with client.post(path.format(task), data=io.BytesIO(body), headers=headers) as response:
                 assert response.status in (200, 201, 400, 413, 422), name
                 if response.status >= 400:
-                    await is_problem(response, response.status)
+                    await check_problem(response, response.status)
                     problem = await response.json(content_type=None)
                     assert len(problem["detail"]) < 1000, name
         assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
@@ -148,7 +148,7 @@ async def test_no_header_is_our_fault(path: str, headers: dict[str, str], caplog
         async with client.post(path.format(task), data=b'{"urls": ["x"]}', headers=headers) as response:
             assert response.status < 500
             if response.status >= 400 and "Expect" not in headers:  # which aiohttp answers before us
-                await is_problem(response, response.status)
+                await check_problem(response, response.status)
         assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
@@ -157,7 +157,7 @@ async def test_bytes_unpacked_count_as_well() -> None:
         for path in ("/submit", "/api/v1/tasks"):
             headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
             async with client.post(path, data=gzip.compress(b" " * 1_000_000), headers=headers) as response:
-                await is_problem(response, 413, "1000 bytes")
+                await check_problem(response, 413, "1000 bytes")
 
 
 # --- Quotas ---
@@ -169,7 +169,7 @@ def hanging(target: Target, count: int) -> bytes:
 
 
 async def submitted(client: Client, body: bytes, secret: str = "", path: str = "/submit") -> Any:
-    headers = {"Content-Type": "application/json", **(by(secret) if secret else {})}
+    headers = {"Content-Type": "application/json", **(bearer(secret) if secret else {})}
     async with client.post(path, data=io.BytesIO(body), headers=headers) as response:
         answer = await response.json(content_type=None)
         return response.status, response.headers, answer
@@ -197,7 +197,7 @@ async def test_only_so_many_tasks_run(site: Target) -> None:
         assert headers["Retry-After"] == "30"
         async with client.get("/tasks") as response:
             first, _ = await response.json()
-        assert await status(client, "DELETE", f"/tasks/{first}", "") == 204
+        assert await status_of(client, "DELETE", f"/tasks/{first}", "") == 204
         assert (await submitted(client, hanging(site, 1)))[0] == 200
 
 
@@ -239,29 +239,29 @@ async def test_what_is_being_taken_in_counts(site: Target) -> None:
 @pytest.mark.parametrize("tokens", [("ann:anns-secret", "ann:again-ann", "bob:bobs-secret"), ()])
 async def test_only_so_many_requests_are_under_way(tokens: tuple[str, ...], site: Target) -> None:
     app = crawler.create_app(Options(guard="any"), service=ServiceOptions(tokens=tokens, token_requests=2))
-    ann = by("anns-secret") if tokens else {}
-    again = by("again-ann") if tokens else {}
+    ann = bearer("anns-secret") if tokens else {}
+    again = bearer("again-ann") if tokens else {}
     async with serving(app) as client:
         _, headers, answer = await submitted(client, hanging(site, 1), "anns-secret" if tokens else "")
         assert '"token-requests";r=1' in headers["RateLimit"]
         task = f"/api/v1/tasks/{answer['task_id']}"
         events = await client.get(f"{task}/events", headers=ann)
-        poll = asyncio.ensure_future(status(client, "GET", f"{task}?wait=60", "anns-secret"))
-        while await status(client, "GET", "/tasks", "anns-secret") != 429:  # until both are under way
+        poll = asyncio.ensure_future(status_of(client, "GET", f"{task}?wait=60", "anns-secret"))
+        while await status_of(client, "GET", "/tasks", "anns-secret") != 429:  # until both are under way
             pass
         for method, path in (("GET", "/tasks"), ("POST", "/submit"), ("GET", "/nowhere")):
             async with client.request(method, path, headers=again) as response:
-                await is_problem(response, 429, "token-requests")
+                await check_problem(response, 429, "token-requests")
                 assert response.headers["Retry-After"] == "1"
                 assert response.headers["RateLimit-Policy"] == '"token-requests";q=2'
                 assert response.headers["RateLimit"] == '"token-requests";r=0;t=1'
-        assert await status(client, "GET", "/tasks", "bobs-secret") == (200 if tokens else 429)
+        assert await status_of(client, "GET", "/tasks", "bobs-secret") == (200 if tokens else 429)
         for path in ("/docs", "/openapi.json"):  # which anybody may read
-            assert await status(client, "GET", path, "") == 200
-        await app[TASK_MANAGER].delete(app[TASK_MANAGER].registry.task(answer["task_id"]))  # which both wait for
+            assert await status_of(client, "GET", path, "") == 200
+        await app[TASK_MANAGER].delete(app[REGISTRY].task(answer["task_id"]))  # which both wait for
         assert await poll == 404
         await events.read()
-        assert await status(client, "GET", "/tasks", "anns-secret") == 200
+        assert await status_of(client, "GET", "/tasks", "anns-secret") == 200
 
 
 @pytest.mark.parametrize(("tokens", "expected"), [(("ann:anns-secret",), 429), ((), 200)])
@@ -271,7 +271,7 @@ async def test_bodies_that_do_not_end_keep_only_their_own_token_out(tokens: tupl
         reader, writer = await asyncio.open_connection(client.host, client.port)
         writer.write(HEAD + b"Authorization: Bearer anns-secret\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n")
         assert b"100" in await reader.readline()  # so it has been taken up
-        assert await status(client, "GET", "/tasks", "anns-secret") == expected
+        assert await status_of(client, "GET", "/tasks", "anns-secret") == expected
         writer.close()
 
 
@@ -658,7 +658,7 @@ async def test_a_secret_is_in_no_log_and_no_error(caplog: pytest.LogCaptureFixtu
     ]
     errors = []
     async with serving(crawler.create_app(Options(guard="any", retries=0), service=service)) as client:
-        headers = by(f"{SECRET}-token")
+        headers = bearer(f"{SECRET}-token")
         body = {"urls": urls, "options": {"headers": {"Authorization": SECRET}}}
         async with client.post("/api/v1/tasks", json=body, headers=headers) as response:
             task = await response.json()
@@ -676,7 +676,7 @@ async def test_a_secret_is_in_no_log_and_no_error(caplog: pytest.LogCaptureFixtu
             async with client.post("/api/v1/tasks", json=wrong, headers=headers) as response:
                 assert response.status == 422
                 errors.append(await response.text())
-        async with client.get("/tasks", headers=by(f"{SECRET}-tokem")) as response:
+        async with client.get("/tasks", headers=bearer(f"{SECRET}-tokem")) as response:
             assert response.status == 401
             errors.append(await response.text())
     for text in (*errors, caplog.text, *(str(record.__dict__) for record in caplog.records)):

@@ -16,13 +16,13 @@ from crawler import MemoryRegistry, Options, ProbeResult, Registry, ServiceOptio
 from crawler.core.errors import StoreDamaged
 from crawler.runtime.loop_lag import LoopLag
 from crawler.server.api.openapi import DOCUMENT
-from crawler.server.health import HealthMonitor
-from crawler.server.task_manager import TASK_MANAGER
+from crawler.server.app_keys import TASK_MANAGER
 from crawler.stores.sqlite.registry import SqliteRegistry
 from crawler.transport.resolver import has_dns_servers
 from tests.probing.test_own_faults import can_unshare, run
+from tests.support.app_client import Client, check_problem, serving
 from tests.support.described import check_described
-from tests.test_service import Client, is_problem, serving
+from tests.support.health import find_store_trouble, open_health
 
 PATHS = pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 
@@ -31,17 +31,6 @@ PATHS = pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 async def registry(tmp_path: Path) -> AsyncIterator[SqliteRegistry]:
     async with SqliteRegistry(tmp_path / "tasks.db") as registry:
         yield registry
-
-
-def health_of(registry: Registry, **other: Any) -> HealthMonitor:
-    """All is well but for what the registry says, or `other`."""
-    well: dict[str, Any] = {"has_resolver": lambda: True, "lag": lambda: 0.0, "is_stopping": lambda: False}
-    return HealthMonitor(registry, **{**well, **other})
-
-
-async def trouble(registry: Registry) -> str | None:
-    async with health_of(registry) as health:
-        return (await health.troubles())["store"]
 
 
 async def all_on_disk(registry: Registry, path: Path) -> None:
@@ -84,13 +73,13 @@ async def test_it_is_below_the_mount(path: str) -> None:
 async def test_metrics_are_not_for_everybody() -> None:
     async with serving(crawler.create_app(only_local=True)) as client:
         async with client.get("/metrics", headers={"Host": "192.0.2.7"}) as response:
-            await is_problem(response, 421)
+            await check_problem(response, 421)
         async with client.get("/metrics") as response:
             assert response.status == 200
     app = crawler.create_app(service=ServiceOptions(tokens=("prometheus:read:secret",)))
     async with serving(app) as client:
         async with client.get("/metrics") as response:
-            await is_problem(response, 401)
+            await check_problem(response, 401)
         async with client.get("/metrics", headers={"Authorization": "Bearer secret"}) as response:
             assert response.status == 200
 
@@ -123,7 +112,7 @@ async def test_a_service_that_is_about_to_end_is_not_ready_but_healthy() -> None
     async with serving(crawler.create_app(Options(dns=("127.0.0.1",)))) as client:
         assert client.app is not None
         assert (await readiness(client))[0] == 200
-        await client.app[TASK_MANAGER].let_go(client.app)
+        client.app[TASK_MANAGER].stop()
         status, problem = await readiness(client)
         assert (status, problem["status"], problem["ready"]) == (503, 503, False)
         assert problem["detail"] == "service: is about to end"
@@ -147,20 +136,20 @@ async def test_a_stranger_is_not_told_where_the_file_is(tmp_path: Path, caplog: 
 
 
 async def test_a_store_in_memory_is_well() -> None:
-    assert await trouble(MemoryRegistry()) is None
+    assert await find_store_trouble(MemoryRegistry()) is None
 
 
 async def test_a_file_is_well_before_and_after_it_is_used(registry: SqliteRegistry) -> None:
-    assert await trouble(registry) is None
+    assert await find_store_trouble(registry) is None
     await registry.submit([f"http://a/{number}" for number in range(5_000)], Options())
-    assert await trouble(registry) is None
+    assert await find_store_trouble(registry) is None
 
 
 async def test_a_file_that_became_something_else_is_damaged(registry: SqliteRegistry, tmp_path: Path) -> None:
     await all_on_disk(registry, tmp_path / "tasks.db")
     with (tmp_path / "tasks.db").open("r+b") as file:
         file.write(b"no database")
-    assert await trouble(registry) == "is damaged"
+    assert await find_store_trouble(registry) == "is damaged"
 
 
 async def test_once_something_could_not_be_read_a_file_is_damaged(registry: SqliteRegistry, tmp_path: Path) -> None:
@@ -175,7 +164,7 @@ async def test_once_something_could_not_be_read_a_file_is_damaged(registry: Sqli
         file.write(b"\xff" * (path.stat().st_size - 4096))  # all but the first page
     with pytest.raises(StoreDamaged):
         [result async for result in registry.results(task.id)]
-    assert await trouble(registry) == "is damaged"
+    assert await find_store_trouble(registry) == "is damaged"
 
 
 FULL = """
@@ -183,23 +172,23 @@ import asyncio, os, sys, uvloop
 from pathlib import Path
 from crawler import Options
 from crawler.stores.sqlite.registry import SqliteRegistry
-from tests.server.test_health import trouble
+from tests.support.health import find_store_trouble
 
 async def main():
     folder = Path(sys.argv[1])
     async with SqliteRegistry(folder / "tasks.db") as registry:
-        assert await trouble(registry) is None
+        assert await find_store_trouble(registry) is None
         with open(folder / "ballast", "wb", buffering=0) as ballast:
             try:
                 while True:
                     ballast.write(bytes(4096))
             except OSError:
                 pass
-        assert await trouble(registry) == "has no space left"
+        assert await find_store_trouble(registry) == "has no space left"
         os.truncate(folder / "ballast", os.stat(folder / "ballast").st_size - 2**19)
-        assert await trouble(registry) == "has no space left", "what is left is not enough"
+        assert await find_store_trouble(registry) == "has no space left", "what is left is not enough"
         (folder / "ballast").unlink()
-        assert await trouble(registry) is None
+        assert await find_store_trouble(registry) is None
     print('"as it should be"')
 
 uvloop.run(main())
@@ -208,19 +197,19 @@ NO_QUOTA = """
 import asyncio, resource, sys, uvloop
 from pathlib import Path
 from crawler.stores.sqlite.registry import SqliteRegistry
-from tests.server.test_health import trouble
+from tests.support.health import find_store_trouble
 
 async def main():
     path = Path(sys.argv[1], "tasks.db")
     async with SqliteRegistry(path) as registry:
         for _ in range(10):
-            assert await trouble(registry) is None
+            assert await find_store_trouble(registry) is None
         size = Path(f"{path}-wal").stat().st_size
         assert size > 2**15, "or other files would be too long first"
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-        assert await trouble(registry) in ("cannot be written to", "has no space left")
+        assert await find_store_trouble(registry) in ("cannot be written to", "has no space left")
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        assert await trouble(registry) is None
+        assert await find_store_trouble(registry) is None
     print('"as it should be"')
 
 uvloop.run(main())
@@ -229,15 +218,15 @@ READ_ONLY = """
 import asyncio, os, sys, uvloop
 from pathlib import Path
 from crawler.stores.sqlite.registry import SqliteRegistry
-from tests.server.test_health import trouble
+from tests.support.health import find_store_trouble
 
 async def main():
     async with SqliteRegistry(Path(sys.argv[1], "tasks.db")) as registry:
-        assert await trouble(registry) is None
+        assert await find_store_trouble(registry) is None
         assert os.system('mount --bind "$1" "$1" && mount -o remount,bind,ro "$1"'.replace("$1", sys.argv[1])) == 0
-        assert await trouble(registry) == "cannot be written to"
+        assert await find_store_trouble(registry) == "cannot be written to"
         assert os.system('mount -o remount,bind,rw "$1"'.replace("$1", sys.argv[1])) == 0
-        assert await trouble(registry) is None
+        assert await find_store_trouble(registry) is None
     print('"as it should be"')
 
 uvloop.run(main())
@@ -275,38 +264,38 @@ class Slow(MemoryRegistry):
 
 async def test_a_store_that_does_not_answer_is_waited_for_once() -> None:
     registry = Slow()
-    async with health_of(registry, patience=0.01, kept=0.0) as health:
+    async with open_health(registry, timeout_seconds=0.01, cache_seconds=0.0) as health:
         for _ in range(3):
-            assert (await health.troubles())["store"] == "does not answer"
+            assert (await health.find_troubles())["store"] == "does not answer"
             await asyncio.sleep(0.01)
         assert registry.asked == 1
 
 
 async def test_who_asks_at_once_or_soon_after_is_given_the_same_answer() -> None:
     registry = Slow()
-    async with health_of(registry) as health:
-        asking = [asyncio.ensure_future(health.troubles()) for _ in range(100)]
+    async with open_health(registry) as health:
+        asking = [asyncio.ensure_future(health.find_troubles()) for _ in range(100)]
         await asyncio.sleep(0)
         registry.gate.set()
         assert {answer["store"] for answer in await asyncio.gather(*asking)} == {None}
-        assert (await health.troubles())["store"] is None
+        assert (await health.find_troubles())["store"] is None
         assert registry.asked == 1
 
 
 async def test_an_answer_does_not_hold_for_ever() -> None:
     registry = Slow()
     registry.gate.set()
-    async with health_of(registry, kept=0.0) as health:
-        await health.troubles()
+    async with open_health(registry, cache_seconds=0.0) as health:
+        await health.find_troubles()
         await asyncio.sleep(0.01)
-        await health.troubles()
+        await health.find_troubles()
         assert registry.asked == 2
 
 
 async def test_who_gives_up_takes_the_answer_from_nobody() -> None:
     registry = Slow()
-    async with health_of(registry) as health:
-        first, second = (asyncio.ensure_future(health.troubles()) for _ in range(2))
+    async with open_health(registry) as health:
+        first, second = (asyncio.ensure_future(health.find_troubles()) for _ in range(2))
         await asyncio.sleep(0)
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
@@ -326,8 +315,8 @@ async def test_who_gives_up_takes_the_answer_from_nobody() -> None:
     ],
 )
 async def test_what_is_wrong_is_told_apart(other: dict[str, Any], name: str) -> None:
-    async with health_of(MemoryRegistry(), **other) as health:
-        troubles = await health.troubles()
+    async with open_health(MemoryRegistry(), **other) as health:
+        troubles = await health.find_troubles()
     assert [part for part, trouble in troubles.items() if trouble is not None] == [name]
 
 

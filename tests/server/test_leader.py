@@ -10,10 +10,13 @@ import crawler
 from crawler import MemoryRegistry, Options, ServiceOptions
 from crawler.core.errors import StoreError
 from crawler.core.tasks import Webhook
+from crawler.server.app_keys import SETTINGS
+from crawler.server.settings import ServerSettings
 from crawler.worker import LocalEngine
-from tests.server.test_resume import state_of, until_ended
+from tests.support.app_client import manager_of, registry_of, serving, until_ended
 from tests.support.site import Site
-from tests.test_service import serving
+
+HASTY = ServerSettings(leader_retry_seconds=0.01)
 
 
 class FailsAtFirst(MemoryRegistry):
@@ -31,21 +34,18 @@ class FailsAtFirst(MemoryRegistry):
 
 
 @pytest.mark.parametrize("fault", [StoreError("away"), RuntimeError("ours")])
-async def test_webhooks_are_sent_though_the_first_tries_failed(
-    fault: Exception, site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("crawler.server.background.leader._AGAIN", 0.01)
+async def test_webhooks_are_sent_though_the_first_tries_failed(fault: Exception, site: Site) -> None:
     service = ServiceOptions(webhook_secret="whsec_" + 32 * "a", drain=0)
     app = crawler.create_app(Options(guard="any"), registry=FailsAtFirst(fault), service=service)
+    app[SETTINGS] = HASTY
     async with serving(app) as client:
         webhook = Webhook(url=site.url("/ok"))
-        task = await state_of(client).submit([site.url("/count")], webhook=webhook)
-        await until_ended(state_of(client), task)
+        task = await manager_of(client).submit([site.url("/count")], webhook=webhook)
+        await until_ended(registry_of(client), task)
         await site.until(lambda: any(request.method == "POST" for request in site.requests))
 
 
 async def test_what_was_left_lying_is_looked_for_though_that_failed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crawler.server.background.leader._AGAIN", 0.01)
     faults, tended = [RuntimeError("ours")], asyncio.Event()
 
     async def requeue_stalled(_: LocalEngine) -> None:
@@ -55,5 +55,6 @@ async def test_what_was_left_lying_is_looked_for_though_that_failed_once(monkeyp
 
     monkeypatch.setattr(LocalEngine, "requeue_stalled", requeue_stalled)
     app = crawler.create_app(Options(guard="any"), registry=MemoryRegistry(), service=ServiceOptions(drain=0))
+    app[SETTINGS] = HASTY
     async with serving(app), asyncio.timeout(10):
         await tended.wait()

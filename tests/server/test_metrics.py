@@ -20,15 +20,16 @@ from crawler.probing.probe import Probe
 from crawler.probing.scheduler import Load, Scheduler
 from crawler.probing.work_queue import WorkQueue
 from crawler.runtime.counters import Histogram, ProbeCounters
+from crawler.server.app_keys import HEALTH
 from crawler.server.metrics import TABLE
 from crawler.stores.redis.registry import RedisRegistry
 from crawler.stores.sqlite.registry import SqliteRegistry
 from tests.support.api import REGISTRIES, Api, read_events, serving_api
+from tests.support.app_client import serving
 from tests.support.fleet import working
-from tests.support.metrics import families, value
+from tests.support.metrics import read_metrics, sum_of
 from tests.support.redis_server import RedisServer
 from tests.support.site import Site
-from tests.test_service import serving
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -53,33 +54,33 @@ async def test_what_a_task_came_to_is_counted(api: Api, site: Site) -> None:
     ]
     await api.ended(urls)
     for outcome, count in {"ok": 2, "http_error": 1, "failed": 1, "blocked": 0, "invalid": 1}.items():
-        assert await value(api.client, "crawler_probes_total", outcome=outcome) == count
-    assert await value(api.client, "crawler_probe_errors_total", type="tcp.refused") == 1
-    assert await value(api.client, "crawler_probe_errors_total", type="url.invalid") == 1
-    assert await value(api.client, "crawler_probe_errors_total") == 2
+        assert await sum_of(api.client, "crawler_probes_total", outcome=outcome) == count
+    assert await sum_of(api.client, "crawler_probe_errors_total", type="tcp.refused") == 1
+    assert await sum_of(api.client, "crawler_probe_errors_total", type="url.invalid") == 1
+    assert await sum_of(api.client, "crawler_probe_errors_total") == 2
     asked = len(site.requests)
-    assert await value(api.client, "crawler_hop_phase_seconds_count", phase="wait") == asked
-    assert await value(api.client, "crawler_hop_phase_seconds_count", phase="dns") == 0
-    assert 0 < await value(api.client, "crawler_hop_phase_seconds_sum", phase="wait") < 60
-    assert await value(api.client, "crawler_tasks", status="ready") == 1
-    assert await value(api.client, "crawler_tasks", status="running") == 0
-    assert await value(api.client, "crawler_lines_pending") == 0
+    assert await sum_of(api.client, "crawler_hop_phase_seconds_count", phase="wait") == asked
+    assert await sum_of(api.client, "crawler_hop_phase_seconds_count", phase="dns") == 0
+    assert 0 < await sum_of(api.client, "crawler_hop_phase_seconds_sum", phase="wait") < 60
+    assert await sum_of(api.client, "crawler_tasks", status="ready") == 1
+    assert await sum_of(api.client, "crawler_tasks", status="running") == 0
+    assert await sum_of(api.client, "crawler_lines_pending") == 0
 
 
 async def test_a_single_url_is_counted_too(api: Api, site: Site) -> None:
     await api.get("/probe", url=site.url("/ok"))
-    assert await value(api.client, "crawler_probes_total", outcome="ok") == 1
+    assert await sum_of(api.client, "crawler_probes_total", outcome="ok") == 1
 
 
 async def test_work_under_way_is_seen(site: Site) -> None:
     async with serving_api(crawler.MemoryRegistry(), concurrency=3, per_host=2) as api:
         await api.submit([site.url(f"/hang?{number}") for number in range(5)])
         await site.until(lambda: site.active == 2)
-        assert await value(api.client, "crawler_slots_in_use") == 2
-        assert await value(api.client, "crawler_slots_limit") == 3
-        assert await value(api.client, "crawler_hosts_waiting") == 1
-        assert await value(api.client, "crawler_tasks", status="running") == 1
-        assert await value(api.client, "crawler_lines_pending") == 5
+        assert await sum_of(api.client, "crawler_slots_in_use") == 2
+        assert await sum_of(api.client, "crawler_slots_limit") == 3
+        assert await sum_of(api.client, "crawler_hosts_waiting") == 1
+        assert await sum_of(api.client, "crawler_tasks", status="running") == 1
+        assert await sum_of(api.client, "crawler_lines_pending") == 5
 
 
 async def test_work_under_way_in_other_processes_is_seen_too(site: Site) -> None:
@@ -88,15 +89,15 @@ async def test_work_under_way_in_other_processes_is_seen_too(site: Site) -> None
         places = [f"127.0.0.{number}" for number in range(1, 5)]
         await api.submit([site.url(f"/hang?{number}", host=place) for place in places for number in range(2)])
         await site.until(lambda: site.active == 4)
-        assert await value(api.client, "crawler_slots_in_use") == 4
-        assert await value(api.client, "crawler_slots_limit") == 6
-        assert await value(api.client, "crawler_hosts_waiting") == 4
+        assert await sum_of(api.client, "crawler_slots_in_use") == 4
+        assert await sum_of(api.client, "crawler_slots_limit") == 6
+        assert await sum_of(api.client, "crawler_hosts_waiting") == 4
         crew = children() - others
         assert len(crew) == 2
         for pid in crew:
             os.kill(pid, signal.SIGKILL)
-        assert await value(api.client, "crawler_slots_limit") in (0, 3, 6)  # of those that are there again
-        assert await value(api.client, "crawler_lines_pending") == 8
+        assert await sum_of(api.client, "crawler_slots_limit") in (0, 3, 6)  # of those that are there again
+        assert await sum_of(api.client, "crawler_lines_pending") == 8
 
 
 def children() -> set[int]:
@@ -127,15 +128,15 @@ async def test_calls_of_a_store_are_timed(tmp_path: Path, site: Site) -> None:
         task = await api.ended([site.url("/ok")])
         await api.get(f"/tasks/{task['id']}/results")
         for kind in ("read", "write"):
-            assert await value(api.client, "crawler_store_call_duration_seconds_count", kind=kind) >= 2
-            assert await value(api.client, "crawler_store_failures_total", kind=kind) == 0
+            assert await sum_of(api.client, "crawler_store_call_duration_seconds_count", kind=kind) >= 2
+            assert await sum_of(api.client, "crawler_store_failures_total", kind=kind) == 0
         path.rename(tmp_path / "elsewhere.db")
         await api.client.get("/readyz")
-        assert await value(api.client, "crawler_store_failures_total", kind="write") == 1
+        assert await sum_of(api.client, "crawler_store_failures_total", kind="write") == 1
 
 
 async def test_the_loop_is_looked_at(api: Api) -> None:
-    while not await value(api.client, "crawler_event_loop_lag_seconds_count"):
+    while not await sum_of(api.client, "crawler_event_loop_lag_seconds_count"):
         pass  # each look at it takes the loop around
 
 
@@ -176,25 +177,25 @@ async def test_requests_are_counted_by_route_method_and_class_of_status(api: Api
     ]  # fmt: skip
     for method, route, status, count in requests:
         labels = {"method": method, "route": route}
-        assert await value(api.client, "crawler_http_requests_total", status=status, **labels) == count
-        assert await value(api.client, "crawler_http_request_duration_seconds_count", **labels) == count
+        assert await sum_of(api.client, "crawler_http_requests_total", status=status, **labels) == count
+        assert await sum_of(api.client, "crawler_http_request_duration_seconds_count", **labels) == count
 
 
 async def test_faults_of_ours_are_counted(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.state, "health", None)
+    monkeypatch.setattr(api.app[HEALTH], "find_troubles", None)
     async with api.client.get("/readyz") as response:
         assert response.status == 500
-    assert await value(api.client, "crawler_http_requests_total", route="/readyz", status="5xx") == 1
+    assert await sum_of(api.client, "crawler_http_requests_total", route="/readyz", status="5xx") == 1
 
 
 async def test_strangers_make_up_no_labels(api: Api) -> None:
-    await families(api.client)  # which is the first request of its kind
-    before = {name: len(family.samples) for name, family in (await families(api.client)).items()}
+    await read_metrics(api.client)  # which is the first request of its kind
+    before = {name: len(family.samples) for name, family in (await read_metrics(api.client)).items()}
     for method in ("GET", "PROPFIND", "SUBSCRIBE"):
         for number in range(3):
             await api.client.request(method, f"/secret/{number}?secret=secret")
     await api.client.get("/docs/secret")
-    after = await families(api.client)
+    after = await read_metrics(api.client)
     grown = {name: len(family.samples) - before[name] for name, family in after.items()}
     requests = {
         (each.labels["route"], each.labels["method"]): each.value for each in after["crawler_http_requests"].samples
@@ -229,8 +230,8 @@ async def test_a_request_that_wants_to_wait_is_not_slow(api: Api, site: Site) ->
     await api.get(f"/tasks/{task['id']}", wait="0.5")
     took = time.perf_counter() - began
     labels = {"route": "/api/v1/tasks/{task_id}", "method": "GET"}
-    assert await value(api.client, "crawler_http_request_duration_seconds_count", **labels) == 1
-    assert await value(api.client, "crawler_http_request_duration_seconds_sum", **labels) < took - 0.49
+    assert await sum_of(api.client, "crawler_http_request_duration_seconds_count", **labels) == 1
+    assert await sum_of(api.client, "crawler_http_request_duration_seconds_sum", **labels) < took - 0.49
 
 
 async def test_a_stream_is_counted_when_it_has_begun(api: Api, site: Site) -> None:
@@ -238,8 +239,8 @@ async def test_a_stream_is_counted_when_it_has_begun(api: Api, site: Site) -> No
     labels = {"route": "/api/v1/tasks/{task_id}/events", "method": "GET"}
     async with api.client.get(f"/api/v1/tasks/{task['id']}/events") as response:
         assert (await anext(read_events(response))).name == "progress"
-        assert await value(api.client, "crawler_http_request_duration_seconds_count", **labels) == 1
-    assert await value(api.client, "crawler_http_requests_total", **labels) == 1
+        assert await sum_of(api.client, "crawler_http_request_duration_seconds_count", **labels) == 1
+    assert await sum_of(api.client, "crawler_http_requests_total", **labels) == 1
 
 
 async def test_a_service_that_is_mounted_counts_its_own() -> None:
@@ -248,7 +249,7 @@ async def test_a_service_that_is_mounted_counts_its_own() -> None:
     async with serving(root) as client:
         await client.get("/crawler/tasks")
         await client.get("/nowhere")
-        found = await families(client, "/crawler/metrics")
+        found = await read_metrics(client, "/crawler/metrics")
     assert [(each.labels["route"], each.value) for each in found["crawler_http_requests"].samples] == [("/tasks", 1)]
 
 
@@ -262,7 +263,7 @@ async def test_what_those_around_it_answer_is_not_counted() -> None:
     async with serving(root) as client:
         async with client.get("/crawler/tasks") as response:
             assert response.status == 503
-        assert (await families(client, "/crawler/metrics"))["crawler_http_requests"].samples == []
+        assert (await read_metrics(client, "/crawler/metrics"))["crawler_http_requests"].samples == []
 
 
 async def test_what_is_mounted_in_it_is_answered_as_ever() -> None:
@@ -282,8 +283,8 @@ async def test_two_services_of_one_process_count_apart(site: Site) -> None:
         serving_api(crawler.MemoryRegistry()) as other,
     ):
         await one.get("/probe", url=site.url("/ok"))
-        assert await value(one.client, "crawler_probes_total", outcome="ok") == 1
-        assert await value(other.client, "crawler_probes_total", outcome="ok") == 0
+        assert await sum_of(one.client, "crawler_probes_total", outcome="ok") == 1
+        assert await sum_of(other.client, "crawler_probes_total", outcome="ok") == 0
 
 
 # --- Forms ---
@@ -313,7 +314,7 @@ async def everything(site: Site, redis_server: RedisServer) -> dict[str, Metric]
     """The metrics after some of everything, of a service that has workers in other processes too."""
     async with serving_api(RedisRegistry(redis_server.url)) as api, working(redis_server.url):
         await api.ended([site.url("/ok"), "no url"])
-        return await families(api.client)
+        return await read_metrics(api.client)
 
 
 def test_the_table_has_every_metric_as_it_is(everything: dict[str, Metric]) -> None:
@@ -329,8 +330,8 @@ def test_the_table_has_every_metric_as_it_is(everything: dict[str, Metric]) -> N
 
 
 async def test_the_process_has_its_usual_metrics(api: Api) -> None:
-    assert await value(api.client, "process_resident_memory_bytes") > 2**20
-    assert await value(api.client, "process_open_fds") > 0
+    assert await sum_of(api.client, "process_resident_memory_bytes") > 2**20
+    assert await sum_of(api.client, "process_open_fds") > 0
 
 
 # --- What is made of them ---

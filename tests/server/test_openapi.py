@@ -15,11 +15,13 @@ import crawler
 from crawler import Options, ServiceOptions
 from crawler.server.api import swagger_ui
 from crawler.server.api.openapi import DOCUMENT
-from crawler.server.api.operations import OPERATIONS, PROBLEM, Media
+from crawler.server.api.operation import Media
+from crawler.server.http.problem import PROBLEM_TYPE
+from tests.support.app_client import Client, serving
 from tests.support.served import SERVERS
-from tests.test_service import Client, serving
 
 STATIC = swagger_ui.FOLDER
+OPERATIONS = crawler.create_app()[DOCUMENT].operations
 
 # Of the files as they stand in npm's swagger-ui-dist, of the version in `VERSION`.
 HASHES = {
@@ -165,7 +167,7 @@ def test_examples_of_answers_are_of_their_types(method: str, path: str, media_ty
 
 async def test_errors_are_as_described(client: Client) -> None:
     async with client.get("/api/v1/tasks?limit=0") as response:
-        problem = await response.json(content_type=PROBLEM)
+        problem = await response.json(content_type=PROBLEM_TYPE)
     assert client.app is not None
     schema = described(client.app)["components"]["schemas"]["Problem"]
     assert list(problem) == list(schema["properties"]) == schema["required"]
@@ -229,7 +231,7 @@ async def test_files_are_sent_once(client: Client) -> None:
 @pytest.mark.parametrize("name", ["VERSION", "index.html", "..%2Fdocs.py", "nothing", "."])
 async def test_no_other_file_is_sent(name: str, client: Client) -> None:
     async with client.get(f"/docs/{name}") as response:
-        assert (response.status, response.content_type) == (404, PROBLEM)
+        assert (response.status, response.content_type) == (404, PROBLEM_TYPE)
 
 
 async def test_all_of_it_works_under_a_prefix() -> None:

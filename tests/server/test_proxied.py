@@ -15,8 +15,8 @@ import crawler
 from crawler import InputError, OptionError, ServiceOptions
 from crawler.cli.main import main
 from crawler.server.middleware.proxy_headers import ProxyHeaders
+from tests.support.app_client import serving
 from tests.support.certs import write_combined_pem
-from tests.test_service import serving
 
 
 @pytest.fixture(scope="module")

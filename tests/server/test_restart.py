@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.server.test_stop import stored, summary
-from tests.support.process import Served, field, free_port, request
+from tests.support.process import Served, field, free_port, registry_flags, request, summary_of
 from tests.support.site import Site
 
 CLIENTS = 6
@@ -85,7 +84,7 @@ def is_whole(answer: bytes) -> bool:
 
 async def test_what_was_acknowledged_is_done_however_often_the_service_restarts(site: Site, tmp_path: Path) -> None:
     numbers, acknowledged = itertools.count(), dict[str, list[str]]()
-    port, run = free_port(), (*stored(tmp_path), "--per-host", "100", "--retries", "0")
+    port, run = free_port(), (*registry_flags(tmp_path), "--per-host", "100", "--retries", "0")
 
     def new_url() -> str:
         number = next(numbers)
@@ -103,7 +102,7 @@ async def test_what_was_acknowledged_is_done_however_often_the_service_restarts(
             client.cancel()
     async with Served(*run, port=port) as service:
         for task_id, urls in acknowledged.items():
-            task = await summary(service, task_id)
+            task = await summary_of(service, task_id)
             assert (task["status"], task["counts"]["ok"]) == ("ready", len(urls)), task
     asked = Counter(f"http://{each.host}{each.path}" for each in site.requests)
     assert {asked[url] for urls in acknowledged.values() for url in urls} == {1}

@@ -5,16 +5,11 @@ from pathlib import Path
 from aiohttp import web
 
 import crawler
-from crawler import Options, ServiceOptions, Task
-from crawler.server.task_manager import TASK_MANAGER, TaskManager
+from crawler import Options, ServiceOptions
+from crawler.server.app_keys import OPTIONS
 from crawler.stores.sqlite.registry import SqliteRegistry
+from tests.support.app_client import manager_of, registry_of, serving, until_done, until_ended
 from tests.support.site import Site
-from tests.test_service import Client, serving
-
-
-def state_of(client: Client) -> TaskManager:
-    assert client.app is not None
-    return client.app[TASK_MANAGER]
 
 
 def on(path: Path, **options: object) -> web.Application:
@@ -22,31 +17,21 @@ def on(path: Path, **options: object) -> web.Application:
     return crawler.create_app(probing, registry=SqliteRegistry(path), service=ServiceOptions(drain=0))
 
 
-async def until_done(state: TaskManager, task: Task, done: int) -> None:
-    while task.counts.done < done:
-        await state.registry.wait_for_change(task.id)
-
-
-async def until_ended(state: TaskManager, task: Task) -> None:
-    while task.status == "running":
-        await state.registry.wait_for_change(task.id)
-
-
 async def test_a_task_goes_on_after_a_restart_and_probes_nothing_again(site: Site, tmp_path: Path) -> None:
     urls = [site.url(f"/ok?{number}") for number in range(100)]
     slow = [site.url(f"/hang?{number}", host="127.0.0.2") for number in range(20)]
     async with serving(on(tmp_path / "tasks.db")) as client:
-        task = await state_of(client).submit([*urls, *slow])
-        await until_done(state_of(client), task, 100)
+        task = await manager_of(client).submit([*urls, *slow])
+        await until_done(registry_of(client), task, 100)
         assert task.status == "running"
     before = len(site.requests)
     site.on("/hang", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     async with serving(on(tmp_path / "tasks.db")) as client:
-        task = state_of(client).registry.task(task.id)
+        task = registry_of(client).task(task.id)
         assert task.counts.done == 100
-        await until_ended(state_of(client), task)
+        await until_ended(registry_of(client), task)
         assert (task.status, task.counts.ok) == ("ready", 120)
-        results = [result async for result in state_of(client).registry.results(task.id)]
+        results = [result async for result in registry_of(client).results(task.id)]
     assert sorted(result.seq for result in results) == list(range(120))
     assert {request.path for request in site.requests[before:]} == {f"/hang?{number}" for number in range(20)}
 
@@ -55,29 +40,29 @@ async def test_what_a_task_chose_is_asked_for_after_a_restart_and_what_the_servi
     site: Site, tmp_path: Path
 ) -> None:
     async with serving(on(tmp_path / "tasks.db")) as client:
-        chosen = state_of(client).options.with_task_options({"headers": {"X-Task": "this"}, "retries": 0})
-        task = await state_of(client).submit([site.url("/hang")], chosen)
+        chosen = client.app[OPTIONS].with_task_options({"headers": {"X-Task": "this"}, "retries": 0})
+        task = await manager_of(client).submit([site.url("/hang")], chosen)
         await site.until(lambda: site.active == 1)
     site.on("/hang", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     async with serving(on(tmp_path / "tasks.db", concurrency=7)) as client:
-        task = state_of(client).registry.task(task.id)
+        task = registry_of(client).task(task.id)
         assert (task.options.retries, task.options.concurrency) == (0, 7)
-        await until_ended(state_of(client), task)
+        await until_ended(registry_of(client), task)
     assert task.counts.ok == 1
     assert site.requests[-1].header("X-Task") == "this"
 
 
 async def test_a_task_that_has_ended_is_not_begun_again(site: Site, tmp_path: Path) -> None:
     async with serving(on(tmp_path / "tasks.db")) as client:
-        ready = await state_of(client).submit([site.url("/ok")])
-        stopped = await state_of(client).submit([site.url("/hang")])
-        await until_ended(state_of(client), ready)
+        ready = await manager_of(client).submit([site.url("/ok")])
+        stopped = await manager_of(client).submit([site.url("/hang")])
+        await until_ended(registry_of(client), ready)
         await site.until(lambda: site.active == 1)
-        await state_of(client).cancel(stopped)
+        await manager_of(client).cancel(stopped)
     before = len(site.requests)
     async with serving(on(tmp_path / "tasks.db")) as client:
-        registry = state_of(client).registry
+        registry = registry_of(client)
         assert (registry.task(ready.id).status, registry.task(stopped.id).status) == ("ready", "error")
         assert registry.task(stopped.id).detail == "cancelled"
-        assert state_of(client).engine.workers(ready.id) == []
+        assert manager_of(client).engine.workers(ready.id) == []
     assert len(site.requests) == before

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from crawler import MemoryRegistry, Options, ProbeResult, Registry, ServiceOptions, Task
-from crawler.server.background.retention import Retention, outlived
+from crawler.server.background.retention import Retention, find_expired
 from crawler.stores.sqlite import queries
 from crawler.stores.sqlite.registry import SqliteRegistry
 
@@ -37,11 +37,11 @@ TASKS = [ended("a", 3), ended("b", None), ended("c", 40), ended("d", 1), ended("
     ],
 )
 def test_those_that_ended_first_go_first_and_those_that_run_stay(kept: ServiceOptions, expected: str) -> None:
-    assert "".join(task.id for task in outlived(TASKS, kept, 1000 * DAY)) == expected
+    assert "".join(task.id for task in find_expired(TASKS, kept, 1000 * DAY)) == expected
 
 
 def test_a_clock_that_went_back_deletes_nothing() -> None:
-    assert outlived(TASKS, ServiceOptions(), 900 * DAY) == []
+    assert find_expired(TASKS, ServiceOptions(), 900 * DAY) == []
 
 
 def looking(registry: Registry, service: ServiceOptions) -> Retention:
@@ -60,24 +60,23 @@ async def test_a_clock_that_is_set_right_deletes_nothing(monkeypatch: pytest.Mon
     registry = MemoryRegistry()
     retention = looking(registry, ServiceOptions(keep_days=1))
     task = await finished(registry, ["http://a/"])
-    await retention.once()
+    await retention.delete_expired()
     real = time.time
     monkeypatch.setattr("time.time", lambda: real() + 1000 * DAY)
     later = await finished(registry, ["http://a/"])
-    await retention.once()
+    await retention.delete_expired()
     assert list(registry.tasks) == [task.id, later.id]
 
 
-async def test_what_is_outlived_is_deleted() -> None:
+async def test_what_is_find_expired_is_deleted() -> None:
     registry = MemoryRegistry()
     tasks = [await finished(registry, ["http://a/"]) for _ in range(5)]
     running = await registry.submit(["http://a/"], Options())
-    await looking(registry, ServiceOptions(keep_tasks=2)).once()
+    await looking(registry, ServiceOptions(keep_tasks=2)).delete_expired()
     assert list(registry.tasks) == [tasks[3].id, tasks[4].id, running.id]
 
 
-async def test_a_fault_of_ours_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crawler.server.background.retention._EVERY", 0.01)
+async def test_a_fault_of_ours_does_not_end_it() -> None:
     registry, faults, goes = MemoryRegistry(), [RuntimeError("ours")], asyncio.Event()
     task = await finished(registry, ["http://a/"])
 
@@ -87,7 +86,7 @@ async def test_a_fault_of_ours_does_not_end_it(monkeypatch: pytest.MonkeyPatch) 
         await registry.delete(task.id)
         goes.set()
 
-    async with Retention(registry, ServiceOptions(keep_tasks=0), delete), asyncio.timeout(10):
+    async with Retention(registry, ServiceOptions(keep_tasks=0), delete, interval_seconds=0.01), asyncio.timeout(10):
         await goes.wait()
     assert task.id not in registry.tasks
 
@@ -98,11 +97,11 @@ async def test_tasks_go_until_the_rest_has_room(tmp_path: Path) -> None:
         empty = await registry.stored_bytes()
         big = [await finished(registry, [f"http://a/{n}/{'x' * 500}" for n in range(1000)]) for _ in range(3)]
         each = (await registry.stored_bytes() - empty) // 3
-        await looking(registry, ServiceOptions(keep_bytes=empty + int(1.5 * each))).once()
+        await looking(registry, ServiceOptions(keep_bytes=empty + int(1.5 * each))).delete_expired()
         assert list(registry.tasks) == [big[2].id], "those that ended first went, however small"
         assert small.id not in registry.tasks
         running = await registry.submit(["http://a/"], Options())
-        await looking(registry, ServiceOptions(keep_bytes=0)).once()
+        await looking(registry, ServiceOptions(keep_bytes=0)).delete_expired()
         assert list(registry.tasks) == [running.id]
 
 
@@ -112,7 +111,7 @@ async def test_what_is_still_read_costs_no_other_task_its_place(tmp_path: Path) 
         service = ServiceOptions(keep_bytes=await registry.stored_bytes() - 1)
         reading = registry.results(tasks[0].id)
         await anext(reading)
-        tidying = asyncio.ensure_future(looking(registry, service).once())
+        tidying = asyncio.ensure_future(looking(registry, service).delete_expired())
         await asyncio.wait({tidying}, timeout=0.3)  # time to do wrong
         assert len([result async for result in reading]) == 999
         await tidying
@@ -133,6 +132,6 @@ async def test_what_cannot_be_dropped_costs_no_other_task_its_place(
         tasks = [await finished(registry, [f"http://a/{n}/{'x' * 500}" for n in range(1000)]) for _ in range(3)]
         service = ServiceOptions(keep_bytes=await registry.stored_bytes() - 1)
         monkeypatch.setattr(queries, "delete_some_rows", fails_once)
-        await looking(registry, service).once()
+        await looking(registry, service).delete_expired()
         assert "could not be deleted" in caplog.text
         assert list(registry.tasks) == [task.id for task in tasks[1:]]

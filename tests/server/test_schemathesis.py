@@ -1,37 +1,11 @@
 """The service against its own OpenAPI document, as schemathesis reads it (https://schemathesis.readthedocs.io/)."""
 
-import asyncio
-import os
-import sys
 from pathlib import Path
 
 import pytest
 
-import crawler
-from crawler import Options
 from tests.support.dns_server import DnsServer
-from tests.test_service import serving
-
-CONFIG = Path(__file__).parents[1] / "support/schemathesis.toml"
-HOOKS = Path(__file__).parents[1] / "support/schemathesis_hooks.py"
-
-
-async def check_by_schemathesis(names: DnsServer, folder: Path, *more: str) -> None:
-    """Have schemathesis look; `more` are arguments of its command."""
-    # The URLs that it makes up lead nowhere: no name has an address here.
-    options = Options(dns=(names.address,), retries=0, timeout=2)
-    async with serving(crawler.create_app(options)) as client:
-        process = await asyncio.create_subprocess_exec(
-            str(Path(sys.executable).with_name("schemathesis")),
-            *("--config-file", str(CONFIG)),
-            *("run", str(client.make_url("/openapi.json")), *more),
-            cwd=folder,
-            env=os.environ | {"SCHEMATHESIS_HOOKS": str(HOOKS)},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        output, _ = await process.communicate()
-    assert process.returncode == 0, output.decode()
+from tests.support.schemathesis_run import check_by_schemathesis
 
 
 @pytest.mark.timeout(300)

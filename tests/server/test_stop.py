@@ -19,40 +19,19 @@ from aiohttp import web
 import crawler
 from crawler import Options, Registry, ServiceOptions, Target
 from crawler.core.errors import ServiceStopping
+from crawler.server.app_keys import REGISTRY, SINGLE_PROBES, TASK_MANAGER
 from crawler.server.http.connection_limits import ConnectionLimiter
 from crawler.server.http.site import ListeningSite as ListenerSite
-from crawler.server.task_manager import TASK_MANAGER, TaskManager
+from crawler.server.task_manager import TaskManager
 from tests.support.api import REGISTRIES
+from tests.support.app_client import serving
 from tests.support.certs import write_combined_pem
 from tests.support.gate import Gate
-from tests.support.process import Served, field, request
+from tests.support.process import Served, batch_body, field, registry_flags, request, submit_to, summary_of
 from tests.support.site import Site
-from tests.test_service import serving
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 FOREVER = ("--timeout", "60", "--retries", "0")
-
-
-def batch(*urls: str) -> bytes:
-    return json.dumps({"urls": urls}).encode()
-
-
-async def submit(service: Served, *urls: str) -> str:
-    reply = await service.ask("POST", "/submit", batch(*urls))
-    assert reply.status == 200
-    return str(json.loads(reply.body)["task_id"])
-
-
-async def summary(service: Served, task_id: str, wait: int = 30) -> Any:
-    return json.loads((await service.ask("GET", f"/api/v1/tasks/{task_id}?wait={wait}")).body)
-
-
-def stored(folder: Path) -> tuple[str, str]:
-    return ("--registry", f"sqlite:///{folder}/tasks.db")
-
-
-def asked(site: Site) -> Counter[str]:
-    return Counter(each.path for each in site.requests)
 
 
 # --- Probes ---
@@ -66,8 +45,8 @@ async def test_probes_in_flight_are_finished_and_nobody_is_asked_twice(
 ) -> None:
     gate = Gate(site)
     urls = [site.url(f"/gate?{line}", host=f"127.0.0.{1 + line % 3}") for line in range(30)]
-    async with Served(*stored(tmp_path), *FOREVER, "--processes", processes, "--per-host", "4") as service:
-        task_id = await submit(service, *urls)
+    async with Served(*registry_flags(tmp_path), *FOREVER, "--processes", processes, "--per-host", "4") as service:
+        task_id = await submit_to(service, *urls)
         await site.until(lambda: site.active == 12)
         await service.stops(number)
         assert site.active == 12
@@ -75,17 +54,17 @@ async def test_probes_in_flight_are_finished_and_nobody_is_asked_twice(
         assert await service.process.wait() == 0
     if processes == "1":  # else the children hear of it a moment later
         assert len(site.requests) == 12
-    async with Served(*stored(tmp_path), *FOREVER) as service:
-        task = await summary(service, task_id)
+    async with Served(*registry_flags(tmp_path), *FOREVER) as service:
+        task = await summary_of(service, task_id)
     assert (task["status"], task["done"], task["counts"]["ok"]) == ("ready", 30, 30)
-    assert asked(site) == Counter(f"/gate?{line}" for line in range(30))
+    assert site.count_by_path() == Counter(f"/gate?{line}" for line in range(30))
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
 async def test_a_stuck_target_holds_nobody_beyond_the_time_for_it(processes: str, site: Site, tmp_path: Path) -> None:
-    async with Served(*stored(tmp_path), *FOREVER, "--drain", "0.3", "--processes", processes) as service:
-        task_id = await submit(service, site.url("/ok"), site.url("/hang", host="127.0.0.2"))
-        while (await summary(service, task_id, wait=0))["done"] < 1:
+    async with Served(*registry_flags(tmp_path), *FOREVER, "--drain", "0.3", "--processes", processes) as service:
+        task_id = await submit_to(service, site.url("/ok"), site.url("/hang", host="127.0.0.2"))
+        while (await summary_of(service, task_id, wait=0))["done"] < 1:
             pass
         await site.until(lambda: site.active == 1)
         started = time.monotonic()
@@ -93,9 +72,9 @@ async def test_a_stuck_target_holds_nobody_beyond_the_time_for_it(processes: str
         assert await service.process.wait() == 0
         assert time.monotonic() - started < 20  # the probe itself would take a minute
     site.on("/hang", OK)
-    async with Served(*stored(tmp_path)) as service:
-        assert (await summary(service, task_id))["counts"]["ok"] == 2
-    assert asked(site) == {"/ok": 1, "/hang": 2}
+    async with Served(*registry_flags(tmp_path)) as service:
+        assert (await summary_of(service, task_id))["counts"]["ok"] == 2
+    assert site.count_by_path() == {"/ok": 1, "/hang": 2}
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
@@ -103,21 +82,21 @@ async def test_a_probe_that_waits_for_its_next_attempt_is_not_waited_for(
     processes: str, site: Site, tmp_path: Path
 ) -> None:
     waiting = ("--drain", "15", "--timeout", "60", "--method", "GET", "--processes", processes)
-    async with Served(*stored(tmp_path), *waiting) as service:
-        task_id = await submit(service, site.url("/retry-after/40?status=503&times=1"))
+    async with Served(*registry_flags(tmp_path), *waiting) as service:
+        task_id = await submit_to(service, site.url("/retry-after/40?status=503&times=1"))
         await site.until(lambda: len(site.requests) == 1 and not site.active)
         started = time.monotonic()
         await service.stops()
         assert await service.process.wait() == 0
         assert time.monotonic() - started < 12  # of its 15 s
-    async with Served(*stored(tmp_path)) as service:
-        assert (await summary(service, task_id))["counts"]["ok"] == 1
+    async with Served(*registry_flags(tmp_path)) as service:
+        assert (await summary_of(service, task_id))["counts"]["ok"] == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_second_signal_stops_it_at_once(number: signal.Signals, site: Site, tmp_path: Path) -> None:
-    async with Served(*stored(tmp_path), *FOREVER, "--drain", "15") as service:
-        task_id = await submit(service, site.url("/hang"))
+    async with Served(*registry_flags(tmp_path), *FOREVER, "--drain", "15") as service:
+        task_id = await submit_to(service, site.url("/hang"))
         await site.until(lambda: site.active == 1)
         started = time.monotonic()
         await service.stops()
@@ -125,8 +104,8 @@ async def test_a_second_signal_stops_it_at_once(number: signal.Signals, site: Si
         assert await service.process.wait() == -number
         assert time.monotonic() - started < 12
     site.on("/hang", OK)
-    async with Served(*stored(tmp_path)) as service:
-        assert (await summary(service, task_id))["status"] == "ready"
+    async with Served(*registry_flags(tmp_path)) as service:
+        assert (await summary_of(service, task_id))["status"] == "ready"
 
 
 def state_of(registry: Registry) -> tuple[Any, TaskManager]:
@@ -185,9 +164,9 @@ async def test_what_is_taken_in_while_it_stops_is_left_for_the_next_start(site: 
     assert (task.status, len(site.requests)) == ("running", 0)
     app, state = state_of(REGISTRIES["sqlite"](tmp_path))
     async with serving(app):
-        while (task := state.registry.task(task.id)).status == "running":
-            await state.registry.wait_for_change(task.id)
-    assert (task.status, asked(site)) == ("ready", {"/ok": 1})
+        while (task := app[REGISTRY].task(task.id)).status == "running":
+            await app[REGISTRY].wait_for_change(task.id)
+    assert (task.status, site.count_by_path()) == ("ready", {"/ok": 1})
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -205,7 +184,7 @@ async def test_a_list_that_is_not_read_to_its_end_ends_with_what_was_in_flight(p
         gate.is_open.set()
         found = await probing
         await draining
-        assert sorted(f"/gate?{line}" for line in found) == sorted(asked(site).elements())
+        assert sorted(f"/gate?{line}" for line in found) == sorted(site.count_by_path().elements())
         if processes == 1:  # else the children hear of it a moment later
             assert len(found) == 8
         assert [result async for result in prober.probe_many([Target.of(0, site.url("/gate"))])] == []
@@ -218,9 +197,9 @@ async def test_a_list_that_is_not_read_to_its_end_ends_with_what_was_in_flight(p
 
 async def test_answers_under_way_are_finished_and_no_connection_is_kept(site: Site, tmp_path: Path) -> None:
     gate = Gate(site)
-    body = batch(site.url("/gate?later"))
-    async with Served(*stored(tmp_path), *FOREVER) as service:
-        task_id = await submit(service, site.url("/gate"))
+    body = batch_body(site.url("/gate?later"))
+    async with Served(*registry_flags(tmp_path), *FOREVER) as service:
+        task_id = await submit_to(service, site.url("/gate"))
         idle, polling, watching, probing, uploading, reading, refused, half = [
             await service.connect() for _ in range(8)
         ]
@@ -259,10 +238,10 @@ async def test_answers_under_way_are_finished_and_no_connection_is_kept(site: Si
         assert (reply.status, json.loads(reply.body)["status"]) == (200, 200)
         await half.close()
         assert await service.process.wait() == 0
-    async with Served(*stored(tmp_path)) as service:
-        assert (await summary(service, task_id))["status"] == "ready"
-        assert (await summary(service, later_id))["status"] == "ready"
-    assert asked(site) == {"/gate": 1, "/gate?now": 1, "/gate?later": 1}
+    async with Served(*registry_flags(tmp_path)) as service:
+        assert (await summary_of(service, task_id))["status"] == "ready"
+        assert (await summary_of(service, later_id))["status"] == "ready"
+    assert site.count_by_path() == {"/gate": 1, "/gate?now": 1, "/gate?later": 1}
 
 
 async def test_a_stream_that_had_begun_is_its_connections_last_answer() -> None:
@@ -279,7 +258,7 @@ async def test_a_stream_that_had_begun_is_its_connections_last_answer() -> None:
     app, listener = web.Application(), ConnectionLimiter(30, 10)
     app.router.add_get("/", streamed)
     app.middlewares.append(listener.middleware)
-    app.on_response_prepare.append(listener.say_close)
+    app.on_response_prepare.append(listener.announce_close)
     runner = web.AppRunner(app, shutdown_timeout=1)
     await runner.setup()
     async with listener:
@@ -317,7 +296,7 @@ async def test_who_asks_for_one_url_that_can_be_probed_no_more_is_told(site: Sit
         asking = [asyncio.ensure_future(client.get("/api/v1/probe", params={"url": site.url("/hang")})) for _ in "12"]
         await site.until(lambda: site.active == 1)
         async with client.get("/tasks"):  # by when the other has been read too
-            assert app[TASK_MANAGER].asked == 2
+            assert app[SINGLE_PROBES].in_flight == 2
         await app[TASK_MANAGER].stop()
         for response in await asyncio.gather(*asking):
             assert response.status == 503

@@ -2,17 +2,16 @@
 
 import asyncio
 import base64
-import hashlib
-import hmac
 import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,77 +22,35 @@ from crawler.core.errors import StoreFull
 from crawler.core.option_syntax import parse_secret
 from crawler.core.results import HopResult, ProbeError, Timings
 from crawler.core.tasks import Webhook
-from crawler.server.background import webhooks as module
-from crawler.server.background.webhooks import WAITS, judged, new_webhook
-from crawler.server.task_manager import TaskManager
+from crawler.server.background.webhooks import new_webhook, next_state
+from crawler.server.settings import ServerSettings, WebhookSettings
 from crawler.stores.sqlite.registry import SqliteRegistry
 from tests.support.api import REGISTRIES, Api, serving_api
+from tests.support.app_client import serving
 from tests.support.dns_server import DnsServer
-from tests.support.exchange import Exchange, Request
+from tests.support.exchange import Exchange
 from tests.support.site import Site
-from tests.test_service import serving
+from tests.support.webhook_receiver import (
+    KEY,
+    NO_URL,
+    OTHER_KEY,
+    OTHER_SECRET,
+    SECRET,
+    WITH_SECRET,
+    answering,
+    hook_at,
+    hooks,
+    until_webhook,
+    verified,
+)
 
-KEY = b"0123456789abcdef01234567"
-SECRET = "whsec_" + base64.b64encode(KEY).decode()
-OTHER_KEY = bytes(range(64))
-OTHER_SECRET = "whsec_" + base64.b64encode(OTHER_KEY).decode()
-WITH_SECRET = ServiceOptions(webhook_secret=OTHER_SECRET)
-NO_URL = ["nonsense"]
-"""A batch that ends at once."""
+# As many attempts as usual, without a delay between them.
+AT_ONCE = ServerSettings(webhooks=WebhookSettings(retry_delays=(0.0,) * len(WebhookSettings().retry_delays)))
 
 
 @pytest.fixture(params=REGISTRIES)
 def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Registry:
     return REGISTRIES[request.param](tmp_path)
-
-
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many attempts as ever, without a wait."""
-    monkeypatch.setattr(module, "WAITS", (0.0,) * len(WAITS))
-
-
-def verified(request: Request, key: bytes = KEY) -> Any:
-    """The event, once it is sure who sent it: written from the standard, not from what is tested."""
-    id_, timestamp = request.header("webhook-id"), request.header("webhook-timestamp")
-    assert abs(time.time() - int(timestamp)) < 300
-    expected = hmac.new(key, b".".join([id_.encode(), timestamp.encode(), request.body]), hashlib.sha256)
-    version, _, signature = request.header("webhook-signature").partition(",")
-    assert version == "v1"
-    assert hmac.compare_digest(base64.b64decode(signature, validate=True), expected.digest())
-    assert request.method == "POST"
-    assert request.header("Content-Type") == "application/json"
-    return json.loads(request.body)
-
-
-def answering(*statuses: int, headers: list[tuple[str, str]] | None = None) -> Callable[[Exchange], Any]:
-    """A receiver that gives these statuses, one after the other, and then 200."""
-    left: Iterator[int] = iter(statuses)
-
-    async def receive(exchange: Exchange) -> None:
-        await exchange.reply(next(left, 200), headers or [])
-
-    return receive
-
-
-def hooks(site: Site, path: str = "/hook") -> list[Request]:
-    """What a receiver was sent."""
-    return [request for request in site.requests if request.path == path]
-
-
-def hook_at(site: Site, path: str = "/hook", **more: Any) -> dict[str, Any]:
-    return {"url": site.url(path), "secret": SECRET, **more}
-
-
-async def until(state: TaskManager, task_id: str, status: str, attempts: int = 0) -> Webhook:
-    """The webhook of a Task, once that is its status after so many attempts or more."""
-    while True:
-        webhook = state.registry.task(task_id).webhook
-        assert webhook is not None
-        is_under_way = webhook.status == "pending" and webhook.due is None
-        if webhook.status == status and webhook.attempts >= attempts and not is_under_way:
-            return webhook
-        await state.registry.wait_for_change(task_id)
 
 
 # --- What is sent ---
@@ -104,7 +61,7 @@ async def test_a_task_that_is_ready_is_told_of_once(registry: Registry, site: Si
     async with serving_api(registry) as api:
         task = await api.submit([site.url("/ok"), *NO_URL], label="nightly", webhook=hook_at(site))
         assert task["webhook"] == {"status": "waiting", "attempts": 0, "due": None, "last": None}
-        await until(api.state, task["id"], "delivered")
+        await until_webhook(api.registry, task["id"], "delivered")
         task = await api.get(f"/tasks/{task['id']}")
     [request] = hooks(site)
     event = verified(request)
@@ -129,7 +86,7 @@ async def test_a_task_that_is_cancelled_is_told_of_too(site: Site) -> None:
         await site.until(lambda: site.active == 1)
         assert not hooks(site, "/ok")
         await api.ask("POST", f"/tasks/{task['id']}/cancel")
-        await until(api.state, task["id"], "delivered")
+        await until_webhook(api.registry, task["id"], "delivered")
     event = verified(hooks(site, "/ok")[0])
     assert (event["type"], event["data"]["status"], event["data"]["detail"]) == ("task.error", "error", "cancelled")
 
@@ -139,7 +96,7 @@ async def test_every_2xx_will_do(status: int, site: Site) -> None:
     site.on("/hook", answering(status))
     async with serving_api(MemoryRegistry()) as api:
         task = await api.submit(NO_URL, webhook=hook_at(site))
-        assert (await until(api.state, task["id"], "delivered")).last == f"HTTP {status}"
+        assert (await until_webhook(api.registry, task["id"], "delivered")).last == f"HTTP {status}"
 
 
 async def test_a_query_names_a_webhook_that_the_service_signs(site: Site) -> None:
@@ -148,8 +105,8 @@ async def test_a_query_names_a_webhook_that_the_service_signs(site: Site) -> Non
         answer = await api.ask(
             "POST", "/tasks", 201, params=query, data="nonsense", headers={"Content-Type": "text/plain"}
         )
-        await until(api.state, answer.json["id"], "delivered")
-        assert SECRET not in repr(api.state.registry.task(answer.json["id"]))
+        await until_webhook(api.registry, answer.json["id"], "delivered")
+        assert SECRET not in repr(api.registry.task(answer.json["id"]))
     verified(hooks(site, "/ok?a=1&b")[0], OTHER_KEY)
 
 
@@ -157,10 +114,10 @@ async def test_a_body_may_leave_the_secret_to_the_service_and_overrules_the_quer
     async with serving_api(MemoryRegistry(), WITH_SECRET) as api:
         body = {"urls": NO_URL, "webhook": {"url": site.url("/ok")}}
         answer = await api.ask("POST", "/tasks", 201, params={"webhook": site.url("/hang")}, json=body)
-        await until(api.state, answer.json["id"], "delivered")
+        await until_webhook(api.registry, answer.json["id"], "delivered")
         assert not hooks(site, "/hang")
         own = await api.submit(NO_URL, webhook=hook_at(site, "/ok"))
-        await until(api.state, own["id"], "delivered")
+        await until_webhook(api.registry, own["id"], "delivered")
     services, tasks = hooks(site, "/ok")
     verified(services, OTHER_KEY)
     verified(tasks, KEY)
@@ -171,7 +128,7 @@ async def test_a_recheck_has_a_webhook_of_its_own(site: Site) -> None:
         task = await api.ended([site.url("/status/404")])
         body = {"webhook": hook_at(site, "/ok")}
         again = (await api.ask("POST", f"/tasks/{task['id']}/recheck", 201, json=body)).json
-        await until(api.state, again["id"], "delivered")
+        await until_webhook(api.registry, again["id"], "delivered")
     assert verified(hooks(site, "/ok")[0])["data"]["id"] == again["id"]
 
 
@@ -180,7 +137,7 @@ async def test_only_what_concerns_the_receiver_is_sent(transport: str, site: Sit
     headers = {"X-For-Targets": "only"}
     async with serving_api(MemoryRegistry(), transport=transport, user_agent="test/1", headers=headers) as api:
         task = await api.submit(NO_URL, webhook=hook_at(site, "/ok"))
-        await until(api.state, task["id"], "delivered")
+        await until_webhook(api.registry, task["id"], "delivered")
     [request] = hooks(site, "/ok")
     verified(request)
     assert request.header("User-Agent") == "test/1"
@@ -191,7 +148,7 @@ async def test_user_information_in_the_url_becomes_credentials(site: Site) -> No
     url = site.url("/ok").replace("http://", "http://name:pass@")
     async with serving_api(MemoryRegistry()) as api:
         task = await api.submit(NO_URL, webhook={"url": url, "secret": SECRET})
-        await until(api.state, task["id"], "delivered")
+        await until_webhook(api.registry, task["id"], "delivered")
     assert hooks(site, "/ok")[0].header("Authorization") == "Basic " + base64.b64encode(b"name:pass").decode()
 
 
@@ -206,7 +163,7 @@ async def test_what_is_no_url_is_refused(url: str, site: Site) -> None:
         body = {"urls": NO_URL, "webhook": {"url": url, "secret": SECRET}}
         await api.refuses("POST", "/tasks", 422, "$.webhook.url: ", json=body)
         await api.refuses("POST", "/tasks", 422, "webhook: ", params={"webhook": url}, json={"urls": NO_URL})
-        assert not api.state.registry.tasks
+        assert not api.registry.tasks
 
 
 @pytest.mark.parametrize(
@@ -259,12 +216,11 @@ def test_no_text_is_a_secret_by_accident(text: str) -> None:
 # --- Until it arrives ---
 
 
-@pytest.mark.usefixtures("at_once")
 async def test_every_attempt_has_the_same_event_and_is_signed_anew(registry: Registry, site: Site) -> None:
     site.on("/hook", answering(500, 404, 302, 429, headers=[("Location", "/ok")]))
-    async with serving_api(registry) as api:
+    async with serving_api(registry, settings=AT_ONCE) as api:
         task = await api.submit(NO_URL, webhook=hook_at(site))
-        webhook = await until(api.state, task["id"], "delivered")
+        webhook = await until_webhook(api.registry, task["id"], "delivered")
     assert (webhook.attempts, webhook.last) == (5, "HTTP 200")
     assert len({json.dumps(verified(request)) for request in hooks(site)}) == 1
     assert len({request.header("webhook-id") for request in hooks(site)}) == 1
@@ -275,45 +231,41 @@ async def test_two_tasks_have_events_of_their_own(site: Site) -> None:
     async with serving_api(MemoryRegistry()) as api:
         for _ in range(2):
             task = await api.submit(NO_URL, webhook=hook_at(site, "/ok"))
-            await until(api.state, task["id"], "delivered")
+            await until_webhook(api.registry, task["id"], "delivered")
     assert len({request.header("webhook-id") for request in hooks(site, "/ok")}) == 2
 
 
-@pytest.mark.usefixtures("at_once")
 async def test_it_fails_when_all_attempts_have(site: Site) -> None:
-    async with serving_api(MemoryRegistry()) as api:
+    async with serving_api(MemoryRegistry(), settings=AT_ONCE) as api:
         task = await api.submit(NO_URL, webhook=hook_at(site, "/status/503"))
-        webhook = await until(api.state, task["id"], "failed")
+        webhook = await until_webhook(api.registry, task["id"], "failed")
         assert (await api.get(f"/tasks/{task['id']}"))["status"] == "ready"
     assert (webhook.attempts, webhook.due, webhook.last) == (10, None, "HTTP 503")
     assert len(hooks(site, "/status/503")) == 10
 
 
-@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize(
     ("path", "last"), [("/reset", "tcp.reset"), ("/close", "tcp.closed"), ("/garbage", "http.protocol.error")]
 )
 async def test_no_answer_is_tried_again(path: str, last: str, site: Site) -> None:
-    async with serving_api(MemoryRegistry()) as api:
+    async with serving_api(MemoryRegistry(), settings=AT_ONCE) as api:
         task = await api.submit(NO_URL, webhook=hook_at(site, path))
-        webhook = await until(api.state, task["id"], "failed")
+        webhook = await until_webhook(api.registry, task["id"], "failed")
     assert (webhook.attempts, webhook.last) == (10, last)
 
 
-@pytest.mark.usefixtures("at_once")
 async def test_who_is_gone_is_asked_no_more(site: Site) -> None:
-    async with serving_api(MemoryRegistry()) as api:
+    async with serving_api(MemoryRegistry(), settings=AT_ONCE) as api:
         task = await api.submit(NO_URL, webhook=hook_at(site, "/status/410"))
-        webhook = await until(api.state, task["id"], "failed")
+        webhook = await until_webhook(api.registry, task["id"], "failed")
     assert (webhook.attempts, webhook.last) == (1, "HTTP 410")
 
 
-@pytest.mark.usefixtures("at_once")
-async def test_who_does_not_answer_is_waited_for_so_long_only(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_TIMEOUT", 0.05)
-    async with serving_api(MemoryRegistry()) as api:
+async def test_who_does_not_answer_is_waited_for_so_long_only(site: Site) -> None:
+    settings = ServerSettings(webhooks=msgspec.structs.replace(AT_ONCE.webhooks, timeout_seconds=0.05))
+    async with serving_api(MemoryRegistry(), settings=settings) as api:
         task = await api.submit(NO_URL, webhook=hook_at(site, "/hang"))
-        assert (await until(api.state, task["id"], "pending", 2)).last == "http.timed_out"
+        assert (await until_webhook(api.registry, task["id"], "pending", 2)).last == "http.timed_out"
 
 
 async def test_a_body_without_end_is_not_read(site: Site) -> None:
@@ -324,14 +276,14 @@ async def test_a_body_without_end_is_not_read(site: Site) -> None:
     site.on("/hook", drip)
     async with serving_api(MemoryRegistry()) as api:
         task = await api.submit(NO_URL, webhook=hook_at(site))
-        await until(api.state, task["id"], "delivered")
+        await until_webhook(api.registry, task["id"], "delivered")
 
 
 async def test_after_a_failure_it_waits(site: Site) -> None:
     async with serving_api(MemoryRegistry()) as api:
         before = time.time()
         task = await api.submit(NO_URL, webhook=hook_at(site, "/status/500"))
-        webhook = await until(api.state, task["id"], "pending")
+        webhook = await until_webhook(api.registry, task["id"], "pending")
         assert webhook.due is not None
         assert before + 5.0 <= webhook.due <= time.time() + 5.5
         assert (await api.get(f"/tasks/{task['id']}"))["webhook"]["due"] == webhook.due
@@ -340,7 +292,7 @@ async def test_after_a_failure_it_waits(site: Site) -> None:
 @pytest.mark.parametrize(("asked", "wait"), [("3600", 3600.0), ("1", 5.0), ("9" * 30, 24 * 3600.0), ("soon", 5.0)])
 def test_a_receiver_may_ask_for_more_time(asked: str, wait: float) -> None:
     answer = HopResult(Timings(), status=503, headers=[("retry-after", asked)])
-    after = judged(Webhook("http://a/", attempts=1), answer, 1000.0)
+    after = next_state(Webhook("http://a/", attempts=1), answer, 1000.0)
     assert after.due is not None
     assert wait <= after.due - 1000.0 <= wait + 0.5
 
@@ -349,12 +301,12 @@ def test_waits_grow_as_the_standard_says() -> None:
     answer = HopResult(Timings(), error=ProbeError.of("tcp.refused", ""))
     waits = []
     for attempts in range(1, 10):
-        after = judged(Webhook("http://a/", attempts=attempts), answer, 0.0)
+        after = next_state(Webhook("http://a/", attempts=attempts), answer, 0.0)
         assert after.due is not None
         waits.append(after.due)
     standard = [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400]
     assert all(least <= wait <= least * 1.1 for least, wait in zip(standard, waits, strict=True))
-    assert judged(Webhook("http://a/", attempts=10), answer, 0.0).status == "failed"
+    assert next_state(Webhook("http://a/", attempts=10), answer, 0.0).status == "failed"
 
 
 async def test_a_fault_of_this_machine_is_no_attempt() -> None:
@@ -362,7 +314,7 @@ async def test_a_fault_of_this_machine_is_no_attempt() -> None:
         pass
     async with serving_api(MemoryRegistry(), dns=(names.address,)) as api:
         task = await api.submit(NO_URL, webhook={"url": "http://a.example/", "secret": SECRET})
-        webhook = await until(api.state, task["id"], "pending")
+        webhook = await until_webhook(api.registry, task["id"], "pending")
     assert (webhook.status, webhook.attempts, webhook.last) == ("pending", 0, "dns.unreachable")
 
 
@@ -380,7 +332,7 @@ async def test_a_request_that_a_stop_cuts_off_is_made_again(site: Site, tmp_path
         assert (webhook.status, webhook.attempts, webhook.last) == ("pending", 1, None)
     site.on("/hang", answering())
     async with serving_api(SqliteRegistry(path)) as api:
-        assert (await until(api.state, task["id"], "delivered")).attempts == 2
+        assert (await until_webhook(api.registry, task["id"], "delivered")).attempts == 2
     first, second = hooks(site, "/hang")
     assert verified(first) == verified(second)
     assert first.header("webhook-id") == second.header("webhook-id")
@@ -393,13 +345,13 @@ async def test_what_is_due_later_stays_so_and_what_is_settled_too(site: Site, tm
     async with serving_api(SqliteRegistry(path)) as api:
         for name in ("/later", "/status/410", "/ok"):
             ids[name] = (await api.submit(NO_URL, webhook=hook_at(site, name)))["id"]
-        later = await until(api.state, ids["/later"], "pending")
-        await until(api.state, ids["/status/410"], "failed")
-        await until(api.state, ids["/ok"], "delivered")
+        later = await until_webhook(api.registry, ids["/later"], "pending")
+        await until_webhook(api.registry, ids["/status/410"], "failed")
+        await until_webhook(api.registry, ids["/ok"], "delivered")
     async with serving_api(SqliteRegistry(path)) as api:
         task = await api.submit(NO_URL, webhook=hook_at(site, "/ok?2"))
-        await until(api.state, task["id"], "delivered")
-        assert api.state.registry.task(ids["/later"]).webhook == later
+        await until_webhook(api.registry, task["id"], "delivered")
+        assert api.registry.task(ids["/later"]).webhook == later
     assert Counter(request.path for request in site.requests) == dict.fromkeys([*ids, "/ok?2"], 1)
 
 
@@ -410,22 +362,20 @@ async def test_a_task_whose_end_was_its_process_s_last_act_is_told_of(site: Site
         await registry.record(task.id, [ProbeResult(seq=0, url="nonsense", timestamp=1, outcome="invalid")])
         await registry.finish(task.id, "ready")
     async with serving_api(SqliteRegistry(path)) as api:
-        await until(api.state, task.id, "delivered")
+        await until_webhook(api.registry, task.id, "delivered")
     assert verified(hooks(site, "/ok")[0])["data"]["counts"]["invalid"] == 1
 
 
-async def test_a_clock_that_was_wrong_puts_it_off_for_a_day_at_most(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_clock_that_was_wrong_puts_it_off_for_a_day_at_most(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
-    monkeypatch.setattr(module, "_LONGEST", 0.0)  # what is a day
+    no_day = ServerSettings(webhooks=WebhookSettings(max_retry_after_seconds=0.0))  # what is a day otherwise
     async with SqliteRegistry(path) as registry:
         webhook = Webhook(site.url("/ok"), SECRET, status="pending", attempts=1, due=time.time() + 1e9)
         task = await registry.submit(NO_URL, Options(), webhook=webhook)
         await registry.record(task.id, [ProbeResult(seq=0, url="nonsense", timestamp=1, outcome="invalid")])
         await registry.finish(task.id, "ready")
-    async with serving_api(SqliteRegistry(path)) as api:
-        await until(api.state, task.id, "delivered")
+    async with serving_api(SqliteRegistry(path), settings=no_day) as api:
+        await until_webhook(api.registry, task.id, "delivered")
 
 
 async def test_a_service_that_has_lost_its_secret_keeps_what_it_cannot_sign(site: Site, tmp_path: Path) -> None:
@@ -436,7 +386,7 @@ async def test_a_service_that_has_lost_its_secret_keeps_what_it_cannot_sign(site
     async with serving_api(SqliteRegistry(path)) as api:
         await api.get(f"/tasks/{task.id}", wait=60)
     async with serving_api(SqliteRegistry(path), WITH_SECRET) as api:
-        assert (await until(api.state, task.id, "delivered")).attempts == 1
+        assert (await until_webhook(api.registry, task.id, "delivered")).attempts == 1
     [request] = hooks(site)
     verified(request, OTHER_KEY)
 
@@ -456,14 +406,13 @@ class FullAtTimes(MemoryRegistry):
         await super()._save(task, names)
 
 
-async def test_a_full_disk_neither_loses_nor_repeats_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LOCAL_WAIT", 0.0)
+async def test_a_full_disk_neither_loses_nor_repeats_it(site: Site) -> None:
     site.on("/hook", answering())
     registry = FullAtTimes()
     registry.full = {2, 3, 5, 6}
-    async with serving_api(registry) as api:
+    async with serving_api(registry, settings=ServerSettings(webhooks=WebhookSettings(local_retry_seconds=0.0))) as api:
         task = await api.submit(NO_URL, webhook=hook_at(site))
-        webhook = await until(api.state, task["id"], "delivered")
+        webhook = await until_webhook(api.registry, task["id"], "delivered")
     assert webhook.attempts == 1
     assert len(hooks(site)) == 1
     assert registry.kept == ["waiting", *3 * ["pending"], *3 * ["delivered"]]
@@ -472,7 +421,6 @@ async def test_a_full_disk_neither_loses_nor_repeats_it(site: Site, monkeypatch:
 # --- Where it must not go, and what must not be seen ---
 
 
-@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("transport", ["socket", "aiohttp"])
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "169.254.169.254", "[::1]", "0x7f.1", "localhost.test", "metadata.test", "mixed.test"]
@@ -485,7 +433,7 @@ async def test_the_guard_holds_for_webhooks(transport: Any, host: str, site: Sit
     async with serving(app) as client:
         api = Api(client)
         task = await api.submit(NO_URL, webhook={"url": f"http://{host}:{site.port}/ok", "secret": SECRET})
-        webhook = await until(api.state, task["id"], "failed")
+        webhook = await until_webhook(api.registry, task["id"], "failed")
     assert (webhook.attempts, webhook.last) == (1, "address.blocked")
     assert site.connections == 0
 
@@ -493,24 +441,23 @@ async def test_the_guard_holds_for_webhooks(transport: Any, host: str, site: Sit
 async def test_a_redirect_leads_nowhere(site: Site) -> None:
     async with serving_api(MemoryRegistry()) as api:
         task = await api.submit(NO_URL, webhook={"url": site.redirect_to(site.url("/ok")), "secret": SECRET})
-        assert (await until(api.state, task["id"], "pending")).last == "HTTP 302"
+        assert (await until_webhook(api.registry, task["id"], "pending")).last == "HTTP 302"
     assert len(site.requests) == 1
 
 
-@pytest.mark.usefixtures("at_once")
 async def test_no_secret_is_logged_or_shown(registry: Registry, site: Site, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     site.on("/hook", answering(500, 503))
     service = ServiceOptions(webhook_secret=OTHER_SECRET)
     shown: list[str] = []
-    async with serving_api(registry, service) as api:
+    async with serving_api(registry, service, settings=AT_ONCE) as api:
         for path in ("/hook?token=planted", "/status/410?token=planted", "/reset?token=planted"):
             url = site.url(path).replace("http://", "http://user:planted@")
             for secret in (SECRET, None):
                 task = await api.submit(NO_URL, webhook={"url": url, "secret": secret})
                 final = "delivered" if path.startswith("/hook") else "failed"
-                webhook = await until(api.state, task["id"], final)
-                shown += [repr(webhook), str(api.state.registry.task(task["id"]))]
+                webhook = await until_webhook(api.registry, task["id"], final)
+                shown += [repr(webhook), str(api.registry.task(task["id"]))]
                 for what in ("", "/results", "/events"):
                     shown.append((await api.ask("GET", f"/tasks/{task['id']}{what}")).body.decode())
                 shown.append(repr(api.client.app["TASKS"][task["id"]] if api.client.app else None))
@@ -541,7 +488,7 @@ async def test_a_thousand_tasks_that_end_at_once_are_told_of_a_few_at_a_time(sit
 
     site.on("/hook", receive)
     async with serving_api(MemoryRegistry()) as api:
-        state = api.state
+        state = api.manager
         hosts = [f"127.0.0.{number}" for number in range(1, 11)]
         tasks = [
             await state.submit(
@@ -553,7 +500,7 @@ async def test_a_thousand_tasks_that_end_at_once_are_told_of_a_few_at_a_time(sit
         await asyncio.gather(*(state.cancel(task) for task in tasks))
         await site.until(lambda: not site.active)
         for task in tasks:
-            await until(state, task.id, "delivered")
+            await until_webhook(api.registry, task.id, "delivered")
     assert served == dict.fromkeys([task.id for task in tasks], 1)
     assert 1 < peak <= 32
     assert site.peak_of("127.0.0.3") <= 8
@@ -562,11 +509,11 @@ async def test_a_thousand_tasks_that_end_at_once_are_told_of_a_few_at_a_time(sit
 async def test_a_receiver_that_hangs_holds_up_its_own_only(site: Site) -> None:
     async with serving_api(MemoryRegistry()) as api:
         for _ in range(100):
-            await api.state.submit(NO_URL, webhook=Webhook(site.url("/hang", host="127.0.0.2"), SECRET))
+            await api.manager.submit(NO_URL, webhook=Webhook(site.url("/hang", host="127.0.0.2"), SECRET))
         await site.until(lambda: site.active == 8)
         for _ in range(50):
-            task = await api.state.submit(NO_URL, webhook=Webhook(site.url("/ok"), SECRET))
-            await until(api.state, task.id, "delivered")
+            task = await api.manager.submit(NO_URL, webhook=Webhook(site.url("/ok"), SECRET))
+            await until_webhook(api.registry, task.id, "delivered")
     assert site.peak_of("127.0.0.2") == 8
 
 
@@ -575,7 +522,7 @@ async def test_a_prober_whose_slots_are_all_taken_holds_up_no_webhook(site: Site
         await api.submit([site.url("/hang")])
         await site.until(lambda: site.active == 1)
         task = await api.submit(["also nonsense"], webhook=hook_at(site, "/ok"))
-        await until(api.state, task["id"], "delivered")
+        await until_webhook(api.registry, task["id"], "delivered")
 
 
 # --- Deleted ---
@@ -587,13 +534,12 @@ async def test_a_task_that_is_deleted_before_its_end_is_told_of_to_nobody(site: 
         await site.until(lambda: site.active == 1)
         await api.ask("DELETE", f"/tasks/{task['id']}", 204)
         other = await api.submit(NO_URL, webhook=hook_at(site, "/ok"))
-        await until(api.state, other["id"], "delivered")
+        await until_webhook(api.registry, other["id"], "delivered")
     assert not hooks(site)
 
 
-@pytest.mark.usefixtures("at_once")
 async def test_a_task_that_is_deleted_while_it_is_told_of_is_told_of_no_more(registry: Registry, site: Site) -> None:
-    async with serving_api(registry) as api:
+    async with serving_api(registry, settings=AT_ONCE) as api:
 
         async def delete(exchange: Exchange) -> None:
             await api.ask("DELETE", f"/tasks/{json.loads(exchange.request.body)['data']['id']}", 204)
@@ -604,9 +550,9 @@ async def test_a_task_that_is_deleted_while_it_is_told_of_is_told_of_no_more(reg
         await site.until(lambda: bool(hooks(site)) and not site.active)
         for _ in range(3):
             other = await api.submit(NO_URL, webhook=hook_at(site, "/ok"))
-            await until(api.state, other["id"], "delivered")
+            await until_webhook(api.registry, other["id"], "delivered")
         assert len(hooks(site)) == 1
-        assert len(api.state.registry.tasks) == 3
+        assert len(api.registry.tasks) == 3
 
 
 def test_a_library_s_caller_is_told_what_is_wrong() -> None:

@@ -298,7 +298,7 @@ async def test_retention_deletes_old_tasks_until_the_rest_fits(redis_server: Red
         each = await registry.stored_bytes() // 3
         assert each > 5_000
         service = ServiceOptions(keep_bytes=int(2.5 * each))
-        await Retention(registry, service, lambda task: registry.delete(task.id)).once()
+        await Retention(registry, service, lambda task: registry.delete(task.id)).delete_expired()
         assert list(registry.tasks) == [task.id for task in tasks[1:]], "at once, though the keys expire later"
         assert await registry.stored_bytes() == 2 * each
 

@@ -375,7 +375,7 @@ FULL = """
 import asyncio, logging, os, sys, uvloop
 from pathlib import Path
 from crawler import Options, StoreError, create_app
-from crawler.server.task_manager import TASK_MANAGER
+from crawler.server.app_keys import TASK_MANAGER
 from crawler.stores.sqlite.registry import SqliteRegistry
 from tests.support.site import Site
 

@@ -14,13 +14,15 @@ from multidict import CIMultiDictProxy
 
 import crawler
 from crawler import MemoryRegistry, Options, Registry, ServiceOptions
-from crawler.server.task_manager import TASK_MANAGER, TaskManager
+from crawler.server.app_keys import REGISTRY, SETTINGS, TASK_MANAGER
+from crawler.server.settings import ServerSettings
+from crawler.server.task_manager import TaskManager
 from crawler.stores.redis.registry import RedisRegistry
 from crawler.stores.sqlite.registry import SqliteRegistry
+from tests.support.app_client import Client, serving
 from tests.support.described import check_described
 from tests.support.fleet import working
 from tests.support.served import SERVERS
-from tests.test_service import Client, serving
 
 REGISTRIES: dict[str, Callable[[Path], Registry]] = {
     "memory": lambda _: MemoryRegistry(),
@@ -52,8 +54,12 @@ class Api:
         return self.client.app
 
     @property
-    def state(self) -> TaskManager:
+    def manager(self) -> TaskManager:
         return self.app[TASK_MANAGER]
+
+    @property
+    def registry(self) -> Registry:
+        return self.app[REGISTRY]
 
     async def ask(self, method: str, path: str, status: int = 200, **arguments: Any) -> Answer:
         """Request something, which has to be answered with this status, and as the OpenAPI document says."""
@@ -90,26 +96,34 @@ class Api:
 
 @asynccontextmanager
 async def serving_api(
-    registry: Registry, service: ServiceOptions | None = None, *, by: type[TestServer] = TestServer, **options: Any
+    registry: Registry,
+    service: ServiceOptions | None = None,
+    *,
+    by: type[TestServer] = TestServer,
+    settings: ServerSettings | None = None,
+    **options: Any,
 ) -> AsyncIterator[Api]:
     """An application that may probe the site of the tests, which is on loopback."""
     service = service or ServiceOptions(drain=0)
     app = crawler.create_app(Options(guard="any", **options), registry=registry, service=service)
+    app[SETTINGS] = settings or app[SETTINGS]
     async with serving(app, by) as client:
         yield Api(client)
 
 
 @asynccontextmanager
-async def serving_as(request: pytest.FixtureRequest, service: ServiceOptions | None = None) -> AsyncIterator[Api]:
+async def serving_as(
+    request: pytest.FixtureRequest, service: ServiceOptions | None = None, settings: ServerSettings | None = None
+) -> AsyncIterator[Api]:
     """The same, in the way of those in which the contract has to hold that is the fixture's parameter."""
     way = request.param
     if way == "redis":
         url = request.getfixturevalue("redis_server").url
-        async with working(url), serving_api(RedisRegistry(url), service) as api:
+        async with working(url), serving_api(RedisRegistry(url), service, settings=settings) as api:
             yield api
     else:
         registry = REGISTRIES.get(way, REGISTRIES["memory"])(request.getfixturevalue("tmp_path"))
-        async with serving_api(registry, service, by=SERVERS.get(way, TestServer)) as api:
+        async with serving_api(registry, service, by=SERVERS.get(way, TestServer), settings=settings) as api:
             yield api
 
 

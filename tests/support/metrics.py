@@ -1,17 +1,16 @@
-"""Read the metrics of a service, as Prometheus does."""
+"""The metrics of an application, as Prometheus's own parser reads them."""
 
-from aiohttp import web
-from aiohttp.test_utils import TestClient
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.app_client import Client
 from tests.support.described import check_described
 
-Client = TestClient[web.Request, web.Application]
+__all__ = ["read_metrics", "sum_of"]
 
 
-async def families(client: Client, path: str = "/metrics") -> dict[str, Metric]:
-    """The metric families at a path, by name."""
+async def read_metrics(client: Client, path: str = "/metrics") -> dict[str, Metric]:
+    """The metrics by name."""
     async with client.get(path) as response:
         assert response.status == 200
         if client.app is not None and path == "/metrics":
@@ -20,9 +19,9 @@ async def families(client: Client, path: str = "/metrics") -> dict[str, Metric]:
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
-async def value(client: Client, name: str, **labels: str) -> float:
-    """The sum of the samples with this name and these labels; there has to be at least one."""
-    samples = [sample for family in (await families(client)).values() for sample in family.samples]
+async def sum_of(client: Client, name: str, **labels: str) -> float:
+    """The sum of the samples that have this name and these labels; there has to be one."""
+    samples = [sample for family in (await read_metrics(client)).values() for sample in family.samples]
     found = [each.value for each in samples if each.name == name and labels.items() <= each.labels.items()]
     assert found, (name, labels)
     return sum(found)

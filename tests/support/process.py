@@ -1,6 +1,7 @@
 """The service in a process of its own, as a supervisor sees it."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ import ssl
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -121,3 +123,25 @@ def free_port() -> int:
     """A port that nobody listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+def registry_flags(folder: Path) -> tuple[str, str]:
+    """Flags for a registry in a folder."""
+    return ("--registry", f"sqlite:///{folder}/tasks.db")
+
+
+def batch_body(*urls: str) -> bytes:
+    """The body of a submit."""
+    return json.dumps({"urls": urls}).encode()
+
+
+async def submit_to(service: Served, *urls: str) -> str:
+    """Submit a batch; gives the Task's id."""
+    reply = await service.ask("POST", "/submit", batch_body(*urls))
+    assert reply.status == 200
+    return str(json.loads(reply.body)["task_id"])
+
+
+async def summary_of(service: Served, task_id: str, wait: int = 30) -> Any:
+    """The summary of a Task, once it has ended or some seconds have passed."""
+    return json.loads((await service.ask("GET", f"/api/v1/tasks/{task_id}?wait={wait}")).body)

@@ -91,6 +91,10 @@ class Site:
         """Return the highest number of requests served at once for a Host header, given with or without the port."""
         return self._peak_of[self._name(host)]
 
+    def count_by_path(self) -> Counter[str]:
+        """Return how many requests there were for each path."""
+        return Counter(request.path for request in self.requests)
+
     def on(self, path: str, answer: bytes | Handler) -> None:
         """Answer a path (without its query): by a coroutine, or by bytes and then the end of the connection."""
         self._custom[path] = answer

@@ -1,10 +1,10 @@
-"""What a client would rather have (RFC 9110, 12.5.1)."""
+"""Proactive content negotiation: the choice of a media type (RFC 9110, 12.5.1)."""
 
 import re
 from collections.abc import Mapping
 from typing import Final, TypeVar
 
-__all__ = ["preferred"]
+__all__ = ["choose_media_type"]
 
 T = TypeVar("T")
 
@@ -12,8 +12,8 @@ _RANGE: Final = re.compile(r"\s*(?P<type>[^\s;,/]+/[^\s;,/]+)\s*(?P<parameters>(
 _QUALITY: Final = re.compile(r";\s*q\s*=\s*(?P<q>[01](?:\.\d{0,3})?)\s*(?:;|$)", re.I)
 
 
-def preferred(accept: str, offers: Mapping[str, T]) -> T | None:
-    """What of the offers, by media type, an Accept header likes best; of equals the first. None if it takes none."""
+def choose_media_type(accept: str, offers: Mapping[str, T]) -> T | None:
+    """The value of the media type that an Accept header prefers, the first of equals; None if it accepts none."""
     ranges: dict[str, float] = {}
     for part in accept.split(","):
         if match := _RANGE.fullmatch(part):
@@ -24,7 +24,7 @@ def preferred(accept: str, offers: Mapping[str, T]) -> T | None:
 
 
 def _quality(offer: str, ranges: Mapping[str, float]) -> float:
-    """The word of the most specific range that has the offer in it."""
+    """The quality that the most specific range with the offer gives it."""
     kind = offer.partition("/")[0]
     for name in (offer, f"{kind}/*", "*/*"):
         if name in ranges:

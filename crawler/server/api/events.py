@@ -1,4 +1,7 @@
-"""A Task as it goes on: server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+"""The operation that follows a Task by server-sent events.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -9,71 +12,78 @@ from aiohttp import web
 
 from crawler.core.errors import InputError, TaskNotFound
 from crawler.core.tasks import Task
-from crawler.server.api.params import only_header, read_query
+from crawler.server.api.params import read_query, single_header
 from crawler.server.api.schemas import EventsQuery
 from crawler.server.api.task_view import progress_of, summary_of
-from crawler.server.http.responses import stream
+from crawler.server.app_keys import REGISTRY, SETTINGS, TASK_MANAGER
+from crawler.server.http.responses import stream_response
 from crawler.server.middleware.auth import task_of
-from crawler.server.task_manager import TASK_MANAGER
 
 __all__ = ["events"]
 
-_HEADER: Final = "Last-Event-ID"
-_PAGE: Final = 200  # results that are sent at once
-_PROGRESS: Final = 1.0  # seconds from one progress to the next, at least
-_HEARTBEAT: Final = 15.0  # seconds of silence, after which proxies may think that nobody is there
-_HEADERS: Final = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the latter is nginx's
+_LAST_EVENT_ID: Final = "Last-Event-ID"
+_MAX_ID_DIGITS: Final = 19
+_PAGE_RESULTS: Final = 200  # that are sent at once
+_HEADERS: Final = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the latter is for nginx
 
 
 async def events(request: web.Request) -> web.StreamResponse:
     """A task's results and progress, as they come."""
     query, task = read_query(request, EventsQuery), await task_of(request)
-    place = _last(request, query)
-    if place > task.counts.done:
-        raise InputError("there was no such event", _HEADER)
-    return await stream(request, _events(request, task, place, query.results), "text/event-stream", _HEADERS)
+    position = _last_event_id(request, query)
+    if position > task.counts.done:
+        raise InputError("there was no such event", _LAST_EVENT_ID)
+    chunks = _write_events(request, task, position, query.results)
+    return await stream_response(request, chunks, "text/event-stream", _HEADERS)
 
 
-def _last(request: web.Request, query: EventsQuery) -> int:
-    """The event that the client has seen last. Of the two, the header is later: a browser sends it to the same URL."""
-    header = only_header(request, _HEADER)
+def _last_event_id(request: web.Request, query: EventsQuery) -> int:
+    """The last event that the client has seen. A browser adds the header to the same URL, so the header is newer."""
+    header = single_header(request, _LAST_EVENT_ID)
     if header is None:
         return query.last_event_id
-    if not (header.isascii() and header.isdigit() and len(header) < 20):
-        raise InputError("is none of ours", _HEADER)
+    if not (header.isascii() and header.isdigit() and len(header) <= _MAX_ID_DIGITS):
+        raise InputError("was not issued by this service", _LAST_EVENT_ID)
     return int(header)
 
 
-async def _events(request: web.Request, task: Task, place: int, wants_results: bool) -> AsyncGenerator[bytes, None]:
-    """What to send, in pieces. From looking at the Task to waiting for its change, nothing else may run."""
-    state, now = request.app[TASK_MANAGER], asyncio.get_running_loop().time
-    shown, due, beat = -1, now(), now() + _HEARTBEAT  # what progress said; when it, or a sign of life, is due
+async def _write_events(
+    request: web.Request, task: Task, position: int, wants_results: bool
+) -> AsyncGenerator[bytes, None]:
+    """The stream of events after a position, in chunks.
+
+    Between reading the Task's state and waiting for its change, nothing else may run: so there is no `await` there.
+    """
+    manager, registry, settings = request.app[TASK_MANAGER], request.app[REGISTRY], request.app[SETTINGS]
+    now = asyncio.get_running_loop().time
+    sent_done, progress_at, heartbeat_at = -1, now(), now() + settings.heartbeat_seconds
     try:
-        while not state.is_stopping:
-            if wants_results and place < task.counts.done:
-                page = await state.registry.page(task.id, place, _PAGE)
-                yield b"".join(_event("result", each, id_) for id_, each in enumerate(page.results, place + 1))
-                place, beat = page.next, now() + _HEARTBEAT
+        while not manager.is_stopping:
+            if wants_results and position < task.counts.done:
+                page = await registry.page(task.id, position, _PAGE_RESULTS)
+                yield b"".join(_write_event("result", each, id_) for id_, each in enumerate(page.results, position + 1))
+                position, heartbeat_at = page.next, now() + settings.heartbeat_seconds
             elif task.status != "running":
-                yield _event("end", summary_of(request, task))
+                yield _write_event("end", summary_of(request, task))
                 return
-            elif task.counts.done != shown and now() >= due:
-                shown, due, beat = task.counts.done, now() + _PROGRESS, now() + _HEARTBEAT
-                yield _event("progress", progress_of(state, task))
-            elif now() >= beat:
-                beat = now() + _HEARTBEAT
+            elif task.counts.done != sent_done and now() >= progress_at:
+                sent_done, progress_at = task.counts.done, now() + settings.progress_seconds
+                heartbeat_at = now() + settings.heartbeat_seconds
+                yield _write_event("progress", progress_of(request, task))
+            elif now() >= heartbeat_at:
+                heartbeat_at = now() + settings.heartbeat_seconds
                 yield b":\n\n"
             else:
-                until = beat if task.counts.done == shown else min(beat, due)
+                until = heartbeat_at if task.counts.done == sent_done else min(heartbeat_at, progress_at)
                 try:
                     async with asyncio.timeout(until - now()):
-                        await state.registry.wait_for_change(task.id)
+                        await registry.wait_for_change(task.id)
                 except TimeoutError:
                     pass
-    except TaskNotFound:  # it was deleted, and so ends without an end
+    except TaskNotFound:  # the Task was deleted: the stream ends without an event for the end
         return
 
 
-def _event(name: str, data: object, id_: int | None = None) -> bytes:
-    number = b"" if id_ is None else b"id: %d\n" % id_
-    return b"event: %s\n%sdata: %s\n\n" % (name.encode(), number, msgspec.json.encode(data))
+def _write_event(name: str, data: object, id_: int | None = None) -> bytes:
+    id_line = b"" if id_ is None else b"id: %d\n" % id_
+    return b"event: %s\n%sdata: %s\n\n" % (name.encode(), id_line, msgspec.json.encode(data))

@@ -1,11 +1,11 @@
-"""Examples of what the API takes and gives. Those of answers are made of the records that the answers are."""
+"""Examples of requests and responses. Those of responses are made from the records that responses are made from."""
 
 from typing import Any, Final
 
 import msgspec
 
 from crawler.core.options import Options, task_options
-from crawler.core.results import FirstContractResult, Hop, ProbeError, ProbeResult, Timings
+from crawler.core.results import Hop, ProbeError, ProbeResult, Timings
 from crawler.core.task_summary import Links, Progress, Summary
 from crawler.core.tasks import Counts
 from crawler.formats.result_writers import COLUMNS
@@ -16,78 +16,79 @@ __all__ = [
     "CHOICES",
     "CSV",
     "EVENTS",
-    "FIRST_BATCH",
-    "FIRST_TASK",
-    "FIRST_TASKS",
+    "FAILED",
+    "HEALTH",
     "LINES",
     "NDJSON",
+    "OK",
     "PAGE",
+    "READY",
     "RESULT",
     "RESULT_LINES",
     "RESULT_ROWS",
-    "SUBMITTED",
     "SUMMARY",
     "TASKS",
+    "TASK_ID",
+    "UNREADY",
+    "URLS",
 ]
 
-_ID: Final = "5b24719a-8105-429d-a7af-db067412adf9"
-_URLS: Final = ["https://example.org/", "https://example.org/missing"]
-_BEGUN: Final = 1_795_357_077
+TASK_ID: Final = "5b24719a-8105-429d-a7af-db067412adf9"
+URLS: Final = ["https://example.org/", "https://example.org/missing"]
+_CREATED: Final = 1_795_357_077
 
-# --- Batches ---
+# --- Bodies ---
 
-FIRST_BATCH: Final = {"urls": _URLS}
 CHOICES: Final = {"options": {"timeout": 10, "retries": 2}, "label": "nightly"}
-BATCH: Final = {**FIRST_BATCH, **CHOICES}
-LINES: Final = "".join(f"{url}\n" for url in _URLS)
-NDJSON: Final = "".join(f'{{"url": "{url}"}}\n' for url in _URLS)
-CSV: Final = "url,note\n" + "".join(f"{url},{number}\n" for number, url in enumerate(_URLS, 1))
+BATCH: Final = {"urls": URLS, **CHOICES}
+LINES: Final = "".join(f"{url}\n" for url in URLS)
+NDJSON: Final = "".join(f'{{"url": "{url}"}}\n' for url in URLS)
+CSV: Final = "url,note\n" + "".join(f"{url},{number}\n" for number, url in enumerate(URLS, 1))
 
-# --- Answers ---
+# --- Responses ---
 
 _TIMES: Final = Timings(dns=1.2, connect=10.0, ssl=21.3, send=0.1, wait=40.2, receive=0.0, total=72.8)
-_OK: Final = ProbeResult(
+OK: Final = ProbeResult(
     seq=0,
-    url=_URLS[0],
-    timestamp=_BEGUN + 1,
+    url=URLS[0],
+    timestamp=_CREATED + 1,
     outcome="ok",
     status=200,
     method="HEAD",
     attempts=1,
-    final_url=_URLS[0],
-    hops=[Hop(_URLS[0], "HEAD", 200, "203.0.113.7", _TIMES)],
+    final_url=URLS[0],
+    hops=[Hop(URLS[0], "HEAD", 200, "203.0.113.7", _TIMES)],
     timings=_TIMES,
     ip="203.0.113.7",
     headers={"content-type": "text/html"},
 )
 _REFUSED: Final = ProbeError.of("tcp.refused", "connection refused")
-_FAILED: Final = ProbeResult(
+FAILED: Final = ProbeResult(
     seq=1,
-    url=_URLS[1],
-    timestamp=_BEGUN + 2,
+    url=URLS[1],
+    timestamp=_CREATED + 2,
     outcome="failed",
     method="HEAD",
     attempts=2,
     error=_REFUSED,
     errors={"http": _REFUSED.group},
 )
-_HERE: Final = f"/api/v1/tasks/{_ID}"
+_TASK_PATH: Final = f"/api/v1/tasks/{TASK_ID}"
 _PROGRESS: Final = Progress(status="ready", total=2, done=2, counts=Counts(ok=1, failed=1), rate=1.5, eta=None)
 _SUMMARY: Final = Summary(
     **{name: getattr(_PROGRESS, name) for name in Progress.__struct_fields__},
-    id=_ID,
+    id=TASK_ID,
     label="nightly",
     detail=None,
-    created=_BEGUN,
-    finished=_BEGUN + 2,
+    created=_CREATED,
+    finished=_CREATED + 2,
     options=task_options(Options(timeout=10, retries=2)),
     webhook=None,
-    links=Links(_HERE, *(f"{_HERE}/{name}" for name in Links.__struct_fields__[1:])),
+    links=Links(_TASK_PATH, *(f"{_TASK_PATH}/{name}" for name in Links.__struct_fields__[1:])),
 )
 
 
-def _plain(record: object) -> Any:
-    """As JSON has it."""
+def _to_plain(record: object) -> Any:
     return msgspec.to_builtins(record)
 
 
@@ -112,20 +113,15 @@ UNREADY: Final = {
     "checks": _CHECKS | {"store": "has no space left"},
     "fleet": {"workers": 3, "pending": 20, "oldest": 1.5, "redelivered": 0},
 }
-SUBMITTED: Final = {"task_id": _ID}
-FIRST_TASK: Final = _plain(
-    {"status": "ready", "result": {result.url: FirstContractResult.of(result) for result in (_OK, _FAILED)}}
-)
-FIRST_TASKS: Final = {_ID: FIRST_TASK}
-SUMMARY: Final = _plain(_SUMMARY)
-TASKS: Final = _plain(TaskPage([_SUMMARY], None))
-RESULT: Final = _plain(_OK)
-PAGE: Final = _plain(ResultPage([_OK, _FAILED], None))
-RESULT_LINES: Final = "".join(msgspec.json.encode(result).decode() + "\n" for result in (_OK, _FAILED))
-RESULT_ROWS: Final = ",".join(COLUMNS) + "\r\n" + _row(_OK) + _row(_FAILED)
+SUMMARY: Final = _to_plain(_SUMMARY)
+TASKS: Final = _to_plain(TaskPage([_SUMMARY], None))
+RESULT: Final = _to_plain(OK)
+PAGE: Final = _to_plain(ResultPage([OK, FAILED], None))
+RESULT_LINES: Final = "".join(msgspec.json.encode(result).decode() + "\n" for result in (OK, FAILED))
+RESULT_ROWS: Final = ",".join(COLUMNS) + "\r\n" + _row(OK) + _row(FAILED)
 EVENTS: Final = (
-    _event("result", _OK, "id: 1\n")
-    + _event("result", _FAILED, "id: 2\n")
+    _event("result", OK, "id: 1\n")
+    + _event("result", FAILED, "id: 2\n")
     + _event("progress", _PROGRESS)
     + _event("end", _SUMMARY)
 )

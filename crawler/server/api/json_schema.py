@@ -1,14 +1,15 @@
-"""JSON Schemas of what the API takes and gives, from the types that it is validated with."""
+"""JSON Schemas of requests and responses, from the types that validate them."""
 
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
 
 from crawler.core.options import TASK_OPTIONS, Options
-from crawler.server.api.operations import OPERATIONS, Problem
+from crawler.server.api.operation import Operation
+from crawler.server.http.problem import Problem
 
 __all__ = ["Schemas"]
 
@@ -16,7 +17,7 @@ Schema = dict[str, Any]
 
 _REF: Final = "#/components/schemas/{name}"
 
-# What the types do not say of an option.
+# Constraints of options that their types do not express.
 _STATUSES: Final = "^[1-9][0-9]{2}(-[1-9][0-9]{2})?$"
 _FIELD_NAME: Final = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 _FIELD_VALUE: Final = r"^[\t\x20-\x7e\x80-\xff]*$"
@@ -24,17 +25,18 @@ _ONE_FAMILY: Final = {"required": ["ipv4", "ipv6"], "properties": {"ipv4": {"con
 
 
 class Schemas:
-    """Of every type in the table of operations.
+    """The schemas of all types of some operations.
 
     Args:
-        options: The service's, which bound those of tasks.
+        operations: The operations.
+        options: The service's, which limit those of a Task.
 
     Attributes:
-        components: By name, for the document.
+        components: The schemas by the names that the document has for them.
     """
 
-    def __init__(self, options: Options) -> None:
-        operations = OPERATIONS.values()
+    def __init__(self, operations: Iterable[Operation], options: Options) -> None:
+        operations = list(operations)
         taken = dict.fromkeys(media.type for operation in operations for media in operation.body.values())
         given = dict.fromkeys(
             media.type
@@ -46,7 +48,7 @@ class Schemas:
         found, self.components = msgspec.json.schema_components(types, ref_template=_REF)
         self._of = dict(zip(types, found, strict=True))
         _, only_taken = msgspec.json.schema_components(taken, ref_template=_REF)
-        # An answer has every member, but for those that may be unset.
+        # A response has all members, except those that can be unset.
         structs = [each for each in types if isinstance(each, type) and issubclass(each, msgspec.Struct)]
         fields = [(each.__name__, field) for each in structs for field in msgspec.structs.fields(each)]
         absent = {(name, field.name) for name, field in fields if field.default is msgspec.UNSET}
@@ -61,12 +63,12 @@ class Schemas:
         self.components["Summary"]["properties"]["options"] = {"$ref": _REF.format(name="TaskOptions")}
 
     def of(self, type_: Any) -> Schema:
-        """That of a type in the table."""
+        """The schema of a type."""
         schema: Schema = self._of[type_]
         return schema
 
     def query(self, type_: type[msgspec.Struct], *, with_options: bool) -> Iterator[Schema]:
-        """The parameters of a query, and the options that may stand there too."""
+        """The parameters of a query, and of the options that it may have too."""
         schema = msgspec.json.schema(type_)["$defs"][type_.__name__]
         _polish(schema)
         for name, member in schema["properties"].items():
@@ -77,7 +79,7 @@ class Schemas:
 
 
 def _options() -> Schema:
-    """The options that a task may choose."""
+    """The options that a Task may choose."""
     fields = [(name, type_) for name, type_ in Options.__annotations__.items() if name in TASK_OPTIONS]
     type_ = msgspec.defstruct("TaskOptions", fields, forbid_unknown_fields=True)
     schema: Schema = msgspec.json.schema(type_)["$defs"]["TaskOptions"]
@@ -85,7 +87,7 @@ def _options() -> Schema:
 
 
 def _bounded(schema: Schema, options: Options) -> Schema:
-    """As far as the service allows them, and as precise as schemas can be."""
+    """The schema of options with the service's limits, and with all constraints that a schema can express."""
     members = schema["properties"]
     members["per_host"]["maximum"] = options.per_host
     members["max_read"]["maximum"] = options.max_read
@@ -95,7 +97,7 @@ def _bounded(schema: Schema, options: Options) -> Schema:
     members["headers"]["propertyNames"] = {"pattern": _FIELD_NAME}
     members["headers"]["additionalProperties"]["pattern"] = _FIELD_VALUE
     del schema["required"]
-    about = "Options by name; what is left out is as the service has it."
+    about = "Options by name; what is left out is taken from the service."
     return {**schema, "title": "OptionsChoice", "description": about, "not": _ONE_FAMILY}
 
 
@@ -114,7 +116,7 @@ def _parameter(name: str, schema: Schema, *, is_required: bool) -> Schema:
 
 
 def _without_null(schema: Schema) -> Schema:
-    """What it is in a query, which has no null: what is not there is left out."""
+    """The schema of a member in a query, which has no null."""
     if "anyOf" not in schema:
         return schema
     plain: Schema = {name: value for name, value in schema.items() if name != "anyOf"}
@@ -125,7 +127,7 @@ def _without_null(schema: Schema) -> Schema:
 
 
 def _as_text(schema: Schema) -> Schema:
-    """What an option is in a query: headers are lines there, and several values several parameters."""
+    """The schema of an option in a query: each of several values, and each header, is a parameter of its own."""
     if schema.get("type") != "object":
         return _without_null(schema)
     return {

@@ -9,48 +9,49 @@ from typing import Any, Final
 from aiohttp import web
 
 from crawler.core.options import VERSION
+from crawler.server.access import OPEN_ROUTES
 from crawler.server.api.json_schema import Schemas
-from crawler.server.api.operations import OPERATIONS, PROBLEM, Media, Operation, Problem, Reply
-from crawler.server.http.responses import json_answer
+from crawler.server.api.operation import Media, Operation, Reply
+from crawler.server.app_keys import AUTHORIZER, OPTIONS
+from crawler.server.http.problem import PROBLEM_TYPE, Problem
+from crawler.server.http.responses import json_response
+from crawler.server.http.routing import mount_path
 from crawler.server.middleware.access_log import REQUEST_ID
-from crawler.server.middleware.auth import ANCHOR, AUTHORIZER
-from crawler.server.task_manager import TASK_MANAGER
 
-__all__ = ["DOCUMENT", "Document", "openapi"]
+__all__ = ["DOCUMENT", "OpenApiDocument", "openapi"]
 
 Json = dict[str, Any]
 
-_ANYWHERE: Final = frozenset({400, 401, 403, 421, 429, 500, 503})  # what any request may be answered with
-_LATER: Final = frozenset({429, 503, 507})
+_COMMON_PROBLEMS: Final = frozenset({400, 401, 403, 421, 429, 500, 503})  # statuses of errors of any request
 
-# Of requests.
+# Headers of requests.
 _PARAMETERS: Final[Mapping[str, Json]] = {
     "Idempotency-Key": {
-        "description": "A name for this request: sent again, it is answered as before, and nothing is begun twice.",
+        "description": "A name for this request: if it is repeated with the same name, no second task is made.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
         "example": "nightly-2026-11-22",
     },
     "Last-Event-ID": {
-        "description": "Go on after this event. It overrules last_event_id.",
+        "description": "Continue after this event. Overrules last_event_id.",
         "schema": {"type": "string", "pattern": "^[0-9]{1,19}$"},
         "example": "0",
     },
 }
-# Of answers.
+# Headers of responses.
 _HEADERS: Final[Mapping[str, Json]] = {
-    "Location": {"description": "Where the task is.", "schema": {"type": "string", "format": "uri-reference"}},
-    "Link": {"description": "The page after this one, if there is one, as `next`.", "schema": {"type": "string"}},
-    "Vary": {"description": "What else of the request chose the answer.", "schema": {"type": "string"}},
+    "Location": {"description": "The path of the task.", "schema": {"type": "string", "format": "uri-reference"}},
+    "Link": {"description": "The next page, if there is one, as `next`.", "schema": {"type": "string"}},
+    "Vary": {"description": "The headers of the request that the response depends on.", "schema": {"type": "string"}},
     "Idempotency-Replayed": {"description": "Always `true`.", "schema": {"type": "string"}},
     "Retry-After": {
-        "description": "Seconds after which it may go better.",
+        "description": "Seconds after which the request may succeed.",
         "schema": {"type": "integer", "minimum": 0},
     },
-    "RateLimit-Policy": {"description": "Which quotas there are.", "schema": {"type": "string"}},
-    "RateLimit": {"description": "What is left of them.", "schema": {"type": "string"}},
-    "WWW-Authenticate": {"description": "Which token is needed.", "schema": {"type": "string"}},
-    REQUEST_ID: {"description": "What the log calls this request.", "schema": {"type": "string"}},
-    "Accept-Encoding": {"description": "How a body may be packed.", "schema": {"type": "string"}},
+    "RateLimit-Policy": {"description": "The quotas.", "schema": {"type": "string"}},
+    "RateLimit": {"description": "What is left of each quota.", "schema": {"type": "string"}},
+    "WWW-Authenticate": {"description": "The kind of token that is needed.", "schema": {"type": "string"}},
+    REQUEST_ID: {"description": "The id of this request in the log.", "schema": {"type": "string"}},
+    "Accept-Encoding": {"description": "The supported encodings of a body.", "schema": {"type": "string"}},
 }
 _HEADERS_OF: Final[Mapping[int, tuple[str, ...]]] = {
     401: ("WWW-Authenticate",),
@@ -69,102 +70,109 @@ _TASK_ID: Final = {
 }
 _TAGS: Final[Mapping[str, str]] = {
     "tasks": "Batches of URLs, from submit to deletion.",
-    "results": "What probes found.",
+    "results": "Results of probes.",
     "service": "The service itself.",
-    "first version": "The requests of the first version, which stay as they are.",
+    "first version": "The operations of the first version, which never change.",
 }
 _ABOUT: Final = (
-    "Probes URLs in batches: which answer, what they answer, how fast, and why the others fail. Errors are "
-    f"`{PROBLEM}`. Bodies may be packed with gzip, if their Content-Encoding says so."
+    "Checks lists of URLs: whether each answers, with which status, how long each phase took, and why it failed. "
+    f"Errors are `{PROBLEM_TYPE}`. Bodies may be compressed with gzip, if their Content-Encoding says so."
 )
 
 
-class Document:
-    """The document of one application, made when it is first asked for."""
+class OpenApiDocument:
+    """The document of one application, made when it is first asked for: by then the application may be mounted.
 
-    def __init__(self, app: web.Application) -> None:
+    Args:
+        app: Has the routes.
+        operations: Describes the operations, by method and path.
+    """
+
+    def __init__(self, app: web.Application, operations: Mapping[tuple[str, str], Operation]) -> None:
         self._app = app
+        self.operations = operations
 
     @cached_property
     def content(self) -> Json:
-        """As JSON has it."""
-        schemas = Schemas(self._app[TASK_MANAGER].options)
+        """The document, as plain values."""
+        schemas = Schemas(self.operations.values(), self._app[OPTIONS])
         paths: Json = {}
         for method, path, summary in self._routes():
-            if operation := OPERATIONS.get((method, path)):
-                described = {"summary": summary, **_operation(operation, path, schemas)}
+            if operation := self.operations.get((method, path)):
+                described = {"summary": summary, **self._describe(operation, path, schemas)}
                 paths.setdefault(path, {})[method.lower()] = described
-        anyone: list[Json] = [] if self._app[AUTHORIZER].has_tokens else [{}]
+        statuses = _COMMON_PROBLEMS.union(*(operation.problems for operation in self.operations.values()))
+        without_token: list[Json] = [] if self._app[AUTHORIZER].has_tokens else [{}]
         return {
             "openapi": "3.1.1",
             "info": {"title": "crawler", "version": VERSION, "description": _ABOUT, "license": {"name": "MIT"}},
-            "servers": [{"url": "."}],  # beside this document, wherever that is
-            "security": [*anyone, {"token": []}],
+            "servers": [{"url": "."}],  # relative to this document
+            "security": [*without_token, {"token": []}],
             "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
             "paths": paths,
             "components": {
                 "schemas": schemas.components,
                 "headers": _HEADERS,
                 "parameters": {name: {"name": name, "in": "header"} | each for name, each in _PARAMETERS.items()},
-                "responses": {str(status): _problem(status, schemas) for status in _problems()},
+                "responses": {str(status): _describe_problem(status, schemas) for status in sorted(statuses)},
                 "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             },
         }
 
     def _routes(self) -> Iterator[tuple[str, str, str]]:
-        """Methods, paths without that of a mount, and what handlers say of themselves."""
-        mount = self._app.router[ANCHOR].canonical.removesuffix("/submit")
+        """The method and path of each route, without the path of the mount, and its handler's docstring."""
+        mount = mount_path(self._app)
         for route in self._app.router.routes():
             if route.resource is not None:
                 summary = (inspect.getdoc(route.handler) or "").partition("\n")[0]
                 yield route.method, route.resource.canonical.removeprefix(mount), summary
 
+    def _describe(self, operation: Operation, path: str, schemas: Schemas) -> Json:
+        described: Json = {"operationId": operation.id, "tags": [operation.tag]}
+        parameters: list[Json] = []
+        if "{task_id}" in path:
+            parameters.append(_TASK_ID)
+        if operation.names:
+            schema = {"enum": list(operation.names)}
+            parameters.append({"name": "name", "in": "path", "required": True, "schema": schema})
+        parameters += schemas.query(operation.query, with_options=operation.takes_options)
+        parameters += [_ref("parameters", name) for name in operation.headers]
+        if parameters:
+            described["parameters"] = parameters
+        if operation.body:
+            content = _describe_content(operation.body, schemas)
+            described["requestBody"] = {"required": operation.needs_body, "content": content}
+        if path in OPEN_ROUTES:
+            described["security"] = []
+        statuses = sorted(operation.problems | _COMMON_PROBLEMS)
+        problems = {str(status): _ref("responses", str(status)) for status in statuses}
+        replies = {str(status): self._describe_reply(reply, schemas) for status, reply in operation.replies.items()}
+        return {**described, "responses": {**problems, **replies}}
 
-DOCUMENT: Final = web.AppKey("DOCUMENT", Document)
+    def _describe_reply(self, reply: Reply, schemas: Schemas) -> Json:
+        headers = {name: _ref("headers", name) for name in (*reply.headers, REQUEST_ID)}
+        described: Json = {"description": reply.meaning, "headers": headers}
+        if reply.content:
+            described["content"] = _describe_content(reply.content, schemas)
+        if reply.task_id_at:
+            parameters = {"task_id": f"$response.body#{reply.task_id_at}"}
+            described["links"] = {
+                operation.id: {"operationId": operation.id, "parameters": parameters}
+                for (_, path), operation in self.operations.items()
+                if "{task_id}" in path
+            }
+        return described
+
+
+DOCUMENT: Final = web.AppKey("DOCUMENT", OpenApiDocument)
 
 
 async def openapi(request: web.Request) -> web.Response:
-    """What requests there are, as an OpenAPI document."""
-    return json_answer(request.app[DOCUMENT].content)
+    """The OpenAPI document of the API."""
+    return json_response(request.app[DOCUMENT].content)
 
 
-def _operation(operation: Operation, path: str, schemas: Schemas) -> Json:
-    described: Json = {"operationId": operation.id, "tags": [operation.tag]}
-    parameters: list[Json] = []
-    if "{task_id}" in path:
-        parameters.append(_TASK_ID)
-    if operation.names:
-        schema = {"enum": list(operation.names)}
-        parameters.append({"name": "name", "in": "path", "required": True, "schema": schema})
-    parameters += schemas.query(operation.query, with_options=operation.takes_options)
-    parameters += [_ref("parameters", name) for name in operation.headers]
-    if parameters:
-        described["parameters"] = parameters
-    if operation.body:
-        described["requestBody"] = {"required": operation.needs_body, "content": _content(operation.body, schemas)}
-    if operation.is_open:
-        described["security"] = []
-    replies = {str(status): _reply(reply, schemas) for status, reply in operation.replies.items()}
-    problems = {str(status): _ref("responses", str(status)) for status in sorted(operation.problems | _ANYWHERE)}
-    return {**described, "responses": {**problems, **replies}}
-
-
-def _reply(reply: Reply, schemas: Schemas) -> Json:
-    headers = {name: _ref("headers", name) for name in (*reply.headers, REQUEST_ID)}
-    described: Json = {"description": reply.meaning, "headers": headers}
-    if reply.content:
-        described["content"] = _content(reply.content, schemas)
-    if reply.of_task:
-        place = f"$response.body#{reply.of_task}"
-        described["links"] = {
-            operation.id: {"operationId": operation.id, "parameters": {"task_id": place}}
-            for (_, path), operation in OPERATIONS.items()
-            if "{task_id}" in path
-        }
-    return described
-
-
-def _content(content: Mapping[str, Media], schemas: Schemas) -> Json:
+def _describe_content(content: Mapping[str, Media], schemas: Schemas) -> Json:
     described: Json = {}
     for media_type, media in content.items():
         described[media_type] = {} if media.type is None else {"schema": schemas.of(media.type)}
@@ -173,16 +181,12 @@ def _content(content: Mapping[str, Media], schemas: Schemas) -> Json:
     return described
 
 
-def _problems() -> list[int]:
-    return sorted(_ANYWHERE.union(*(operation.problems for operation in OPERATIONS.values())))
-
-
-def _problem(status: int, schemas: Schemas) -> Json:
+def _describe_problem(status: int, schemas: Schemas) -> Json:
     title = HTTPStatus(status).phrase
     return {
         "description": f"{title}.",
         "headers": {name: _ref("headers", name) for name in (*_HEADERS_OF.get(status, ()), REQUEST_ID)},
-        "content": {PROBLEM: {"schema": schemas.of(Problem)}},
+        "content": {PROBLEM_TYPE: {"schema": schemas.of(Problem)}},
     }
 
 

@@ -1,17 +1,16 @@
-"""Queries and headers of requests, read into what handlers want of them."""
+"""Queries and headers of requests, validated into records."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from crawler.core.errors import InputError, read_validation_error
 from crawler.core.options import Options
-from crawler.server.middleware.proxy_headers import prefix
-from crawler.server.task_manager import TASK_MANAGER
+from crawler.server.middleware.proxy_headers import path_prefix
 
-__all__ = ["choose", "next_link", "only_header", "read_query", "split_query"]
+__all__ = ["choose_options", "next_page_header", "read_query", "single_header", "split_query"]
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -29,7 +28,11 @@ def read_query(request: web.Request, type_: type[T]) -> T:
 
 
 def split_query(request: web.Request, type_: type[T]) -> tuple[T, dict[str, str]]:
-    """The query, validated, and what else is in it: options, of which each value has a line."""
+    """The query, validated; and its other parameters, which are options, with a line for each value.
+
+    Raises:
+        InputError: A parameter of the query is wrong or given twice; `place` is its name.
+    """
     own: dict[str, str] = {}
     others: dict[str, str] = {}
     for name in request.query:
@@ -37,7 +40,7 @@ def split_query(request: web.Request, type_: type[T]) -> tuple[T, dict[str, str]
         if name not in type_.__struct_fields__:
             others[name] = "\n".join(values)
         elif len(values) > 1:
-            raise InputError("is given twice", name)
+            raise InputError("given twice", name)
         else:
             own[name] = values[0]
     try:
@@ -46,36 +49,35 @@ def split_query(request: web.Request, type_: type[T]) -> tuple[T, dict[str, str]
         message, place = read_validation_error(error)
         raise InputError(message, place.removeprefix("$.") or "query") from None
     for name in own:
-        if getattr(query, name) is None:  # msgspec takes the word null for null
-            raise InputError("null is no value", name)
+        if getattr(query, name) is None:  # msgspec takes the text "null" for null
+            raise InputError("null is not a value", name)
     return query, others
 
 
-def choose(options: Options, query: Mapping[str, str], given: Mapping[str, Any]) -> Options:
-    """The options of a batch: what a body gives overrules the query, name by name.
+def choose_options(options: Options, query: Mapping[str, str], body: Mapping[str, Any]) -> Options:
+    """The options of a Task: the service's, with those of the query, and of the body, which overrules the query.
 
     Raises:
-        OptionError: One is unknown, wrong or not to be chosen; `place` is its name.
+        OptionError: One is unknown or wrong, or a Task may not set it; `place` is its name.
     """
     chosen = options.with_task_options(query, strict=False)
-    return options.with_task_options({name: getattr(chosen, name) for name in query} | dict(given)) if given else chosen
+    return options.with_task_options({name: getattr(chosen, name) for name in query} | dict(body)) if body else chosen
 
 
-def only_header(request: web.Request, name: str) -> str | None:
-    """A header that makes no sense twice.
+def single_header(request: web.Request, name: str) -> str | None:
+    """A header that must not be repeated.
 
     Raises:
         InputError: It is there twice.
     """
     values = request.headers.getall(name, [])
     if len(values) > 1:
-        raise InputError("is given twice", name)
+        raise InputError("given twice", name)
     return values[0] if values else None
 
 
-def next_link(request: web.Request, cursor: str | None) -> dict[str, str]:
-    """The header that leads to the page at this cursor."""
+def next_page_header(request: web.Request, cursor: str | None) -> dict[str, str]:
+    """The Link header to the page at a cursor; empty if there is none."""
     if cursor is None:
         return {}
-    before = prefix(request, request.app[TASK_MANAGER].service)
-    return {"Link": f'<{before}{request.rel_url.update_query(cursor=cursor)}>; rel="next"'}
+    return {hdrs.LINK: f'<{path_prefix(request)}{request.rel_url.update_query(cursor=cursor)}>; rel="next"'}

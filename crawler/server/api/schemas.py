@@ -1,4 +1,4 @@
-"""What the API takes and gives, as structs: bodies, answers and queries."""
+"""The API's request bodies, responses and queries, as records."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -9,32 +9,36 @@ from crawler.core.errors import ERROR_TYPES
 from crawler.core.results import Outcome, ProbeResult
 from crawler.core.task_summary import Summary
 from crawler.core.tasks import FleetStatus, Status
+from crawler.server.http.problem import Problem
 
 __all__ = [
     "Batch",
+    "Checks",
     "Choices",
     "EventsQuery",
+    "Fleet",
+    "Health",
     "Nothing",
     "ProbeQuery",
+    "Readiness",
     "ResultPage",
     "ResultsQuery",
     "SubmitQuery",
     "TaskPage",
     "TaskQuery",
     "TasksQuery",
+    "Unready",
     "WebhookChoice",
 ]
 
-Label = Annotated[str, Meta(min_length=1, max_length=200, description="A name for the task, to find it by.")]
-Limit = Annotated[int, Meta(ge=1, le=1000, description="How many at most.")]
-Cursor = Annotated[str, Meta(description="Where to go on: `next` of the page before.")]
-Next = Annotated[str | None, Meta(description="Cursor of the page after this one; null if there is none.")]
+Label = Annotated[str, Meta(min_length=1, max_length=200, description="A name for the task, by which it can be found.")]
+Limit = Annotated[int, Meta(ge=1, le=1000, description="The most to return.")]
+Cursor = Annotated[str, Meta(description="Where to continue: `next` of the previous page.")]
+Next = Annotated[str | None, Meta(description="Cursor of the next page; null if there is none.")]
 LabelFilter = Annotated[str | None, Meta(description="Only tasks with this label.")]
 Column = Annotated[
     str | None,
-    Meta(
-        description="Where the URL stands: a column of CSV, by name or by number from 1, or a key of NDJSON's objects."
-    ),
+    Meta(description="Where the URL is: a column of CSV, by name or by number from 1, or a key of NDJSON's objects."),
 ]
 Format = Annotated[Literal["json", "ndjson", "csv"] | None, Meta(description="Overrules the Accept header.")]
 
@@ -43,17 +47,17 @@ Format = Annotated[Literal["json", "ndjson", "csv"] | None, Meta(description="Ov
 
 
 class WebhookChoice(msgspec.Struct, forbid_unknown_fields=True):
-    """Who is told when the task has ended, by a POST signed as Standard Webhooks says."""
+    """A URL that gets a signed POST when the task has ended (Standard Webhooks)."""
 
-    url: Annotated[str, Meta(description="Where to.")]
+    url: Annotated[str, Meta(description="The URL of the receiver.")]
     secret: Annotated[
         str | None,
-        Meta(description="What signs it: whsec_ and 24 to 64 bytes in base64. The service may have one too."),
+        Meta(description="Signs the POST, instead of the service's secret: whsec_ and 24 to 64 bytes in base64."),
     ] = None
 
 
 class Choices(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """How a batch is probed, and what it is called. What is left out is as the service, or the task before, has it."""
+    """How a batch is probed, and its name. What is left out is taken from the service, or from the earlier task."""
 
     options: Annotated[dict[str, Any], Meta(description="Options by name.")] = {}
     label: Label | None = None
@@ -61,25 +65,25 @@ class Choices(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Batch(Choices, kw_only=True):
-    """The body of a submit as JSON."""
+    """A submitted batch as JSON."""
 
-    urls: Annotated[list[str], Meta(min_length=1, description="The URLs, as they are to be reported.")]
+    urls: Annotated[list[str], Meta(min_length=1, description="The URLs. Results report them as they are here.")]
 
 
-# --- Answers ---
+# --- Responses ---
 
 
 class TaskPage(msgspec.Struct):
-    """Some tasks, newest first."""
+    """A page of tasks, newest first."""
 
     tasks: list[Summary]
     next: Next
 
 
 class ResultPage(msgspec.Struct):
-    """Some results, in the order in which they were found.
+    """A page of results, in the order in which they were found.
 
-    While the task runs there is always a `next`, which gives the results that come later.
+    While the task runs there is always a `next`, for the results to come.
     """
 
     results: list[ProbeResult]
@@ -93,25 +97,25 @@ class Health(msgspec.Struct):
 
 
 class Checks(msgspec.Struct):
-    """Each part of the service: `ok`, or what is wrong with it."""
+    """The parts of the service: `ok`, or what is wrong."""
 
-    store: Annotated[str, Meta(description="Where tasks are kept: whether it can be written to.")]
+    store: Annotated[str, Meta(description="Whether the store of tasks can be written to.")]
     resolver: Annotated[str, Meta(description="Whether a DNS server is configured.")]
-    loop: Annotated[str, Meta(description="Whether the event loop is in time.")]
-    service: Annotated[str, Meta(description="Whether the service goes on.")]
+    loop: Annotated[str, Meta(description="Whether the event loop runs without delay.")]
+    service: Annotated[str, Meta(description="Whether the service is not about to end.")]
 
 
 class Fleet(msgspec.Struct):
-    """Workers in other processes, and what waits for them."""
+    """Worker processes, and the work that waits for them."""
 
-    workers: Annotated[int, Meta(description="Those that give signs of life.")]
-    pending: Annotated[int, Meta(description="Chunks of tasks that wait, or that a worker has.")]
+    workers: Annotated[int, Meta(description="Worker processes that send heartbeats.")]
+    pending: Annotated[int, Meta(description="Chunks of tasks that wait, or that a worker process has.")]
     oldest: Annotated[float, Meta(description="Seconds since the oldest of these was queued.")]
-    redelivered: Annotated[int, Meta(description="Chunks that were begun again, as a worker had fallen silent.")]
+    redelivered: Annotated[int, Meta(description="Chunks that were begun again, because a worker process went silent.")]
 
     @classmethod
     def of(cls, status: FleetStatus | None) -> Self | msgspec.UnsetType:
-        """What a stranger may know of it: no names."""
+        """The numbers, without the names that a stranger should not see."""
         if status is None:
             return msgspec.UNSET
         queues = status.queues.values()
@@ -120,11 +124,19 @@ class Fleet(msgspec.Struct):
 
 
 class Readiness(msgspec.Struct):
-    """All of the service works."""
+    """All parts of the service work."""
 
     ready: bool
     checks: Checks
-    fleet: Fleet | msgspec.UnsetType = msgspec.UNSET  # with a Redis that answers
+    fleet: Fleet | msgspec.UnsetType = msgspec.UNSET  # set if Redis is used and answers
+
+
+class Unready(Problem):
+    """A part of the service cannot do its work."""
+
+    ready: bool
+    checks: Checks
+    fleet: Fleet | msgspec.UnsetType = msgspec.UNSET
 
 
 # --- Queries ---
@@ -140,12 +152,12 @@ class SubmitQuery(msgspec.Struct):
     label: Label | None = None
     column: Column = None
     webhook: Annotated[
-        str | None, Meta(description="URL that is told when the task has ended, signed with the service's secret.")
+        str | None, Meta(description="URL that gets a POST when the task has ended, signed with the service's secret.")
     ] = None
 
 
 class TasksQuery(msgspec.Struct):
-    """Which tasks."""
+    """Filters of tasks."""
 
     status: Annotated[Status | None, Meta(description="Only tasks with this status.")] = None
     label: LabelFilter = None
@@ -154,13 +166,13 @@ class TasksQuery(msgspec.Struct):
 
 
 class TaskQuery(msgspec.Struct):
-    """How patient."""
+    """Whether to wait."""
 
     wait: Annotated[float, Meta(ge=0, le=60, description="Seconds to wait for the task to end, if it runs.")] = 0.0
 
 
 class ResultsQuery(msgspec.Struct):
-    """Which results, how many, in which format. Without `limit` all there are."""
+    """Filters of results, and their format. Without `limit`, all results are sent."""
 
     limit: Limit | None = None
     cursor: Cursor | None = None
@@ -175,11 +187,11 @@ class ResultsQuery(msgspec.Struct):
 
 
 class EventsQuery(msgspec.Struct):
-    """Which events."""
+    """The events to send."""
 
-    results: Annotated[bool, Meta(description="Whether to send results, or progress only.")] = True
+    results: Annotated[bool, Meta(description="Whether to send results, or only progress.")] = True
     last_event_id: Annotated[
-        int, Meta(ge=0, description="Go on after this event, as the header Last-Event-ID does.")
+        int, Meta(ge=0, description="Continue after this event, as with the header Last-Event-ID.")
     ] = 0
 
 

@@ -1,4 +1,4 @@
-"""New Tasks: of a batch in any format, or of what failed in an earlier one."""
+"""Operations that make new Tasks: of a submitted batch, or of the failures of an earlier Task."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -10,19 +10,20 @@ from aiohttp import web
 from crawler.core.errors import IdempotencyKeyTaken, InputError, read_validation_error
 from crawler.core.options import task_options
 from crawler.core.results import Outcome
+from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import IdempotencyKey, ResultFilter, Task, Webhook
 from crawler.formats.json_batch import BatchReader
 from crawler.formats.url_lists import InputFormat, open_reader
 from crawler.registry import Registry
 from crawler.runtime.logs import add_log_fields
-from crawler.server.api.params import choose, only_header, read_query, split_query
+from crawler.server.api.params import choose_options, read_query, single_header, split_query
 from crawler.server.api.schemas import Choices, Nothing, SubmitQuery, WebhookChoice
-from crawler.server.api.task_view import location, summary_of
+from crawler.server.api.task_view import summary_of, task_path
+from crawler.server.app_keys import KEYS_UNDER_WAY, OPTIONS, QUOTAS, REGISTRY, SERVICE_OPTIONS, TASK_MANAGER
 from crawler.server.background.webhooks import new_webhook
-from crawler.server.http.request_body import chunks, lines, read_json
-from crawler.server.http.responses import json_answer
+from crawler.server.http.request_body import read_chunks, read_json, read_lines
+from crawler.server.http.responses import json_response
 from crawler.server.middleware.auth import owner_of, task_of
-from crawler.server.task_manager import TASK_MANAGER, TaskManager
 
 __all__ = ["recheck", "submit"]
 
@@ -32,147 +33,167 @@ _FORMATS: Final[dict[str, InputFormat]] = {
     "application/x-ndjson": "ndjson",
     "text/csv": "csv",
 }
-_KEY: Final = "Idempotency-Key"
-_LONGEST_KEY: Final = 255
-_SMALL: Final = 1024 * 1024  # bytes of a body that is read whole
-_FAILURES: Final[tuple[Outcome, ...]] = ("http_error", "failed", "blocked")  # an invalid line stays so
+_KEY_HEADER: Final = "Idempotency-Key"
+_MAX_KEY_CHARACTERS: Final = 255
+_MAX_RECHECK_BYTES: Final = 1024 * 1024
+_FAILURES: Final[tuple[Outcome, ...]] = ("http_error", "failed", "blocked")  # an invalid line cannot become valid
 
 
 async def submit(request: web.Request) -> web.Response:
-    """Take a batch in and start work on it."""
-    state = request.app[TASK_MANAGER]
-    upload = _Upload(request, state)
-    key = _key(request)
+    """Submit a batch as a new task."""
+    upload, key = _Upload(request), _idempotency_key(request)
     if key is None:
-        return _created(request, await upload.into_task())
-    coming = (owner_of(request), key)  # a key is known to who chose it, and to nobody else
-    if coming in state.coming:
-        raise web.HTTPConflict(text=f"{_KEY}: the request with this key is still under way")
-    if (task := await state.registry.find_by_key(*coming)) is not None:
+        return _created(request, await upload.store())
+    owner_key, under_way = (owner_of(request), key), request.app[KEYS_UNDER_WAY]  # every owner has keys of its own
+    if owner_key in under_way:
+        raise web.HTTPConflict(text=f"{_KEY_HEADER}: the request with this key is still under way")
+    if (task := await request.app[REGISTRY].find_by_key(*owner_key)) is not None:
         return await _replay(request, task, upload)
-    state.coming.add(coming)
+    under_way.add(owner_key)
     try:
-        return _created(request, await upload.into_task(key))
+        return _created(request, await upload.store(key))
     except IdempotencyKeyTaken:
-        raise web.HTTPConflict(text=f"{_KEY}: another request with this key was faster") from None
+        raise web.HTTPConflict(text=f"{_KEY_HEADER}: another request with this key came first") from None
     finally:
-        state.coming.discard(coming)
+        under_way.discard(owner_key)
 
 
 async def recheck(request: web.Request) -> web.Response:
-    """A new task of those lines of a task that failed."""
+    """A new task of the lines of a task that failed."""
     read_query(request, Nothing)
-    state, task = request.app[TASK_MANAGER], await task_of(request)
-    given = await read_json(request, Choices, min(_SMALL, state.service.max_body))
+    app, task, owner = request.app, await task_of(request), owner_of(request)
+    choices = await read_json(request, Choices, min(_MAX_RECHECK_BYTES, app[SERVICE_OPTIONS].max_body))
     if task.status == "running":
         raise web.HTTPConflict(text=f"task {task.id} still runs")
     failed = sum(getattr(task.counts, outcome) for outcome in _FAILURES)
     if not failed:
         raise InputError(f"no line of task {task.id} failed")
-    options = state.options.with_stored(task.options)  # what was chosen then, as far as it may be now
-    options = choose(state.options, {}, task_options(options) | given.options)
-    label, webhook = given.label or task.label, _webhook(given.webhook, state)
-    owner = owner_of(request)
-    with state.quotas.room(owner) as take:
-        take(failed)
-        lines = _failed(state.registry, task)
-        task = await state.submit(lines, options, label=label, webhook=webhook, owner=owner)
+    earlier = task_options(app[OPTIONS].with_stored(task.options))
+    options = choose_options(app[OPTIONS], {}, earlier | choices.options)
+    label, webhook = choices.label or task.label, _webhook_of(choices.webhook, app[SERVICE_OPTIONS])
+    with app[QUOTAS].reserve_task(owner) as count_lines:
+        count_lines(failed)
+        lines = _failed_lines(app[REGISTRY], task)
+        task = await app[TASK_MANAGER].submit(lines, options, label=label, webhook=webhook, owner=owner)
     return _created(request, task)
 
 
 class _Upload:
-    """A batch on its way in. What its body says besides the URLs is known only when that has ended."""
+    """A submitted batch, whose body is still to come.
 
-    def __init__(self, request: web.Request, state: TaskManager) -> None:
+    Args:
+        request: The request.
+
+    Raises:
+        InputError: The query is wrong.
+        web.HTTPUnsupportedMediaType: The body has a format that is not supported.
+    """
+
+    def __init__(self, request: web.Request) -> None:
         self._request = request
-        self._state = state
-        format_ = _format(request)
-        self._query, self._choices = split_query(request, SubmitQuery)
+        self._options = request.app[OPTIONS]
+        self._service = request.app[SERVICE_OPTIONS]
+        format_ = _format_of(request)
+        self._query, self._query_options = split_query(request, SubmitQuery)
         self._reader = open_reader(format_, self._query.column)
-        self._options = choose(state.options, self._choices, {})  # what is wrong in the query is told at once
+        self._task_options = choose_options(self._options, self._query_options, {})
         url = self._query.webhook
-        self._webhook = None if url is None else new_webhook(url, None, state.service, "webhook")
+        self._webhook = None if url is None else new_webhook(url, None, self._service, "webhook")
         self._digest = hashlib.blake2b(digest_size=32)
         for part in (request.headers.get("Content-Type", ""), request.query_string):
             self._digest.update(part.encode(errors="surrogateescape") + b"\n")
 
-    async def into_task(self, key: str | None = None) -> Task:
-        """Make it a Task, and start work on that."""
+    async def store(self, key: str | None = None) -> Task:
+        """Read the body, store its lines as a Task, and begin that."""
 
-        def settle(task: Task) -> None:
+        def finalize(task: Task) -> None:
             if isinstance(self._reader, BatchReader):
-                self._settle(task, self._reader.other_members)
+                self._apply_members(task, self._reader.other_members)
             if key is not None:
                 task.idempotency = IdempotencyKey(key, self._digest.hexdigest())
 
-        owner = owner_of(self._request)
-        with self._state.quotas.room(owner) as take:
-            found = lines(self._chunks(), self._reader, take)
-            return await self._state.submit(
-                found, self._options, finalize=settle, label=self._query.label, webhook=self._webhook, owner=owner
+        app, owner = self._request.app, owner_of(self._request)
+        with app[QUOTAS].reserve_task(owner) as count_lines:
+            lines = read_lines(self._read_chunks(), self._reader, count_lines)
+            return await app[TASK_MANAGER].submit(
+                lines,
+                self._task_options,
+                finalize=finalize,
+                label=self._query.label,
+                webhook=self._webhook,
+                owner=owner,
             )
 
-    async def digest(self) -> str:
-        """What it would be known by, had it been taken in."""
-        async for _ in self._chunks():
+    async def read_digest(self) -> str:
+        """Read the body, and return the digest that identifies this request."""
+        async for _ in self._read_chunks():
             pass
         return self._digest.hexdigest()
 
-    async def _chunks(self) -> AsyncIterator[bytes]:
-        async for chunk in chunks(self._request, self._state.service.max_body):
+    async def _read_chunks(self) -> AsyncIterator[bytes]:
+        async for chunk in read_chunks(self._request, self._service.max_body):
             self._digest.update(chunk)
             yield chunk
 
-    def _settle(self, task: Task, members: dict[str, Any]) -> None:
-        """Set what the body chooses of a Task besides its lines; it overrules the query."""
+    def _apply_members(self, task: Task, members: dict[str, Any]) -> None:
+        """Set what a JSON body says besides its URLs; it overrules the query."""
         try:
-            given = msgspec.convert(members, Choices)
+            choices = msgspec.convert(members, Choices)
         except msgspec.ValidationError as error:
             message, place = read_validation_error(error)
             raise InputError(message, place or "$") from None
-        if given.options:
-            task.options = choose(self._state.options, self._choices, given.options)
-        task.label = given.label or task.label
-        task.webhook = _webhook(given.webhook, self._state) or task.webhook
+        if choices.options:
+            task.options = choose_options(self._options, self._query_options, choices.options)
+        task.label = choices.label or task.label
+        task.webhook = _webhook_of(choices.webhook, self._service) or task.webhook
 
 
-def _format(request: web.Request) -> InputFormat:
+def _format_of(request: web.Request) -> InputFormat:
     format_ = _FORMATS.get(request.content_type)
     if format_ is None:
-        raise web.HTTPUnsupportedMediaType(text=f"Content-Type: has to be one of {', '.join(_FORMATS)}")
+        raise web.HTTPUnsupportedMediaType(text=f"Content-Type: must be one of {', '.join(_FORMATS)}")
     if (request.charset or "utf-8").lower() not in ("utf-8", "utf8", "us-ascii"):
-        raise web.HTTPUnsupportedMediaType(text="Content-Type: only UTF-8 is read here")
+        raise web.HTTPUnsupportedMediaType(text="Content-Type: only UTF-8 is supported")
     return format_
 
 
-def _key(request: web.Request) -> str | None:
-    key = only_header(request, _KEY)
-    if key is not None and not (0 < len(key) <= _LONGEST_KEY and all("!" <= character <= "~" for character in key)):
-        raise InputError(f"has to be 1 to {_LONGEST_KEY} visible ASCII characters", _KEY)
+def _idempotency_key(request: web.Request) -> str | None:
+    key = single_header(request, _KEY_HEADER)
+    if key is None:
+        return None
+    if not (0 < len(key) <= _MAX_KEY_CHARACTERS and all("!" <= character <= "~" for character in key)):
+        raise InputError(f"must be 1 to {_MAX_KEY_CHARACTERS} visible ASCII characters", _KEY_HEADER)
     return key
 
 
 async def _replay(request: web.Request, task: Task, upload: _Upload) -> web.Response:
-    """Answer a request that was answered before, or say that it is another one."""
+    """Answer a repeated request with the Task that the first one made.
+
+    Raises:
+        web.HTTPConflict: It differs from the first one.
+    """
     add_log_fields(task=task.id)
-    if task.idempotency is None or await upload.digest() != task.idempotency.digest:
-        raise web.HTTPConflict(text=f"{_KEY}: belongs to another request, which made task {task.id}")
-    quotas = request.app[TASK_MANAGER].quotas.headers(task.owner)
-    headers = {"Location": location(request, task), "Idempotency-Replayed": "true", **quotas}
-    return json_answer(summary_of(request, task), headers=headers)
-
-
-def _webhook(choice: WebhookChoice | None, state: TaskManager) -> Webhook | None:
-    return None if choice is None else new_webhook(choice.url, choice.secret, state.service)
+    if task.idempotency is None or await upload.read_digest() != task.idempotency.digest:
+        raise web.HTTPConflict(text=f"{_KEY_HEADER}: belongs to another request, which made task {task.id}")
+    return json_response(
+        summary_of(request, task), headers=_task_headers(request, task) | {"Idempotency-Replayed": "true"}
+    )
 
 
 def _created(request: web.Request, task: Task) -> web.Response:
-    headers = {"Location": location(request, task), **request.app[TASK_MANAGER].quotas.headers(task.owner)}
-    return json_answer(summary_of(request, task), 201, headers)
+    return json_response(summary_of(request, task), 201, _task_headers(request, task))
 
 
-async def _failed(registry: Registry, task: Task) -> AsyncIterator[str]:
-    """The lines of a Task that may answer another time."""
+def _task_headers(request: web.Request, task: Task) -> dict[str, str]:
+    return {"Location": task_path(request, task), **request.app[QUOTAS].headers(task.owner)}
+
+
+def _webhook_of(choice: WebhookChoice | None, service: ServiceOptions) -> Webhook | None:
+    return None if choice is None else new_webhook(choice.url, choice.secret, service)
+
+
+async def _failed_lines(registry: Registry, task: Task) -> AsyncIterator[str]:
+    """The lines of a Task that may succeed another time."""
     for outcome in _FAILURES:
         async for result in registry.results(task.id, ResultFilter(outcome=outcome)):
             yield result.url

@@ -1,4 +1,4 @@
-"""Swagger UI (https://swagger.io/tools/swagger-ui/), from files in this package: nothing is asked of other servers."""
+"""Swagger UI (https://swagger.io/tools/swagger-ui/), from files in this package, without other servers."""
 
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ FILES: Final = {
 }
 
 _HEADERS: Final = {
-    "Cache-Control": "no-cache",  # but kept: a browser asks whether they have changed
+    "Cache-Control": "no-cache",  # the browser keeps files, and asks whether they have changed
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
@@ -27,7 +27,7 @@ _POLICY: Final = "; ".join(
         "default-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
-        "img-src 'self' data:",  # icons in the style sheet
+        "img-src 'self' data:",  # for the icons in the style sheet
         "connect-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",
@@ -37,13 +37,13 @@ _POLICY: Final = "; ".join(
 
 
 async def page(request: web.Request) -> web.StreamResponse:
-    """The documentation of the requests, in which they can be tried out."""
+    """Interactive documentation of the API."""
     headers = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": _POLICY}
     return web.FileResponse(FOLDER / _PAGE, headers=_HEADERS | headers)
 
 
 async def file(request: web.Request) -> web.StreamResponse:
-    """A file of that page."""
+    """A file of the documentation page."""
     name = request.match_info["name"]
     if name not in FILES:
         raise web.HTTPNotFound(text=f"no file {name!r}")

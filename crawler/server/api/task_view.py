@@ -1,28 +1,27 @@
-"""Tasks as the API shows them."""
+"""Tasks as the API shows them: their summary, progress and path."""
 
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import web
 
 from crawler.core.options import Options, task_options
 from crawler.core.task_summary import Links, Progress, Summary, WebhookState
 from crawler.core.tasks import Task, Webhook
-from crawler.server.middleware.proxy_headers import prefix
-from crawler.server.task_manager import TASK_MANAGER, TaskManager
+from crawler.server.app_keys import TASK_MANAGER
+from crawler.server.http.routing import TASKS_ROUTE
+from crawler.server.middleware.proxy_headers import path_prefix
 
-__all__ = ["ROOT", "location", "progress_of", "summary_of"]
-
-ROOT: Final = "tasks"  # the name of the route of all Tasks
-
-
-def location(request: web.Request, task: Task) -> str:
-    """Where the Task is, also if this application is mounted under another, or shown by a proxy."""
-    return f"{prefix(request, request.app[TASK_MANAGER].service)}{request.app.router[ROOT].url_for()}/{task.id}"
+__all__ = ["progress_of", "summary_of", "task_path"]
 
 
-def progress_of(state: TaskManager, task: Task) -> Progress:
-    """How far the Task is now."""
-    done, rate = task.counts.done, state.rate(task)
+def task_path(request: web.Request, task: Task) -> str:
+    """The path of a Task as the client sees it, with those of a mount and of a proxy."""
+    return f"{path_prefix(request)}{request.app.router[TASKS_ROUTE].url_for()}/{task.id}"
+
+
+def progress_of(request: web.Request, task: Task) -> Progress:
+    """How far a Task is now."""
+    done, rate = task.counts.done, request.app[TASK_MANAGER].rate(task)
     eta = (task.total - done) / rate if rate and task.status == "running" else None
     return Progress(
         status=task.status,
@@ -35,9 +34,9 @@ def progress_of(state: TaskManager, task: Task) -> Progress:
 
 
 def summary_of(request: web.Request, task: Task) -> Summary:
-    """The Task as it is now."""
-    progress = progress_of(request.app[TASK_MANAGER], task)
-    here = location(request, task)
+    """The summary of a Task now."""
+    progress = progress_of(request, task)
+    path = task_path(request, task)
     return Summary(
         id=task.id,
         label=task.label,
@@ -50,19 +49,18 @@ def summary_of(request: web.Request, task: Task) -> Summary:
         done=progress.done,
         rate=progress.rate,
         eta=progress.eta,
-        options=_shown(task.options),
+        options=_shown_options(task.options),
         webhook=_webhook_state(task.webhook),
-        links=Links(here, f"{here}/results", f"{here}/events", f"{here}/cancel", f"{here}/recheck"),
+        links=Links(path, f"{path}/results", f"{path}/events", f"{path}/cancel", f"{path}/recheck"),
     )
 
 
 def _webhook_state(webhook: Webhook | None) -> WebhookState | None:
-    """How it is, without its secret."""
     if webhook is None:
         return None
-    return WebhookState(webhook.status, webhook.attempts, webhook.due, webhook.last)
+    return WebhookState(webhook.status, webhook.attempts, webhook.due, webhook.last)  # not the URL, nor the secret
 
 
-def _shown(options: Options) -> dict[str, Any]:
-    """What a Task chose. The values of its headers may be passwords, so they stay with it."""
+def _shown_options(options: Options) -> dict[str, Any]:
+    """The options that a Task has set, without the values of headers: they may be passwords."""
     return task_options(options) | {"headers": dict.fromkeys(options.headers, "...")}

@@ -1,4 +1,4 @@
-"""Tasks: all of them, one of them, and their end."""
+"""Operations on Tasks: list, show, cancel, delete."""
 
 import asyncio
 import base64
@@ -12,25 +12,25 @@ from aiohttp import web
 
 from crawler.core.errors import InputError
 from crawler.core.tasks import Task
-from crawler.server.api.params import next_link, read_query
+from crawler.server.api.params import next_page_header, read_query
 from crawler.server.api.schemas import Nothing, TaskPage, TaskQuery, TasksQuery
 from crawler.server.api.task_view import summary_of
-from crawler.server.http.responses import json_answer
+from crawler.server.app_keys import REGISTRY, TASK_MANAGER
+from crawler.server.http.responses import json_response
 from crawler.server.middleware.auth import task_of, tasks_of
-from crawler.server.middleware.request_metrics import waiting
-from crawler.server.task_manager import TASK_MANAGER, TaskManager
+from crawler.server.middleware.request_metrics import client_wait
 
-__all__ = ["cancel", "delete", "task", "tasks"]
+__all__ = ["cancel", "delete", "show_task", "show_tasks"]
 
-Place = tuple[float, str]  # when a Task was created, and its id: where it stands among the others
+Position = tuple[float, str]  # of a Task in the list: when it was created, and its id
 
-_PLACE: Final[msgspec.json.Decoder[Place]] = msgspec.json.Decoder(Place)
+_POSITION: Final[msgspec.json.Decoder[Position]] = msgspec.json.Decoder(Position)
 
 
-async def tasks(request: web.Request) -> web.Response:
+async def show_tasks(request: web.Request) -> web.Response:
     """Summaries of tasks, newest first."""
     query = read_query(request, TasksQuery)
-    before = None if query.cursor is None else _from_cursor(query.cursor)
+    before = None if query.cursor is None else _read_cursor(query.cursor)
     found = heapq.nlargest(
         query.limit + 1,
         (
@@ -38,58 +38,59 @@ async def tasks(request: web.Request) -> web.Response:
             for task in await tasks_of(request)
             if query.status in (None, task.status)
             and query.label in (None, task.label)
-            and (before is None or _place(task) < before)
+            and (before is None or _position(task) < before)
         ),
-        key=_place,
+        key=_position,
     )
     page = found[: query.limit]
-    cursor = _to_cursor(_place(page[-1])) if len(found) > len(page) else None
+    cursor = _write_cursor(_position(page[-1])) if len(found) > len(page) else None
     content = TaskPage([summary_of(request, task) for task in page], cursor)
-    return json_answer(content, headers=next_link(request, cursor))
+    return json_response(content, headers=next_page_header(request, cursor))
 
 
-async def task(request: web.Request) -> web.Response:
+async def show_task(request: web.Request) -> web.Response:
     """A task's summary."""
     wait, task = read_query(request, TaskQuery).wait, await task_of(request)
     if wait:
-        with suppress(TimeoutError), waiting(request):
+        with suppress(TimeoutError), client_wait(request):
             async with asyncio.timeout(wait):
-                await _end(request.app[TASK_MANAGER], task)
-    return json_answer(summary_of(request, task))
+                await _wait_for_end(request, task)
+    return json_response(summary_of(request, task))
 
 
 async def cancel(request: web.Request) -> web.Response:
-    """Stop a task; the results that it has stay."""
+    """Stop a task; its results stay."""
     read_query(request, Nothing)
     task = await task_of(request)
     await request.app[TASK_MANAGER].cancel(task)
-    return json_answer(summary_of(request, task))
+    return json_response(summary_of(request, task))
 
 
 async def delete(request: web.Request) -> web.Response:
-    """Stop a task and forget it."""
+    """Stop a task and delete it."""
     read_query(request, Nothing)
     await request.app[TASK_MANAGER].delete(await task_of(request))
     return web.Response(status=204)
 
 
-async def _end(state: TaskManager, task: Task) -> None:
-    """Wait until a Task has ended, or the service wants to."""
-    while task.status == "running" and not state.is_stopping:
-        await state.registry.wait_for_change(task.id)
+async def _wait_for_end(request: web.Request, task: Task) -> None:
+    """Return when the Task has ended, or when the service is about to end."""
+    manager, registry = request.app[TASK_MANAGER], request.app[REGISTRY]
+    while task.status == "running" and not manager.is_stopping:
+        await registry.wait_for_change(task.id)
 
 
-def _place(task: Task) -> Place:
+def _position(task: Task) -> Position:
     return task.created, task.id
 
 
-def _to_cursor(place: Place) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode().rstrip("=")
+def _write_cursor(position: Position) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode().rstrip("=")
 
 
-def _from_cursor(cursor: str) -> Place:
+def _read_cursor(cursor: str) -> Position:
     padded = cursor + "=" * (-len(cursor) % 4)
     try:
-        return _PLACE.decode(base64.b64decode(padded, b"-_", validate=True))
+        return _POSITION.decode(base64.b64decode(padded, b"-_", validate=True))
     except (binascii.Error, ValueError, msgspec.MsgspecError):
-        raise InputError("is none of ours", "cursor") from None
+        raise InputError("was not issued by this service", "cursor") from None

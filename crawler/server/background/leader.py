@@ -1,68 +1,70 @@
-"""What one process at a time does for all that share a registry: webhooks, retention, work that was left lying."""
+"""The jobs that one of the processes with the same registry does for all: webhooks, retention, requeueing."""
 
 import asyncio
 import logging
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from crawler.core.errors import StoreError
 from crawler.registry import Registry
-from crawler.runtime.cancellation import end
+from crawler.runtime.cancellation import BackgroundJob, in_background
 from crawler.server.background.retention import Retention
 from crawler.server.background.webhooks import Webhooks
+from crawler.server.settings import ServerSettings
 from crawler.worker import Engine
 
 __all__ = ["Leader"]
 
 log = logging.getLogger(__name__)
 
-_AGAIN: Final = 5.0  # seconds until it is tried again
+_DEFAULT: Final = ServerSettings()
 
 
-class Leader:
-    """Kept while its context lasts, whenever it is this process's turn.
+class Leader(BackgroundJob):
+    """Does the jobs of the leader while this process is the leader, as long as the context lasts.
 
     Args:
-        registry: Where the Tasks are; it gives the turns.
-        engine: Works on them.
-        webhooks: Begins to deliver them.
-        retention: Begins to delete old Tasks.
+        registry: Elects the leader.
+        engine: Requeues stalled work.
+        webhooks: Delivers webhooks while entered.
+        retention: Deletes old Tasks while entered.
+        retry_seconds: The pause before the next attempt to lead, and to requeue.
     """
 
-    def __init__(self, registry: Registry, engine: Engine, webhooks: Webhooks, retention: Retention) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        engine: Engine,
+        webhooks: Webhooks,
+        retention: Retention,
+        *,
+        retry_seconds: float = _DEFAULT.leader_retry_seconds,
+    ) -> None:
         self._registry = registry
         self._engine = engine
         self._webhooks = webhooks
         self._retention = retention
+        self._retry_seconds = retry_seconds
 
-    async def __aenter__(self) -> Self:
-        self._keeping = asyncio.ensure_future(self._keep())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await end([self._keeping])
-
-    async def _keep(self) -> None:
+    async def _run(self) -> None:
         while True:
             try:
-                async with self._registry.leadership() as lost, self._webhooks, self._retention:
-                    tending = asyncio.ensure_future(self._tend())
-                    try:
-                        await lost.wait()
-                    finally:
-                        await end([tending])
+                async with (
+                    self._registry.leadership() as lost,
+                    self._webhooks,
+                    self._retention,
+                    in_background(self._requeue()),
+                ):
+                    await lost.wait()
             except StoreError as error:
-                log.error("webhooks and old tasks have to wait: %s", error)
-            except Exception:  # a fault of ours must not end it for good
-                log.exception("webhooks and old tasks have to wait")
-            await asyncio.sleep(_AGAIN)
+                log.error("webhooks and retention pause, and are tried again: %s", error)
+            except Exception:  # a fault of the service must not end the job for good
+                log.exception("webhooks and retention pause, and are tried again")
+            await asyncio.sleep(self._retry_seconds)
 
-    async def _tend(self) -> None:
+    async def _requeue(self) -> None:
         while True:
             try:
                 return await self._engine.requeue_stalled()
             except Exception:
-                log.exception("work that was left lying has to wait")
-            await asyncio.sleep(_AGAIN)
+                log.exception("stalled work could not be requeued, which is tried again")
+            await asyncio.sleep(self._retry_seconds)

@@ -1,7 +1,8 @@
-"""Webhooks: when a Task has ended, whoever wants to know is told by a signed POST, again and again until it arrives.
+"""Webhooks: when a Task has ended, a signed POST tells a URL so, and is repeated until it arrives.
 
-Signed, and repeated, as https://www.standardwebhooks.com/ says. What has become of one is kept with its Task: before
-each attempt, and after it. So it goes on after a restart, and may arrive twice, with the same `webhook-id`.
+Signature and retries are those of Standard Webhooks (https://www.standardwebhooks.com/). The state of a delivery is
+stored with its Task before and after each attempt. So a delivery goes on after a restart; it may then arrive twice,
+with the same `webhook-id`.
 """
 
 import asyncio
@@ -13,7 +14,6 @@ import random
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any, Final, Literal, Self
 
 import msgspec
@@ -27,36 +27,23 @@ from crawler.core.urls import Url, parse_url
 from crawler.probing.scheduler import Scheduler
 from crawler.probing.work_queue import WorkQueue
 from crawler.registry import Registry
-from crawler.runtime.cancellation import end
+from crawler.runtime.cancellation import cancel_and_wait
 from crawler.runtime.logs import log_fields
+from crawler.server.settings import WebhookSettings
 from crawler.transport.base import Transport
 
-__all__ = ["WAITS", "WebhookEvent", "Webhooks", "judged", "new_webhook"]
+__all__ = ["WebhookEvent", "Webhooks", "new_webhook", "next_state"]
 
 log = logging.getLogger(__name__)
 
-_MINUTE: Final = 60.0
-_HOUR: Final = 3600.0
-
-# Seconds from one attempt to the next. After the last of them it has failed.
-WAITS: Final = (
-    5.0, 5 * _MINUTE, 30 * _MINUTE, 2 * _HOUR, 5 * _HOUR, 10 * _HOUR, 14 * _HOUR, 20 * _HOUR, 24 * _HOUR
-)  # fmt: skip
-_JITTER: Final = 0.1  # of a wait, at most, is added, so that what failed together does not come together again
-_LONGEST: Final = 24 * _HOUR  # that a Retry-After is heeded for
-_LOCAL_WAIT: Final = _MINUTE  # after a fault of this machine, or of the store
-
-_TIMEOUT: Final = 20.0
-_CONNECT_TIMEOUT: Final = 10.0
-_AT_ONCE: Final = 32  # requests
-_PER_HOST: Final = 8
-
+_DEFAULT: Final = WebhookSettings()
+_MAX_JITTER: Final = 0.1  # of a delay: deliveries that failed together are not repeated together
 _GONE: Final = 410
-_FINAL: Final = frozenset({"BLOCKED", "INVALID_URL"})  # groups of errors that no later attempt can mend
+_PERMANENT_GROUPS: Final = frozenset({"BLOCKED", "INVALID_URL"})  # groups of errors that no later attempt can avoid
 
 
 class TaskEnded(msgspec.Struct):
-    """The Task of which an event tells. Times are unix seconds."""
+    """The Task that has ended. Times are unix seconds."""
 
     id: str
     label: str | None
@@ -77,130 +64,135 @@ class WebhookEvent(msgspec.Struct):
 
     @classmethod
     def of(cls, task: Task) -> Self:
-        """That a Task has ended: the same at every attempt."""
+        """The event of a Task's end: the same at every attempt."""
         ended = TaskEnded(**{name: getattr(task, name) for name in TaskEnded.__struct_fields__})
         moment = datetime.fromtimestamp(task.finished or 0.0, UTC).isoformat(timespec="milliseconds")
         return cls("task.ready" if task.status == "ready" else "task.error", moment, ended)
 
 
 def new_webhook(url: str, secret: str | None, service: ServiceOptions, place: str = "$.webhook.url") -> Webhook:
-    """A webhook as somebody asks for it; without a secret of its own, the service's will sign it.
+    """A webhook that a client asks for; without a secret of its own, the service's signs it.
 
     Raises:
-        InputError: The URL, which stands at `place`, is none, or there is nothing that could sign it.
+        InputError: The URL, which stands at `place`, is not valid, or there is no secret.
     """
     if isinstance(reason := parse_url(url), ProbeError):
         raise InputError(reason.message, place)
     if secret is not None:
         parse_secret(secret, "$.webhook.secret")
     elif service.webhook_secret is None:
-        raise InputError("needs a secret, for the service has none", place)
+        raise InputError("needs a secret, because the service has none", place)
     return Webhook(url=url, secret=secret)
 
 
 class Webhooks:
-    """Delivers, while its context lasts, the webhooks of the Tasks that the registry has or gets.
+    """Delivers the webhooks of the registry's Tasks, present and new, while its context lasts.
 
     Args:
         registry: Where the Tasks are.
-        transport: Makes the requests, and has a guard that judges whom it may dial.
-        user_agent: What they say of us.
+        transport: Makes the requests; its guard decides which addresses may be connected to.
+        user_agent: The User-Agent of the requests.
         service: Has the secret for webhooks without their own.
+        settings: Delays, timeouts and limits.
     """
 
-    def __init__(self, registry: Registry, transport: Transport, user_agent: str, service: ServiceOptions) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        transport: Transport,
+        user_agent: str,
+        service: ServiceOptions,
+        settings: WebhookSettings = _DEFAULT,
+    ) -> None:
         self._registry = registry
         self._transport = transport
         self._user_agent = user_agent
         self._service = service
-        self._work: set[asyncio.Task[None]] = set()
+        self._settings = settings
+        self._jobs: set[asyncio.Task[None]] = set()
         self._watched: set[str] = set()
 
     async def __aenter__(self) -> Self:
-        # Slots of their own: a batch that keeps all of the prober's busy holds up no webhook.
-        self._lane: WorkQueue[_Delivery] = WorkQueue(Scheduler(_AT_ONCE, _PER_HOST), self._turn)
-        self._begin(self._drain())
+        # A scheduler of its own: a Task that uses all slots of the prober delays no webhook.
+        scheduler = Scheduler(self._settings.concurrency, self._settings.per_host)
+        self._queue: WorkQueue[_Delivery] = WorkQueue(scheduler, self._attempt_and_store)
+        self._begin(self._forget_finished())
         self._watched.clear()
         self._registry.submit_listeners.add(self.watch)
         for task in self._registry.tasks.values():
             self.watch(task)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         self._registry.submit_listeners.discard(self.watch)
-        await end(self._work)
-        await self._lane.__aexit__(kind, error, trace)
+        await cancel_and_wait(*self._jobs)
+        await self._queue.__aexit__(None, None, None)
 
     def watch(self, task: Task) -> None:
         """Deliver a Task's webhook, if it has one, once the Task has ended; returns at once."""
         is_due = task.webhook is not None and task.webhook.status not in ("delivered", "failed")
         if is_due and task.id not in self._watched:
             self._watched.add(task.id)
-            self._begin(self._wait(task.id))
+            self._begin(self._wait_for_end(task.id))
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
+    def _begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        job = asyncio.ensure_future(coroutine)
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
 
-    async def _wait(self, task_id: str) -> None:
+    async def _wait_for_end(self, task_id: str) -> None:
         try:
             while (task := self._registry.task(task_id)).status == "running":
                 await self._registry.wait_for_change(task_id)
             assert task.webhook is not None
-            self._put(task_id, task.webhook)
+            self._enqueue(task_id, task.webhook)
         except TaskNotFound:
             self._watched.discard(task_id)
 
-    def _put(self, task_id: str, webhook: Webhook) -> None:
+    def _enqueue(self, task_id: str, webhook: Webhook) -> None:
         if webhook.secret is None and self._service.webhook_secret is None:
             with log_fields(task=task_id):
                 log.warning("the webhook of task %s waits until this service has a secret again", task_id)
             return
-        self._lane.put(_Delivery(task_id, webhook))
+        self._queue.put(_Delivery(task_id, webhook, self._settings))
 
-    async def _drain(self) -> None:
-        async for delivery in self._lane:
+    async def _forget_finished(self) -> None:
+        async for delivery in self._queue:
             self._watched.discard(delivery.task_id)
 
-    async def _turn(self, delivery: "_Delivery") -> bool:
-        """Make an attempt; true when there will be no other."""
+    async def _attempt_and_store(self, delivery: "_Delivery") -> bool:
+        """Make an attempt and store its outcome; true if no further attempt follows."""
         with log_fields(task=delivery.task_id):
-            return await self._try(delivery)
-
-    async def _try(self, delivery: "_Delivery") -> bool:
-        try:
-            # What an attempt came to is kept here until it is in the store, so that a full disk repeats none.
-            if delivery.came_to is None:
-                delivery.came_to = await self._attempt(delivery)
-            webhook = delivery.came_to
-            await self._registry.update(delivery.task_id, webhook=webhook)
-        except TaskNotFound:
-            return True
-        except StoreError as error:
-            log.error("the webhook of task %s cannot be kept, which is tried again: %s", delivery.task_id, error)
-            delivery.put_off(_LOCAL_WAIT)
-            return False
-        except Exception:
-            log.exception("the webhook of task %s failed on our side, and is left for the next start", delivery.task_id)
-            return True
-        log.info(
-            "the webhook of task %s, attempt %d: %s, %s",
-            delivery.task_id, webhook.attempts, webhook.last, webhook.status,
-        )  # fmt: skip
-        delivery.came_to = None
-        delivery.put_off((webhook.due or 0.0) - time.time())
-        return webhook.status != "pending"
+            try:
+                # The outcome is kept here until it is stored: while the disk is full, no attempt is repeated.
+                if delivery.outcome is None:
+                    delivery.outcome = await self._attempt(delivery)
+                webhook = delivery.outcome
+                await self._registry.update(delivery.task_id, webhook=webhook)
+            except TaskNotFound:
+                return True
+            except StoreError as error:
+                log.error("the webhook of task %s cannot be stored, which is tried again: %s", delivery.task_id, error)
+                delivery.delay(self._settings.local_retry_seconds)
+                return False
+            except Exception:
+                log.exception("the webhook of task %s failed because of a fault in this service", delivery.task_id)
+                return True
+            log.info(
+                "the webhook of task %s, attempt %d: %s, %s",
+                delivery.task_id, webhook.attempts, webhook.last, webhook.status,
+            )  # fmt: skip
+            delivery.outcome = None
+            delivery.delay((webhook.due or 0.0) - time.time())
+            return webhook.status != "pending"
 
     async def _attempt(self, delivery: "_Delivery") -> Webhook:
-        """Ask once; gives what has become of the webhook by that."""
+        """Send the request once; returns the new state of the webhook."""
         task = self._registry.task(delivery.task_id)
         assert task.webhook is not None
         webhook = msgspec.structs.replace(task.webhook, status="pending", attempts=task.webhook.attempts + 1)
         await self._registry.update(task.id, webhook=webhook)
-        return judged(webhook, await self._send(task, webhook, delivery.url), time.time())
+        return next_state(webhook, await self._send(task, webhook, delivery.url), time.time(), self._settings)
 
     async def _send(self, task: Task, webhook: Webhook, url: Url | ProbeError) -> HopResult:
         if isinstance(url, ProbeError):
@@ -211,33 +203,38 @@ class Webhooks:
         headers = [
             ("User-Agent", self._user_agent),
             ("Content-Type", "application/json"),
-            *_signed(f"msg_{task.id}", int(time.time()), body, parse_secret(secret, "secret")),
+            *_sign(f"msg_{task.id}", int(time.time()), body, parse_secret(secret, "secret")),
         ]
         if url.authorization:
             headers.append(("Authorization", url.authorization))
-        return await self._transport.hop("POST", url, headers, _TIMEOUT, connect_timeout=_CONNECT_TIMEOUT, content=body)
+        settings = self._settings
+        return await self._transport.hop(
+            "POST", url, headers, settings.timeout_seconds,
+            connect_timeout=settings.connect_timeout_seconds, content=body,
+        )  # fmt: skip
 
 
 class _Delivery:
-    """A webhook on its way: what waits for its turn."""
+    """The delivery of one webhook: an item of the work queue."""
 
     wants_deferral = False
 
-    def __init__(self, task_id: str, webhook: Webhook) -> None:
+    def __init__(self, task_id: str, webhook: Webhook, settings: WebhookSettings) -> None:
         self.task_id = task_id
         self.url = parse_url(webhook.url)
         self.host = self.url.host if isinstance(self.url, Url) else ""
-        self.came_to: Webhook | None = None
-        # A clock that was wrong when this was kept must not put it off for years.
-        self.put_off(min((webhook.due or 0.0) - time.time(), (1.0 + _JITTER) * _LONGEST))
+        self.outcome: Webhook | None = None  # of the latest attempt, until it is stored
+        # If the clock was wrong when `due` was stored, it could be years ahead.
+        longest = (1.0 + _MAX_JITTER) * settings.max_retry_after_seconds
+        self.delay(min((webhook.due or 0.0) - time.time(), longest))
 
-    def put_off(self, seconds: float) -> None:
-        """Have its next turn after so long, at the earliest."""
+    def delay(self, seconds: float) -> None:
+        """Make no attempt before so many seconds from now."""
         self.not_before = asyncio.get_running_loop().time() + max(0.0, seconds)
 
 
-def _signed(id_: str, timestamp: int, body: bytes, key: bytes) -> list[tuple[str, str]]:
-    """The headers by which the receiver knows who sent it, and that it is no old one."""
+def _sign(id_: str, timestamp: int, body: bytes, key: bytes) -> list[tuple[str, str]]:
+    """The headers that prove to the receiver where the request comes from, and that it is not an old one."""
     signature = hmac.digest(key, f"{id_}.{timestamp}.".encode() + body, hashlib.sha256)
     return [
         ("webhook-id", id_),
@@ -246,18 +243,22 @@ def _signed(id_: str, timestamp: int, body: bytes, key: bytes) -> list[tuple[str
     ]
 
 
-def judged(webhook: Webhook, answer: HopResult, now: float) -> Webhook:
-    """What has become of a webhook by the answer to its latest attempt."""
+def next_state(webhook: Webhook, answer: HopResult, now: float, settings: WebhookSettings = _DEFAULT) -> Webhook:
+    """The state of a webhook after the answer to its latest attempt; `now` is in unix seconds."""
     error = answer.error
     last = f"HTTP {answer.status}" if error is None else error.type
     attempts, wait = webhook.attempts, None
-    if error is not None and error.group == "LOCAL_ERROR":  # the attempt was none
-        attempts, wait = attempts - 1, _LOCAL_WAIT
+    if error is not None and error.group == "LOCAL_ERROR":  # a fault of this machine does not count as an attempt
+        attempts, wait = attempts - 1, settings.local_retry_seconds
     elif error is None and answer.status is not None and 200 <= answer.status < 300:
         return msgspec.structs.replace(webhook, status="delivered", due=None, last=last)
-    elif attempts <= len(WAITS) and answer.status != _GONE and (error is None or error.group not in _FINAL):
-        wait = WAITS[attempts - 1] * random.uniform(1.0, 1.0 + _JITTER)
-        wait = max(wait, min(answer.retry_after or 0.0, _LONGEST))
+    elif (
+        attempts <= len(settings.retry_delays)
+        and answer.status != _GONE
+        and (error is None or error.group not in _PERMANENT_GROUPS)
+    ):
+        wait = settings.retry_delays[attempts - 1] * random.uniform(1.0, 1.0 + _MAX_JITTER)
+        wait = max(wait, min(answer.retry_after or 0.0, settings.max_retry_after_seconds))
     status: Literal["pending", "failed"] = "failed" if wait is None else "pending"
     due = None if wait is None else now + wait
     return msgspec.structs.replace(webhook, status=status, attempts=attempts, due=due, last=last)

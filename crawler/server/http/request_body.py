@@ -1,6 +1,6 @@
-"""Bodies of requests, as they arrive: of any length, packed or not, cut off or bad."""
+"""Bodies of requests, as they arrive: of any length, plain or gzip, perhaps cut off or malformed."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Final, TypeVar
 
 import msgspec
@@ -11,39 +11,41 @@ from crawler.core.urls import Line
 from crawler.formats.gzip_reader import GzipReader
 from crawler.formats.json_batch import JsonError
 from crawler.formats.url_lists import UrlListReader
+from crawler.server.quotas import CountLines
 
-__all__ = ["HANDLER_ARGS", "chunks", "lines", "read_json"]
+__all__ = ["HANDLER_ARGS", "read_chunks", "read_json", "read_lines"]
 
 T = TypeVar("T")
 
-# To aiohttp a gzip body that stops half way is a whole one that is shorter. So it is left packed, and unpacked here.
+# aiohttp takes a gzip body that is cut off for a shorter one that is whole. So it leaves gzip alone, and
+# `read_chunks` decompresses.
 HANDLER_ARGS: Final = {"auto_decompress": False}
 
 
-async def chunks(request: web.Request, max_body: int) -> AsyncIterator[bytes]:
-    """The body, plain, in pieces of a megabyte at most.
+async def read_chunks(request: web.Request, max_bytes: int) -> AsyncIterator[bytes]:
+    """The decompressed body, in chunks of a megabyte at most.
 
-    Mounted under an application of somebody else, it comes as aiohttp has unpacked it.
+    If the application is mounted under another one, aiohttp may have decompressed it already.
 
     Raises:
-        web.HTTPBadRequest: It stops half way, or is not packed as it says.
-        web.HTTPRequestEntityTooLarge: It has more than `max_body` bytes, packed or plain.
-        web.HTTPUnsupportedMediaType: It is packed with something else than gzip.
+        web.HTTPBadRequest: The body is cut off, or is not gzip although its header says so.
+        web.HTTPRequestEntityTooLarge: It has more than `max_bytes`, compressed or decompressed.
+        web.HTTPUnsupportedMediaType: It has another encoding than gzip.
     """
     if not request.body_exists:
         return
-    # Not `request.read()`: its limit is that of the outermost application, where this one may be mounted.
-    too_long = web.HTTPRequestEntityTooLarge(max_body, text=f"the body has more than {max_body} bytes")
-    if (request.content_length or 0) > max_body:
-        raise too_long
-    gunzip = _gunzip(request)
+    # Not `request.read()`: its limit is that of the outermost application, under which this one may be mounted.
+    too_large = web.HTTPRequestEntityTooLarge(max_bytes, text=f"the body has more than {max_bytes} bytes")
+    if (request.content_length or 0) > max_bytes:
+        raise too_large
+    gunzip = _open_gunzip(request)
     size = 0
     try:
         async for chunk in request.content.iter_any():
             for plain in gunzip.feed(chunk) if gunzip else (chunk,):
                 size += len(plain)
-                if size > max_body:
-                    raise too_long
+                if size > max_bytes:
+                    raise too_large
                 yield plain
         if gunzip:
             gunzip.close()
@@ -51,38 +53,40 @@ async def chunks(request: web.Request, max_body: int) -> AsyncIterator[bytes]:
         raise web.HTTPBadRequest(text=f"the body cannot be read: {error}") from None
 
 
-async def lines(body: AsyncIterator[bytes], reader: UrlListReader, take: Callable[[int], None]) -> AsyncIterator[Line]:
-    """What a reader finds in a body, as it arrives; `take` is told how many, and may raise.
+async def read_lines(
+    chunks: AsyncIterator[bytes], reader: UrlListReader, count_lines: CountLines
+) -> AsyncIterator[Line]:
+    """The lines of a body, as they arrive; `count_lines` is called with their number before they are given.
 
     Raises:
-        InputError: It is not of the reader's format, or has no line; the message names the place.
+        InputError: The body is not in the reader's format, or has no line; the message names the place.
     """
     is_empty = True
-    async for chunk in body:
-        found = reader.feed(chunk)
-        take(len(found))
-        for line in found:
+    async for chunk in chunks:
+        lines = reader.feed(chunk)
+        count_lines(len(lines))
+        for line in lines:
             is_empty = False
             yield line
-    found = reader.close()
-    take(len(found))
-    for line in found:
+    lines = reader.close()
+    count_lines(len(lines))
+    for line in lines:
         is_empty = False
         yield line
     if is_empty:
-        raise InputError("there is no URL in it", "body")
+        raise InputError("contains no URL", "body")
 
 
-async def read_json(request: web.Request, type_: type[T], max_body: int) -> T:
-    """A small JSON body, whole and validated; none is as good as `{}`.
+async def read_json(request: web.Request, type_: type[T], max_bytes: int) -> T:
+    """A small JSON body, whole and validated; an empty one counts as `{}`.
 
     Raises:
         InputError: It is JSON, but not of this type; the message names the place.
-        JsonError: It is no JSON.
-        web.HTTPException: As with `chunks`.
+        JsonError: It is not JSON.
+        web.HTTPException: Those of `read_chunks`.
     """
     body = bytearray()
-    async for chunk in chunks(request, max_body):
+    async for chunk in read_chunks(request, max_bytes):
         body += chunk
     try:
         return msgspec.json.decode(body or b"{}", type=type_)
@@ -94,12 +98,12 @@ async def read_json(request: web.Request, type_: type[T], max_body: int) -> T:
         raise JsonError("nested too deeply") from None
 
 
-def _gunzip(request: web.Request) -> GzipReader | None:
+def _open_gunzip(request: web.Request) -> GzipReader | None:
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding in ("", "identity") or request.content.total_compressed_bytes is not None:
         return None
     if encoding in ("gzip", "x-gzip"):
         return GzipReader()
     raise web.HTTPUnsupportedMediaType(
-        headers={"Accept-Encoding": "gzip"}, text="Content-Encoding: only gzip is unpacked here"
+        headers={"Accept-Encoding": "gzip"}, text="Content-Encoding: only gzip is supported"
     )

@@ -1,4 +1,4 @@
-"""Answers of the HTTP API: JSON in one piece, and streams of any length."""
+"""Responses of the HTTP API: JSON in one piece, and streams of any length."""
 
 import asyncio
 import logging
@@ -9,56 +9,58 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-__all__ = ["gathered", "json_answer", "stream"]
+from crawler.server.app_keys import SETTINGS
+
+__all__ = ["batch_chunks", "json_response", "stream_response"]
 
 log = logging.getLogger(__name__)
 
-_CHUNK: Final = 64 * 1024  # bytes of a streamed answer that are worth a system call
-_PATIENCE: Final = 300.0  # seconds in which a client has to take something in: meanwhile, deletions may wait
+_CHUNK_BYTES: Final = 64 * 1024  # enough for one system call
 
 
-def json_answer(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Answer with JSON, whole."""
+def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A response with JSON in one piece."""
     return web.Response(
         status=status, body=msgspec.json.encode(content), content_type="application/json", headers=headers
     )
 
 
-async def stream(
+async def stream_response(
     request: web.Request,
-    pieces: AsyncGenerator[bytes, None],
+    chunks: AsyncGenerator[bytes, None],
     content_type: str = "application/json",
     headers: Mapping[str, str] | None = None,
 ) -> web.StreamResponse:
-    """Answer with pieces as they are made, each sent at once: nothing is ever in memory as one text.
+    """Send chunks as they are made, each at once: the whole is never in memory.
 
-    A client that takes nothing in for five minutes is cut off, and so is one whose answer fails half way: an error in
-    its middle could be taken for a part of it.
+    The connection is cut if the client reads nothing for `ServerSettings.stall_seconds`, or if making a chunk fails:
+    the client could take an error in the middle of a response for a part of it.
     """
     response = web.StreamResponse(headers={"Content-Type": content_type, **(headers or {})})
+    stall_seconds = request.app[SETTINGS].stall_seconds
     try:
         await response.prepare(request)
-        if request.method == "HEAD":  # aiohttp would send what is written, and the client take it for the next answer
+        if request.method == "HEAD":  # aiohttp would send what is written, and the client read it as the next response
             return response
-        async with aclosing(pieces):
-            async for piece in pieces:
-                async with asyncio.timeout(_PATIENCE):
-                    await response.write(piece)
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                async with asyncio.timeout(stall_seconds):
+                    await response.write(chunk)
         await response.write_eof()
-    except (ConnectionError, TimeoutError):  # the client has left, or takes nothing in any more
+    except (ConnectionError, TimeoutError):  # the client has left, or reads nothing any more
         _abort(request)
     except Exception:
-        log.exception("an answer could not be sent to its end")
+        log.exception("a response could not be sent to its end")
         _abort(request)
     return response
 
 
-async def gathered(parts: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The same bytes in pieces that are worth a system call."""
+async def batch_chunks(parts: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The same bytes in chunks that are worth a system call each."""
     chunk = bytearray()
     async for part in parts:
         chunk += part
-        if len(chunk) > _CHUNK:
+        if len(chunk) > _CHUNK_BYTES:
             yield bytes(chunk)
             chunk.clear()
     yield bytes(chunk)

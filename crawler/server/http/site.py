@@ -1,4 +1,4 @@
-"""Where the service listens: aiohttp's protocol, over TLS if that is wanted, under the eyes of the listener."""
+"""The listening socket: aiohttp's protocol, with TLS if wanted, and with limits on connections."""
 
 import asyncio
 import socket
@@ -10,16 +10,17 @@ from typing import Any, Final, cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
-from crawler.server.http.connection_limits import ConnectionLimiter, plain_problem
+from crawler.server.http.connection_limits import ConnectionLimiter
+from crawler.server.http.problem import Problem, problem_response
 from crawler.server.http.request_body import HANDLER_ARGS
 
 __all__ = ["ListeningSite"]
 
-_UNSENT: Final = 128 * 1024  # bytes of an answer that the kernel takes ahead of a client: it would take megabytes
+_UNSENT_BYTES: Final = 128 * 1024  # of a response that the kernel buffers per client; its default is megabytes
 
 
-class _Requests(web.RequestHandler):
-    """aiohttp's protocol, but for what is no HTTP: it would write that, with its secrets, into the log."""
+class _RequestHandler(web.RequestHandler):
+    """aiohttp's protocol; but requests that are not HTTP are not logged, because they may contain secrets."""
 
     def handle_error(
         self,
@@ -28,29 +29,36 @@ class _Requests(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what cannot be understood, and end the connection."""
+        """Answer a request that cannot be parsed, and end the connection."""
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
-        if request.writer.output_size > 0:  # of an answer that has begun
+        if request.writer.output_size > 0:  # a response has begun
             raise ConnectionError
-        is_long = isinstance(exc, LineTooLong)
-        found = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if is_long else HTTPStatus.BAD_REQUEST
-        detail = "a line of the head is too long" if is_long else "the request is not HTTP"
-        response = web.Response(
-            status=found, body=plain_problem(found, detail), content_type="application/problem+json"
-        )
+        if isinstance(exc, LineTooLong):
+            problem = Problem.of(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "a line of the head is too long")
+        else:
+            problem = Problem.of(HTTPStatus.BAD_REQUEST, "the request is not HTTP")
+        response = problem_response(problem)
         response.force_close()
         return response
 
 
 class ListeningSite(web.BaseSite):
-    """Listens on an address, with a watch over the connections."""
+    """Listens on an address, and hands connections to a limiter.
+
+    Args:
+        runner: Has the application.
+        limiter: Limits the connections.
+        address: Host and port.
+        keep_alive: Seconds for which a connection without request is kept.
+        ssl_context: For TLS.
+    """
 
     def __init__(
         self,
         runner: web.AppRunner,
-        listener: ConnectionLimiter,
-        where: tuple[str, int],
+        limiter: ConnectionLimiter,
+        address: tuple[str, int],
         *,
         keep_alive: float,
         ssl_context: ssl.SSLContext | None = None,
@@ -58,18 +66,18 @@ class ListeningSite(web.BaseSite):
         super().__init__(runner, ssl_context=ssl_context)
         server, loop = runner.server, asyncio.get_running_loop()
         assert server is not None
-        # aiohttp says that `access_log` is a logger; without one it writes no lines, with their queries.
-        more: dict[str, Any] = {**HANDLER_ARGS, "access_log": None}
-        self._requests: Callable[[], web.RequestHandler] = lambda: _Requests(
-            server, loop=loop, keepalive_timeout=keep_alive, **more
+        # The type of `access_log` is a logger, but None is allowed: then aiohttp does not log queries.
+        arguments: dict[str, Any] = {**HANDLER_ARGS, "access_log": None}
+        self._make_handler: Callable[[], web.RequestHandler] = lambda: _RequestHandler(
+            server, loop=loop, keepalive_timeout=keep_alive, **arguments
         )
-        self._listener = listener
-        self._where = where
+        self._limiter = limiter
+        self._address = address
 
     @property
     def name(self) -> str:
-        """Where it listens, as aiohttp wants to know."""
-        host, port = self._where
+        """The URL of the address, which aiohttp asks for."""
+        host, port = self._address
         return f"{'http' if self._ssl_context is None else 'https'}://{host}:{port}"
 
     async def start(self) -> None:
@@ -80,73 +88,73 @@ class ListeningSite(web.BaseSite):
         """
         await super().start()
         loop = asyncio.get_running_loop()
-        host, port = self._where
+        host, port = self._address
         self._server = await loop.create_server(self._protocol, host, port, backlog=self._backlog, reuse_address=True)
-        for listening in self._server.sockets:  # those of its connections inherit it
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+        for listening in self._server.sockets:  # the sockets of connections inherit the option
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
 
     def _protocol(self) -> asyncio.Protocol:
         if self._ssl_context is None:
-            return self._listener.connection(self._requests())
-        return _Handshake(self._listener, self._requests, self._ssl_context)
+            return self._limiter.protocol(self._make_handler())
+        return _HandshakeProtocol(self._limiter, self._make_handler, self._ssl_context)
 
 
-class _Handshake(asyncio.Protocol):
-    """A connection until it has TLS.
+class _HandshakeProtocol(asyncio.Protocol):
+    """A connection until its TLS handshake is done.
 
-    asyncio would make the handshake before it shows a connection, so that any number of clients that do not get on with
-    theirs could have all the descriptors.
+    asyncio would show a connection only after the handshake. Then clients with unfinished handshakes could use up all
+    descriptors without being counted.
     """
 
     is_idle = True
 
     def __init__(
-        self, listener: ConnectionLimiter, make: Callable[[], web.RequestHandler], context: ssl.SSLContext
+        self, limiter: ConnectionLimiter, make_handler: Callable[[], web.RequestHandler], context: ssl.SSLContext
     ) -> None:
-        self._listener = listener
-        self._make = make
+        self._limiter = limiter
+        self._make_handler = make_handler
         self._context = context
         self._since = asyncio.get_running_loop().time()
-        self._securing: asyncio.Future[Any] | None = None
+        self._handshake: asyncio.Future[Any] | None = None
 
-    def can_go(self, now: float) -> bool:
+    def is_displaceable(self, now: float) -> bool:
         return True
 
-    def since_when(self) -> float:
+    def waits_since(self) -> float:
         return self._since
 
-    async def leave(self, patience: float) -> None:
+    async def close(self, timeout_seconds: float) -> None:
         self.abort()
 
-    def look(self, now: float) -> None:
-        pass  # asyncio looks after how long it takes
+    def check(self, now: float) -> None:
+        pass  # asyncio limits the time of the handshake
 
     def abort(self) -> None:
-        self._listener.forget(self._transport)
-        if self._securing is not None:
-            self._securing.cancel()
+        self._limiter.remove(self._transport)
+        if self._handshake is not None:
+            self._handshake.cancel()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if self._listener.admit(transport, self):
+        if self._limiter.admit(transport, self):
             try:
-                self._secure(transport.get_extra_info("socket").dup())
-            except OSError:  # there is no descriptor left
+                self._start_handshake(transport.get_extra_info("socket").dup())
+            except OSError:  # no descriptor is left
                 self.abort()
-        self._transport.abort()  # nothing is read of it yet: the connection goes on with the duplicate, if there is one
+        self._transport.abort()  # nothing has been read from it: if there is a duplicate, the connection goes on there
 
-    def _secure(self, own: socket.socket) -> None:
-        def made() -> asyncio.Protocol:
-            return self._listener.connection(self._make(), self._transport)
+    def _start_handshake(self, duplicate: socket.socket) -> None:
+        def make_protocol() -> asyncio.Protocol:
+            return self._limiter.protocol(self._make_handler(), self._transport)
 
         def end(done: asyncio.Future[Any]) -> None:
-            if done.cancelled() or done.exception() is not None:  # what clients do here is no fault of ours
-                own.close()
-                self._listener.forget(self._transport)
+            if done.cancelled() or done.exception() is not None:  # a failed handshake is the client's fault
+                duplicate.close()
+                self._limiter.remove(self._transport)
 
-        self._securing = asyncio.ensure_future(
+        self._handshake = asyncio.ensure_future(
             asyncio.get_running_loop().connect_accepted_socket(
-                made, own, ssl=self._context, ssl_handshake_timeout=self._listener.patience
+                make_protocol, duplicate, ssl=self._context, ssl_handshake_timeout=self._limiter.receive_seconds
             )
         )
-        self._securing.add_done_callback(end)
+        self._handshake.add_done_callback(end)

@@ -1,59 +1,119 @@
-"""Errors of the HTTP API as `application/problem+json` (RFC 9457)."""
+"""Middleware that turns errors into problem responses: the one place that gives domain errors their HTTP status."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeVar
 
-import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
 
-from crawler.core.errors import InputError, ServiceStopping, StoreError, StoreFull, TaskNotFound
+from crawler.core.errors import (
+    AccessDenied,
+    CrawlerError,
+    InputError,
+    Overloaded,
+    QuotaExceeded,
+    ServiceStopping,
+    StoreError,
+    StoreFull,
+    TaskNotFound,
+    TaskTooLarge,
+)
 from crawler.formats.json_batch import JsonError
+from crawler.server.http.problem import Problem, problem_response
 
 __all__ = ["answer_problems"]
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ErrorT = TypeVar("ErrorT", bound=CrawlerError)
 
-_LATER: Final = {"Retry-After": "30"}  # seconds until a store may do again what it cannot do now
-_NEXT_START: Final = {"Retry-After": "5"}
-_OF_TEXT: Final = {"Content-Type", "Content-Length"}  # what an error's own body has, which is not sent
+_STORE_RETRY: Final[dict[str, str]] = {hdrs.RETRY_AFTER: "30"}
+_SOON_RETRY: Final[dict[str, str]] = {hdrs.RETRY_AFTER: "5"}
+_BODY_HEADERS: Final = {hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH}  # of aiohttp's own error body, which is replaced
 
-
-def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> web.Response:
-    """An error for a person and a program: `title` is the status's phrase, `detail` what is wrong here."""
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    return web.Response(
-        status=status, body=msgspec.json.encode(body), content_type="application/problem+json", headers=headers
-    )
+# By RFC 6750, 3.1.
+_ACCESS_STATUSES: Final = {
+    "": HTTPStatus.UNAUTHORIZED,
+    "invalid_request": HTTPStatus.BAD_REQUEST,
+    "invalid_token": HTTPStatus.UNAUTHORIZED,
+    "insufficient_scope": HTTPStatus.FORBIDDEN,
+}
 
 
 @web.middleware
 async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn what handlers raise into problems. A fault of ours says nothing of itself to a stranger."""
+    """Answer an error of a handler with a problem. A fault of the service shows no details to the client."""
     try:
         return await handler(request)
-    except JsonError as error:
-        return problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}")
-    except InputError as error:
-        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
-    except TaskNotFound as error:
-        return problem(HTTPStatus.NOT_FOUND, str(error))
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        telling = {name: value for name, value in error.headers.items() if name not in _OF_TEXT}
-        return problem(error.status, error.text or error.reason, telling)
-    except ServiceStopping:
-        return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the service is stopping; try again later", _NEXT_START)
-    except StoreFull:
-        log.exception("there is no space left")
-        return problem(HTTPStatus.INSUFFICIENT_STORAGE, "there is no space left to keep it", _LATER)
-    except StoreError:
-        log.exception("the store refused")
-        return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the store of tasks cannot do that now", _LATER)
+        headers = {name: value for name, value in error.headers.items() if name not in _BODY_HEADERS}
+        return problem_response(Problem.of(error.status, error.text or error.reason), headers)
+    except CrawlerError as error:
+        answer = next((_ANSWERS[type_] for type_ in type(error).__mro__ if type_ in _ANSWERS), None)
+        return _fault() if answer is None else answer(error)
     except Exception:
-        log.exception("a request failed on our side")
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault in this service; its log says more")
+        return _fault()
+
+
+def _fault() -> web.Response:
+    log.exception("a request failed because of a fault in this service")
+    return problem_response(Problem.of(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault in this service; its log says more"))
+
+
+def _access_denied(error: AccessDenied) -> web.Response:
+    challenge = ['Bearer realm="crawler"']
+    if error.reason:
+        challenge.append(f'error="{error.reason}"')
+    if error.reason == "insufficient_scope":
+        challenge.append('scope="write"')
+    headers: dict[str, str] = {hdrs.WWW_AUTHENTICATE: ", ".join(challenge)}
+    return problem_response(Problem.of(_ACCESS_STATUSES[error.reason], str(error)), headers)
+
+
+def _quota_exceeded(error: QuotaExceeded) -> web.Response:
+    headers: dict[str, str] = {
+        hdrs.RETRY_AFTER: str(error.retry_seconds),
+        "RateLimit-Policy": f'"{error.policy}";q={error.limit}',
+        "RateLimit": f'"{error.policy}";r=0;t={error.retry_seconds}',
+    }
+    return problem_response(Problem.of(HTTPStatus.TOO_MANY_REQUESTS, str(error)), headers)
+
+
+def _stopping(_: ServiceStopping) -> web.Response:
+    detail = "the service is stopping; try again later"
+    return problem_response(Problem.of(HTTPStatus.SERVICE_UNAVAILABLE, detail), _SOON_RETRY)
+
+
+def _store_full(error: StoreFull) -> web.Response:
+    log.error("the store has no space left", exc_info=error)
+    return problem_response(Problem.of(HTTPStatus.INSUFFICIENT_STORAGE, "the store has no space left"), _STORE_RETRY)
+
+
+def _store_failed(error: StoreError) -> web.Response:
+    log.error("the store refused", exc_info=error)
+    detail = "the store of tasks cannot do that now"
+    return problem_response(Problem.of(HTTPStatus.SERVICE_UNAVAILABLE, detail), _STORE_RETRY)
+
+
+def _answer_with(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> Callable[[ErrorT], web.Response]:
+    """An answer whose detail is the error's own message."""
+    return lambda error: problem_response(Problem.of(status, str(error)), headers)
+
+
+# Answers by class of error; a subclass that is not here has that of its base.
+_ANSWERS: Final[dict[type, Callable[..., web.Response]]] = {
+    AccessDenied: _access_denied,
+    InputError: _answer_with(HTTPStatus.UNPROCESSABLE_ENTITY),
+    JsonError: lambda error: problem_response(Problem.of(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}")),
+    Overloaded: _answer_with(HTTPStatus.SERVICE_UNAVAILABLE, _SOON_RETRY),
+    QuotaExceeded: _quota_exceeded,
+    ServiceStopping: _stopping,
+    StoreFull: _store_full,
+    StoreError: _store_failed,
+    TaskNotFound: _answer_with(HTTPStatus.NOT_FOUND),
+    TaskTooLarge: _answer_with(HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+}

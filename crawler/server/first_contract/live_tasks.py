@@ -5,13 +5,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
+from aiohttp import web
 
 from crawler.core.errors import ResultsNotInMemory
-from crawler.core.results import FirstContractResult, ProbeResult
+from crawler.core.results import ProbeResult
 from crawler.core.tasks import Task
 from crawler.registry import Registry
+from crawler.server.first_contract.records import FirstContractResult
 
-__all__ = ["LiveTasks"]
+__all__ = ["TASKS", "LiveTasks"]
 
 _KEYS: Final = ("status", "workers", "result")
 
@@ -93,3 +95,6 @@ class _LiveTask(Mapping[str, Any]):
 
 def _shown(results: Iterable[ProbeResult]) -> dict[str, Any]:
     return {result.url: msgspec.to_builtins(FirstContractResult.of(result)) for result in results}
+
+
+TASKS: Final = web.AppKey("TASKS", LiveTasks)

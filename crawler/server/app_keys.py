@@ -1,0 +1,71 @@
+"""What the parts of the application share, each by its own typed key.
+
+A handler takes what it needs from its application: `request.app[REGISTRY]`.
+"""
+
+from typing import Final
+
+from aiohttp import web
+
+from crawler.core.options import Options
+from crawler.core.service_options import ServiceOptions
+from crawler.registry import Registry
+from crawler.server.access import Authorizer
+from crawler.server.health import HealthMonitor
+from crawler.server.metrics import Metrics
+from crawler.server.quotas import Quotas
+from crawler.server.request_counters import RequestCounters
+from crawler.server.settings import ServerSettings
+from crawler.server.single_probes import SingleProbes
+from crawler.server.task_manager import TaskManager
+
+__all__ = [
+    "AUTHORIZER",
+    "HEALTH",
+    "KEYS_UNDER_WAY",
+    "METRICS",
+    "OPTIONS",
+    "QUOTAS",
+    "REGISTRY",
+    "REQUEST_COUNTERS",
+    "SERVICE_OPTIONS",
+    "SETTINGS",
+    "SINGLE_PROBES",
+    "TASK_MANAGER",
+]
+
+OPTIONS: Final = web.AppKey("OPTIONS", Options)
+"""How URLs are probed, where a Task does not choose otherwise."""
+
+SERVICE_OPTIONS: Final = web.AppKey("SERVICE_OPTIONS", ServiceOptions)
+"""How requests are served."""
+
+SETTINGS: Final = web.AppKey("SETTINGS", ServerSettings)
+"""Intervals and timeouts that are no options. They can be replaced until the application starts."""
+
+REGISTRY: Final = web.AppKey("REGISTRY", Registry)
+"""Where Tasks live."""
+
+TASK_MANAGER: Final = web.AppKey("TASK_MANAGER", TaskManager)
+"""Begins and ends Tasks."""
+
+SINGLE_PROBES: Final = web.AppKey("SINGLE_PROBES", SingleProbes)
+"""Probes URLs that belong to no Task."""
+
+AUTHORIZER: Final = web.AppKey("AUTHORIZER", Authorizer)
+"""The access rules."""
+
+QUOTAS: Final = web.AppKey("QUOTAS", Quotas)
+"""How much may be under way at once."""
+
+KEYS_UNDER_WAY: Final[web.AppKey[set[tuple[str | None, str]]]] = web.AppKey("KEYS_UNDER_WAY", set)
+"""The owners and idempotency keys of the submits under way."""
+
+HEALTH: Final = web.AppKey("HEALTH", HealthMonitor)
+"""Whether the service can do its work."""
+
+METRICS: Final = web.AppKey("METRICS", Metrics)
+"""What the service counts."""
+
+REQUEST_COUNTERS: Final = web.AppKey("REQUEST_COUNTERS", RequestCounters)
+"""The part of it that the middleware counts."""
