@@ -1,6 +1,24 @@
-"""Probe URLs in batches: does each answer, what, how fast in each phase, and if not, why.
+"""Check lists of URLs: whether each answers, with which status, how long each phase took, and why it failed.
 
 `probe` is the library, `create_app` and `run_service` are the service, `python -m crawler` is the command.
+What is importable from here is public; the packages below are not.
+
+The packages, each importing only those below it:
+
+    gunicorn, asgi    the service for other servers
+    cli               the command
+    service           the service on aiohttp
+    server            what a running service consists of
+    compose           builds probers, registries and engines from options
+    distributed       probing in child processes and on other machines
+    worker            brings a Task to its end
+    probing           what to ask next, and when
+    stores            where Tasks persist
+    registry          the Tasks: the rules that every store keeps
+    transport         one HTTP exchange on the wire
+    formats           URL lists in, results out
+    runtime           what every process needs
+    core              options, URLs, Tasks, results, errors
 """
 
 from importlib import import_module
@@ -59,7 +77,9 @@ __all__ = [
     "run_service",
 ]
 
-_LATER = {
+# Names that are imported at first use: the aiohttp server takes a third of a second to import, which programs that
+# only probe do not need.
+_LAZY_MODULES = {
     "SqliteRegistry": "crawler.stores.sqlite.registry",
     "TASKS": "crawler.service",
     "create_app": "crawler.service",
@@ -68,7 +88,6 @@ _LATER = {
 
 
 def __getattr__(name: str) -> Any:
-    # aiohttp's server takes a third of a second to import, which who only probes need not spend.
-    if name not in _LATER:
+    if (module := _LAZY_MODULES.get(name)) is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LATER[name]), name)
+    return getattr(import_module(module), name)

@@ -1,4 +1,4 @@
-"""`python -m crawler`."""
+"""Run the command: `python -m crawler`."""
 
 from crawler.cli.main import main
 

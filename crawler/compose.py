@@ -1,4 +1,4 @@
-"""The object graph, put together in one place, and `probe`, the shortest way through it."""
+"""Build the objects that belong together from options: probers, registries, engines; and `probe`, the library."""
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, closing
@@ -29,22 +29,22 @@ __all__ = ["open_engine", "open_prober", "open_redis", "open_registry", "probe"]
 
 @asynccontextmanager
 async def open_prober(options: Options) -> AsyncIterator[Prober]:
-    """A prober that works until the context is left.
+    """Open a prober: in this process, or with `options.processes` above 1 in that many child processes.
 
     Raises:
-        ChildError: It is to be spread over processes, and they do not start.
+        ChildError: The child processes do not start.
     """
     options = options.validated().with_guard("any")
-    async with open_http_prober(options) as here:
+    async with open_http_prober(options) as local_prober:
         if (size := process_count(options.processes)) == 1:
-            yield here
+            yield local_prober
         else:
-            async with ProcessPool(options, size) as crew:
-                yield ProcessProber(here, crew)
+            async with ProcessPool(options, size) as pool:
+                yield ProcessProber(local_prober, pool)
 
 
 def open_engine(registry: Registry, prober: Prober) -> AbstractAsyncContextManager[Engine]:
-    """What has Tasks worked on: this process, or if others have the registry too, whoever works for them all."""
+    """Return the engine that works on the Tasks: on this event loop, or for a shared registry in worker processes."""
     if not registry.is_shared:
         return LocalEngine(registry, prober)
     from crawler.distributed.fleet_engine import FleetEngine
@@ -55,28 +55,28 @@ def open_engine(registry: Registry, prober: Prober) -> AbstractAsyncContextManag
 
 
 def open_registry(service: ServiceOptions, lock_timeout: float = 0.0) -> Registry:
-    """The registry that `--registry` or `--redis` name; it is opened by its context.
+    """Return the registry that `--registry` or `--redis` names; entering its context opens it.
 
     Args:
-        service: Says which.
-        lock_timeout: Seconds to wait for another process that uses the same file, and is about to end.
+        service: The options that name it.
+        lock_timeout: Seconds to wait until another process, which is about to end, releases the same file.
 
     Raises:
-        InputError: The extra that it takes is not installed.
+        InputError: The extra for Redis is not installed.
     """
     if service.redis is not None:
         return open_redis(service.redis)
-    where = service.registry
-    if where == "memory":
+    location = service.registry
+    if location == "memory":
         return MemoryRegistry()
     from crawler.stores.sqlite.registry import SqliteRegistry
 
-    path = where.removeprefix("sqlite").removeprefix(":///")
+    path = location.removeprefix("sqlite").removeprefix(":///")
     return SqliteRegistry(Path(path) if path else user_state_path("crawler") / "tasks.db", lock_timeout=lock_timeout)
 
 
 def open_redis(url: str) -> "RedisRegistry":
-    """The registry in this Redis.
+    """Return the registry on a Redis; entering its context connects it.
 
     Raises:
         InputError: The extra is not installed.
@@ -91,16 +91,16 @@ def open_redis(url: str) -> "RedisRegistry":
 async def probe(
     urls: Iterable[str | bytes] | AsyncIterable[str | bytes], **options: Any
 ) -> AsyncGenerator[ProbeResult, None]:
-    """Probe URLs and give each line's result as soon as it is known.
+    """Probe URLs and yield the result of each line as soon as it is known.
 
-    Equal URLs are probed once, and each line still has its result. Nothing that a target does raises.
+    Equal URLs are probed once, and each of their lines gets its result. A target never raises: failures are data.
 
     Args:
-        urls: The lines, from any iterable; it is read no further ahead than needed. Bytes have to be UTF-8.
+        urls: The lines, from any iterable, which is read only as fast as needed. Bytes must be UTF-8.
         **options: Fields of `crawler.Options`, such as `concurrency=1000` or `timeout=5` (seconds).
 
     Yields:
-        `ProbeResult`s in the order in which they are found; `seq` is the position in the input, from 0.
+        `ProbeResult`s in the order in which they are found; `seq` is the position of the line, from 0.
 
     Raises:
         OptionError: An option is unknown or out of bounds.

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 import crawler
 from crawler.asgi import AsgiApplication
 
-# Strangers may submit to an application, so its guard is public; this one may look at its own machine as well.
+# By default an embedded service probes public addresses only; this one may also probe its own machine.
 inner = crawler.create_app(crawler.Options(timeout=5, allow=("127.0.0.0/8",)))
 probes = AsgiApplication(inner)
 
@@ -18,7 +18,7 @@ app.mount("/probes", probes)
 
 @app.get("/statuses")
 async def statuses() -> dict[str, str]:
-    """The status of every Task, read from the application that runs them."""
+    """Return the status of every Task, read from the inner application."""
     return {task_id: task["status"] for task_id, task in inner[crawler.TASKS].items()}
 
 

@@ -1,4 +1,4 @@
-"""Print what each URL given as an argument answers: python examples/library.py URL..."""
+"""Print the result of each URL given as an argument: python examples/library.py URL..."""
 
 import asyncio
 import sys
@@ -7,10 +7,10 @@ import crawler
 
 
 async def main(urls: list[str]) -> None:
-    """Probe the URLs, each for 5 seconds at most, and print results as they come."""
+    """Probe the URLs, each for at most 5 seconds, and print the results as they come."""
     async for result in crawler.probe(urls, timeout=5):
-        why = f"{result.error.type}: {result.error.message}" if result.error else result.status
-        print(f"{result.url}  {result.outcome}  {why}")
+        answer = f"{result.error.type}: {result.error.message}" if result.error else result.status
+        print(f"{result.url}  {result.outcome}  {answer}")
 
 
 asyncio.run(main(sys.argv[1:]))

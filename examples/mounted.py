@@ -6,12 +6,12 @@ from aiohttp import web
 
 import crawler
 
-# Strangers may submit to an application, so its guard is public; this one may look at its own machine as well.
+# By default an embedded service probes public addresses only; this one may also probe its own machine.
 probes = crawler.create_app(crawler.Options(timeout=5, allow=("127.0.0.0/8",)))
 
 
 async def statuses(request: web.Request) -> web.Response:
-    """The status of every Task, read from the application that runs them."""
+    """Return the status of every Task, read from the inner application."""
     return web.json_response({task_id: task["status"] for task_id, task in probes[crawler.TASKS].items()})
 
 

@@ -1,4 +1,4 @@
-"""Serve two crawlers in one application, which lets in who has its key: python examples/several.py PORT."""
+"""Serve two crawlers in one application, which requires a key: python examples/several.py PORT."""
 
 import sys
 from collections.abc import Awaitable, Callable
@@ -10,20 +10,20 @@ from crawler import Options, ServiceOptions, SqliteRegistry, create_app
 
 
 @web.middleware
-async def only_with_key(
+async def require_key(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """What the application asks of all its requests, it asks of crawler's too."""
+    """Refuse requests without the key; this covers the requests to both crawlers too."""
     if request.headers.get("X-Key") != "open":
         raise web.HTTPUnauthorized
     return await handler(request)
 
 
-# One for a few URLs at once, forgotten with the process; one for long lists, gentle, in a file of its own.
+# One for a few URLs, kept in memory; one for long lists, slower, kept in a file of its own.
 quick = create_app(Options(timeout=2), service=ServiceOptions(max_urls=100))
 nightly = create_app(Options(per_host=1, interval=1), registry=SqliteRegistry(Path("nightly.db")))
 
-app = web.Application(middlewares=[only_with_key])
+app = web.Application(middlewares=[require_key])
 app.add_subapp("/quick", quick)
 app.add_subapp("/nightly", nightly)
 web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]))
