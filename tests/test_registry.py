@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crawler import MemoryRegistry, Options, ProbeResult, Registry, TaskNotFound, TransitionError
-from crawler.core.results import Outcome
+from crawler import MemoryRegistry, Options, Registry, TaskNotFound, TransitionError
 from crawler.core.tasks import Status
 from crawler.stores.redis.registry import RedisRegistry
 from crawler.stores.redis.settings import FleetSettings
 from crawler.stores.sqlite.registry import SqliteRegistry
 from tests.support.redis_server import RedisServer
+from tests.support.registries import make_result, pending_seqs
 
 # "in slices": each Task is too big to be sorted in memory.
 REGISTRIES: dict[str, Callable[[Path], Registry]] = {
@@ -37,14 +37,6 @@ async def registry(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
         yield registry
 
 
-def found(seq: int, url: str = "", outcome: Outcome = "ok") -> ProbeResult:
-    return ProbeResult(seq=seq, url=url, timestamp=1, outcome=outcome, status=200)
-
-
-async def pending(registry: Registry, task_id: str) -> list[int]:
-    return [target.seq async for target in registry.pending(task_id)]
-
-
 async def records(registry: Registry, task_id: str) -> list[tuple[int, str]]:
     return [(result.seq, result.url) async for result in registry.results(task_id)]
 
@@ -54,7 +46,7 @@ async def test_a_new_task_runs_and_has_all_before_it(registry: Registry) -> None
     assert (task.status, task.total, task.counts.done, task.finished) == ("running", 2, 0, None)
     assert task.options.retries == 3
     assert registry.task(task.id) == registry.tasks[task.id] == task
-    assert await pending(registry, task.id) == [0, 1]
+    assert await pending_seqs(registry, task.id) == [0, 1]
     assert await records(registry, task.id) == []
 
 
@@ -66,44 +58,44 @@ async def test_tasks_are_listed_oldest_first(registry: Registry) -> None:
 async def test_targets_are_pending_by_turns_of_their_hosts(registry: Registry) -> None:
     lines = ["http://a/1", "http://a/2", "http://a/3", "http://b/1", "nonsense", "http://b/2", "http://c/1"]
     task = await registry.submit(lines, Options())
-    assert await pending(registry, task.id) == [0, 3, 4, 6, 1, 5, 2]
+    assert await pending_seqs(registry, task.id) == [0, 3, 4, 6, 1, 5, 2]
 
 
 async def test_what_is_recorded_is_pending_no_more(registry: Registry) -> None:
     task = await registry.submit(["http://a/1", "http://a/2", "http://a/3"], Options())
-    await registry.record(task.id, [found(1, "http://a/2")])
-    assert await pending(registry, task.id) == [0, 2]
+    await registry.record(task.id, [make_result(1, "http://a/2")])
+    assert await pending_seqs(registry, task.id) == [0, 2]
     assert await records(registry, task.id) == [(1, "http://a/2")]
     assert registry.task(task.id).counts.ok == 1
 
 
 async def test_equal_urls_are_pending_once_and_recorded_for_each_line(registry: Registry) -> None:
     task = await registry.submit(["http://a/", "http://b/", "HTTP://A", "http://a/#x"], Options())
-    assert await pending(registry, task.id) == [0, 1]
-    await registry.record(task.id, [found(0, "http://a/")])
+    assert await pending_seqs(registry, task.id) == [0, 1]
+    await registry.record(task.id, [make_result(0, "http://a/")])
     assert await records(registry, task.id) == [(0, "http://a/"), (2, "HTTP://A"), (3, "http://a/#x")]
     assert registry.task(task.id).counts.done == 3
 
 
 async def test_equal_texts_that_are_no_urls_are_one_target_too(registry: Registry) -> None:
     task = await registry.submit(["nonsense", "nonsense", "other"], Options())
-    assert await pending(registry, task.id) == [0, 2]
+    assert await pending_seqs(registry, task.id) == [0, 2]
 
 
 async def test_a_record_stays_as_it_was_first_made(registry: Registry) -> None:
     task = await registry.submit(["http://a/"], Options())
-    await registry.record(task.id, [found(0, "http://a/")])
-    await registry.record(task.id, [found(0, "http://a/", "failed"), found(0, "http://a/", "failed")])
+    await registry.record(task.id, [make_result(0, "http://a/")])
+    await registry.record(task.id, [make_result(0, "http://a/", "failed"), make_result(0, "http://a/", "failed")])
     assert [result.outcome async for result in registry.results(task.id)] == ["ok"]
     assert (registry.task(task.id).counts.ok, registry.task(task.id).counts.done) == (1, 1)
 
 
 async def test_a_task_is_ready_when_every_line_has_its_record(registry: Registry) -> None:
     task = await registry.submit(["http://a/", "http://b/"], Options())
-    await registry.record(task.id, [found(0, "http://a/")])
+    await registry.record(task.id, [make_result(0, "http://a/")])
     with pytest.raises(TransitionError, match="1 results of 2"):
         await registry.finish(task.id, "ready")
-    await registry.record(task.id, [found(1, "http://b/")])
+    await registry.record(task.id, [make_result(1, "http://b/")])
     await registry.finish(task.id, "ready")
     assert registry.task(task.id).status == "ready"
     assert registry.task(task.id).finished is not None
@@ -113,7 +105,7 @@ async def test_a_finished_task_stays_as_it_is(registry: Registry) -> None:
     task = await registry.submit(["http://a/"], Options())
     await registry.finish(task.id, "error", "the store is full")
     assert registry.task(task.id).detail == "the store is full"
-    await registry.record(task.id, [found(0, "http://a/")])
+    await registry.record(task.id, [make_result(0, "http://a/")])
     assert await records(registry, task.id) == []
     for status in get_args(Status):
         with pytest.raises(TransitionError):
@@ -139,25 +131,25 @@ async def test_a_deleted_task_is_unknown_everywhere(registry: Registry) -> None:
     with pytest.raises(TaskNotFound):
         registry.task(task.id)
     with pytest.raises(TaskNotFound):
-        await registry.record(task.id, [found(0)])
+        await registry.record(task.id, [make_result(0)])
     with pytest.raises(TaskNotFound):
         await registry.finish(task.id, "error")
     with pytest.raises(TaskNotFound):
         await registry.delete(task.id)
     with pytest.raises(TaskNotFound):
-        await pending(registry, task.id)
+        await pending_seqs(registry, task.id)
     with pytest.raises(TaskNotFound):
         await records(registry, task.id)
 
 
 async def test_records_made_while_one_reads_are_read_too(registry: Registry) -> None:
     task = await registry.submit([f"http://a/{number}" for number in range(3)], Options())
-    await registry.record(task.id, [found(0, "http://a/0")])
+    await registry.record(task.id, [make_result(0, "http://a/0")])
     seen = []
     async for result in registry.results(task.id):
         seen.append(result.seq)
         if result.seq < 2:
-            await registry.record(task.id, [found(result.seq + 1, f"http://a/{result.seq + 1}")])
+            await registry.record(task.id, [make_result(result.seq + 1, f"http://a/{result.seq + 1}")])
     assert seen == [0, 1, 2]
 
 
@@ -178,10 +170,10 @@ async def test_counters_equal_the_records_whatever_happens(
     registry: Registry, lines: list[str], repeats: int, data: st.DataObject
 ) -> None:
     task = await registry.submit(lines, Options())
-    targets = await pending(registry, task.id)
+    targets = await pending_seqs(registry, task.id)
     for seq in data.draw(st.permutations(targets * repeats)):
-        await registry.record(task.id, [found(seq, lines[seq])])
+        await registry.record(task.id, [make_result(seq, lines[seq])])
         assert registry.task(task.id).counts.done == len(await records(registry, task.id))
     assert sorted(await records(registry, task.id)) == list(enumerate(lines))
-    assert await pending(registry, task.id) == []
+    assert await pending_seqs(registry, task.id) == []
     await registry.finish(task.id, "ready")

@@ -14,7 +14,7 @@ from crawler.stores.redis.registry import RedisRegistry
 from crawler.stores.redis.settings import FleetSettings
 from tests.support.redis_proxy import proxy_to
 from tests.support.redis_server import RedisServer
-from tests.test_registry import found, pending
+from tests.support.registries import make_result, pending_seqs
 
 # Parts of commands, by which the proxy recognizes a script: a key that no other command of the test has.
 ADMIT = b"crawler:number"
@@ -31,7 +31,7 @@ async def test_a_task_whose_acknowledgement_is_lost_is_stored_once_and_complete(
         proxy.drop_answers(ADMIT)
         task = await registry.submit(LINES, Options(), idempotency=IdempotencyKey("key", "digest"))
         assert proxy.dropped == 1
-        assert await pending(registry, task.id) == [0, 1, 2]
+        assert await pending_seqs(registry, task.id) == [0, 1, 2]
         assert list(registry.tasks) == [before.id, task.id]
 
 
@@ -84,7 +84,7 @@ async def test_a_batch_that_is_never_admitted_is_dropped_later(redis_server: Red
                 if submitting.exception() is None:
                     kept += 1
                     task = await other.fetch((await submitting).id)
-                    assert await pending(other, task.id) == [0, 1, 2]
+                    assert await pending_seqs(other, task.id) == [0, 1, 2]
             assert len(client.keys("crawler:task:*")) == 3 * kept  # its fields, chains and chunks
 
 
@@ -270,7 +270,7 @@ async def test_an_unreadable_message_does_not_stop_the_updates(
 async def test_the_final_counts_are_those_in_redis_even_if_smaller(redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry:
         task = await registry.submit(["http://a/", "http://b/"], Options())
-        await registry.record(task.id, [found(0, "http://a/")])
+        await registry.record(task.id, [make_result(0, "http://a/")])
         key = f"crawler:task:{task.id}"
         with redis_server.client() as client:  # as if it had lost its last second
             client.hset(key, mapping={"ok": 0, "failed": 2, "done": 2})
@@ -305,6 +305,6 @@ async def test_retention_deletes_old_tasks_until_the_rest_fits(redis_server: Red
 
 async def _finished(registry: Registry) -> Task:
     task = await registry.submit([f"http://a/{number}" for number in range(1000)], Options())
-    await registry.record(task.id, [found(number, f"http://a/{number}") for number in range(1000)])
+    await registry.record(task.id, [make_result(number, f"http://a/{number}") for number in range(1000)])
     await registry.finish(task.id, "ready")
     return task

@@ -37,7 +37,7 @@ _INSERT_DUPLICATES: Final = "INSERT INTO duplicates (first, seq) SELECT first, i
 
 _READ: Final = """
     SELECT json_group_array(json_array(ordered.host, ordered.id, lines.text, lines.problem)) FROM (
-        SELECT rowid AS place, id, host FROM ordered WHERE rowid > :start AND rowid <= :end ORDER BY rowid
+        SELECT id, host FROM ordered WHERE rowid > :start AND rowid <= :end ORDER BY rowid
     ) AS ordered JOIN lines ON lines.id = ordered.id"""
 
 _READ_DUPLICATES: Final = """
