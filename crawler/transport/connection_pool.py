@@ -19,7 +19,7 @@ class ConnectionPool:
 
     Args:
         max_connections: When one more comes, the connection that is idle longest is closed.
-        max_idle_seconds: When a connection that nobody takes is closed.
+        max_idle_seconds: How long a connection may stay idle before it is closed.
     """
 
     def __init__(self, max_connections: int, max_idle_seconds: float = _MAX_IDLE_SECONDS) -> None:

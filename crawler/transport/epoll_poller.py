@@ -49,4 +49,4 @@ class EpollPoller(Poller):
         for descriptor, events in self._epoll.poll(0, _MAX_EVENTS_PER_CALL):
             # An event can be older than the socket that has this number now. That socket then tries once in vain.
             if (readiness := self._watched.get(descriptor)) is not None:
-                readiness.note(events & _READABLE != 0, events & _WRITABLE != 0, events & _ERROR != 0)
+                readiness.note(events & _READABLE, events & _WRITABLE, events & _ERROR)

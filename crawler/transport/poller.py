@@ -81,8 +81,8 @@ class Readiness:
         self._waiter: asyncio.Future[None] | None = None
         self._waits_for_write = False
 
-    def note(self, readable: bool, writable: bool, may_have_error: bool) -> None:
-        """Note what became possible, and wake the task that waits for it."""
+    def note(self, readable: int, writable: int, may_have_error: int) -> None:
+        """Note what became possible (not 0), and wake the task that waits for it."""
         if readable:
             self.is_readable = True
         if writable:

@@ -117,7 +117,7 @@ def server_context(cert: str | None, key: str | None) -> ssl.SSLContext | None:
         context.load_cert_chain(cert, key, password="")  # without it, OpenSSL asks for one on the terminal
     except ssl.SSLError as error:
         reason = (error.reason or "not PEM").replace("_", " ").lower()
-        raise InputError(f"is no certificate with its key: {reason}", cert) from None
+        raise InputError(f"is not a certificate with its key: {reason}", cert) from None
     return context
 
 

@@ -14,7 +14,6 @@ import socket
 from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from dnslib import CNAME, QTYPE, RCODE, RDMAP, RR, DNSError, DNSLabel, DNSRecord
@@ -140,15 +139,13 @@ class DnsServer:
                 loop.add_reader(self._listener, self._accept)
                 return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         asyncio.get_running_loop().remove_reader(self._listener)
         self._listener.close()
         self._datagrams.abort()
         await cancel_and_wait(*self.tasks)
         await asyncio.sleep(0)  # the loop closes an aborted transport's socket in its next round
-        if self._errors and error is None:
+        if self._errors and exception[0] is None:
             raise self._errors[0]
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

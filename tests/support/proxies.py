@@ -11,7 +11,6 @@ import asyncio
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from types import TracebackType
 from typing import Self, TypeAlias
 from urllib.parse import urlsplit
 
@@ -43,9 +42,7 @@ class _Proxy:
         asyncio.get_running_loop().add_reader(self._listener, self._accept)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         asyncio.get_running_loop().remove_reader(self._listener)
         self._listener.close()
         await cancel_and_wait(*self._tasks)

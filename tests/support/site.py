@@ -13,7 +13,6 @@ import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import unquote
 
@@ -122,14 +121,12 @@ class Site:
             asyncio.get_running_loop().add_reader(listener, self._accept, listener)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         asyncio.get_running_loop().remove_reader(self._held[0])
         await cancel_and_wait(*self._tasks)
         for sock in self._held:
             sock.close()
-        if self.errors and error is None:
+        if self.errors and exception[0] is None:
             raise self.errors[0]
 
     def _accept(self, listener: socket.socket) -> None:

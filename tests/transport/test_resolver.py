@@ -207,7 +207,7 @@ async def test_a_running_lookup_is_not_dropped_and_counts_once_it_has_ended(name
     assert names.queries.count(("slow.test", "A")) == 1
 
 
-# --- Which addresses, and of which family ---
+# --- Address families ---
 
 
 async def test_every_address_of_a_name_is_found(names: DnsServer) -> None:

@@ -1,4 +1,4 @@
-"""The tests' own ground: that several processes at once see no less than one does."""
+"""The shared fixtures work in pytest-xdist's worker processes too."""
 
 import asyncio
 import sys
@@ -11,12 +11,12 @@ import socket
 
 def test_that_opens_a_socket():
     circle = [socket.socket()]
-    circle.append(circle)  # which only the garbage collector takes apart
+    circle.append(circle)  # only the garbage collector frees it
 """
 
 
-async def test_what_is_never_closed_is_a_failure_in_a_worker_too(tmp_path: Path) -> None:
-    """It takes seconds, for it starts pytest."""
+async def test_an_unclosed_socket_fails_a_test_run_in_a_worker_process(tmp_path: Path) -> None:
+    """This takes seconds, because it starts pytest."""
     file = tmp_path / "test_forgetful.py"
     file.write_text(FORGETFUL)
     process = await asyncio.create_subprocess_exec(
