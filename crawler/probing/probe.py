@@ -8,7 +8,9 @@ After an answer a probe is finished, or it asks again:
 
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from crawler.core.options import Options
 from crawler.core.results import Hop, HopResult, ProbeError, ProbeResult, Timings
@@ -27,7 +29,7 @@ _SHORTAGES: Final = frozenset({"local.descriptors", "local.ports", "local.memory
 _NO_URL: Final = Url("", "", "", 0, "")  # of a line that is no URL
 
 
-class _Answer(NamedTuple):
+class _Answer(msgspec.Struct, frozen=True, gc=False):
     """What the rules below look at: what the transport returned, and `error`, which also covers unusable statuses."""
 
     hop: HopResult

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from crawler.core.options import Options
 from crawler.core.patterns import has_match
@@ -90,14 +91,14 @@ class ProbeRun:
             matched = await has_match(self._options.match, answer.body)
         self._take(probe, answer, seconds, matched)
 
-    async def _send(self, probe: Probe) -> HopResult:
+    def _send(self, probe: Probe) -> Coroutine[Any, Any, HopResult]:
         state = probe.state
         headers = self._headers if state.is_at_first_origin else self._headers_elsewhere
         if state.url.authorization:
             headers = [*headers, ("Authorization", state.url.authorization)]
         if cookie := cookie_header(state, state.url):
             headers = [*headers, ("Cookie", cookie)]
-        return await self._transport.hop(
+        return self._transport.hop(
             state.method,
             state.url,
             headers,
@@ -106,8 +107,8 @@ class ProbeRun:
             max_body_bytes=self._max_body_bytes,
         )
 
-    async def _get(self, url: Url, timeout: float, max_body_bytes: int) -> HopResult:
-        return await self._transport.hop(
+    def _get(self, url: Url, timeout: float, max_body_bytes: int) -> Coroutine[Any, Any, HopResult]:
+        return self._transport.hop(
             "GET",
             url,
             self._headers_elsewhere,
