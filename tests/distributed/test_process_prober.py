@@ -83,7 +83,7 @@ def files_in(folder: Path) -> list[str]:
 # --- The same findings ---
 
 
-async def test_they_find_what_one_process_finds(site: Site) -> None:
+async def test_children_find_the_same_as_one_process(site: Site) -> None:
     paths = ["/ok", "/status/404", "/redirect/3", "/loop/2", "/loop/20", "/head-only-405", "/reset", "/cookie-wall"]
     urls = [site.url(path, host=host) for path in paths for host in (OF_FIRST, OF_SECOND)]
     urls += [site.url(redirect_path(site.url("/title/there", host=OF_SECOND)), host=OF_FIRST)]
@@ -112,7 +112,7 @@ async def test_a_probe_is_handed_over_with_all_it_knows(site: Site) -> None:
     )  # fmt: skip
 
 
-async def test_options_of_a_task_reach_them(site: Site) -> None:
+async def test_the_options_of_a_task_reach_the_children(site: Site) -> None:
     async with spread(retries=0) as (prober, _):
         chosen = prober._local_prober.options.with_task_options({"headers": {"X-Task": "this"}, "method": "GET"})
         results = [result async for result in prober.probe_many(read_targets([site.url("/echo")]), chosen)]
@@ -120,7 +120,7 @@ async def test_options_of_a_task_reach_them(site: Site) -> None:
     assert site.requests[0].header("X-Task") == "this"
 
 
-async def test_what_the_lines_raise_is_raised(site: Site) -> None:
+async def test_an_error_of_the_callers_iterable_is_raised(site: Site) -> None:
     def lines() -> Any:
         yield site.url("/ok")
         raise OSError("unreadable")
@@ -129,7 +129,7 @@ async def test_what_the_lines_raise_is_raised(site: Site) -> None:
         await probe_all(lines(), processes=2)
 
 
-async def test_a_service_probes_on_them(site: Site) -> None:
+async def test_a_service_probes_in_child_processes(site: Site) -> None:
     async with serving(crawler.create_app(Options(guard="any", processes=2), registry=MemoryRegistry())) as client:
         task = await manager_of(client).submit([site.url("/ok", host=host) for host in HOSTS])
         await until_ended(registry_of(client), task)
@@ -139,7 +139,7 @@ async def test_a_service_probes_on_them(site: Site) -> None:
 # --- The same limits ---
 
 
-async def test_a_host_has_its_slots_once_whoever_leads_to_it(site: Site) -> None:
+async def test_a_host_has_one_set_of_slots_however_probes_come_to_it(site: Site) -> None:
     async def slow(x: Exchange) -> None:
         await asyncio.sleep(0.01)
         await x.reply(200)
@@ -152,7 +152,7 @@ async def test_a_host_has_its_slots_once_whoever_leads_to_it(site: Site) -> None
     assert site.peak_of("127.0.0.1") == 3
 
 
-async def test_they_have_no_more_slots_together_than_one_alone(site: Site) -> None:
+async def test_children_together_have_no_more_slots_than_one_process(site: Site) -> None:
     async def slow(x: Exchange) -> None:
         await asyncio.sleep(0.01)
         await x.reply(200)
@@ -164,7 +164,7 @@ async def test_they_have_no_more_slots_together_than_one_alone(site: Site) -> No
     assert 5 < site.peak <= 10
 
 
-async def test_a_stuck_host_holds_up_no_other_of_the_same_process(site: Site) -> None:
+async def test_a_stuck_host_delays_no_other_of_the_same_child(site: Site) -> None:
     """The fast ones all end while the stuck host answers nothing."""
     hosts = [host for host in HOSTS if child_of(host, 2) == child_of("127.0.0.1", 2)]
     stuck = [site.url(f"/hang?{number}") for number in range(10_000)]
@@ -177,7 +177,7 @@ async def test_a_stuck_host_holds_up_no_other_of_the_same_process(site: Site) ->
     assert {result.outcome for result in first} == {"ok"}
 
 
-async def test_what_is_stopped_asks_no_more(site: Site) -> None:
+async def test_a_stopped_run_sends_no_more_requests(site: Site) -> None:
     async with spread() as (prober, _):
         results = prober.probe_many(read_targets([site.url(f"/hang?{number}", host=OF_FIRST) for number in range(100)]))
         waiting = asyncio.ensure_future(anext(results))
@@ -194,7 +194,7 @@ async def test_what_is_stopped_asks_no_more(site: Site) -> None:
 # --- Ends ---
 
 
-async def test_who_ends_is_replaced_and_what_it_had_is_probed_again(site: Site) -> None:
+async def test_a_child_that_ends_is_replaced_and_its_targets_are_probed_again(site: Site) -> None:
     urls = [site.url(f"/delay/0.05?{number}", host=HOSTS[number % 20]) for number in range(400)]
     async with spread(per_host=4) as (prober, crew):
         killed: list[int] = []
@@ -228,7 +228,7 @@ def descriptors(more: int) -> Iterator[None]:
             os.close(descriptor)
 
 
-async def test_more_batches_than_a_process_takes_on_at_once_all_get_through() -> None:
+async def test_more_runs_than_a_child_accepts_at_once_all_get_through() -> None:
     async with spread(retries=0) as (prober, crew):
         for pid in crew.pids:
             os.kill(pid, signal.SIGSTOP)
@@ -241,7 +241,7 @@ async def test_more_batches_than_a_process_takes_on_at_once_all_get_through() ->
         }
 
 
-async def test_batches_wait_for_descriptors() -> None:
+async def test_runs_wait_for_descriptors() -> None:
     async with spread(retries=0) as (prober, _):
         with descriptors(20):
             batches = [asyncio.ensure_future(found(prober, ["http://127.0.0.1:1/"])) for _ in range(100)]
@@ -249,7 +249,7 @@ async def test_batches_wait_for_descriptors() -> None:
     assert {status_of(result) for [result] in results} == {"tcp.refused"}
 
 
-async def test_who_cannot_be_replaced_now_is_replaced_later(
+async def test_a_child_that_cannot_be_replaced_now_is_replaced_later(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """More often than it may fail at first."""
@@ -264,7 +264,7 @@ async def test_who_cannot_be_replaced_now_is_replaced_later(
     assert {result.outcome for result in results} == {"ok"}
 
 
-async def test_a_target_that_ends_three_is_marked_and_no_other(site: Site) -> None:
+async def test_a_target_that_ends_three_children_is_given_up_and_no_other(site: Site) -> None:
     async with spread(per_host=4, retries=0) as (prober, crew):
 
         async def kill(x: Exchange) -> None:
@@ -282,7 +282,7 @@ async def test_a_target_that_ends_three_is_marked_and_no_other(site: Site) -> No
     assert Counter(request.path for request in site.requests)["/kill"] == 3
 
 
-async def test_what_ends_them_is_probed_while_nothing_else_is_probed_apart(site: Site) -> None:
+async def test_only_one_suspect_is_isolated_at_a_time(site: Site) -> None:
     """Else another caller's target, which was under way each time, would be taken for it."""
     async with spread(per_host=4, retries=0) as (prober, crew):
 
@@ -313,7 +313,7 @@ class Unlucky(ProcessPool):
         return await asyncio.open_unix_connection(sock=near)
 
 
-async def test_an_end_before_it_was_asked_is_not_the_targets(site: Site) -> None:
+async def test_a_child_that_ends_before_it_begins_a_target_is_not_the_targets_fault(site: Site) -> None:
     chosen = Options(guard="any", retries=0)
     async with open_http_prober(chosen) as here, Unlucky(chosen, 2) as crew:
 
@@ -329,7 +329,7 @@ async def test_an_end_before_it_was_asked_is_not_the_targets(site: Site) -> None
         assert (status_of(result), crew.missed) == (200, 3)
 
 
-async def test_who_stands_still_holds_up_no_end(site: Site) -> None:
+async def test_a_stopped_child_does_not_delay_a_drain(site: Site) -> None:
     async with (
         spread() as (prober, crew),
         aclosing(prober.probe_many(read_targets([site.url("/hang"), site.url("/ok")]))) as results,
@@ -347,7 +347,7 @@ async def test_who_stands_still_holds_up_no_end(site: Site) -> None:
                 os.kill(pid, signal.SIGCONT)
 
 
-async def test_who_cannot_start_is_told_of(
+async def test_children_that_cannot_start_are_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / ("long" * 30)  # no name of a socket is as long
@@ -359,7 +359,7 @@ async def test_who_cannot_start_is_told_of(
     assert not list(folder.iterdir())
 
 
-async def test_who_does_not_listen_in_time_is_told_of() -> None:
+async def test_children_that_do_not_listen_in_time_are_an_error() -> None:
     before = children(os.getpid())
     with pytest.raises(ChildError, match="do not start"):
         async with ProcessPool(Options(), 2, PoolSettings(start_timeout_seconds=0.01)):
@@ -367,13 +367,13 @@ async def test_who_does_not_listen_in_time_is_told_of() -> None:
     assert children(os.getpid()) == before
 
 
-async def test_there_may_be_more_options_than_a_pipe_holds(site: Site) -> None:
+async def test_options_may_be_larger_than_a_pipe_holds(site: Site) -> None:
     names = [f"www{number}.example:80:127.0.0.1" for number in range(10_000)]
     [result] = await probe_all([site.url("/ok")], processes=2, resolve=names)
     assert result.outcome == "ok"
 
 
-async def test_a_command_that_cannot_start_them_says_so(tmp_path: Path) -> None:
+async def test_a_command_that_cannot_start_children_says_so(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
     process = await asyncio.create_subprocess_exec(
@@ -386,7 +386,7 @@ async def test_a_command_that_cannot_start_them_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-async def test_none_is_left_behind(number: signal.Signals, site: Site, tmp_path: Path) -> None:
+async def test_no_child_is_left_behind(number: signal.Signals, site: Site, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "crawler", "probe", "--processes", "2", "--guard", "any"]
     process = await asyncio.create_subprocess_exec(
         *command, site.url("/hang", host=OF_FIRST), site.url("/hang", host=OF_SECOND),
@@ -402,7 +402,7 @@ async def test_none_is_left_behind(number: signal.Signals, site: Site, tmp_path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_signals_are_for_the_one_that_started_them(number: signal.Signals, site: Site) -> None:
+async def test_children_ignore_signals_meant_for_the_parent(number: signal.Signals, site: Site) -> None:
     """A terminal and systemd send them to each process."""
     async with spread() as (prober, crew):
         before = crew.pids
@@ -415,7 +415,7 @@ async def test_signals_are_for_the_one_that_started_them(number: signal.Signals,
 # --- How many ---
 
 
-async def test_so_many_are_started_as_are_asked_for() -> None:
+async def test_as_many_children_start_as_are_asked_for() -> None:
     others = len(children(os.getpid()))  # what the tests use serves on
     async with open_prober(Options(processes=3)):
         assert len(children(os.getpid())) - others == 3
@@ -426,7 +426,7 @@ async def test_so_many_are_started_as_are_asked_for() -> None:
         assert len(children(os.getpid())) - others == (cores if cores > 1 else 0)
 
 
-def test_hosts_are_shared_out_evenly() -> None:
+def test_hosts_are_shared_evenly() -> None:
     counts = Counter(child_of(f"www{number}.example", 8) for number in range(8000))
     assert min(counts.values()) > 850
     assert max(counts.values()) < 1150

@@ -72,7 +72,7 @@ def test_refusals_of_requests_that_were_under_way_together_count_once() -> None:
     assert adaptive_limit.limit == 4
 
 
-def test_so_they_do_if_the_host_has_answered_nothing_else_yet() -> None:
+def test_refusals_at_the_same_time_count_once_even_before_any_answer() -> None:
     adaptive_limit = AdaptiveLimit(8)
     for number in range(8):
         adaptive_limit.record_refusal(0, LATER + number * 0.01)
@@ -97,7 +97,7 @@ def test_a_refusal_may_say_when_to_come_back() -> None:
     assert adaptive_limit.free_at == LATER + 62
 
 
-def test_a_host_that_may_not_be_asked_yet_is_hurt_though_it_has_one_slot_anyway() -> None:
+def test_a_host_with_one_slot_is_slowed_while_it_may_not_be_asked() -> None:
     adaptive_limit = AdaptiveLimit(1)
     adaptive_limit.record_refusal(30, LATER)
     assert adaptive_limit.is_slowed(LATER + 29)
@@ -107,7 +107,7 @@ def test_a_host_that_may_not_be_asked_yet_is_hurt_though_it_has_one_slot_anyway(
 # --- Intervals ---
 
 
-def test_requests_are_kept_apart() -> None:
+def test_an_interval_spaces_requests() -> None:
     adaptive_limit = AdaptiveLimit(8, interval=2.0)
     assert adaptive_limit.free_at <= LATER
     adaptive_limit.start_request(LATER)
@@ -118,7 +118,7 @@ def test_requests_are_kept_apart() -> None:
     assert adaptive_limit.free_at == LATER + 102
 
 
-def test_without_an_interval_nothing_is_kept_apart() -> None:
+def test_without_an_interval_requests_follow_at_once() -> None:
     adaptive_limit = AdaptiveLimit(8)
     adaptive_limit.start_request(LATER)
     assert adaptive_limit.free_at <= LATER
@@ -134,7 +134,7 @@ def test_a_host_may_ask_for_a_longer_interval_but_not_for_a_shorter_one() -> Non
     assert adaptive_limit.free_at == LATER + 10
 
 
-def test_what_a_host_asked_for_is_not_to_be_forgotten() -> None:
+def test_an_interval_that_a_host_asked_for_is_remembered() -> None:
     adaptive_limit = AdaptiveLimit(8)
     adaptive_limit.require_interval(5.0)
     assert adaptive_limit.is_slowed(LATER)
@@ -160,13 +160,13 @@ def test_a_host_that_answers_slower_and_slower_is_asked_less() -> None:
     assert adaptive_limit.limit == 1
 
 
-def test_a_host_that_is_slow_from_the_start_is_not() -> None:
+def test_a_host_that_is_slow_from_the_start_is_not_asked_less() -> None:
     adaptive_limit = AdaptiveLimit(8)
     answer(adaptive_limit, 500, 5.0, LATER)
     assert adaptive_limit.limit == 8
 
 
-def test_neither_is_one_whose_answers_differ_by_little() -> None:
+def test_a_host_whose_answers_differ_by_little_is_not_asked_less() -> None:
     """Three times as long is nothing as long as it is not half a second more."""
     adaptive_limit = AdaptiveLimit(8)
     now = LATER
@@ -175,7 +175,7 @@ def test_neither_is_one_whose_answers_differ_by_little() -> None:
     assert adaptive_limit.limit == 8
 
 
-def test_one_slow_answer_among_many_is_nothing() -> None:
+def test_one_slow_answer_among_many_changes_nothing() -> None:
     adaptive_limit = AdaptiveLimit(8)
     now = answer(adaptive_limit, 50, QUICK, LATER)
     now = answer(adaptive_limit, 1, 2.0, now)
@@ -201,7 +201,7 @@ def test_a_host_that_recovers_gets_all_its_slots_back() -> None:
     assert not adaptive_limit.is_slowed(now)
 
 
-def test_a_host_that_stays_slower_gets_them_back_in_the_end() -> None:
+def test_a_host_that_stays_slower_gets_its_slots_back_in_the_end() -> None:
     adaptive_limit = AdaptiveLimit(8)
     now = answer(adaptive_limit, 50, QUICK, LATER)
     now = answer(adaptive_limit, 40, 2.0, now)
@@ -224,7 +224,7 @@ events = st.one_of(
 
 @given(st.integers(1, 30), seconds, st.lists(events, max_size=60))
 @settings(max_examples=400, deadline=None)
-def test_whatever_happens_the_slots_stay_within_bounds_and_come_back(
+def test_slots_stay_within_bounds_and_come_back_after_any_events(
     slots: int, interval: float, happening: list[tuple[str, float]]
 ) -> None:
     adaptive_limit, now, quickest = AdaptiveLimit(slots, interval), LATER, 1000.0

@@ -162,7 +162,7 @@ async def test_heads_without_end(site: Site) -> None:
 BODIES = ["/endless-body", "/bomb/100"]
 
 
-async def test_bodies_that_nobody_wants(site: Site) -> None:
+async def test_bodies_that_are_not_read(site: Site) -> None:
     await check(site.url("/ok"), {site.url(path): 200 for path in BODIES}, method="GET", timeout=2)
 
 
@@ -202,7 +202,7 @@ ON_ACCEPT: dict[OnAccept, str] = {
 }
 
 
-async def test_all_that_never_comes(site: Site) -> None:
+async def test_servers_that_never_answer(site: Site) -> None:
     """Side by side, for each takes all of its time."""
     async with AsyncExitStack() as stack:
         never = {site.url("/hang"): "http.timed_out", site.url("/drip-head/0.05"): "http.timed_out"}
@@ -262,7 +262,7 @@ async def test_http_where_tls_should_be_and_the_reverse(site: Site, authority: A
 # --- The measure itself ---
 
 
-async def test_memory_that_is_used_is_seen(site: Site) -> None:
+async def test_the_measurement_sees_memory_in_use(site: Site) -> None:
     """Fifty bodies of 4 MiB, asked for: were this below the bound, the bound would show nothing."""
 
     all_have_it = asyncio.Barrier(COUNT)

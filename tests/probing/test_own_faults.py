@@ -58,7 +58,7 @@ PROBE = ["-m", "crawler", "probe", "--file", "-", "--format", "ndjson", "--concu
 
 
 @pytest.mark.parametrize("number", [pytest.param(1, id="one host"), pytest.param(500, id="500 hosts")])
-async def test_with_64_descriptors_500_at_once_are_all_right(number: int, site: Site) -> None:
+async def test_with_64_descriptors_500_probes_at_once_succeed(number: int, site: Site) -> None:
     places = hosts(site, number)
     urls = [site.url(f"/delay/0.01/{n}", host=places[n % number]) for n in range(500)]
     async with asyncio.timeout(6):
@@ -69,7 +69,7 @@ async def test_with_64_descriptors_500_at_once_are_all_right(number: int, site: 
     assert 8 <= site.peak <= 64
 
 
-async def test_with_too_few_descriptors_for_anything_what_is_said_is_not_of_the_target(site: Site) -> None:
+async def test_without_any_descriptor_the_error_is_local(site: Site) -> None:
     code, results, _ = await run(limited("-n 64", "-c", STARVED, site.url("/ok")), [])
     assert code == 0
     [result] = results
@@ -109,7 +109,7 @@ asyncio.run(main())
         ("-n 200", 100, 84, 200),
     ],
 )
-def test_slots_are_as_many_as_descriptors_allow_and_the_soft_limit_is_raised(
+def test_descriptors_bound_the_slots_and_the_soft_limit_is_raised(
     files: str, wanted: int, slots: int, soft: int
 ) -> None:
     ask = f"""
@@ -161,7 +161,7 @@ uvloop.run(main())
 
 
 @pytest.mark.skipif(not can_unshare(), reason="needs `unshare --net`")
-async def test_with_ten_ports_fifty_at_once_are_all_right() -> None:
+async def test_with_ten_ports_fifty_probes_at_once_succeed() -> None:
     assert await in_a_network_of_its_own(FEW_PORTS) == (0, ["as it should be"], "")
 
 
@@ -180,7 +180,7 @@ async def test_a_dns_server_that_cannot_be_reached_is_waited_for(site: Site) -> 
     assert {hop.error for hop in result.hops[:-1]} == {"dns.unreachable"}
 
 
-async def test_a_dns_server_that_is_not_there_is_no_fault_of_the_name() -> None:
+async def test_a_missing_dns_server_is_a_local_error() -> None:
     result = await probe_one("http://any.test/", settings=SHORT_BACKOFF, dns=["127.0.0.1:9"])
     assert (status_of(result), result.errors) == ("dns.unreachable", {"http": "LOCAL_ERROR"})
     assert (result.attempts, len(result.hops)) == (1, 7)
@@ -218,7 +218,7 @@ async def test_a_network_that_is_down_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize("number", OWN_FAULTS, ids=errno.errorcode.__getitem__)
-def test_a_fault_of_this_machine_is_called_so(number: int) -> None:
+def test_an_os_error_of_this_machine_is_a_local_error(number: int) -> None:
     problem = explain(OSError(number, os.strerror(number)), "connect")
     assert (problem.group, problem.transient) == ("LOCAL_ERROR", True)
 
@@ -342,7 +342,7 @@ async def shortage(scheduler: Scheduler, count: int, fails: int) -> None:
         assert len([piece async for piece in queue]) == count
 
 
-async def test_slots_shrink_to_what_this_machine_can_bear_and_grow_back_with_answers() -> None:
+async def test_slots_shrink_after_shortages_and_grow_back_with_answers() -> None:
     scheduler = Scheduler(concurrency=64, per_host=1000)
     assert await peak(scheduler) == 64
     await shortage(scheduler, 64, fails=24)
@@ -362,7 +362,7 @@ async def test_there_is_always_one_slot_left() -> None:
     assert await peak(scheduler) == 1
 
 
-async def test_a_prober_in_trouble_goes_on_until_all_is_done() -> None:
+async def test_a_prober_short_of_connections_still_finishes_everything() -> None:
     """Its transport has four connections and not one more."""
     transport = FourAtOnce()
     scheduler = Scheduler(concurrency=32, per_host=32)

@@ -76,7 +76,7 @@ async def test_a_host_that_has_too_many_requests_gets_fewer_and_then_more_again(
     assert max(page.crowd[ONE]) == 8
 
 
-async def test_other_hosts_do_not_notice(site: Site) -> None:
+async def test_other_hosts_keep_all_their_slots(site: Site) -> None:
     page = Page(site, {ONE: 60.0}, status=503)
     await probe_all([*page.urls(ONE, 100), *page.urls(OTHER, 120)], retries=0, method="GET", per_host=8)
     assert max(page.crowd[ONE][-8:]) <= 4, "after half a second"
@@ -84,7 +84,7 @@ async def test_other_hosts_do_not_notice(site: Site) -> None:
     assert page.times[OTHER][-1] < page.times[ONE][-1]
 
 
-def test_what_was_refused_together_counts_once() -> None:
+def test_refusals_at_the_same_time_count_once() -> None:
     adaptive_limit = AdaptiveLimit(16)
     for _ in range(16):
         adaptive_limit.record_refusal(0.0, now=10.0)
@@ -189,7 +189,7 @@ async def test_a_retry_after_stands_when_a_hold_for_another_reason_ends() -> Non
 # --- How often, and how many ---
 
 
-async def test_an_interval_parts_the_urls_of_a_host(site: Site) -> None:
+async def test_an_interval_spaces_the_urls_of_a_host(site: Site) -> None:
     page, started = Page(site), now()
     await probe_all([*page.urls(ONE, 5), *page.urls(OTHER, 5)], interval=0.1)
     for host in (ONE, OTHER):
@@ -197,7 +197,7 @@ async def test_an_interval_parts_the_urls_of_a_host(site: Site) -> None:
     assert page.times[OTHER][0] < page.times[ONE][1], "hosts do not wait for each other"
 
 
-async def test_an_interval_parts_the_requests_of_one_url_too(site: Site) -> None:
+async def test_an_interval_spaces_the_requests_of_one_url_too(site: Site) -> None:
     """A redirect within the host and the GET after a HEAD are requests to it as any other."""
     started = now()
     await probe_all([site.url("/redirect/3"), site.url("/head/405")], interval=0.2)
@@ -303,7 +303,7 @@ async def test_a_host_that_keeps_failing_head_and_passing_get_is_asked_with_get(
     assert [result.method for result in results] == ["GET"] * 6 + ["HEAD"]
 
 
-async def test_a_head_that_passes_proves_the_contrary(site: Site) -> None:
+async def test_a_head_that_works_clears_the_count(site: Site) -> None:
     paths = ["/head/405?1", "/head/405?2", "/ok", "/head/405?3", "/head/405?4", "/head/405?5", "/ok?last"]
     results = await probe_all([site.url(path) for path in paths], per_host=1, concurrency=1)
     assert [sent(site, path) for path in paths] == [
@@ -322,7 +322,7 @@ async def test_a_host_where_get_fails_too_is_still_asked_with_head(site: Site) -
     assert {(status_of(result), result.method) for result in results} == {(404, "GET")}
 
 
-async def test_a_habit_outlives_its_batch(site: Site) -> None:
+async def test_what_is_known_of_head_outlives_its_task(site: Site) -> None:
     async with crawler.open_prober(crawler.Options(per_host=1)) as prober:
         for seq in range(5):
             await prober.probe(crawler.Target.of(seq, site.url(f"/head/405?{seq}")))

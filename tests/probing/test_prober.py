@@ -23,7 +23,7 @@ OUTCOMES = {"http_error": range(400, 1000), "ok": range(100, 400)}
 
 
 @pytest.mark.parametrize("path", EXPECTED_RESULTS)
-async def test_what_a_behaviour_means(path: str, site: Site) -> None:
+async def test_the_result_of_each_server_behaviour(path: str, site: Site) -> None:
     result = await probe_one(site.url(path), timeout=2)
     assert (status_of(result), result.method) == EXPECTED_RESULTS[path], result
     is_well_formed(result, site)
@@ -64,7 +64,7 @@ async def test_the_whole_deadline_bounds_all_hops_and_attempts(site: Site) -> No
     assert result.timings.total < 1000
 
 
-async def test_a_passing_failure_is_tried_again(site: Site) -> None:
+async def test_a_transient_failure_is_retried(site: Site) -> None:
     result = await probe_one(site.url("/flaky/2/ok"), retries=1)
     assert (status_of(result), result.attempts, len(result.hops)) == (200, 2, 3)
 
@@ -75,7 +75,7 @@ async def test_no_retries_means_one_attempt(site: Site) -> None:
     assert [request.method for request in site.requests] == ["HEAD", "GET"]
 
 
-async def test_a_final_failure_is_not_tried_again(site: Site) -> None:
+async def test_a_final_failure_is_not_retried(site: Site) -> None:
     result = await probe_one(site.url("/status/404"), retries=5)
     assert (result.attempts, len(site.requests)) == (1, 2)
 
@@ -106,7 +106,7 @@ def test_retry_after_as_a_date() -> None:
     assert asks("Thu, 99 Foo 99999 00:00:00 GMT") is None
 
 
-async def test_a_server_cannot_put_a_probe_off_for_ever() -> None:
+async def test_a_retry_after_is_bounded() -> None:
     loop = asyncio.get_running_loop()
     probe = Probe.of(Target.of(0, "http://a/"), Options(method="GET"), loop.time)
     probe.take(HopResult(Timings(), status=503, headers=[("retry-after", "9" * 400)]), 0.0)
@@ -170,7 +170,7 @@ async def test_headers_stay_through_a_redirect_within_the_origin(site: Site) -> 
     assert [request.header("X-Api-Key") for request in site.requests] == ["secret", "secret"]
 
 
-async def test_equal_urls_are_probed_once_and_each_line_has_its_record(site: Site) -> None:
+async def test_equal_urls_are_probed_once_and_each_line_has_its_result(site: Site) -> None:
     shouted = site.url("/ok").upper().replace("/OK", "/x/../ok")
     urls = [site.url("/ok"), site.url("/ok#part"), shouted, site.url("/count")]
     results = await probe_all(urls * 2)
@@ -179,7 +179,7 @@ async def test_equal_urls_are_probed_once_and_each_line_has_its_record(site: Sit
     assert sorted(request.path for request in site.requests) == ["/count", "/ok"]
 
 
-async def test_what_is_no_url_is_a_record(site: Site) -> None:
+async def test_a_line_that_is_no_url_has_a_result(site: Site) -> None:
     results = await probe_all(["nonsense", site.url("/ok"), b"http://\xff/", "", "ftp://x/"])
     assert [result.outcome for result in results] == ["invalid", "ok", "invalid", "invalid", "invalid"]
     assert results[0].errors == {"http": "INVALID_URL"}
@@ -237,7 +237,7 @@ async def test_a_redirect_takes_a_slot_of_the_host_that_it_leads_to(site: Site) 
     assert site.peak_of("127.0.0.1") <= 2
 
 
-async def test_a_host_that_never_answers_holds_up_no_other(site: Site) -> None:
+async def test_a_host_that_never_answers_delays_no_other(site: Site) -> None:
     """Two thousand URLs of one stuck host among two thousand of others: those all end while none of it does."""
     stuck = [site.url(f"/hang/{number}", host="127.1.1.1") for number in range(2000)]
     quick = [site.url("/ok", host=f"127.0.{number // 200}.{1 + number % 200}") for number in range(2000)]
@@ -278,7 +278,7 @@ async def test_a_cookie_that_could_split_a_request_is_not_sent_back(site: Site) 
     assert [request.header("Cookie") for request in site.requests] == ["", "c=d"]
 
 
-async def test_the_same_url_without_end_gives_results_and_takes_no_end_of_memory(site: Site) -> None:
+async def test_an_endless_list_of_one_url_gives_results_in_bounded_memory(site: Site) -> None:
     seen = 0
     results = crawler.probe(itertools.repeat(site.url("/ok")))
     async for result in results:

@@ -55,14 +55,14 @@ def arrivals(site: Site, handler: Callable[[Exchange], Awaitable[None]] | None =
 # --- Whether ---
 
 
-async def test_who_does_not_ask_for_it_does_not_fetch_it(site: Site) -> None:
+async def test_it_is_not_fetched_without_the_option(site: Site) -> None:
     rules(site, NOBODY)
     assert status_of(await probe_one(site.url("/ok"))) == 200
     assert asked(site) == ["/ok"]
 
 
 @pytest.mark.parametrize("transport", ["socket", "aiohttp"])
-async def test_what_it_disallows_is_not_asked_for(transport: str, site: Site) -> None:
+async def test_a_disallowed_url_is_not_requested(transport: str, site: Site) -> None:
     rules(site, PRIVATE)
     urls = [site.url("/private"), site.url("/private/page?x"), site.url("/ok")]
     blocked, also, fine = await probe_all(urls, robots=True, transport=transport)
@@ -111,7 +111,7 @@ async def test_what_its_status_means(status: int, meaning: int | str, site: Site
     assert status_of(await probe_one(site.url("/ok"), robots=True)) == meaning
 
 
-async def test_where_it_cannot_be_had_the_probe_tells_why(site: Site) -> None:
+async def test_if_it_cannot_be_fetched_the_probe_reports_the_error(site: Site) -> None:
     async def reset(x: Exchange) -> None:
         x.reset()
 
@@ -120,14 +120,14 @@ async def test_where_it_cannot_be_had_the_probe_tells_why(site: Site) -> None:
     assert [status_of(result) for result in results] == [200, "tcp.reset"]
 
 
-async def test_who_has_a_name_there_has_rules_of_its_own(site: Site) -> None:
+async def test_a_user_agent_with_its_own_group_gets_its_rules(site: Site) -> None:
     rules(site, "User-agent: *\nDisallow: /\n\nUser-agent: other\nUser-Agent: CRAWLER # us\nDisallow: /private\n")
     results = await probe_all([site.url("/ok"), site.url("/private")], robots=True)
     assert [status_of(result) for result in results] == [200, "robots.disallowed"]
     assert status_of(await probe_one(site.url("/ok"), robots=True, user_agent="somebody/2")) == "robots.disallowed"
 
 
-async def test_a_redirect_into_what_is_disallowed_ends_there(site: Site) -> None:
+async def test_a_redirect_to_a_disallowed_url_is_not_followed(site: Site) -> None:
     rules(site, PRIVATE)
     result = await probe_one(site.redirect_to(site.url("/private")), robots=True)
     assert (result.outcome, status_of(result)) == ("blocked", "robots.disallowed")
@@ -135,7 +135,7 @@ async def test_a_redirect_into_what_is_disallowed_ends_there(site: Site) -> None
     assert "/private" not in asked(site)
 
 
-async def test_a_redirect_to_another_origin_obeys_that_one(site: Site) -> None:
+async def test_a_redirect_to_another_origin_obeys_the_rules_there(site: Site) -> None:
     rules(site, of={OTHER: NOBODY})
     result = await probe_one(site.redirect_to(site.url("/ok", host=OTHER)), robots=True)
     assert status_of(result) == "robots.disallowed"
@@ -145,7 +145,7 @@ async def test_a_redirect_to_another_origin_obeys_that_one(site: Site) -> None:
 # --- Crawl-delay ---
 
 
-async def test_a_crawl_delay_parts_the_requests_of_its_host_only(site: Site) -> None:
+async def test_a_crawl_delay_spaces_the_requests_of_its_host_only(site: Site) -> None:
     fetched = rules(site, of={ONE: "User-agent: *\nCrawl-delay: 0.3\n"})
     times, started = arrivals(site), time.monotonic()
     slow = [site.url(f"/page?{n}", host=ONE) for n in range(5)]
@@ -155,7 +155,7 @@ async def test_a_crawl_delay_parts_the_requests_of_its_host_only(site: Site) -> 
     assert_spaced([fetched[ONE], *times], 0.3, started)
 
 
-async def test_a_crawl_delay_stands_though_its_file_is_slower_than_it(site: Site) -> None:
+async def test_a_crawl_delay_holds_even_if_its_file_takes_longer(site: Site) -> None:
     """While the file is on its way nobody else uses the host, and a host that nobody uses is forgotten."""
 
     async def slow(x: Exchange) -> None:
@@ -200,7 +200,7 @@ async def drip(x: Exchange) -> None:
     ("handler", "of_private"), [(endless, "robots.disallowed"), (hang, 404), (drip, "robots.disallowed")]
 )
 @pytest.mark.parametrize("method", ["auto", "GET"])
-async def test_a_file_that_never_ends_holds_up_its_own_host_and_that_not_for_long(
+async def test_an_endless_file_delays_only_its_own_host_and_not_for_long(
     handler: Callable[[Exchange], Awaitable[None]], of_private: int | str, method: str, site: Site
 ) -> None:
     async def answer(x: Exchange) -> None:
@@ -222,7 +222,7 @@ async def test_a_file_that_never_ends_holds_up_its_own_host_and_that_not_for_lon
         assert set(order[:20]) == set(others)
 
 
-async def test_the_time_for_the_file_is_the_probes(site: Site) -> None:
+async def test_the_file_is_fetched_on_the_probes_time(site: Site) -> None:
     site.on("/robots.txt", hang)
     started = time.monotonic()
     assert status_of(await probe_one(site.url("/hang"), robots=True, timeout=1, method="GET")) == "http.timed_out"
@@ -240,7 +240,7 @@ async def test_the_time_for_the_file_is_the_probes(site: Site) -> None:
     ],
     ids=["agents times rules", "agents like us times rules", "wildcards", "nonsense", "nothing"],
 )
-def test_no_file_is_too_much(text: str) -> None:
+def test_no_file_takes_too_long_to_parse(text: str) -> None:
     started = time.process_time()
     robots = learned(text[: 500 * 1024])
     for n in range(3):
@@ -275,25 +275,25 @@ LINES = st.one_of(
 
 @settings(max_examples=1000)
 @given(st.lists(LINES, max_size=12), st.sampled_from(["/", "/a", "/ab", "/axb", "/b", "/bc"]))
-def test_the_rules_for_us_are_those_that_the_parser_finds_among_all(lines: list[str], path: str) -> None:
+def test_the_reduced_file_has_the_same_rules_as_the_whole(lines: list[str], path: str) -> None:
     text, href = "\n".join(lines), f"http://a.test{path}"
     robots, whole = learned(text), Protego.parse(text)
     assert robots.allows(ORIGIN, href) == whole.can_fetch(href, "crawler/0.1"), text
     assert robots.delay(ORIGIN) == (whole.crawl_delay("crawler/0.1") or 0.0), text
 
 
-def test_what_is_no_line_of_such_a_file_parts_no_names() -> None:
+def test_unknown_lines_do_not_end_a_list_of_user_agents() -> None:
     robots = learned("User-agent: crawler\nSitemap: http://a.test/map\nnonsense\nUser-agent: x\nDisallow /a\n")
     assert [robots.allows(ORIGIN, f"http://a.test/{path}") for path in "ab"] == [False, True]
 
 
-def test_groups_of_one_name_add_up() -> None:
+def test_groups_of_one_name_are_merged() -> None:
     robots = learned("User-agent: *\nDisallow: /a\n\nUser-agent: x\nDisallow: /b\n\nUser-agent: *\nDisallow: /c\n")
     assert [robots.allows(ORIGIN, f"http://a.test/{path}") for path in "abc"] == [False, True, False]
 
 
 @given(st.text(max_size=300), st.text(max_size=20))
-def test_any_text_is_endured(text: str, agent: str) -> None:
+def test_any_text_can_be_parsed(text: str, agent: str) -> None:
     robots = learned(text, agent)
     robots.allows(ORIGIN, "http://a.test/x")
     assert robots.delay(ORIGIN) >= 0
@@ -303,7 +303,7 @@ def test_a_byte_order_mark_hides_no_rule() -> None:
     assert not learned("\ufeff" + NOBODY).allows(ORIGIN, "http://a.test/")
 
 
-def test_what_was_broken_off_is_fetched_by_the_next() -> None:
+def test_a_cancelled_fetch_is_repeated_by_the_next_probe() -> None:
     robots = RobotsCache("crawler/0.1")
     assert robots.begin_fetch(ORIGIN)
     robots.end_fetch(ORIGIN, None)
@@ -311,7 +311,7 @@ def test_what_was_broken_off_is_fetched_by_the_next() -> None:
     assert robots.begin_fetch(ORIGIN)
 
 
-def test_origins_are_forgotten_in_the_end() -> None:
+def test_the_number_of_remembered_origins_is_bounded() -> None:
     robots = RobotsCache("crawler/0.1")
     for port in range(1, 11_000):
         robots.end_fetch(("http", "a.test", port), HopResult(Timings(), status=404))

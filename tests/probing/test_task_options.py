@@ -68,7 +68,7 @@ async def test_a_status_is_ok_if_it_was_accepted(
     assert [request.method for request in site.requests] == asked
 
 
-async def test_an_answer_that_was_not_accepted_is_tried_again_only_if_it_may_pass(site: Site) -> None:
+async def test_an_answer_that_is_not_accepted_is_retried_only_if_it_is_transient(site: Site) -> None:
     assert (await probe_one(site.url("/ok"), accept=["404"], retries=3)).attempts == 1
     assert (await probe_one(site.url("/status/500"), accept=["200"], retries=1)).attempts == 2
 
@@ -80,19 +80,19 @@ async def test_redirects_are_followed_and_the_last_answer_counts(site: Site) -> 
     assert (await probe_one(away, accept=["404"])).outcome == "ok"
 
 
-async def test_who_follows_none_may_accept_a_redirect(site: Site) -> None:
+async def test_a_redirect_can_be_accepted_if_none_is_followed(site: Site) -> None:
     result = await probe_one(site.url("/redirect/1"), accept=["302"], max_redirects=0)
     assert (result.outcome, result.status, result.errors, len(result.hops)) == ("ok", 302, {}, 1)
     refused = await probe_one(site.url("/redirect/1"), accept=["200"], max_redirects=0)
     assert status_of(refused) == "http.response.redirect_loop"
 
 
-async def test_what_is_no_answer_is_not_accepted(site: Site) -> None:
+async def test_a_failure_cannot_be_accepted(site: Site) -> None:
     result = await probe_one(site.url("/status/101"), accept=["100-999"], retries=0)
     assert status_of(result) == "http.response.invalid"
 
 
-async def test_a_status_that_one_batch_does_not_accept_makes_no_habit_for_others(site: Site) -> None:
+async def test_a_status_that_one_task_does_not_accept_teaches_nothing_about_head(site: Site) -> None:
     async with crawler.open_prober(Options()) as prober:
         picky = await batch(prober, [site.url(f"/ok?{number}") for number in range(20)], accept=["404"])
         assert {result.method for result in picky} == {"GET"}
@@ -102,7 +102,7 @@ async def test_a_status_that_one_batch_does_not_accept_makes_no_habit_for_others
 # --- One prober, batches of different minds ---
 
 
-async def test_each_batch_sends_its_own(site: Site) -> None:
+async def test_each_task_sends_its_own_headers(site: Site) -> None:
     async with crawler.open_prober(Options(user_agent="service/1", headers={"X-Of": "service"})) as prober:
         await asyncio.gather(
             batch(prober, [site.url(f"/ok?a{n}") for n in range(10)], user_agent="a/1", headers={"X-Of": "a"}),
@@ -121,7 +121,7 @@ async def test_each_batch_sends_its_own(site: Site) -> None:
 
 
 @TRANSPORTS
-async def test_each_batch_has_its_own_patience_and_attempts(transport: str, site: Site) -> None:
+async def test_each_task_has_its_own_timeout_and_retries(transport: str, site: Site) -> None:
     async with crawler.open_prober(Options.of({"timeout": 60, "transport": transport})) as prober:
         hasty = await one(prober, site.url("/hang"), timeout=1)
         assert status_of(hasty) == "http.timed_out"
@@ -131,7 +131,7 @@ async def test_each_batch_has_its_own_patience_and_attempts(transport: str, site
 
 
 @TRANSPORTS
-async def test_each_batch_has_its_own_patience_with_a_connection(transport: str) -> None:
+async def test_each_task_has_its_own_connect_timeout(transport: str) -> None:
     async with (
         Site(on_accept="stall") as site,
         crawler.open_prober(Options.of({"timeout": 60, "transport": transport, "connect_timeout": 30})) as prober,
@@ -142,7 +142,7 @@ async def test_each_batch_has_its_own_patience_with_a_connection(transport: str)
 
 
 @TRANSPORTS
-async def test_each_batch_reads_what_it_asked_for(transport: str, site: Site) -> None:
+async def test_each_task_reads_as_much_of_a_body_as_it_asked_for(transport: str, site: Site) -> None:
     async with crawler.open_prober(Options.of({"transport": transport})) as prober:
         url = site.url("/title/Hello")
         titled = await one(prober, url, title=True)
@@ -157,7 +157,7 @@ async def test_each_batch_reads_what_it_asked_for(transport: str, site: Site) ->
     ]
 
 
-async def test_a_slow_expression_holds_up_no_other_batch(site: Site) -> None:
+async def test_a_slow_expression_delays_no_other_task(site: Site) -> None:
     """By Python's own expressions this would take longer than there is time."""
     site.on("/aaa", b"HTTP/1.1 200 OK\r\nContent-Length: 100001\r\n\r\n" + b"a" * 100_000 + b"!")
     async with crawler.open_prober(Options()) as prober:
@@ -165,7 +165,7 @@ async def test_a_slow_expression_holds_up_no_other_batch(site: Site) -> None:
     assert [(status_of(result), result.matched) for result in results] == [(200, False), (200, None)]
 
 
-async def test_what_is_the_services_stays_so_whatever_the_options_say(site: Site) -> None:
+async def test_options_of_the_service_cannot_be_set_by_a_task(site: Site) -> None:
     async with crawler.open_prober(Options(guard="public", per_host=2, timeout=5)) as prober:
         loose = Options(guard="any", allow=("127.0.0.0/8",), proxy="http://127.0.0.1:1", transport="aiohttp")
         assert status_of(await prober.probe(Target.of(0, site.url("/ok")), loose)) == "address.blocked"
@@ -208,7 +208,7 @@ class Crowd:
         await x.reply()
 
 
-async def test_each_batch_has_its_own_limit_at_a_host_and_all_have_the_services(site: Site) -> None:
+async def test_each_task_has_its_own_limit_at_a_host_within_that_of_the_service(site: Site) -> None:
     crowd = Crowd(site)
     async with crawler.open_prober(Options(per_host=6)) as prober:
         await asyncio.gather(
@@ -220,7 +220,7 @@ async def test_each_batch_has_its_own_limit_at_a_host_and_all_have_the_services(
     assert crowd.most["c"] >= 2
 
 
-async def test_a_batch_with_an_interval_of_its_own_holds_up_no_other(site: Site) -> None:
+async def test_a_task_with_its_own_interval_delays_no_other(site: Site) -> None:
     crowd = Crowd(site)
     async with crawler.open_prober(Options()) as prober:
         started = now()
@@ -232,7 +232,7 @@ async def test_a_batch_with_an_interval_of_its_own_holds_up_no_other(site: Site)
     assert crowd.times["b"][-1] < crowd.times["a"][-1]
 
 
-async def test_an_interval_of_its_own_parts_the_requests_of_one_url_too(site: Site) -> None:
+async def test_a_tasks_own_interval_spaces_the_requests_of_one_url_too(site: Site) -> None:
     async with crawler.open_prober(Options()) as prober:
         started = now()
         results = await batch(prober, [site.url("/redirect/2"), site.url("/head/405")], interval=0.2)
@@ -245,7 +245,7 @@ async def test_an_interval_of_its_own_parts_the_requests_of_one_url_too(site: Si
 
 
 @TRANSPORTS
-async def test_who_accepts_any_certificate_does_so_for_himself(transport: str, authority: Authority) -> None:
+async def test_accepting_any_certificate_affects_no_other_task(transport: str, authority: Authority) -> None:
     async with Site(tls=authority.self_signed()) as site:
         async with crawler.open_prober(Options.of({"transport": transport})) as prober:
             url = site.url("/ok", host="localhost")
@@ -256,7 +256,7 @@ async def test_who_accepts_any_certificate_does_so_for_himself(transport: str, a
         assert len(kept) == (1 if transport == "socket" else 2)
 
 
-async def test_a_tls_session_without_a_look_at_the_certificate_is_resumed_by_nobody_else(authority: Authority) -> None:
+async def test_an_unverified_tls_session_is_resumed_by_no_verifying_task(authority: Authority) -> None:
     """TLS 1.2: a session that is resumed shows no certificate any more."""
     context = authority.self_signed()
     context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -273,7 +273,7 @@ async def test_a_tls_session_without_a_look_at_the_certificate_is_resumed_by_nob
             assert status_of(await one(prober, url)) == "tls.cert.authority_invalid"
 
 
-async def test_an_address_of_one_family_is_known_to_nobody_else(site: Site, names: DnsServer) -> None:
+async def test_an_address_looked_up_for_one_family_is_not_used_for_another(site: Site, names: DnsServer) -> None:
     names.a("four.test", "127.0.0.1")
     names.aaaa("six.test", "::1")
     async with crawler.open_prober(Options.of({**asking(names), "retries": 0})) as prober:
@@ -314,7 +314,7 @@ def robots(site: Site, text: str) -> None:
     site.on("/robots.txt", answer)
 
 
-async def test_who_obeys_robots_does_so_for_himself(site: Site) -> None:
+async def test_obeying_robots_affects_no_other_task(site: Site) -> None:
     robots(site, "User-agent: *\nDisallow: /\n")
     async with crawler.open_prober(Options()) as prober:
         found = [status_of(await one(prober, site.url("/ok"), robots=robots)) for robots in [True, False, True]]
@@ -322,14 +322,14 @@ async def test_who_obeys_robots_does_so_for_himself(site: Site) -> None:
     assert [request.path for request in site.requests].count("/robots.txt") == 1
 
 
-async def test_rules_are_those_for_the_batchs_user_agent(site: Site) -> None:
+async def test_rules_are_those_for_the_tasks_user_agent(site: Site) -> None:
     robots(site, "User-agent: good\nDisallow:\n\nUser-agent: *\nDisallow: /\n")
     async with crawler.open_prober(Options(robots=True)) as prober:
         found = [status_of(await one(prober, site.url("/ok"), user_agent=agent)) for agent in ["good/1", "bad/1"] * 2]
     assert found == [200, "robots.disallowed"] * 2
 
 
-async def test_who_has_no_time_for_robots_blinds_nobody_else(site: Site) -> None:
+async def test_a_task_without_time_for_robots_hides_its_rules_from_no_other(site: Site) -> None:
     async def slow(x: Exchange) -> None:
         await asyncio.sleep(0.3)
         await x.reply(body=b"User-agent: *\nDisallow: /\n")
@@ -340,7 +340,7 @@ async def test_who_has_no_time_for_robots_blinds_nobody_else(site: Site) -> None
         assert status_of(await one(prober, site.url("/ok"))) == "robots.disallowed"
 
 
-async def test_the_rules_of_many_user_agents_are_not_kept_for_ever(site: Site) -> None:
+async def test_the_number_of_remembered_user_agents_is_bounded(site: Site) -> None:
     robots(site, "User-agent: *\nDisallow: /\n")
     async with crawler.open_prober(Options(robots=True)) as prober:
         assert isinstance(prober, HttpProber)
@@ -372,7 +372,7 @@ async def test_a_request_may_have_content(transport: str, content: bytes, site: 
     assert {name.lower() for name, _ in request.headers} - {"connection"} == {"host", "x-signature", "content-length"}
 
 
-async def test_what_is_not_to_be_done_twice_gets_a_connection_of_its_own(site: Site) -> None:
+async def test_a_request_that_must_not_be_repeated_gets_a_new_connection(site: Site) -> None:
     """One that was idle may be closed by the server just as it is used, and the request would be sent again."""
     async with crawler.open_prober(Options()) as prober:
         await one(prober, site.url("/ok"))

@@ -78,7 +78,7 @@ async def test_trap_2_a_fresh_connection_that_ends_is_not_asked_twice(path: str,
     assert (len(site.requests), site.connections, len(result.hops)) == (1, 1, 1)
 
 
-async def test_trap_2_over_tls_neither(authority: Authority) -> None:
+async def test_trap_2_a_fresh_tls_connection_that_ends_is_not_asked_twice(authority: Authority) -> None:
     async with Site(tls=authority.good()) as site:
         for path in ("/reset", "/close", "/partial"):
             site.requests.clear()
@@ -559,7 +559,7 @@ async def test_os_a_body_that_ends_with_the_connection_is_over_at_once(site: Sit
 # --- Politeness ---
 
 
-async def test_politeness_a_host_that_asks_for_patience_gets_it_and_others_do_not_wait(site: Site) -> None:
+async def test_politeness_a_retry_after_is_obeyed_and_other_hosts_do_not_wait(site: Site) -> None:
     urls = [site.url("/retry-after/1", host="127.0.0.2"), *(site.url(f"/ok?{number}") for number in range(20))]
     started, ended = time.monotonic(), []
     async for result in crawler.probe(urls):
@@ -570,6 +570,6 @@ async def test_politeness_a_host_that_asks_for_patience_gets_it_and_others_do_no
     assert ended[-2][0] < 0.9
 
 
-async def test_politeness_a_permanent_failure_is_asked_for_once(site: Site) -> None:
+async def test_politeness_a_permanent_failure_is_requested_once(site: Site) -> None:
     assert (await probe_one(site.url("/status/404"), method="GET", retries=5)).attempts == 1
     assert len(site.requests) == 1

@@ -86,7 +86,7 @@ async def test_a_host_that_is_stuck_holds_its_own_slots_only() -> None:
         assert works.running_of("stuck") == 2
 
 
-async def test_lanes_take_turns() -> None:
+async def test_work_queues_take_turns() -> None:
     works, scheduler = Works(), Scheduler(concurrency=2, per_host=2)
     async with WorkQueue(scheduler, works.turn) as big, WorkQueue(scheduler, works.turn) as small:
         crowd = fill(big, [Piece(f"host{number}") for number in range(1000)])
@@ -99,7 +99,7 @@ async def test_lanes_take_turns() -> None:
         assert before < 2 + 2 * len(few) + 2, f"the small lane's last piece was number {before}"
 
 
-async def test_lanes_take_turns_at_one_host() -> None:
+async def test_work_queues_take_turns_at_one_host() -> None:
     works, scheduler = Works(), Scheduler(concurrency=10, per_host=1)
     async with WorkQueue(scheduler, works.turn) as big, WorkQueue(scheduler, works.turn) as small:
         crowd = fill(big, [Piece("host") for _ in range(1000)])
@@ -111,7 +111,7 @@ async def test_lanes_take_turns_at_one_host() -> None:
         assert works.started.index(few[-1]) < 2 * len(few) + 2
 
 
-async def test_hosts_take_turns_within_a_lane() -> None:
+async def test_hosts_take_turns_within_a_work_queue() -> None:
     works, scheduler = Works(), Scheduler(concurrency=1, per_host=1)
     async with WorkQueue(scheduler, works.turn) as queue:
         pieces = fill(queue, [Piece(host) for host in "aaaaabbbbb"])
@@ -121,7 +121,7 @@ async def test_hosts_take_turns_within_a_lane() -> None:
         assert "".join([piece.host async for piece in queue]) in ("ababababab", "aababababb", "abababab" + "ab")
 
 
-async def test_an_unfinished_piece_goes_back_and_may_change_its_host() -> None:
+async def test_an_unfinished_item_is_queued_again_and_may_change_its_host() -> None:
     works, scheduler = Works(), Scheduler(concurrency=2, per_host=1)
     async with WorkQueue(scheduler, works.turn) as queue:
         traveller, other = Piece("first"), Piece("second")
@@ -138,7 +138,7 @@ async def test_an_unfinished_piece_goes_back_and_may_change_its_host() -> None:
         assert [piece async for piece in queue] == [other, traveller]
 
 
-async def test_a_piece_that_waits_for_its_time_holds_no_slot() -> None:
+async def test_an_item_that_waits_for_its_time_holds_no_slot() -> None:
     works, scheduler = Works(), Scheduler(concurrency=1, per_host=1)
     loop = asyncio.get_running_loop()
     async with WorkQueue(scheduler, works.turn) as queue:
@@ -154,7 +154,7 @@ async def test_a_piece_that_waits_for_its_time_holds_no_slot() -> None:
 
 
 @pytest.mark.parametrize("when", ["before its first step", "while it runs"])
-async def test_leaving_a_lane_gives_every_slot_back(when: str) -> None:
+async def test_leaving_a_work_queue_returns_every_slot(when: str) -> None:
     works, scheduler = Works(), Scheduler(concurrency=5, per_host=2)
     async with WorkQueue(scheduler, works.turn) as queue:
         fill(queue, [Piece(host) for host in "aaaabbbbcccc"])
@@ -171,7 +171,7 @@ async def test_leaving_a_lane_gives_every_slot_back(when: str) -> None:
         assert len([piece async for piece in queue]) == 2
 
 
-async def test_leaving_a_lane_lets_the_others_go_on() -> None:
+async def test_leaving_a_work_queue_lets_the_others_go_on() -> None:
     works, scheduler = Works(), Scheduler(concurrency=2, per_host=1)
     async with WorkQueue(scheduler, works.turn) as staying:
         async with WorkQueue(scheduler, works.turn) as leaving:
@@ -193,7 +193,7 @@ async def test_hosts_are_forgotten() -> None:
     assert not scheduler._hosts
 
 
-async def test_a_lane_reads_on_past_a_host_that_is_full_but_not_without_end() -> None:
+async def test_a_work_queue_reads_on_past_a_full_host_but_not_without_end() -> None:
     works, scheduler = Works(), Scheduler(concurrency=10_000, per_host=1)
     async with WorkQueue(scheduler, works.turn) as queue:
         read = 0
@@ -211,7 +211,7 @@ async def test_a_lane_reads_on_past_a_host_that_is_full_but_not_without_end() ->
         feeder.cancel()
 
 
-async def test_a_lane_reads_no_further_than_it_needs() -> None:
+async def test_a_work_queue_reads_no_further_than_it_needs() -> None:
     works, scheduler = Works(), Scheduler(concurrency=10, per_host=1)
     async with WorkQueue(scheduler, works.turn) as queue:
         read = 0
@@ -229,7 +229,7 @@ async def test_a_lane_reads_no_further_than_it_needs() -> None:
         feeder.cancel()
 
 
-async def test_a_lane_that_closes_passes_on_the_turn_it_was_given() -> None:
+async def test_a_work_queue_that_closes_passes_on_the_turn_it_was_given() -> None:
     """Woken for a host's free slot, but the last slot goes elsewhere; then it closes: the next in line has to go."""
     works, scheduler = Works(), Scheduler(concurrency=2, per_host=1)
     async with WorkQueue(scheduler, works.turn) as other, WorkQueue(scheduler, works.turn) as waiting:
@@ -248,7 +248,7 @@ async def test_a_lane_that_closes_passes_on_the_turn_it_was_given() -> None:
             assert [piece async for piece in waiting] == [last]
 
 
-async def test_a_lane_reads_on_when_what_it_has_ready_has_to_wait_for_its_host() -> None:
+async def test_a_work_queue_reads_on_when_its_ready_items_have_to_wait_for_their_hosts() -> None:
     works, scheduler = Works(), Scheduler(concurrency=1, per_host=1)
     async with WorkQueue(scheduler, works.turn) as other, WorkQueue(scheduler, works.turn) as queue:
         [busy] = fill(other, [Piece("busy")])
@@ -266,7 +266,7 @@ async def test_a_lane_reads_on_when_what_it_has_ready_has_to_wait_for_its_host()
 # --- Lanes with limits of their own ---
 
 
-async def test_two_lanes_have_each_their_own_limit_at_one_host() -> None:
+async def test_two_work_queues_have_their_own_limits_at_one_host() -> None:
     scheduler = Scheduler(concurrency=20, per_host=6)
     active = {"gentle": 0, "eager": 0}
     most = {"gentle": 0, "eager": 0, "both": 0}
@@ -296,7 +296,7 @@ async def test_two_lanes_have_each_their_own_limit_at_one_host() -> None:
     assert not scheduler._hosts
 
 
-async def test_a_lane_at_its_limit_leaves_the_rest_of_a_host_to_others() -> None:
+async def test_a_work_queue_at_its_limit_leaves_other_slots_of_a_host_to_others() -> None:
     gentle_works, works, scheduler = Works(), Works(), Scheduler(concurrency=20, per_host=4)
     async with WorkQueue(scheduler, gentle_works.turn, per_host=1) as gentle, WorkQueue(scheduler, works.turn) as eager:
         fill(gentle, [Piece("host") for _ in range(10)])
@@ -305,7 +305,7 @@ async def test_a_lane_at_its_limit_leaves_the_rest_of_a_host_to_others() -> None
         assert (len(gentle_works.running), len(works.running)) == (1, 3)
 
 
-async def test_lanes_of_one_slot_a_host_take_turns_at_it() -> None:
+async def test_work_queues_with_one_slot_for_each_host_take_turns_at_it() -> None:
     scheduler = Scheduler(concurrency=10, per_host=2)
     order: list[int] = []
 
@@ -330,7 +330,7 @@ async def test_lanes_of_one_slot_a_host_take_turns_at_it() -> None:
         assert turns[9] < 80, "a quarter of the turns are its"
 
 
-async def test_what_a_lane_at_its_limit_leaves_is_taken_at_once() -> None:
+async def test_a_slot_left_by_a_work_queue_at_its_limit_is_taken_at_once() -> None:
     """Two slots of a host are free at once, and only one queue is woken: its lane cannot use the second."""
     gentle_works, works, scheduler = Works(), Works(), Scheduler(concurrency=20, per_host=4)
     async with WorkQueue(scheduler, gentle_works.turn, per_host=1) as gentle, WorkQueue(scheduler, works.turn) as eager:
@@ -344,7 +344,7 @@ async def test_what_a_lane_at_its_limit_leaves_is_taken_at_once() -> None:
         assert (len(gentle_works.running), len(works.running)) == (1, 3)
 
 
-async def test_a_lane_may_not_have_more_than_the_throttle_gives() -> None:
+async def test_a_work_queue_gets_no_more_slots_than_the_scheduler_allows() -> None:
     works, scheduler = Works(), Scheduler(concurrency=10, per_host=2)
     async with WorkQueue(scheduler, works.turn, per_host=5) as queue:
         fill(queue, [Piece("host") for _ in range(10)])
@@ -352,7 +352,7 @@ async def test_a_lane_may_not_have_more_than_the_throttle_gives() -> None:
         assert len(works.running) == 2
 
 
-async def test_a_lane_parts_its_turns_with_a_host_and_not_those_of_others() -> None:
+async def test_an_interval_spaces_the_items_of_its_own_work_queue_only() -> None:
     loop = asyncio.get_running_loop()
     scheduler = Scheduler(concurrency=10, per_host=10)
     times: dict[str, list[float]] = {"host": [], "other": [], "quick": []}
@@ -379,7 +379,7 @@ async def test_a_lane_parts_its_turns_with_a_host_and_not_those_of_others() -> N
     assert times["quick"][-1] < times["host"][2], "those of others do not wait for an interval that is not theirs"
 
 
-async def test_a_lanes_interval_outlasts_its_work_with_a_host() -> None:
+async def test_an_interval_outlasts_the_queued_items_of_a_host() -> None:
     loop = asyncio.get_running_loop()
     works, scheduler = Works(), Scheduler(concurrency=10, per_host=10)
     async with WorkQueue(scheduler, works.turn, interval=0.05) as queue:
@@ -393,7 +393,7 @@ async def test_a_lanes_interval_outlasts_its_work_with_a_host() -> None:
         assert loop.time() - started >= 0.045
 
 
-async def test_a_lane_with_work_put_aside_reads_on() -> None:
+async def test_a_work_queue_with_items_held_back_reads_on() -> None:
     works, scheduler = Works(), Scheduler(concurrency=300, per_host=300)
     async with WorkQueue(scheduler, works.turn) as other, WorkQueue(scheduler, works.turn, per_host=1) as queue:
         busy = fill(other, [Piece("busy") for _ in range(300)])
@@ -406,7 +406,7 @@ async def test_a_lane_with_work_put_aside_reads_on() -> None:
         await asyncio.wait_for(feeder, 5)
 
 
-async def test_a_lane_that_was_left_is_not_kept_for_its_interval() -> None:
+async def test_a_work_queue_that_was_left_is_not_kept_in_memory_by_its_interval() -> None:
     works, scheduler = Works(), Scheduler(concurrency=10, per_host=2)
     queue = WorkQueue(scheduler, works.turn, interval=3600)
     async with queue:
@@ -420,7 +420,7 @@ async def test_a_lane_that_was_left_is_not_kept_for_its_interval() -> None:
 
 
 @pytest.mark.parametrize(("per_host", "interval"), [(1, 0.0), (8, 3600.0), (1, 3600.0)])
-async def test_leaving_a_lane_with_work_put_aside_lets_the_others_go_on(per_host: int, interval: float) -> None:
+async def test_leaving_a_work_queue_with_items_held_back_lets_the_others_go_on(per_host: int, interval: float) -> None:
     works, scheduler = Works(), Scheduler(concurrency=10, per_host=2)
     async with WorkQueue(scheduler, works.turn) as staying:
         async with WorkQueue(scheduler, works.turn, per_host, interval) as leaving:
@@ -459,7 +459,7 @@ JOURNEYS = st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=3), ma
     lanes=st.lists(st.tuples(LIMITS, JOURNEYS), min_size=1, max_size=4),
     trouble=st.sets(st.integers(0, 40)),
 )
-async def test_whatever_the_limits_everything_ends(
+async def test_every_item_is_finished_under_any_limits(
     slots: int,
     own: tuple[int, float],
     lanes: list[tuple[tuple[int, float], list[list[str]]]],
@@ -502,7 +502,7 @@ async def test_whatever_the_limits_everything_ends(
 # --- Draining ---
 
 
-async def test_a_drain_begins_no_turn_and_lets_those_in_flight_end() -> None:
+async def test_a_drain_starts_nothing_and_lets_running_items_end() -> None:
     works, scheduler = Works(), Scheduler(concurrency=2, per_host=2)
     async with WorkQueue(scheduler, works.turn) as queue, WorkQueue(scheduler, works.turn) as empty:
         pieces = fill(queue, [Piece("host") for _ in range(5)])
@@ -521,7 +521,7 @@ async def test_a_drain_begins_no_turn_and_lets_those_in_flight_end() -> None:
     assert scheduler.active == 0
 
 
-async def test_what_needs_another_turn_does_not_hold_a_drain() -> None:
+async def test_an_item_that_needs_another_run_does_not_delay_a_drain() -> None:
     works, scheduler = Works(), Scheduler(concurrency=2, per_host=2)
     async with WorkQueue(scheduler, works.turn) as queue:
         again, once = fill(queue, [Piece("host"), Piece("other")])
@@ -534,7 +534,7 @@ async def test_what_needs_another_turn_does_not_hold_a_drain() -> None:
         await draining
 
 
-async def test_a_drain_cuts_off_what_takes_longer_and_heeds_no_verdict_of_it() -> None:
+async def test_a_drain_cancels_slow_items_and_ignores_what_they_return() -> None:
     ended: list[Piece] = []
 
     async def stubborn(piece: Piece) -> bool:
