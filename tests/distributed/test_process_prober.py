@@ -1,4 +1,4 @@
-"""Probes on several processes: the same findings, the same limits, and nothing lost when one of them ends."""
+"""Probes in child processes find the same, keep the same limits, and lose nothing when a child ends."""
 
 import asyncio
 import os
@@ -36,13 +36,13 @@ OF_SECOND = next(host for host in HOSTS if child_of(host, 2) == 1)
 
 
 @asynccontextmanager
-async def spread(
+async def open_process_prober(
     settings: PoolSettings | None = None, **options: Any
 ) -> AsyncIterator[tuple[ProcessProber, ProcessPool]]:
     """Open a prober on two processes."""
     chosen = Options.of(options).with_guard("any")
-    async with open_http_prober(chosen) as here, ProcessPool(chosen, 2, settings or PoolSettings()) as crew:
-        yield ProcessProber(here, crew), crew
+    async with open_http_prober(chosen) as local_prober, ProcessPool(chosen, 2, settings or PoolSettings()) as pool:
+        yield ProcessProber(local_prober, pool), pool
 
 
 async def found(prober: ProcessProber, urls: list[str]) -> list[ProbeResult]:
@@ -50,8 +50,8 @@ async def found(prober: ProcessProber, urls: list[str]) -> list[ProbeResult]:
         return sorted([result async for result in results], key=lambda result: result.seq)
 
 
-def told(result: ProbeResult) -> object:
-    """A result without what differs each time."""
+def without_times(result: ProbeResult) -> object:
+    """Return a result without what differs each time."""
     hops = [(hop.url, hop.method, hop.status, hop.ip, hop.error) for hop in result.hops]
     return msgspec.structs.replace(result, timestamp=0, timings=crawler.Timings(), hops=[]), hops
 
@@ -71,7 +71,7 @@ async def until_gone(pids: list[int]) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """Its processes that probe; it may have others, as servers of the tests."""
+    """Return the pids of its children that probe; it may have others, for example servers of the tests."""
     pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in pids if b"crawler.distributed.child" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
@@ -80,7 +80,7 @@ def files_in(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-# --- The same findings ---
+# --- The same results ---
 
 
 async def test_children_find_the_same_as_one_process(site: Site) -> None:
@@ -95,12 +95,14 @@ async def test_children_find_the_same_as_one_process(site: Site) -> None:
     ]
     options: dict[str, Any] = {"title": True, "retries": 0, "accept": ["200-399", "418"]}
     apart = await probe_all(urls, processes=2, **options)
-    assert [told(result) for result in apart] == [told(result) for result in await probe_all(urls, **options)]
+    assert [without_times(result) for result in apart] == [
+        without_times(result) for result in await probe_all(urls, **options)
+    ]
     assert [result.url for result in apart] == urls
 
 
 async def test_a_probe_is_handed_over_with_all_it_knows(site: Site) -> None:
-    """Redirects, each to a host of the other process: how many there were is not forgotten on the way."""
+    """Each redirect leads to a host of the other child: the count of redirects moves along."""
     url = site.url("/ok", host=OF_FIRST)
     for number in range(4):
         url = site.url(redirect_path(url), host=OF_SECOND if number % 2 == 0 else OF_FIRST)
@@ -113,7 +115,7 @@ async def test_a_probe_is_handed_over_with_all_it_knows(site: Site) -> None:
 
 
 async def test_the_options_of_a_task_reach_the_children(site: Site) -> None:
-    async with spread(retries=0) as (prober, _):
+    async with open_process_prober(retries=0) as (prober, _):
         chosen = prober._local_prober.options.with_task_options({"headers": {"X-Task": "this"}, "method": "GET"})
         results = [result async for result in prober.probe_many(read_targets([site.url("/echo")]), chosen)]
     assert results[0].method == "GET"
@@ -165,12 +167,12 @@ async def test_children_together_have_no_more_slots_than_one_process(site: Site)
 
 
 async def test_a_stuck_host_delays_no_other_of_the_same_child(site: Site) -> None:
-    """The fast ones all end while the stuck host answers nothing."""
+    """All URLs of the fast hosts finish while the stuck host does not answer."""
     hosts = [host for host in HOSTS if child_of(host, 2) == child_of("127.0.0.1", 2)]
     stuck = [site.url(f"/hang?{number}") for number in range(10_000)]
     fast = [site.url(f"/ok?{number}", host=host) for number in range(200) for host in hosts[1:]]
     async with (
-        spread(per_host=8, concurrency=40, timeout=60) as (prober, _),
+        open_process_prober(per_host=8, concurrency=40, timeout=60) as (prober, _),
         aclosing(prober.probe_many(read_targets([*stuck, *fast]))) as results,
     ):
         first = [await anext(results) for _ in fast]
@@ -178,7 +180,7 @@ async def test_a_stuck_host_delays_no_other_of_the_same_child(site: Site) -> Non
 
 
 async def test_a_stopped_run_sends_no_more_requests(site: Site) -> None:
-    async with spread() as (prober, _):
+    async with open_process_prober() as (prober, _):
         results = prober.probe_many(read_targets([site.url(f"/hang?{number}", host=OF_FIRST) for number in range(100)]))
         waiting = asyncio.ensure_future(anext(results))
         await site.until(lambda: site.active == 8)
@@ -191,21 +193,21 @@ async def test_a_stopped_run_sends_no_more_requests(site: Site) -> None:
         assert len(site.requests) == before + 20
 
 
-# --- Ends ---
+# --- Children that end ---
 
 
 async def test_a_child_that_ends_is_replaced_and_its_targets_are_probed_again(site: Site) -> None:
     urls = [site.url(f"/delay/0.05?{number}", host=HOSTS[number % 20]) for number in range(400)]
-    async with spread(per_host=4) as (prober, crew):
+    async with open_process_prober(per_host=4) as (prober, pool):
         killed: list[int] = []
         results = []
         async with aclosing(prober.probe_many(read_targets(urls))) as coming:
             async for result in coming:
                 results.append(result)
                 if len(results) in (50, 150):
-                    killed.append(crew.pids[len(killed)])
+                    killed.append(pool.pids[len(killed)])
                     os.kill(killed[-1], signal.SIGKILL)
-        assert set(crew.pids).isdisjoint(killed)
+        assert set(pool.pids).isdisjoint(killed)
         await until_gone(killed)
     assert sorted(result.seq for result in results) == list(range(400)), "each line once"
     assert {result.outcome for result in results} == {"ok"}
@@ -213,7 +215,7 @@ async def test_a_child_that_ends_is_replaced_and_its_targets_are_probed_again(si
 
 @contextmanager
 def descriptors(more: int) -> Iterator[None]:
-    """So many more files can be opened."""
+    """Allow only so many more open files."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
     taken = [os.open(os.devnull, os.O_RDONLY)]  # those that were free below it
@@ -229,34 +231,32 @@ def descriptors(more: int) -> Iterator[None]:
 
 
 async def test_more_runs_than_a_child_accepts_at_once_all_get_through() -> None:
-    async with spread(retries=0) as (prober, crew):
-        for pid in crew.pids:
+    async with open_process_prober(retries=0) as (prober, pool):
+        for pid in pool.pids:
             os.kill(pid, signal.SIGSTOP)
-        batches = [asyncio.ensure_future(found(prober, ["http://127.0.0.1:1/"])) for _ in range(300)]
+        runs = [asyncio.ensure_future(found(prober, ["http://127.0.0.1:1/"])) for _ in range(300)]
         await asyncio.sleep(0.1)  # they all try
-        for pid in crew.pids:
+        for pid in pool.pids:
             os.kill(pid, signal.SIGCONT)
-        assert {status_of(result) for results in await asyncio.gather(*batches) for result in results} == {
-            "tcp.refused"
-        }
+        assert {status_of(result) for results in await asyncio.gather(*runs) for result in results} == {"tcp.refused"}
 
 
 async def test_runs_wait_for_descriptors() -> None:
-    async with spread(retries=0) as (prober, _):
+    async with open_process_prober(retries=0) as (prober, _):
         with descriptors(20):
-            batches = [asyncio.ensure_future(found(prober, ["http://127.0.0.1:1/"])) for _ in range(100)]
-            results = await asyncio.gather(*batches)
+            runs = [asyncio.ensure_future(found(prober, ["http://127.0.0.1:1/"])) for _ in range(100)]
+            results = await asyncio.gather(*runs)
     assert {status_of(result) for [result] in results} == {"tcp.refused"}
 
 
 async def test_a_child_that_cannot_be_replaced_now_is_replaced_later(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """More often than it may fail at first."""
-    async with spread(settings=PoolSettings(restart_seconds=0.01)) as (prober, crew):
+    """The start fails more often than a first start may."""
+    async with open_process_prober(settings=PoolSettings(restart_seconds=0.01)) as (prober, pool):
         with monkeypatch.context() as meanwhile:
             meanwhile.setattr(sys, "executable", "/nowhere")
-            os.kill(crew.pids[0], signal.SIGKILL)
+            os.kill(pool.pids[0], signal.SIGKILL)
             async with asyncio.timeout(20):
                 while caplog.text.count("cannot be started") < 4:  # noqa: ASYNC110 - nothing tells of a log line
                     await asyncio.sleep(0.02)
@@ -265,10 +265,10 @@ async def test_a_child_that_cannot_be_replaced_now_is_replaced_later(
 
 
 async def test_a_target_that_ends_three_children_is_given_up_and_no_other(site: Site) -> None:
-    async with spread(per_host=4, retries=0) as (prober, crew):
+    async with open_process_prober(per_host=4, retries=0) as (prober, pool):
 
         async def kill(x: Exchange) -> None:
-            for pid in crew.pids:
+            for pid in pool.pids:
                 os.kill(pid, signal.SIGKILL)
             await asyncio.Event().wait()
 
@@ -283,12 +283,12 @@ async def test_a_target_that_ends_three_children_is_given_up_and_no_other(site: 
 
 
 async def test_only_one_suspect_is_isolated_at_a_time(site: Site) -> None:
-    """Else another caller's target, which was under way each time, would be taken for it."""
-    async with spread(per_host=4, retries=0) as (prober, crew):
+    """Otherwise a target of another caller, in flight at each crash, would be blamed."""
+    async with open_process_prober(per_host=4, retries=0) as (prober, pool):
 
         async def kill(x: Exchange) -> None:
             await asyncio.sleep(0.1)
-            for pid in crew.pids:
+            for pid in pool.pids:
                 os.kill(pid, signal.SIGKILL)
             await asyncio.Event().wait()
 
@@ -299,8 +299,8 @@ async def test_only_one_suspect_is_isolated_at_a_time(site: Site) -> None:
     assert [result.outcome for result in others] == ["ok"] * 10
 
 
-class Unlucky(ProcessPool):
-    """Whose child that is alone is met, three times, at the moment in which it ends."""
+class UnluckyPool(ProcessPool):
+    """Connects three times to the isolated child just as that ends."""
 
     missed = 0
 
@@ -315,27 +315,27 @@ class Unlucky(ProcessPool):
 
 async def test_a_child_that_ends_before_it_begins_a_target_is_not_the_targets_fault(site: Site) -> None:
     chosen = Options(guard="any", retries=0)
-    async with open_http_prober(chosen) as here, Unlucky(chosen, 2) as crew:
+    async with open_http_prober(chosen) as local_prober, UnluckyPool(chosen, 2) as pool:
 
         async def kill_twice(x: Exchange) -> None:
             if len(site.requests) <= 2:
-                for pid in crew.pids:
+                for pid in pool.pids:
                     os.kill(pid, signal.SIGKILL)
                 await asyncio.Event().wait()
             await x.reply()
 
         site.on("/twice", kill_twice)
-        [result] = await found(ProcessProber(here, crew), [site.url("/twice")])
-        assert (status_of(result), crew.missed) == (200, 3)
+        [result] = await found(ProcessProber(local_prober, pool), [site.url("/twice")])
+        assert (status_of(result), pool.missed) == (200, 3)
 
 
 async def test_a_stopped_child_does_not_delay_a_drain(site: Site) -> None:
     async with (
-        spread() as (prober, crew),
+        open_process_prober() as (prober, pool),
         aclosing(prober.probe_many(read_targets([site.url("/hang"), site.url("/ok")]))) as results,
     ):
         assert status_of(await anext(results)) == 200
-        pids = crew.pids
+        pids = pool.pids
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         try:
@@ -403,13 +403,13 @@ async def test_no_child_is_left_behind(number: signal.Signals, site: Site, tmp_p
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_children_ignore_signals_meant_for_the_parent(number: signal.Signals, site: Site) -> None:
-    """A terminal and systemd send them to each process."""
-    async with spread() as (prober, crew):
-        before = crew.pids
+    """A terminal and systemd send them to every process."""
+    async with open_process_prober() as (prober, pool):
+        before = pool.pids
         for pid in before:
             os.kill(pid, number)
         assert status_of((await found(prober, [site.url("/ok")]))[0]) == 200
-        assert crew.pids == before
+        assert pool.pids == before
 
 
 # --- How many ---

@@ -1,4 +1,4 @@
-"""How fast a host is asked: slower at once when it is in trouble, faster again little by little."""
+"""The limit of one host falls at once when the host is in trouble, and rises again little by little."""
 
 from itertools import pairwise
 
@@ -9,11 +9,11 @@ from crawler.probing.adaptive_limit import AdaptiveLimit
 
 QUICK = 0.01
 LATER = 1000.0
-"""A time of the loop at which nothing of before matters."""
+"""A loop time at which nothing earlier matters."""
 
 
 def answer(adaptive_limit: AdaptiveLimit, times: int, seconds: float, now: float) -> float:
-    """So many answers one after another; the time after them."""
+    """Record so many answers one after another; return the time after them."""
     for _ in range(times):
         now += seconds
         adaptive_limit.record_answer(seconds, now)
@@ -21,7 +21,7 @@ def answer(adaptive_limit: AdaptiveLimit, times: int, seconds: float, now: float
 
 
 def refuse(adaptive_limit: AdaptiveLimit, times: int, now: float) -> float:
-    """So many refusals, of requests that were not under way together."""
+    """Record so many refusals of requests that were not in flight together; return the time after them."""
     for _ in range(times):
         now += 60
         adaptive_limit.record_refusal(0, now)
@@ -167,7 +167,7 @@ def test_a_host_that_is_slow_from_the_start_is_not_asked_less() -> None:
 
 
 def test_a_host_whose_answers_differ_by_little_is_not_asked_less() -> None:
-    """Three times as long is nothing as long as it is not half a second more."""
+    """Three times as long does not count unless it is half a second longer."""
     adaptive_limit = AdaptiveLimit(8)
     now = LATER
     for number in range(500):
@@ -210,7 +210,7 @@ def test_a_host_that_stays_slower_gets_its_slots_back_in_the_end() -> None:
     assert adaptive_limit.limit == 8
 
 
-# --- Whatever happens ---
+# --- Any events ---
 
 seconds = st.floats(0, 1000, allow_nan=False)
 events = st.one_of(

@@ -1,4 +1,4 @@
-"""Fifty at once of each kind of server that misbehaves: all end in time, and none of them fills the memory.
+"""Fifty probes at once of each kind of server that misbehaves: all end in time, in bounded memory.
 
 The prober runs in a process of its own, which measures itself: the growth of its peak, after a first probe that has
 everything imported and allocated.
@@ -32,7 +32,7 @@ BODY_BOUND = 260 * MIB
 
 
 class Run(NamedTuple):
-    """What the process says of itself."""
+    """What the measured process reports."""
 
     outcomes: list[int | str]
     growth: int
@@ -67,7 +67,7 @@ uvloop.run(main(**json.load(sys.stdin)))
 
 
 async def probed(first: str, batches: dict[str, list[str]], **given: Any) -> dict[str, Run]:
-    """Probe batches, one after the other, in a process of its own; before them one URL that is fine."""
+    """Probe lists of URLs one after the other in a process of its own; before them one URL that works."""
     options = {"timeout": TIMEOUT, "retries": 0, "concurrency": COUNT, "per_host": COUNT, **given}
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CRAWLER_")}
     process = await asyncio.create_subprocess_exec(
@@ -87,7 +87,7 @@ async def probed(first: str, batches: dict[str, list[str]], **given: Any) -> dic
 
 
 async def check(first: str, meanings: dict[str, int | str], bound: int = 0, **options: Any) -> None:
-    """Probe fifty times each of these URLs: all come to what it means, in time and with bounded memory."""
+    """Probe each of these URLs fifty times: all have the expected result, in time and in bounded memory."""
     runs = await probed(first, {url: fifty(url) for url in meanings}, **options)
     for url, run in runs.items():
         assert Counter(run.outcomes) == {meanings[url]: COUNT}, url
@@ -96,7 +96,7 @@ async def check(first: str, meanings: dict[str, int | str], bound: int = 0, **op
 
 
 def fifty(url: str) -> list[str]:
-    """As many different URLs."""
+    """Return fifty different URLs."""
     return [f"{url}{'&' if '?' in url else '?'}n={n}" for n in range(COUNT)]
 
 
@@ -135,7 +135,7 @@ async def test_a_redirect_to_a_blocked_address(site: Site) -> None:
 
 
 def repeats(site: Site, path: str, start: bytes, more: bytes) -> str:
-    """A URL that sends a start and then the same again and again."""
+    """Return a URL whose answer is `start`, then `more` without end."""
 
     async def answer(x: Exchange) -> None:
         await x.send(start)
@@ -179,7 +179,7 @@ async def test_chunks_of_one_byte(site: Site) -> None:
 
 
 async def test_robots_files_without_end(site: Site) -> None:
-    """More agents for more rules than there is memory for, from each of fifty origins."""
+    """Each of fifty origins sends more user agents with more rules than memory would hold."""
     repeats(
         site,
         "/robots.txt",
@@ -192,7 +192,7 @@ async def test_robots_files_without_end(site: Site) -> None:
     assert run.growth < BODY_BOUND
 
 
-# --- Before there is a head ---
+# --- Before a response head ---
 
 ON_ACCEPT: dict[OnAccept, str] = {
     "silent": "http.timed_out",
@@ -203,7 +203,7 @@ ON_ACCEPT: dict[OnAccept, str] = {
 
 
 async def test_servers_that_never_answer(site: Site) -> None:
-    """Side by side, for each takes all of its time."""
+    """They run together, for each takes the whole timeout."""
     async with AsyncExitStack() as stack:
         never = {site.url("/hang"): "http.timed_out", site.url("/drip-head/0.05"): "http.timed_out"}
         for on_accept, meaning in ON_ACCEPT.items():
@@ -259,11 +259,11 @@ async def test_http_where_tls_should_be_and_the_reverse(site: Site, authority: A
     assert max(run.growth for run in runs.values()) < BOUND
 
 
-# --- The measure itself ---
+# --- The measurement itself ---
 
 
 async def test_the_measurement_sees_memory_in_use(site: Site) -> None:
-    """Fifty bodies of 4 MiB, asked for: were this below the bound, the bound would show nothing."""
+    """Fifty bodies of 4 MiB are read: if that stayed below the bound, the bound would prove nothing."""
 
     all_have_it = asyncio.Barrier(COUNT)
 

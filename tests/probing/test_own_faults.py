@@ -1,9 +1,7 @@
-"""What this machine lacks is never said of a target: descriptors, ports, memory."""
+"""A lack of descriptors, ports or memory on this machine is never blamed on a target."""
 
 import asyncio
 import errno
-import functools
-import json
 import os
 import subprocess
 import sys
@@ -20,35 +18,20 @@ from crawler.probing.scheduler import Scheduler
 from crawler.probing.work_queue import WorkQueue
 from crawler.transport.error_mapping import explain
 from tests.support.dns_server import DnsServer
+from tests.support.isolated_process import can_unshare, run_and_read
 from tests.support.probing import SHORT_BACKOFF, probe_one, status_of
 from tests.support.site import Site
 
 OWN_FAULTS = [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM, errno.ENETDOWN]
 
 
-async def run(command: list[str], urls: list[str]) -> tuple[int, list[Any], str]:
-    """Probe URLs in a process of its own: exit code, results, standard error."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("CRAWLER_")}
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean
-    )
-    try:
-        out, err = await process.communicate("\n".join(urls).encode())
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode is not None
-    return process.returncode, [json.loads(line) for line in out.splitlines()], err.decode()
-
-
 def limited(files: str, *command: str) -> list[str]:
-    """A command with `ulimit` on its open files."""
+    """Return a Python command with `ulimit` on its open files."""
     return ["sh", "-c", f'ulimit {files}; exec "$@"', "sh", sys.executable, *command]
 
 
 def hosts(site: Site, count: int) -> list[str]:
-    """Names of as many hosts as there shall be, all of them this site."""
+    """Return so many host names, all of this site."""
     return [f"127.0.{number // 250}.{1 + number % 250}" for number in range(count)]
 
 
@@ -62,7 +45,7 @@ async def test_with_64_descriptors_500_probes_at_once_succeed(number: int, site:
     places = hosts(site, number)
     urls = [site.url(f"/delay/0.01/{n}", host=places[n % number]) for n in range(500)]
     async with asyncio.timeout(6):
-        code, results, err = await run(limited("-n 64", *PROBE, "--per-host", "500"), urls)
+        code, results, err = await run_and_read(limited("-n 64", *PROBE, "--per-host", "500"), urls)
     assert sorted(result["url"] for result in results) == sorted(urls)
     assert {(result["status"], result["outcome"], result["attempts"]) for result in results} == {(200, "ok", 1)}
     assert (code, err) == (0, "")
@@ -70,7 +53,7 @@ async def test_with_64_descriptors_500_probes_at_once_succeed(number: int, site:
 
 
 async def test_without_any_descriptor_the_error_is_local(site: Site) -> None:
-    code, results, _ = await run(limited("-n 64", "-c", STARVED, site.url("/ok")), [])
+    code, results, _ = await run_and_read(limited("-n 64", "-c", STARVED, site.url("/ok")), [])
     assert code == 0
     [result] = results
     assert (result["outcome"], result["errors"]) == ("failed", {"http": "LOCAL_ERROR"})
@@ -124,19 +107,10 @@ print(limit_concurrency({wanted}), resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 # --- Ports ---
 
 
-@functools.cache
-def can_unshare() -> bool:
-    """Whether this machine lets us have a network of our own, with as few ports as we like."""
-    try:
-        return subprocess.run(["unshare", "-rn", "true"], capture_output=True, check=False).returncode == 0
-    except OSError:
-        return False
-
-
 async def in_a_network_of_its_own(program: str) -> tuple[int, list[Any], str]:
-    """Run a Python program where there is only loopback."""
+    """Run a Python program in a network that has only loopback."""
     script = 'ip link set lo up && exec "$@"'
-    return await run(["unshare", "-rn", "sh", "-c", script, "sh", sys.executable, "-c", program], [])
+    return await run_and_read(["unshare", "-rn", "sh", "-c", script, "sh", sys.executable, "-c", program], [])
 
 
 FEW_PORTS = """
@@ -214,7 +188,7 @@ async def test_a_network_that_is_down_is_waited_for() -> None:
     assert await in_a_network_of_its_own(NO_NETWORK) == (0, ["as it should be"], "")
 
 
-# --- Any of them, told by the kernel to a probe ---
+# --- Error numbers of the kernel ---
 
 
 @pytest.mark.parametrize("number", OWN_FAULTS, ids=errno.errorcode.__getitem__)
@@ -227,8 +201,8 @@ def fault(number: int = errno.EADDRNOTAVAIL) -> HopResult:
     return HopResult(Timings(), error=explain(OSError(number, os.strerror(number)), "connect"))
 
 
-class Hands:
-    """A clock that is turned by hand."""
+class ManualClock:
+    """A clock that the test sets."""
 
     time = 1000.0
 
@@ -236,12 +210,12 @@ class Hands:
         return self.time
 
 
-def a_probe(clock: Hands, **options: Any) -> Probe:
+def a_probe(clock: ManualClock, **options: Any) -> Probe:
     return Probe.of(Target.of(0, "http://a.test/"), Options(**options), clock)
 
 
 def test_a_fault_that_passes_costs_no_attempt_and_no_time() -> None:
-    clock = Hands()
+    clock = ManualClock()
     probe = a_probe(clock, timeout=10, retries=0)
     for _ in range(4):
         probe.take(fault(), 9.0)
@@ -255,7 +229,7 @@ def test_a_fault_that_passes_costs_no_attempt_and_no_time() -> None:
 
 
 def test_a_fault_that_stays_is_reported_after_longer_and_longer_waits() -> None:
-    clock = Hands()
+    clock = ManualClock()
     probe, waits = a_probe(clock, retries=0), []
     probe.take(fault(), 0.0)
     while not probe.is_finished:
@@ -271,7 +245,7 @@ def test_a_fault_that_stays_is_reported_after_longer_and_longer_waits() -> None:
 
 
 def test_a_fault_that_stays_costs_no_attempt_whatever_retries_there_are() -> None:
-    probe = a_probe(Hands(), retries=5)
+    probe = a_probe(ManualClock(), retries=5)
     while not probe.is_finished:
         probe.take(fault(), 0.0)
     assert (probe.result.attempts, len(probe.result.hops)) == (1, 7)
@@ -280,8 +254,8 @@ def test_a_fault_that_stays_costs_no_attempt_whatever_retries_there_are() -> Non
 # --- Slots ---
 
 
-class Piece:
-    """Work that is done at once."""
+class QuickItem:
+    """An item that is finished at once."""
 
     host: str = "host"
     not_before: float = 0.0
@@ -289,24 +263,24 @@ class Piece:
 
 
 async def let_pass(scheduler: Scheduler, count: int) -> None:
-    """As many good answers, one after the other."""
+    """Record so many good answers."""
 
-    async def turn(piece: Piece) -> bool:
-        scheduler.record_answer(piece.host, 0.001)
+    async def run_item(item: QuickItem) -> bool:
+        scheduler.record_answer(item.host, 0.001)
         return True
 
-    async with WorkQueue(scheduler, turn) as queue:
+    async with WorkQueue(scheduler, run_item) as queue:
         for _ in range(count):
-            queue.put(Piece())
+            queue.put(QuickItem())
         queue.seal()
-        assert len([piece async for piece in queue]) == count
+        assert len([item async for item in queue]) == count
 
 
 async def peak(scheduler: Scheduler, count: int = 200) -> int:
-    """The most pieces that ran at once, of so many that each wait for the loop to have nothing better to do."""
+    """Return the largest number of items that ran at once; each gives way to the others a few times."""
     running = most = 0
 
-    async def turn(_: Piece) -> bool:
+    async def run_item(_: QuickItem) -> bool:
         nonlocal running, most
         running += 1
         most = max(most, running)
@@ -315,9 +289,9 @@ async def peak(scheduler: Scheduler, count: int = 200) -> int:
         running -= 1
         return True
 
-    async with WorkQueue(scheduler, turn) as queue:
+    async with WorkQueue(scheduler, run_item) as queue:
         for _ in range(count):
-            queue.put(Piece())
+            queue.put(QuickItem())
         queue.seal()
         async for _ in queue:
             pass
@@ -325,9 +299,9 @@ async def peak(scheduler: Scheduler, count: int = 200) -> int:
 
 
 async def shortage(scheduler: Scheduler, count: int, fails: int) -> None:
-    """So many pieces of work at once, of which the first few fail for want of something."""
+    """Run so many items at once; the first few fail for lack of something on this machine."""
 
-    async def turn(_: Piece) -> bool:
+    async def run_item(_: QuickItem) -> bool:
         nonlocal fails
         await asyncio.sleep(0)
         if fails:
@@ -335,18 +309,18 @@ async def shortage(scheduler: Scheduler, count: int, fails: int) -> None:
             scheduler.record_shortage()
         return True
 
-    async with WorkQueue(scheduler, turn) as queue:
+    async with WorkQueue(scheduler, run_item) as queue:
         for _ in range(count):
-            queue.put(Piece())
+            queue.put(QuickItem())
         queue.seal()
-        assert len([piece async for piece in queue]) == count
+        assert len([item async for item in queue]) == count
 
 
 async def test_slots_shrink_after_shortages_and_grow_back_with_answers() -> None:
     scheduler = Scheduler(concurrency=64, per_host=1000)
     assert await peak(scheduler) == 64
     await shortage(scheduler, 64, fails=24)
-    assert scheduler._limit == 40, "no turn that brings no answer is a reason to grow"
+    assert scheduler._limit == 40, "without answers, nothing grows back"
     assert await peak(scheduler) == 40
     await let_pass(scheduler, 50)
     assert 40.9 < scheduler._limit < 41.1
@@ -363,13 +337,13 @@ async def test_there_is_always_one_slot_left() -> None:
 
 
 async def test_a_prober_short_of_connections_still_finishes_everything() -> None:
-    """Its transport has four connections and not one more."""
+    """Its transport can open only four connections at once."""
     transport = FourAtOnce()
     scheduler = Scheduler(concurrency=32, per_host=32)
     prober = HttpProber(Options(retries=0), lambda _: transport, scheduler)
     results = [r async for r in prober.probe_many(Target.of(n, f"http://h{n}.test/") for n in range(400))]
     assert {(result.outcome, result.attempts) for result in results} == {("ok", 1)}
-    assert 28 <= transport.refused < 200, "it does not run against the wall again and again"
+    assert 28 <= transport.refused < 200, "it does not try again and again"
 
 
 class FourAtOnce:

@@ -1,8 +1,7 @@
-"""What the hosts notice of us: how many requests at once, how often, and for how long after they asked for fewer."""
+"""Bounds on requests to one host: how many at once, how often, and how long fewer after it asked for fewer."""
 
 import asyncio
 import socket
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -18,41 +17,13 @@ from tests.support.dns_server import DnsServer
 from tests.support.exchange import Exchange
 from tests.support.probing import asking, probe_all, probe_one, status_of
 from tests.support.site import Site
+from tests.support.slow_page import SlowPage
 from tests.support.spacing import assert_spaced
 
 ONE, OTHER = "127.0.0.2", "127.0.0.3"
 
 TENTH = ProberSettings(retry=RetryPolicy(backoff_seconds=0.05))
 """Settings of a prober that waits a tenth of the usual time before retries."""
-
-
-class Page:
-    """Answers after a moment; a host in `trouble` refuses for so many seconds. It notes of each host when each request
-    came, and the crowd: how many it served by then."""
-
-    def __init__(self, site: Site, trouble: dict[str, float] | None = None, status: int = 429) -> None:
-        self.crowd: dict[str, list[int]] = defaultdict(list)
-        self.times: dict[str, list[float]] = defaultdict(list)
-        self._active: dict[str, int] = defaultdict(int)
-        self._trouble = trouble or {}
-        self._status = status
-        self._site = site
-        site.on("/page", self._answer)
-
-    def urls(self, host: str, count: int) -> list[str]:
-        return [self._site.url(f"/page?{number}", host=host) for number in range(count)]
-
-    async def _answer(self, x: Exchange) -> None:
-        host = x.request.host.partition(":")[0]
-        self._active[host] += 1
-        self.crowd[host].append(self._active[host])
-        self.times[host].append(now())
-        try:
-            is_refused = now() < self.times[host][0] + self._trouble.get(host, 0.0)
-            await asyncio.sleep(0.04)
-        finally:
-            self._active[host] -= 1
-        await x.reply(self._status if is_refused else 200)
 
 
 def now() -> float:
@@ -67,7 +38,7 @@ def sent(site: Site, path: str) -> list[str]:
 
 
 async def test_a_host_that_has_too_many_requests_gets_fewer_and_then_more_again(site: Site) -> None:
-    page = Page(site, {ONE: 1.2}, status=429)
+    page = SlowPage(site, {ONE: 1.2}, status=429)
     results = await probe_all(page.urls(ONE, 220), retries=0, method="GET", per_host=8)
     refused = [status_of(result) for result in results].count(429)
     assert max(page.crowd[ONE][:8]) == 8
@@ -77,7 +48,7 @@ async def test_a_host_that_has_too_many_requests_gets_fewer_and_then_more_again(
 
 
 async def test_other_hosts_keep_all_their_slots(site: Site) -> None:
-    page = Page(site, {ONE: 60.0}, status=503)
+    page = SlowPage(site, {ONE: 60.0}, status=503)
     await probe_all([*page.urls(ONE, 100), *page.urls(OTHER, 120)], retries=0, method="GET", per_host=8)
     assert max(page.crowd[ONE][-8:]) <= 4, "after half a second"
     assert page.crowd[OTHER].count(8) >= 12, "of fifteen rounds of eight"
@@ -132,7 +103,7 @@ def test_a_host_that_asked_for_no_interval_is_forgotten() -> None:
 async def test_retry_after_holds_back_all_of_its_host_and_nothing_of_another(
     path: str, seconds: float, site: Site
 ) -> None:
-    page, started = Page(site), now()
+    page, started = SlowPage(site), now()
     results = await probe_all(
         [site.url(path, host=ONE), *page.urls(ONE, 8), *page.urls(OTHER, 8)], per_host=1, method="GET"
     )
@@ -142,13 +113,13 @@ async def test_retry_after_holds_back_all_of_its_host_and_nothing_of_another(
 
 
 async def test_a_refused_head_waits_as_long_as_a_refused_get(site: Site) -> None:
-    page, started = Page(site), now()
+    page, started = SlowPage(site), now()
     await probe_all([site.url("/retry-after/1", host=ONE), *page.urls(ONE, 5)], per_host=1)
     assert min(page.times[ONE]) >= started + 1
 
 
 async def test_retry_after_holds_back_what_is_under_way_at_its_host(site: Site) -> None:
-    """One page says Retry-After; the other was asked with HEAD by then, and its GET would be one more request."""
+    """One page answers Retry-After. The other was asked with HEAD by then, and its GET would be a further request."""
     refused = asyncio.Event()
     gets: list[float] = []
 
@@ -190,7 +161,7 @@ async def test_a_retry_after_stands_when_a_hold_for_another_reason_ends() -> Non
 
 
 async def test_an_interval_spaces_the_urls_of_a_host(site: Site) -> None:
-    page, started = Page(site), now()
+    page, started = SlowPage(site), now()
     await probe_all([*page.urls(ONE, 5), *page.urls(OTHER, 5)], interval=0.1)
     for host in (ONE, OTHER):
         assert_spaced(page.times[host], 0.1, started)
@@ -198,7 +169,7 @@ async def test_an_interval_spaces_the_urls_of_a_host(site: Site) -> None:
 
 
 async def test_an_interval_spaces_the_requests_of_one_url_too(site: Site) -> None:
-    """A redirect within the host and the GET after a HEAD are requests to it as any other."""
+    """A redirect within the host and the GET after a HEAD are requests like any other."""
     started = now()
     await probe_all([site.url("/redirect/3"), site.url("/head/405")], interval=0.2)
     assert len(site.requests) == 6
@@ -206,7 +177,7 @@ async def test_an_interval_spaces_the_requests_of_one_url_too(site: Site) -> Non
 
 
 async def test_an_interval_holds_for_later_batches_of_the_same_prober(site: Site) -> None:
-    page, started = Page(site), now()
+    page, started = SlowPage(site), now()
     options = crawler.Options(interval=0.2)
     async with crawler.open_prober(options) as prober:
         for seq, url in enumerate(page.urls(ONE, 3)):
@@ -215,19 +186,19 @@ async def test_an_interval_holds_for_later_batches_of_the_same_prober(site: Site
 
 
 async def test_two_names_of_one_address_are_two_hosts(site: Site, names: DnsServer) -> None:
-    page = Page(site)
+    page = SlowPage(site)
     for name in ("one.test", "two.test"):
         names.a(name, "127.0.0.1")
     await probe_all([*page.urls("one.test", 20), *page.urls("two.test", 20)], per_host=2, **asking(names))
     assert (max(page.crowd["one.test"]), max(page.crowd["two.test"])) == (2, 2)
 
 
-# --- The second look ---
+# --- The final retry ---
 
 
 @pytest.mark.parametrize(("retries", "is_last"), [(1, True), (2, False)])
 async def test_a_last_attempt_comes_after_all_other_targets(retries: int, is_last: bool, site: Site) -> None:
-    """The others take ten times as long as the wait before a retry, so it is not the wait that makes it last."""
+    """The other targets take ten times as long as the back-off, so it is not the back-off that makes the retry last."""
     flaky = ["/flaky/2/ok?1", "/flaky/2/ok?2"]
     others = [site.url(f"/delay/0.05/{number}", host=OTHER) for number in range(40)]
     urls = [*(site.url(path, host=ONE) for path in flaky), *others]
@@ -292,14 +263,14 @@ async def test_a_small_batch_has_all_its_retries() -> None:
     assert retries(results) == 100
 
 
-# --- The habit of HEAD ---
+# --- Hosts that refuse HEAD ---
 
 
 async def test_a_host_that_keeps_failing_head_and_passing_get_is_asked_with_get(site: Site) -> None:
     urls = [site.url(f"/head/405?{number}", host=ONE) for number in range(6)]
     results = await probe_all([*urls, site.url("/ok", host=OTHER)], per_host=1)
     assert [sent(site, f"/head/405?{number}") for number in range(6)] == [["HEAD", "GET"]] * 3 + [["GET"]] * 3
-    assert sent(site, "/ok") == ["HEAD"], "another host's habit is its own"
+    assert sent(site, "/ok") == ["HEAD"], "what is known of one host says nothing of another"
     assert [result.method for result in results] == ["GET"] * 6 + ["HEAD"]
 
 

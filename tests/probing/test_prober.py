@@ -238,7 +238,7 @@ async def test_a_redirect_takes_a_slot_of_the_host_that_it_leads_to(site: Site) 
 
 
 async def test_a_host_that_never_answers_delays_no_other(site: Site) -> None:
-    """Two thousand URLs of one stuck host among two thousand of others: those all end while none of it does."""
+    """Of two thousand URLs of a stuck host and two thousand of others, the others all finish first."""
     stuck = [site.url(f"/hang/{number}", host="127.1.1.1") for number in range(2000)]
     quick = [site.url("/ok", host=f"127.0.{number // 200}.{1 + number % 200}") for number in range(2000)]
     mixed = [url for pair in zip(stuck, quick, strict=True) for url in pair]

@@ -1,4 +1,4 @@
-"""robots.txt: obeyed by those who ask for it, fetched once, and no way for a server to hold anybody up."""
+"""robots.txt is obeyed if the option asks for it, fetched once, and no means for a server to delay other hosts."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ PRIVATE = "User-agent: *\nDisallow: /private\n"
 
 
 def rules(site: Site, text: str = "", *, status: int = 200, of: dict[str, str] | None = None) -> dict[str, float]:
-    """Serve a robots.txt, or one for each host; gives when each host was last asked for it."""
+    """Serve a robots.txt, or one for each host; return a mapping of hosts to the time of their last request for it."""
     fetched: dict[str, float] = {}
 
     async def answer(x: Exchange) -> None:
@@ -41,7 +41,7 @@ def asked(site: Site) -> list[str]:
 
 
 def arrivals(site: Site, handler: Callable[[Exchange], Awaitable[None]] | None = None) -> list[float]:
-    """When each request for /page comes."""
+    """Return a list that gets the time of each request for /page."""
     times: list[float] = []
 
     async def page(x: Exchange) -> None:
@@ -52,7 +52,7 @@ def arrivals(site: Site, handler: Callable[[Exchange], Awaitable[None]] | None =
     return times
 
 
-# --- Whether ---
+# --- Whether a URL may be requested ---
 
 
 async def test_it_is_not_fetched_without_the_option(site: Site) -> None:
@@ -106,7 +106,7 @@ async def test_ports_are_origins_of_their_own(site: Site) -> None:
     [(404, 200), (410, 200), (403, 200), (500, "robots.disallowed"), (503, "robots.disallowed"), (200, 200)],
 )
 async def test_what_its_status_means(status: int, meaning: int | str, site: Site) -> None:
-    """RFC 9309, 2.3.1: nothing there allows all, whatever an error page says; a server in trouble allows nothing."""
+    """RFC 9309, 2.3.1: a 4xx status allows everything, whatever the error page says; a 5xx status allows nothing."""
     rules(site, "" if status == 200 else NOBODY, status=status)
     assert status_of(await probe_one(site.url("/ok"), robots=True)) == meaning
 
@@ -156,7 +156,7 @@ async def test_a_crawl_delay_spaces_the_requests_of_its_host_only(site: Site) ->
 
 
 async def test_a_crawl_delay_holds_even_if_its_file_takes_longer(site: Site) -> None:
-    """While the file is on its way nobody else uses the host, and a host that nobody uses is forgotten."""
+    """While the file is fetched no other item uses the host, and a host that is not used is forgotten."""
 
     async def slow(x: Exchange) -> None:
         await asyncio.sleep(0.5)
@@ -248,7 +248,7 @@ def test_no_file_takes_too_long_to_parse(text: str) -> None:
     assert time.process_time() - started < 2
 
 
-# --- Rules, against the whole of the parser ---
+# --- Rules of the reduced file, compared with those of the whole file ---
 
 ORIGIN = ("http", "a.test", 80)
 

@@ -1,4 +1,4 @@
-"""Batches of one prober, each with the options that it chose."""
+"""Tasks of one prober, each with options of its own."""
 
 import asyncio
 import ssl
@@ -25,7 +25,7 @@ TRANSPORTS = pytest.mark.parametrize("transport", ["socket", "aiohttp"])
 
 
 async def batch(prober: Prober, urls: Iterable[str], **choices: Any) -> list[ProbeResult]:
-    """The results of a batch with its own options, in the order of its lines."""
+    """Probe URLs with the options of a Task; return the results in the order of the lines."""
     assert isinstance(prober, HttpProber)
     targets = [Target.of(seq, url) for seq, url in enumerate(urls)]
     found = [result async for result in prober.probe_many(targets, prober.options.with_task_options(choices))]
@@ -99,7 +99,7 @@ async def test_a_status_that_one_task_does_not_accept_teaches_nothing_about_head
         assert (await one(prober, site.url("/ok"))).method == "HEAD"
 
 
-# --- One prober, batches of different minds ---
+# --- Tasks with different options ---
 
 
 async def test_each_task_sends_its_own_headers(site: Site) -> None:
@@ -158,7 +158,7 @@ async def test_each_task_reads_as_much_of_a_body_as_it_asked_for(transport: str,
 
 
 async def test_a_slow_expression_delays_no_other_task(site: Site) -> None:
-    """By Python's own expressions this would take longer than there is time."""
+    """Python's own regular expressions would take longer than the test may."""
     site.on("/aaa", b"HTTP/1.1 200 OK\r\nContent-Length: 100001\r\n\r\n" + b"a" * 100_000 + b"!")
     async with crawler.open_prober(Options()) as prober:
         results = await asyncio.gather(one(prober, site.url("/aaa"), match="(a+)+$"), one(prober, site.url("/ok")))
@@ -185,7 +185,7 @@ async def test_options_out_of_bounds_are_refused_however_they_were_made(site: Si
 
 
 class Crowd:
-    """Answers after a moment, and counts of each batch (the first letter of a query) how many are there at once."""
+    """Answers after a moment, and counts how many requests of each Task (first letter of the query) are in flight."""
 
     def __init__(self, site: Site) -> None:
         self.most: dict[str, int] = defaultdict(int)
@@ -241,7 +241,7 @@ async def test_a_tasks_own_interval_spaces_the_requests_of_one_url_too(site: Sit
     assert now() - started >= 4 * 0.19
 
 
-# --- Connections made in one way serve no other ---
+# --- Connections are shared only by Tasks that make them the same way ---
 
 
 @TRANSPORTS
@@ -257,7 +257,7 @@ async def test_accepting_any_certificate_affects_no_other_task(transport: str, a
 
 
 async def test_an_unverified_tls_session_is_resumed_by_no_verifying_task(authority: Authority) -> None:
-    """TLS 1.2: a session that is resumed shows no certificate any more."""
+    """In TLS 1.2 a resumed session shows no certificate."""
     context = authority.self_signed()
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     async with Site(tls=context) as site:
@@ -373,7 +373,7 @@ async def test_a_request_may_have_content(transport: str, content: bytes, site: 
 
 
 async def test_a_request_that_must_not_be_repeated_gets_a_new_connection(site: Site) -> None:
-    """One that was idle may be closed by the server just as it is used, and the request would be sent again."""
+    """The server may close an idle connection just as it is used, and the request would be sent again."""
     async with crawler.open_prober(Options()) as prober:
         await one(prober, site.url("/ok"))
         await post(prober, site.url("/ok"), b"x")

@@ -1,4 +1,4 @@
-"""Slots: bounded, fair, never held by somebody who waits, never lost."""
+"""Slots are bounded and fair, never held by an item that waits, and never lost."""
 
 import asyncio
 import gc
@@ -13,119 +13,103 @@ from hypothesis import strategies as st
 from crawler.probing.scheduler import Scheduler
 from crawler.probing.work_queue import RunItem, WorkQueue
 from tests.support.spacing import assert_spaced
+from tests.support.work_items import GatedItem, settle
 
 
-class Piece:
-    """A piece of work: it runs until it is let go."""
-
-    def __init__(self, host: str, not_before: float = 0.0) -> None:
-        self.host = host
-        self.not_before = not_before
-        self.wants_deferral = False
-        self.gate = asyncio.Event()
-        self.turns_left = 1
-
-
-class Works:
-    """Runs pieces, and remembers who ran."""
+class Runner:
+    """Runs items, and records which ran."""
 
     def __init__(self) -> None:
-        self.started: list[Piece] = []
-        self.running: set[Piece] = set()
+        self.started: list[GatedItem] = []
+        self.running: set[GatedItem] = set()
 
-    async def turn(self, piece: Piece) -> bool:
-        self.started.append(piece)
-        self.running.add(piece)
+    async def run(self, item: GatedItem) -> bool:
+        self.started.append(item)
+        self.running.add(item)
         try:
-            await piece.gate.wait()
+            await item.gate.wait()
         finally:
-            self.running.discard(piece)
-        piece.turns_left -= 1
-        return piece.turns_left == 0
+            self.running.discard(item)
+        item.runs_left -= 1
+        return item.runs_left == 0
 
     def running_of(self, host: str) -> int:
-        return sum(piece.host == host for piece in self.running)
+        return sum(item.host == host for item in self.running)
 
 
-def fill(queue: WorkQueue[Piece], pieces: Iterable[Piece]) -> list[Piece]:
-    put = list(pieces)
-    for piece in put:
-        queue.put(piece)
+def fill(queue: WorkQueue[GatedItem], items: Iterable[GatedItem]) -> list[GatedItem]:
+    put = list(items)
+    for item in put:
+        queue.put(item)
     return put
 
 
-async def settle() -> None:
-    """Let everything that can happen without time passing happen."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
 async def test_no_more_run_at_once_than_there_are_slots() -> None:
-    works, scheduler = Works(), Scheduler(concurrency=3, per_host=2)
-    async with WorkQueue(scheduler, works.turn) as queue:
-        pieces = fill(queue, [Piece(host) for host in "aaabbbccc"])
+    runner, scheduler = Runner(), Scheduler(concurrency=3, per_host=2)
+    async with WorkQueue(scheduler, runner.run) as queue:
+        items = fill(queue, [GatedItem(host) for host in "aaabbbccc"])
         queue.seal()
-        for _ in pieces:
+        for _ in items:
             await settle()
-            assert len(works.running) <= 3
-            assert all(works.running_of(host) <= 2 for host in "abc")
-            next(iter(works.running)).gate.set()
-        assert len([piece async for piece in queue]) == 9
+            assert len(runner.running) <= 3
+            assert all(runner.running_of(host) <= 2 for host in "abc")
+            next(iter(runner.running)).gate.set()
+        assert len([item async for item in queue]) == 9
     assert scheduler.active == 0
 
 
 async def test_a_host_that_is_stuck_holds_its_own_slots_only() -> None:
-    works, scheduler = Works(), Scheduler(concurrency=4, per_host=2)
-    async with WorkQueue(scheduler, works.turn) as queue:
-        fill(queue, [Piece("stuck") for _ in range(1000)])
-        quick = fill(queue, [Piece(f"quick{number}") for number in range(100)])
-        for piece in quick:
-            piece.gate.set()
+    runner, scheduler = Runner(), Scheduler(concurrency=4, per_host=2)
+    async with WorkQueue(scheduler, runner.run) as queue:
+        fill(queue, [GatedItem("stuck") for _ in range(1000)])
+        quick = fill(queue, [GatedItem(f"quick{number}") for number in range(100)])
+        for item in quick:
+            item.gate.set()
         finished = [await anext(queue) for _ in quick]
         assert set(finished) == set(quick)
-        assert works.running_of("stuck") == 2
+        assert runner.running_of("stuck") == 2
 
 
 async def test_work_queues_take_turns() -> None:
-    works, scheduler = Works(), Scheduler(concurrency=2, per_host=2)
-    async with WorkQueue(scheduler, works.turn) as big, WorkQueue(scheduler, works.turn) as small:
-        crowd = fill(big, [Piece(f"host{number}") for number in range(1000)])
-        few = fill(small, [Piece(f"other{number}") for number in range(10)])
-        for piece in [*crowd, *few]:
-            piece.gate.set()
+    runner, scheduler = Runner(), Scheduler(concurrency=2, per_host=2)
+    async with WorkQueue(scheduler, runner.run) as big, WorkQueue(scheduler, runner.run) as small:
+        crowd = fill(big, [GatedItem(f"host{number}") for number in range(1000)])
+        few = fill(small, [GatedItem(f"other{number}") for number in range(10)])
+        for item in [*crowd, *few]:
+            item.gate.set()
         for _ in few:
             await anext(small)
-        before = works.started.index(few[-1])
-        assert before < 2 + 2 * len(few) + 2, f"the small lane's last piece was number {before}"
+        before = runner.started.index(few[-1])
+        assert before < 2 + 2 * len(few) + 2, f"the small queue's last item was number {before}"
 
 
 async def test_work_queues_take_turns_at_one_host() -> None:
-    works, scheduler = Works(), Scheduler(concurrency=10, per_host=1)
-    async with WorkQueue(scheduler, works.turn) as big, WorkQueue(scheduler, works.turn) as small:
-        crowd = fill(big, [Piece("host") for _ in range(1000)])
-        few = fill(small, [Piece("host") for _ in range(10)])
-        for piece in [*crowd, *few]:
-            piece.gate.set()
+    runner, scheduler = Runner(), Scheduler(concurrency=10, per_host=1)
+    async with WorkQueue(scheduler, runner.run) as big, WorkQueue(scheduler, runner.run) as small:
+        crowd = fill(big, [GatedItem("host") for _ in range(1000)])
+        few = fill(small, [GatedItem("host") for _ in range(10)])
+        for item in [*crowd, *few]:
+            item.gate.set()
         for _ in few:
             await anext(small)
-        assert works.started.index(few[-1]) < 2 * len(few) + 2
+        assert runner.started.index(few[-1]) < 2 * len(few) + 2
 
 
 async def test_hosts_take_turns_within_a_work_queue() -> None:
-    works, scheduler = Works(), Scheduler(concurrency=1, per_host=1)
-    async with WorkQueue(scheduler, works.turn) as queue:
-        pieces = fill(queue, [Piece(host) for host in "aaaaabbbbb"])
+    runner, scheduler = Runner(), Scheduler(concurrency=1, per_host=1)
+    async with WorkQueue(scheduler, runner.run) as queue:
+        items = fill(queue, [GatedItem(host) for host in "aaaaabbbbb"])
         queue.seal()
-        for piece in pieces:
-            piece.gate.set()
-        assert "".join([piece.host async for piece in queue]) in ("ababababab", "aababababb", "abababab" + "ab")
+        for item in items:
+            item.gate.set()
+        assert "".join([item.host async for item in queue]) in ("ababababab", "aababababb", "abababab" + "ab")
 
 
 async def test_an_unfinished_item_is_queued_again_and_may_change_its_host() -> None:
-    works, scheduler = Works(), Scheduler(concurrency=2, per_host=1)
-    async with WorkQueue(scheduler, works.turn) as queue:
-        traveller, other = Piece("first"), Piece("second")
-        traveller.turns_left = 2
+    runner, scheduler = Runner(), Scheduler(concurrency=2, per_host=1)
+    async with WorkQueue(scheduler, runner.run) as queue:
+        traveller, other = GatedItem("first"), GatedItem("second")
+        traveller.runs_left = 2
         queue.put(other)
         queue.put(traveller)
         queue.seal()
@@ -133,76 +117,76 @@ async def test_an_unfinished_item_is_queued_again_and_may_change_its_host() -> N
         traveller.host = "second"
         traveller.gate.set()
         await settle()
-        assert works.running == {other}, "the second host's only slot is taken"
+        assert runner.running == {other}, "the second host's only slot is taken"
         other.gate.set()
-        assert [piece async for piece in queue] == [other, traveller]
+        assert [item async for item in queue] == [other, traveller]
 
 
 async def test_an_item_that_waits_for_its_time_holds_no_slot() -> None:
-    works, scheduler = Works(), Scheduler(concurrency=1, per_host=1)
+    runner, scheduler = Runner(), Scheduler(concurrency=1, per_host=1)
     loop = asyncio.get_running_loop()
-    async with WorkQueue(scheduler, works.turn) as queue:
-        later, now = Piece("host", not_before=loop.time() + 0.05), Piece("host")
+    async with WorkQueue(scheduler, runner.run) as queue:
+        later, now = GatedItem("host", not_before=loop.time() + 0.05), GatedItem("host")
         later.gate.set()
         now.gate.set()
         queue.put(later)
         queue.put(now)
         queue.seal()
         await settle()
-        assert [piece async for piece in queue] == [now, later]
+        assert [item async for item in queue] == [now, later]
         assert loop.time() >= later.not_before
 
 
 @pytest.mark.parametrize("when", ["before its first step", "while it runs"])
 async def test_leaving_a_work_queue_returns_every_slot(when: str) -> None:
-    works, scheduler = Works(), Scheduler(concurrency=5, per_host=2)
-    async with WorkQueue(scheduler, works.turn) as queue:
-        fill(queue, [Piece(host) for host in "aaaabbbbcccc"])
-        fill(queue, [Piece("later", not_before=asyncio.get_running_loop().time() + 0.01)])
+    runner, scheduler = Runner(), Scheduler(concurrency=5, per_host=2)
+    async with WorkQueue(scheduler, runner.run) as queue:
+        fill(queue, [GatedItem(host) for host in "aaaabbbbcccc"])
+        fill(queue, [GatedItem("later", not_before=asyncio.get_running_loop().time() + 0.01)])
         if when == "while it runs":
             await settle()
         assert scheduler.active == 5
     assert scheduler.active == 0
-    assert not works.running
-    async with WorkQueue(scheduler, works.turn) as queue:
-        for piece in fill(queue, [Piece("a"), Piece("a")]):
-            piece.gate.set()
+    assert not runner.running
+    async with WorkQueue(scheduler, runner.run) as queue:
+        for item in fill(queue, [GatedItem("a"), GatedItem("a")]):
+            item.gate.set()
         queue.seal()
-        assert len([piece async for piece in queue]) == 2
+        assert len([item async for item in queue]) == 2
 
 
 async def test_leaving_a_work_queue_lets_the_others_go_on() -> None:
-    works, scheduler = Works(), Scheduler(concurrency=2, per_host=1)
-    async with WorkQueue(scheduler, works.turn) as staying:
-        async with WorkQueue(scheduler, works.turn) as leaving:
-            fill(leaving, [Piece("a") for _ in range(3)])
-            pieces = fill(staying, [Piece("a") for _ in range(3)])
+    runner, scheduler = Runner(), Scheduler(concurrency=2, per_host=1)
+    async with WorkQueue(scheduler, runner.run) as staying:
+        async with WorkQueue(scheduler, runner.run) as leaving:
+            fill(leaving, [GatedItem("a") for _ in range(3)])
+            items = fill(staying, [GatedItem("a") for _ in range(3)])
             staying.seal()
-        for piece in pieces:
-            piece.gate.set()
-        assert [piece async for piece in staying] == pieces
+        for item in items:
+            item.gate.set()
+        assert [item async for item in staying] == items
 
 
 async def test_hosts_are_forgotten() -> None:
-    works, scheduler = Works(), Scheduler(concurrency=100, per_host=1)
-    async with WorkQueue(scheduler, works.turn) as queue:
-        for piece in fill(queue, [Piece(f"host{number}") for number in range(1000)]):
-            piece.gate.set()
+    runner, scheduler = Runner(), Scheduler(concurrency=100, per_host=1)
+    async with WorkQueue(scheduler, runner.run) as queue:
+        for item in fill(queue, [GatedItem(f"host{number}") for number in range(1000)]):
+            item.gate.set()
         queue.seal()
-        assert len([piece async for piece in queue]) == 1000
+        assert len([item async for item in queue]) == 1000
     assert not scheduler._hosts
 
 
 async def test_a_work_queue_reads_on_past_a_full_host_but_not_without_end() -> None:
-    works, scheduler = Works(), Scheduler(concurrency=10_000, per_host=1)
-    async with WorkQueue(scheduler, works.turn) as queue:
+    runner, scheduler = Runner(), Scheduler(concurrency=10_000, per_host=1)
+    async with WorkQueue(scheduler, runner.run) as queue:
         read = 0
 
         async def feed() -> None:
             nonlocal read
             while True:
                 await queue.wait_for_room()
-                queue.put(Piece("stuck"))
+                queue.put(GatedItem("stuck"))
                 read += 1
 
         feeder = asyncio.ensure_future(feed())
@@ -212,15 +196,15 @@ async def test_a_work_queue_reads_on_past_a_full_host_but_not_without_end() -> N
 
 
 async def test_a_work_queue_reads_no_further_than_it_needs() -> None:
-    works, scheduler = Works(), Scheduler(concurrency=10, per_host=1)
-    async with WorkQueue(scheduler, works.turn) as queue:
+    runner, scheduler = Runner(), Scheduler(concurrency=10, per_host=1)
+    async with WorkQueue(scheduler, runner.run) as queue:
         read = 0
 
         async def feed() -> None:
             nonlocal read
             while True:
                 await queue.wait_for_room()
-                queue.put(Piece(f"host{read}"))
+                queue.put(GatedItem(f"host{read}"))
                 read += 1
 
         feeder = asyncio.ensure_future(feed())
@@ -230,30 +214,30 @@ async def test_a_work_queue_reads_no_further_than_it_needs() -> None:
 
 
 async def test_a_work_queue_that_closes_passes_on_the_turn_it_was_given() -> None:
-    """Woken for a host's free slot, but the last slot goes elsewhere; then it closes: the next in line has to go."""
-    works, scheduler = Works(), Scheduler(concurrency=2, per_host=1)
-    async with WorkQueue(scheduler, works.turn) as other, WorkQueue(scheduler, works.turn) as waiting:
-        [first] = fill(other, [Piece("host")])
-        async with WorkQueue(scheduler, works.turn) as closing:
-            fill(closing, [Piece("host")])
-            [last] = fill(waiting, [Piece("host")])
+    """It is woken for a host's free slot, but another host gets the last slot. Then it closes: the next has to run."""
+    runner, scheduler = Runner(), Scheduler(concurrency=2, per_host=1)
+    async with WorkQueue(scheduler, runner.run) as other, WorkQueue(scheduler, runner.run) as waiting:
+        [first] = fill(other, [GatedItem("host")])
+        async with WorkQueue(scheduler, runner.run) as closing:
+            fill(closing, [GatedItem("host")])
+            [last] = fill(waiting, [GatedItem("host")])
             waiting.seal()
-            rest = fill(other, [Piece(name) for name in ("one", "two", "three")])
+            rest = fill(other, [GatedItem(name) for name in ("one", "two", "three")])
             await settle()
             first.gate.set()
             await settle()
-        for piece in [*rest, last]:
-            piece.gate.set()
+        for item in [*rest, last]:
+            item.gate.set()
         async with asyncio.timeout(5):
-            assert [piece async for piece in waiting] == [last]
+            assert [item async for item in waiting] == [last]
 
 
 async def test_a_work_queue_reads_on_when_its_ready_items_have_to_wait_for_their_hosts() -> None:
-    works, scheduler = Works(), Scheduler(concurrency=1, per_host=1)
-    async with WorkQueue(scheduler, works.turn) as other, WorkQueue(scheduler, works.turn) as queue:
-        [busy] = fill(other, [Piece("busy")])
+    runner, scheduler = Runner(), Scheduler(concurrency=1, per_host=1)
+    async with WorkQueue(scheduler, runner.run) as other, WorkQueue(scheduler, runner.run) as queue:
+        [busy] = fill(other, [GatedItem("busy")])
         held = [f"held{number}" for number in range(300)]
-        fill(queue, [Piece(name) for name in held])
+        fill(queue, [GatedItem(name) for name in held])
         for name in held:
             scheduler.hold(name, 3600)
         feeder = asyncio.ensure_future(queue.wait_for_room())
@@ -263,7 +247,7 @@ async def test_a_work_queue_reads_on_when_its_ready_items_have_to_wait_for_their
         await asyncio.wait_for(feeder, 5)
 
 
-# --- Lanes with limits of their own ---
+# --- Work queues with limits of their own ---
 
 
 async def test_two_work_queues_have_their_own_limits_at_one_host() -> None:
@@ -271,8 +255,8 @@ async def test_two_work_queues_have_their_own_limits_at_one_host() -> None:
     active = {"gentle": 0, "eager": 0}
     most = {"gentle": 0, "eager": 0, "both": 0}
 
-    def turn_of(name: str) -> RunItem[Piece]:
-        async def turn(_: Piece) -> bool:
+    def run_of(name: str) -> RunItem[GatedItem]:
+        async def run_item(_: GatedItem) -> bool:
             active[name] += 1
             most[name] = max(most[name], active[name])
             most["both"] = max(most["both"], sum(active.values()))
@@ -280,76 +264,76 @@ async def test_two_work_queues_have_their_own_limits_at_one_host() -> None:
             active[name] -= 1
             return True
 
-        return turn
+        return run_item
 
     async with (
-        WorkQueue(scheduler, turn_of("gentle"), per_host=2) as gentle,
-        WorkQueue(scheduler, turn_of("eager")) as eager,
+        WorkQueue(scheduler, run_of("gentle"), per_host=2) as gentle,
+        WorkQueue(scheduler, run_of("eager")) as eager,
     ):
         for queue in (gentle, eager):
-            fill(queue, [Piece("host") for _ in range(30)])
+            fill(queue, [GatedItem("host") for _ in range(30)])
             queue.seal()
         for queue in (gentle, eager):
-            assert len([piece async for piece in queue]) == 30
+            assert len([item async for item in queue]) == 30
     assert (most["gentle"], most["both"]) == (2, 6)
     assert most["eager"] >= 4
     assert not scheduler._hosts
 
 
 async def test_a_work_queue_at_its_limit_leaves_other_slots_of_a_host_to_others() -> None:
-    gentle_works, works, scheduler = Works(), Works(), Scheduler(concurrency=20, per_host=4)
-    async with WorkQueue(scheduler, gentle_works.turn, per_host=1) as gentle, WorkQueue(scheduler, works.turn) as eager:
-        fill(gentle, [Piece("host") for _ in range(10)])
-        fill(eager, [Piece("host") for _ in range(10)])
+    gentle_runner, runner, scheduler = Runner(), Runner(), Scheduler(concurrency=20, per_host=4)
+    async with WorkQueue(scheduler, gentle_runner.run, per_host=1) as gentle, WorkQueue(scheduler, runner.run) as eager:
+        fill(gentle, [GatedItem("host") for _ in range(10)])
+        fill(eager, [GatedItem("host") for _ in range(10)])
         await settle()
-        assert (len(gentle_works.running), len(works.running)) == (1, 3)
+        assert (len(gentle_runner.running), len(runner.running)) == (1, 3)
 
 
 async def test_work_queues_with_one_slot_for_each_host_take_turns_at_it() -> None:
     scheduler = Scheduler(concurrency=10, per_host=2)
     order: list[int] = []
 
-    def turn_of(number: int) -> RunItem[Piece]:
-        async def turn(_: Piece) -> bool:
+    def run_of(number: int) -> RunItem[GatedItem]:
+        async def run_item(_: GatedItem) -> bool:
             order.append(number)
             for _step in range(1 + len(order) % 3):
                 await asyncio.sleep(0)
             return True
 
-        return turn
+        return run_item
 
     async def run(number: int) -> None:
-        async with WorkQueue(scheduler, turn_of(number), per_host=1) as queue:
-            fill(queue, [Piece("host") for _ in range(100)])
+        async with WorkQueue(scheduler, run_of(number), per_host=1) as queue:
+            fill(queue, [GatedItem("host") for _ in range(100)])
             queue.seal()
-            assert len([piece async for piece in queue]) == 100
+            assert len([item async for item in queue]) == 100
 
     await asyncio.gather(*(run(number) for number in range(4)))
     for number in range(4):
-        turns = [place for place, who in enumerate(order) if who == number]
-        assert turns[9] < 80, "a quarter of the turns are its"
+        runs = [place for place, who in enumerate(order) if who == number]
+        assert runs[9] < 80, "a quarter of the runs are its"
 
 
 async def test_a_slot_left_by_a_work_queue_at_its_limit_is_taken_at_once() -> None:
-    """Two slots of a host are free at once, and only one queue is woken: its lane cannot use the second."""
-    gentle_works, works, scheduler = Works(), Works(), Scheduler(concurrency=20, per_host=4)
-    async with WorkQueue(scheduler, gentle_works.turn, per_host=1) as gentle, WorkQueue(scheduler, works.turn) as eager:
+    """Two slots of a host become free together, and only one work queue is woken, which cannot use the second."""
+    gentle_runner, runner, scheduler = Runner(), Runner(), Scheduler(concurrency=20, per_host=4)
+    async with WorkQueue(scheduler, gentle_runner.run, per_host=1) as gentle, WorkQueue(scheduler, runner.run) as eager:
         scheduler.open_queue(eager, "host")
         scheduler.hold("host", 3600)
-        fill(gentle, [Piece("host") for _ in range(10)])
-        fill(eager, [Piece("host") for _ in range(10)])
+        fill(gentle, [GatedItem("host") for _ in range(10)])
+        fill(eager, [GatedItem("host") for _ in range(10)])
         await settle()
         scheduler.resume("host")
         await settle()
-        assert (len(gentle_works.running), len(works.running)) == (1, 3)
+        assert (len(gentle_runner.running), len(runner.running)) == (1, 3)
 
 
 async def test_a_work_queue_gets_no_more_slots_than_the_scheduler_allows() -> None:
-    works, scheduler = Works(), Scheduler(concurrency=10, per_host=2)
-    async with WorkQueue(scheduler, works.turn, per_host=5) as queue:
-        fill(queue, [Piece("host") for _ in range(10)])
+    runner, scheduler = Runner(), Scheduler(concurrency=10, per_host=2)
+    async with WorkQueue(scheduler, runner.run, per_host=5) as queue:
+        fill(queue, [GatedItem("host") for _ in range(10)])
         await settle()
-        assert len(works.running) == 2
+        assert len(runner.running) == 2
 
 
 async def test_an_interval_spaces_the_items_of_its_own_work_queue_only() -> None:
@@ -358,59 +342,59 @@ async def test_an_interval_spaces_the_items_of_its_own_work_queue_only() -> None
     times: dict[str, list[float]] = {"host": [], "other": [], "quick": []}
     started = loop.time()
 
-    async def turn(piece: Piece) -> bool:
-        times[piece.host].append(loop.time())
+    async def run_item(item: GatedItem) -> bool:
+        times[item.host].append(loop.time())
         return True
 
-    async def turn_of_others(_: Piece) -> bool:
+    async def run_other(_: GatedItem) -> bool:
         times["quick"].append(loop.time())
         return True
 
-    async with WorkQueue(scheduler, turn, interval=0.2) as slow, WorkQueue(scheduler, turn_of_others) as quick:
-        fill(slow, [Piece(host) for host in ["host", "other"] * 4])
-        fill(quick, [Piece("host") for _ in range(100)])
+    async with WorkQueue(scheduler, run_item, interval=0.2) as slow, WorkQueue(scheduler, run_other) as quick:
+        fill(slow, [GatedItem(host) for host in ["host", "other"] * 4])
+        fill(quick, [GatedItem("host") for _ in range(100)])
         slow.seal()
         quick.seal()
-        assert len([piece async for piece in quick]) == 100
-        assert len([piece async for piece in slow]) == 8
+        assert len([item async for item in quick]) == 100
+        assert len([item async for item in slow]) == 8
     for host in ("host", "other"):
         assert_spaced(times[host], 0.2, started)
     assert times["other"][0] < times["host"][1]
-    assert times["quick"][-1] < times["host"][2], "those of others do not wait for an interval that is not theirs"
+    assert times["quick"][-1] < times["host"][2], "another work queue does not wait for this interval"
 
 
 async def test_an_interval_outlasts_the_queued_items_of_a_host() -> None:
     loop = asyncio.get_running_loop()
-    works, scheduler = Works(), Scheduler(concurrency=10, per_host=10)
-    async with WorkQueue(scheduler, works.turn, interval=0.05) as queue:
-        [first] = fill(queue, [Piece("host")])
+    runner, scheduler = Runner(), Scheduler(concurrency=10, per_host=10)
+    async with WorkQueue(scheduler, runner.run, interval=0.05) as queue:
+        [first] = fill(queue, [GatedItem("host")])
         first.gate.set()
         started = loop.time()
         assert await anext(queue) is first
-        [second] = fill(queue, [Piece("host")])
+        [second] = fill(queue, [GatedItem("host")])
         second.gate.set()
         assert await anext(queue) is second
         assert loop.time() - started >= 0.045
 
 
 async def test_a_work_queue_with_items_held_back_reads_on() -> None:
-    works, scheduler = Works(), Scheduler(concurrency=300, per_host=300)
-    async with WorkQueue(scheduler, works.turn) as other, WorkQueue(scheduler, works.turn, per_host=1) as queue:
-        busy = fill(other, [Piece("busy") for _ in range(300)])
-        fill(queue, [Piece(f"host{number % 300}") for number in range(600)])
+    runner, scheduler = Runner(), Scheduler(concurrency=300, per_host=300)
+    async with WorkQueue(scheduler, runner.run) as other, WorkQueue(scheduler, runner.run, per_host=1) as queue:
+        busy = fill(other, [GatedItem("busy") for _ in range(300)])
+        fill(queue, [GatedItem(f"host{number % 300}") for number in range(600)])
         feeder = asyncio.ensure_future(queue.wait_for_room())
         await settle()
         assert not feeder.done()
-        for piece in busy:
-            piece.gate.set()
+        for item in busy:
+            item.gate.set()
         await asyncio.wait_for(feeder, 5)
 
 
 async def test_a_work_queue_that_was_left_is_not_kept_in_memory_by_its_interval() -> None:
-    works, scheduler = Works(), Scheduler(concurrency=10, per_host=2)
-    queue = WorkQueue(scheduler, works.turn, interval=3600)
+    runner, scheduler = Runner(), Scheduler(concurrency=10, per_host=2)
+    queue = WorkQueue(scheduler, runner.run, interval=3600)
     async with queue:
-        fill(queue, [Piece("host") for _ in range(10)])
+        fill(queue, [GatedItem("host") for _ in range(10)])
         await settle()
     left = weakref.ref(queue)
     del queue
@@ -421,23 +405,23 @@ async def test_a_work_queue_that_was_left_is_not_kept_in_memory_by_its_interval(
 
 @pytest.mark.parametrize(("per_host", "interval"), [(1, 0.0), (8, 3600.0), (1, 3600.0)])
 async def test_leaving_a_work_queue_with_items_held_back_lets_the_others_go_on(per_host: int, interval: float) -> None:
-    works, scheduler = Works(), Scheduler(concurrency=10, per_host=2)
-    async with WorkQueue(scheduler, works.turn) as staying:
-        async with WorkQueue(scheduler, works.turn, per_host, interval) as leaving:
-            fill(leaving, [Piece("host") for _ in range(10)])
-            pieces = fill(staying, [Piece("host") for _ in range(10)])
+    runner, scheduler = Runner(), Scheduler(concurrency=10, per_host=2)
+    async with WorkQueue(scheduler, runner.run) as staying:
+        async with WorkQueue(scheduler, runner.run, per_host, interval) as leaving:
+            fill(leaving, [GatedItem("host") for _ in range(10)])
+            items = fill(staying, [GatedItem("host") for _ in range(10)])
             staying.seal()
             await settle()
-        for piece in pieces:
-            piece.gate.set()
+        for item in items:
+            item.gate.set()
         async with asyncio.timeout(5):
-            assert len([piece async for piece in staying]) == 10
+            assert len([item async for item in staying]) == 10
     assert scheduler.active == 0
     assert not scheduler._hosts
 
 
 class Step:
-    """An item that goes from host to host, a turn with each."""
+    """An item that goes from host to host, with one run for each."""
 
     def __init__(self, hosts: list[str]) -> None:
         self.hosts = hosts
@@ -467,25 +451,25 @@ async def test_every_item_is_finished_under_any_limits(
 ) -> None:
     scheduler = Scheduler(slots, *own)
     active: Counter[tuple[int, str]] = Counter()
-    turns = 0
+    runs = 0
 
     async def run(number: int, per_host: int, interval: float, journeys: list[list[str]]) -> None:
-        async def turn(step: Step) -> bool:
-            nonlocal turns
-            turns += 1
+        async def run_item(step: Step) -> bool:
+            nonlocal runs
+            runs += 1
             at = (number, step.host)
             active[at] += 1
             assert active[at] <= min(per_host, own[0])
             assert scheduler.active <= slots
-            for _ in range(turns % 3):
+            for _ in range(runs % 3):
                 await asyncio.sleep(0)
-            if turns in trouble:
+            if runs in trouble:
                 scheduler.record_refusal(step.host, 0.001)
             active[at] -= 1
             step.hosts = step.hosts[1:]
             return not step.hosts
 
-        async with WorkQueue(scheduler, turn, per_host, interval) as queue:
+        async with WorkQueue(scheduler, run_item, per_host, interval) as queue:
             for journey in journeys:
                 queue.put(Step(list(journey)))
             queue.seal()
@@ -493,7 +477,7 @@ async def test_every_item_is_finished_under_any_limits(
 
     async with asyncio.timeout(20):
         await asyncio.gather(*(run(number, *limits, journeys) for number, (limits, journeys) in enumerate(lanes)))
-    assert turns == sum(len(journey) for _, journeys in lanes for journey in journeys)
+    assert runs == sum(len(journey) for _, journeys in lanes for journey in journeys)
     assert scheduler.active == 0
     assert not scheduler._hosts
     assert not scheduler._rota
@@ -503,52 +487,52 @@ async def test_every_item_is_finished_under_any_limits(
 
 
 async def test_a_drain_starts_nothing_and_lets_running_items_end() -> None:
-    works, scheduler = Works(), Scheduler(concurrency=2, per_host=2)
-    async with WorkQueue(scheduler, works.turn) as queue, WorkQueue(scheduler, works.turn) as empty:
-        pieces = fill(queue, [Piece("host") for _ in range(5)])
+    runner, scheduler = Runner(), Scheduler(concurrency=2, per_host=2)
+    async with WorkQueue(scheduler, runner.run) as queue, WorkQueue(scheduler, runner.run) as empty:
+        items = fill(queue, [GatedItem("host") for _ in range(5)])
         await settle()
         draining = asyncio.ensure_future(scheduler.drain(60))
-        assert [piece async for piece in empty] == []
-        fill(queue, [Piece("late")])
+        assert [item async for item in empty] == []
+        fill(queue, [GatedItem("late")])
         await settle()
-        assert works.started == pieces[:2]
+        assert runner.started == items[:2]
         assert not draining.done()
-        for piece in pieces:
-            piece.gate.set()
-        assert [piece async for piece in queue] == pieces[:2]
+        for item in items:
+            item.gate.set()
+        assert [item async for item in queue] == items[:2]
         await draining
-        assert works.started == pieces[:2]
+        assert runner.started == items[:2]
     assert scheduler.active == 0
 
 
 async def test_an_item_that_needs_another_run_does_not_delay_a_drain() -> None:
-    works, scheduler = Works(), Scheduler(concurrency=2, per_host=2)
-    async with WorkQueue(scheduler, works.turn) as queue:
-        again, once = fill(queue, [Piece("host"), Piece("other")])
-        again.turns_left = 2
+    runner, scheduler = Runner(), Scheduler(concurrency=2, per_host=2)
+    async with WorkQueue(scheduler, runner.run) as queue:
+        again, once = fill(queue, [GatedItem("host"), GatedItem("other")])
+        again.runs_left = 2
         await settle()
         draining = asyncio.ensure_future(scheduler.drain(60))
         again.gate.set()
         once.gate.set()
-        assert [piece async for piece in queue] == [once]
+        assert [item async for item in queue] == [once]
         await draining
 
 
 async def test_a_drain_cancels_slow_items_and_ignores_what_they_return() -> None:
-    ended: list[Piece] = []
+    ended: list[GatedItem] = []
 
-    async def stubborn(piece: Piece) -> bool:
+    async def stubborn(item: GatedItem) -> bool:
         try:
-            await piece.gate.wait()
+            await item.gate.wait()
         except asyncio.CancelledError:
-            ended.append(piece)
+            ended.append(item)
         return True
 
     scheduler = Scheduler(concurrency=2, per_host=2)
     async with WorkQueue(scheduler, stubborn) as queue:
-        pieces = fill(queue, [Piece("host"), Piece("host")])
+        items = fill(queue, [GatedItem("host"), GatedItem("host")])
         await settle()
         await scheduler.drain(0)
-        assert [piece async for piece in queue] == []
-    assert sorted(ended, key=pieces.index) == pieces
+        assert [item async for item in queue] == []
+    assert sorted(ended, key=items.index) == items
     assert scheduler.active == 0

@@ -35,7 +35,6 @@ from crawler.runtime.logs import (
     current_log_settings,
     log_fields,
 )
-from tests.probing.test_work_queue import Piece, settle
 from tests.server.test_retention import finished, looking
 from tests.support.app_client import check_problem, serving
 from tests.support.commands import end_of, started
@@ -43,6 +42,7 @@ from tests.support.documents import ROOT
 from tests.support.proxies import HttpProxy
 from tests.support.site import Site
 from tests.support.tokens import ANN, bearer, open_guarded_app
+from tests.support.work_items import GatedItem, settle
 
 Line = dict[str, Any]
 Read = Callable[[], list[Line]]
@@ -372,18 +372,18 @@ async def test_requests_of_machines_that_watch_are_for_who_wants_all(logged: Rea
 async def test_lines_of_a_turn_are_about_the_task_whose_lane_it_is_in() -> None:
     seen: list[str] = []
 
-    async def turn(piece: Piece) -> bool:
+    async def turn(piece: GatedItem) -> bool:
         add_log_fields(piece=str(pieces.index(piece)))
         await piece.gate.wait()
         seen.append(TextFormatter().format(record("x")).partition(" x ")[2])
         return True
 
     scheduler = Scheduler(concurrency=2, per_host=2)
-    pieces = [Piece(host) for host in "aabb"]
+    pieces = [GatedItem(host) for host in "aabb"]
     with log_fields(task="a"):
-        first = WorkQueue[Piece](scheduler, turn)
+        first = WorkQueue[GatedItem](scheduler, turn)
     with log_fields(task="b"):
-        second = WorkQueue[Piece](scheduler, turn)
+        second = WorkQueue[GatedItem](scheduler, turn)
     async with first, second:
         with log_fields(request="r"):
             for piece in pieces:
@@ -403,8 +403,8 @@ async def test_lines_of_a_turn_are_about_the_task_whose_lane_it_is_in() -> None:
 async def test_lines_of_a_child_are_like_those_of_its_parent(capfd: pytest.CaptureFixture[str], site: Site) -> None:
     options = Options(guard="any")
     with configured(LogSettings(logging.INFO, as_json=True)):
-        async with ProcessPool(options, 1) as crew:
-            reader, writer = await crew.connect(0)
+        async with ProcessPool(options, 1) as pool:
+            reader, writer = await pool.connect(0)
             broken = Probe.of(Target.of(7, site.url("/ok")), options, asyncio.get_running_loop().time)
             broken.state.method = "\N{SNOWMAN}"
             writer.write(encode_frame(ChildRequest(options, moved=[broken.state], log_fields={"task": "t-1"})))
@@ -417,8 +417,8 @@ async def test_lines_of_a_child_are_like_those_of_its_parent(capfd: pytest.Captu
     assert "UnicodeEncodeError" in line["exception"]
 
 
-class Overheard(ProcessPool):
-    """Children whose place is taken by whoever listens at a path."""
+class RedirectedPool(ProcessPool):
+    """Connects to the server at a path instead of a child."""
 
     path = ""
 
@@ -434,11 +434,11 @@ async def test_a_child_is_told_what_its_lines_are_about(tmp_path: Path) -> None:
         connections.append(writer)
         told.set_result(await receive_frame(reader, ChildRequest))
 
-    options, crew = Options(guard="any"), Overheard(Options(), 1)
-    crew.path = str(tmp_path / "child.sock")
-    async with await asyncio.start_unix_server(child, crew.path), open_http_prober(options) as here:
+    options, pool = Options(guard="any"), RedirectedPool(Options(), 1)
+    pool.path = str(tmp_path / "child.sock")
+    async with await asyncio.start_unix_server(child, pool.path), open_http_prober(options) as here:
         with log_fields(task="t-1"):
-            results = ProcessProber(here, crew).probe_many(read_targets(["http://a.test/"]))
+            results = ProcessProber(here, pool).probe_many(read_targets(["http://a.test/"]))
             asking = asyncio.ensure_future(anext(results))
         orders = await told
         asking.cancel()

@@ -19,10 +19,10 @@ from crawler.server.api.openapi import DOCUMENT
 from crawler.server.app_keys import TASK_MANAGER
 from crawler.stores.sqlite.registry import SqliteRegistry
 from crawler.transport.resolver import has_dns_servers
-from tests.probing.test_own_faults import can_unshare, run
 from tests.support.app_client import Client, check_problem, serving
 from tests.support.described import check_described
 from tests.support.health import find_store_trouble, open_health
+from tests.support.isolated_process import can_unshare, run_and_read
 
 PATHS = pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 
@@ -245,7 +245,7 @@ uvloop.run(main())
 async def test_what_befalls_a_disk_is_said_and_passes(program: str, tmp_path: Path) -> None:
     script = 'mount -t tmpfs -o size=4m none "$1" && exec "$2" -c "$3" "$1"'
     command = ["unshare", "-rm", "sh", "-c", script, "sh", str(tmp_path), sys.executable, program]
-    code, out, err = await run(command, [])
+    code, out, err = await run_and_read(command, [])
     assert (code, out) == (0, ["as it should be"]), err
 
 

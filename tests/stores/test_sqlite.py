@@ -20,7 +20,7 @@ from crawler.registry import Registry
 from crawler.stores.sqlite.connection import connect, migrate
 from crawler.stores.sqlite.registry import SqliteRegistry
 from crawler.stores.sqlite.schema import MIGRATIONS
-from tests.probing.test_own_faults import can_unshare, run
+from tests.support.isolated_process import can_unshare, run_and_read
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ asyncio.run(main())
 
 async def test_memory_does_not_grow_with_the_list(path: Path) -> None:
     """Its lines alone would be 20 MB as texts, its targets and results 400. The set that counts them is 18."""
-    code, out, err = await run([sys.executable, "-c", LONG, str(path)], [])
+    code, out, err = await run_and_read([sys.executable, "-c", LONG, str(path)], [])
     assert (code, err) == (0, "")
     assert out[0] < 80, "MiB"
 
@@ -430,7 +430,9 @@ uvloop.run(main())
 @pytest.mark.skipif(not can_unshare(), reason="needs `unshare --mount`")
 async def test_on_a_full_disk_nothing_is_half_written_and_all_goes_on_when_there_is_room(tmp_path: Path) -> None:
     script = 'mount -t tmpfs -o size=4m none "$1" && exec "$2" -c "$3" "$1"'
-    code, out, err = await run(["unshare", "-rm", "sh", "-c", script, "sh", str(tmp_path), sys.executable, FULL], [])
+    code, out, err = await run_and_read(
+        ["unshare", "-rm", "sh", "-c", script, "sh", str(tmp_path), sys.executable, FULL], []
+    )
     assert (code, out) == (0, ["as it should be"]), err
 
 
@@ -438,5 +440,5 @@ async def test_on_a_full_disk_nothing_is_half_written_and_all_goes_on_when_there
 async def test_a_disk_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     migrate(tmp_path / "tasks.db")
     script = 'mount -t tmpfs -o ro none "$1" && exec "$2" -m crawler serve --port 0 --registry "sqlite:///$1/tasks.db"'
-    code, _, err = await run(["unshare", "-rm", "sh", "-c", script, "sh", str(tmp_path), sys.executable], [])
+    code, _, err = await run_and_read(["unshare", "-rm", "sh", "-c", script, "sh", str(tmp_path), sys.executable], [])
     assert (code, err) == (2, f"crawler: {tmp_path}/tasks.db: cannot be used: Read-only file system\n")
