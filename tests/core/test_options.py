@@ -46,7 +46,7 @@ def refusal(**values: Any) -> OptionError:
 
 
 def fields(record: type[CheckedOptions]) -> dict[str, Any]:
-    """The fields of a record, and what msgspec knows of their types."""
+    """The types of a record's fields, as `msgspec.inspect` describes them."""
     described = type_info(record)
     assert isinstance(described, StructType)
     found = {}
@@ -62,7 +62,7 @@ BOUNDS = [
     for name, type_ in fields(record).items()
     if isinstance(type_, IntType | FloatType)
 ]
-"""Of every number: its record, its name, its bounds."""
+"""Record, name and bounds of every number."""
 
 
 # --- Defaults ---
@@ -74,7 +74,7 @@ def test_every_default_is_within_its_own_bounds(record: type[CheckedOptions]) ->
 
 
 @pytest.mark.parametrize("record", RECORDS)
-def test_every_option_says_what_it_is(record: type[CheckedOptions]) -> None:
+def test_every_option_has_a_help_text(record: type[CheckedOptions]) -> None:
     described = type_info(record)
     assert isinstance(described, StructType)
     for field in described.fields:
@@ -108,7 +108,7 @@ def test_workers_is_an_old_name_of_processes(number: Any) -> None:
         Options(workers=number, processes=2)
 
 
-def test_defaults_stand_nowhere_but_in_options() -> None:
+def test_no_other_function_repeats_a_default() -> None:
     ours = {name: default for record in RECORDS for name, default in msgspec.structs.asdict(record()).items()}
     package = Path(crawler.__file__).parent
     repeated = [
@@ -123,7 +123,7 @@ def test_defaults_stand_nowhere_but_in_options() -> None:
 
 
 def literal_defaults(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[str, Any]]:
-    """The parameters whose default is written out, and it."""
+    """The parameters with a literal default, and the default."""
     spec = function.args
     positional = [*spec.posonlyargs, *spec.args]
     defaults = [None] * (len(positional) - len(spec.defaults)) + spec.defaults + spec.kw_defaults
@@ -155,7 +155,7 @@ WRONG: dict[type, list[Any]] = {
     DictType: [[], "A: b", None, 1],
     VarTupleType: ["1.1.1.1", 1, None, {}],
 }
-"""Values that no option of a type may have."""
+"""Values that no option of this type accepts."""
 WRONG_OF: dict[str, list[Any]] = {"processes": [1.5, None, [], True], "workers": [1.5, [], True]}
 
 
@@ -205,14 +205,14 @@ def test_wrong_values_inside_are_refused_with_the_place() -> None:
     assert refusal(dns=[1]).place == "dns[0]"
 
 
-def test_one_family_or_the_other() -> None:
+def test_ipv4_and_ipv6_exclude_each_other() -> None:
     assert refusal(ipv4=True, ipv6=True).place == "ipv4"
     assert "ipv6" in refusal(ipv4=True, ipv6=True).message
     assert Options.of({"ipv4": True}).ipv4
     assert Options.of({"ipv6": True}).ipv6
 
 
-def test_a_record_that_was_checked_stays_as_it_is() -> None:
+def test_options_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Options().retries = 2  # type: ignore[misc]
 
@@ -224,7 +224,7 @@ def test_a_record_that_was_checked_stays_as_it_is() -> None:
     ("name", "value"),
     [("X-Probe", "1"), ("x!#$%&'*+-.^_`|~9", ""), ("Accept", "text/html, */*;q=0.8"), ("A", "tab\tin\x80it \xff")],
 )
-def test_good_headers_are_taken_as_they_are(name: str, value: str) -> None:
+def test_valid_headers_are_accepted_unchanged(name: str, value: str) -> None:
     assert Options.of({"headers": {name: value}}).headers == {name: value}
 
 
@@ -238,7 +238,7 @@ def test_header_names_are_tokens(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["a\rb", "a\nb", "a\r\nHost: b", "a\0", "\x1b[0m", "\x7f", "\u0100", "\ud800", "a\n"])
-def test_header_values_can_neither_split_a_request_nor_be_lost_on_the_way(value: str) -> None:
+def test_header_values_cannot_split_a_request(value: str) -> None:
     error = refusal(headers={"X-Probe": value})
     assert error.place == "headers"
     assert error.message == "the value of X-Probe has a control character or a character outside Latin-1"
@@ -263,7 +263,7 @@ def test_header_values_can_neither_split_a_request_nor_be_lost_on_the_way(value:
     ],
 )
 @pytest.mark.parametrize("spelt", [str, str.lower, str.upper])
-def test_framing_and_hop_by_hop_headers_are_not_the_users(name: str, spelt: Any) -> None:
+def test_framing_and_hop_by_hop_headers_cannot_be_set(name: str, spelt: Any) -> None:
     error = refusal(headers={spelt(name): "x"})
     assert error.place == "headers"
     assert "cannot be changed" in error.message
@@ -283,7 +283,7 @@ def test_any_headers_are_safe_on_the_wire_or_refused(headers: dict[str, str]) ->
             assert ":" not in name
 
 
-def test_headers_are_no_larger_than_servers_take() -> None:
+def test_headers_are_limited_in_size() -> None:
     assert Options.of({"headers": {"A": "x" * 30_000}})
     assert refusal(headers={"A": "x" * 20_000, "B": "x" * 20_000}).message == "more than 32768 bytes in total"
 
@@ -308,7 +308,7 @@ def test_statuses_that_count_as_ok(texts: tuple[str, ...], some: set[int], count
     assert all(options.accepts(status) is (status in statuses) for status in range(100, 1000))
 
 
-def test_without_them_all_below_400_do() -> None:
+def test_without_statuses_all_below_400_count_as_ok() -> None:
     assert [status for status in range(100, 1000) if Options().accepts(status)] == list(range(100, 400))
 
 
@@ -336,7 +336,7 @@ def test_anything_else_is_no_status(text: str) -> None:
     assert error.message.startswith(repr(text))
 
 
-def test_there_are_not_thousands_of_them() -> None:
+def test_the_number_of_status_ranges_is_limited() -> None:
     assert refusal(accept=["100-999"] * 101).place == "accept"
 
 
@@ -431,7 +431,7 @@ def test_any_text_is_a_dns_server_or_refused(text: str) -> None:
     assert parse_server(f"[{host}]:{port}" if ":" in host else f"{host}:{port}") == (host, port)
 
 
-# --- Addresses given instead of asked for ---
+# --- Fixed addresses ---
 
 
 @pytest.mark.parametrize(
@@ -444,7 +444,7 @@ def test_any_text_is_a_dns_server_or_refused(text: str) -> None:
         ("a:1:[2001:db8:0::1]", (("a", 1), "2001:db8::1")),
     ],
 )
-def test_a_host_and_port_may_have_a_given_address(text: str, entry: tuple[tuple[str, int], str]) -> None:
+def test_a_host_and_port_may_have_a_fixed_address(text: str, entry: tuple[tuple[str, int], str]) -> None:
     assert parse_resolve(text) == entry
     assert Options.of({"resolve": [text]}).resolve == (text,)
 
@@ -472,7 +472,7 @@ def test_a_host_and_port_may_have_a_given_address(text: str, entry: tuple[tuple[
         "m\u00fcnchen.example:80:127.0.0.1",  # no target has such a host: it is xn--...
     ],
 )
-def test_anything_else_is_no_given_address(text: str) -> None:
+def test_anything_else_is_no_fixed_address(text: str) -> None:
     error = refusal(resolve=[text])
     assert error.place == "resolve"
     assert error.message == f"{text!r} is not of the form HOST:PORT:ADDRESS"

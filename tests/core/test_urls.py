@@ -1,4 +1,4 @@
-"""Text in, targets out."""
+"""Lines become targets: parsed, normalised or refused."""
 
 import base64
 import ipaddress
@@ -42,7 +42,7 @@ def leads(base: str, location: str) -> str:
     return url.href
 
 
-# --- What is one URL, however it is spelt ---
+# --- Normal form ---
 
 NORMAL = {
     # case, and what can be left out
@@ -127,7 +127,7 @@ def test_spellings_have_one_normal_form(text: str, href: str) -> None:
     assert read(text).href == href
 
 
-def test_a_url_comes_apart_into_what_a_request_needs() -> None:
+def test_a_url_is_split_into_the_parts_of_a_request() -> None:
     assert read("https://user:pass@Example.com:8443/a/../b?c=d#e") == Url(
         href="https://example.com:8443/b?c=d",
         scheme="https",
@@ -196,7 +196,7 @@ def test_a_name_as_long_as_dns_allows(dot: str) -> None:
     assert read(f"http://{name}{dot}/").host == name
 
 
-# --- What is none ---
+# --- Refusals ---
 
 LABEL_64 = "a" * 64
 NAME_254 = ".".join(["a" * 63] * 3 + ["b" * 62])
@@ -300,7 +300,7 @@ SCHEME = {
 
 
 @pytest.mark.parametrize(("text", "why"), INVALID.items(), ids=ascii)
-def test_what_is_not_one_url_without_doubt_is_refused(text: str, why: str) -> None:
+def test_texts_that_are_no_url_or_ambiguous_are_refused(text: str, why: str) -> None:
     problem = refusal(parse_url(text))
     assert (problem.type, problem.phase, problem.transient) == ("url.invalid", "url", False)
     assert why in problem.message
@@ -321,7 +321,7 @@ def test_a_refusal_does_not_repeat_the_secret() -> None:
 # --- Lines ---
 
 
-def test_a_target_keeps_its_place_and_its_text_as_submitted() -> None:
+def test_a_target_keeps_its_position_and_its_text_as_submitted() -> None:
     target = Target.of(7, " HTTP://A/#x ")
     assert (target.seq, target.text) == (7, " HTTP://A/#x ")
     assert target.url == read("http://a/")
@@ -340,14 +340,14 @@ def test_bytes_are_read_as_utf_8() -> None:
         (b"http://a/\xed\xa0\x80", "http://a/\ufffd\ufffd\ufffd", 9),
     ],
 )
-def test_bytes_that_are_not_utf_8_are_refused_and_still_shown(line: bytes, text: str, place: int) -> None:
+def test_bytes_that_are_not_utf_8_are_refused_and_shown_with_replacements(line: bytes, text: str, place: int) -> None:
     target = Target.of(0, line)
     assert target.text == text
     assert refusal(target.url).type == "url.invalid"
     assert refusal(target.url).message == f"not UTF-8 at byte {place}"
 
 
-def test_a_lone_surrogate_is_shown_by_what_utf_8_can_carry() -> None:
+def test_a_lone_surrogate_is_shown_as_a_question_mark() -> None:
     target = Target.of(0, "http://a/\ud800")
     assert refusal(target.url).type == "url.invalid"
     assert target.text == "http://a/?"
@@ -390,7 +390,7 @@ def test_a_location_leads_where_browsers_go(location: str, href: str) -> None:
     assert leads("http://a.example/x/y?z", location) == href
 
 
-def test_credentials_do_not_go_along_unless_the_location_has_them() -> None:
+def test_a_redirect_drops_credentials_that_its_location_does_not_repeat() -> None:
     base = read("http://user:pass@a/")
     for location, authorization in [("/b", None), ("http://c@a/", "Basic Yzo="), ("http://b/", None)]:
         url = resolve_redirect(base, location)
@@ -410,13 +410,13 @@ def test_a_location_that_is_no_url_is_an_invalid_response(location: str) -> None
 
 
 @pytest.mark.parametrize("location", ["http://b:0/", "http://b..c/", f"http://{LABEL_64}/"])
-def test_a_location_that_cannot_be_dialled_is_refused(location: str) -> None:
+def test_a_location_that_cannot_be_connected_to_is_refused(location: str) -> None:
     assert refusal(resolve_redirect(read("http://a/"), location)).type == "url.invalid"
 
 
 # --- Any text at all ---
 
-# What tells hosts, ports and paths apart, and what some reader takes for it.
+# Delimiters of hosts, ports and paths, and characters that some parsers confuse with them.
 SYNTAX = st.sampled_from([*":/?#[]@\\.%+-_~!&'", "://", "%2e", "%2F", "%00", "xn--", "\u3002", "\uff0f", "\uff1a"])
 WORDS = st.sampled_from(["http", "https", "ftp", "a", "A", "example", "com", "80", "443", "0", "0x7f", "::1", "user"])
 ODD = st.characters()
@@ -431,7 +431,7 @@ VISIBLE_ASCII = frozenset(string.ascii_letters + string.digits + string.punctuat
 
 
 def whole(url: Url) -> Url:
-    """The URL, once all that must hold of any is found to hold."""
+    """Check the invariants of every URL and return it."""
     assert set(url.href) | set(url.host) | set(url.path) <= VISIBLE_ASCII
     assert url.scheme in DEFAULT_PORTS
     assert 1 <= url.port <= 65535
@@ -493,7 +493,7 @@ def test_any_location_leads_to_a_whole_url_or_is_refused(base: str, location: st
 
 
 @given(st.one_of(ANY_TEXT, st.binary()))
-def test_the_record_of_any_line_is_json(line: str | bytes) -> None:
+def test_the_result_of_any_line_can_be_written_as_json(line: str | bytes) -> None:
     target = Target.of(3, line)
     problem = target.url if isinstance(target.url, ProbeError) else None
     final_url = target.url.href if isinstance(target.url, Url) else None
@@ -504,7 +504,7 @@ def test_the_record_of_any_line_is_json(line: str | bytes) -> None:
 @given(st.from_regex(_PLAIN_URL, fullmatch=True))
 @example("http://a.bc/")
 @example("https://a-b.0.1.co/x.y/~z/?q=/../a&b=..")
-def test_a_url_that_is_told_without_ada_is_what_ada_makes_of_it(text: str) -> None:
+def test_a_plain_url_is_what_ada_returns_for_it(text: str) -> None:
     assert parse_url(text) == _normalise(can_ada.parse(text))
 
 
@@ -516,7 +516,7 @@ def test_a_url_that_is_told_without_ada_is_what_ada_makes_of_it(text: str) -> No
         f"http://{'a' * 64}.com/",
     ],
 )  # fmt: skip
-def test_what_ada_would_change_or_refuse_is_not_told_without_it(text: str) -> None:
+def test_a_url_that_ada_changes_or_refuses_is_not_plain(text: str) -> None:
     assert _PLAIN_URL.fullmatch(text) is None
 
 

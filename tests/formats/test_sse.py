@@ -1,4 +1,4 @@
-"""Server-sent events, as the standard has them."""
+"""Server-sent events against the examples of the standard."""
 
 from itertools import pairwise
 
@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from crawler.core.errors import InputError
 from crawler.formats.sse import MAX_EVENT_BYTES, EventReader, ServerSentEvent
 
-# The examples of the standard, and what it says in words.
+# Examples and rules of the standard.
 STREAMS = {
     "lines of data are joined": (b"data: a\ndata\ndata:b\n\n", [ServerSentEvent("message", b"a\n\nb", "")]),
     "one space is dropped": (b"data:  a \n\n", [ServerSentEvent("message", b" a ", "")]),
-    "comments say nothing": (b": hello\n\ndata: a\n:\ndata: b\n\n", [ServerSentEvent("message", b"a\nb", "")]),
+    "comments are ignored": (b": hello\n\ndata: a\n:\ndata: b\n\n", [ServerSentEvent("message", b"a\nb", "")]),
     "an event without data is none": (b"event: x\nid: 7\n\ndata: a\n\n", [ServerSentEvent("message", b"a", "7")]),
     "an id stays until the next": (
         b"id: 1\nevent: x\ndata: a\n\ndata: b\n\nid\ndata: c\n\n",
@@ -28,8 +28,8 @@ STREAMS = {
         [ServerSentEvent("message", each, "") for each in (b"a", b"b", b"c")],
     ),
     "a mark at the start": (b"\xef\xbb\xbfdata: a\n\n", [ServerSentEvent("message", b"a", "")]),
-    "what has no end is dropped": (b"data: a\n\ndata: b\n", [ServerSentEvent("message", b"a", "")]),
-    "what is unknown is passed over": (b"retry: 10\nx: y\ndata: a\n\n", [ServerSentEvent("message", b"a", "")]),
+    "an incomplete event is dropped": (b"data: a\n\ndata: b\n", [ServerSentEvent("message", b"a", "")]),
+    "unknown fields are ignored": (b"retry: 10\nx: y\ndata: a\n\n", [ServerSentEvent("message", b"a", "")]),
 }
 
 
@@ -39,7 +39,9 @@ def read(*pieces: bytes) -> list[ServerSentEvent]:
 
 
 @pytest.mark.parametrize(("stream", "events"), STREAMS.values(), ids=STREAMS)
-def test_a_stream_is_its_events_in_one_piece_and_in_bytes(stream: bytes, events: list[ServerSentEvent]) -> None:
+def test_a_stream_gives_the_same_events_in_one_piece_and_byte_by_byte(
+    stream: bytes, events: list[ServerSentEvent]
+) -> None:
     assert read(stream) == events
     assert read(*(bytes([byte]) for byte in stream)) == events
 
@@ -49,7 +51,7 @@ ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 
 
 @given(st.lists(st.tuples(LINES, ENDS)), st.lists(st.integers(0, 500)))
-def test_pieces_make_no_difference(lines: list[tuple[bytes, bytes]], cuts: list[int]) -> None:
+def test_the_size_of_the_pieces_does_not_change_the_events(lines: list[tuple[bytes, bytes]], cuts: list[int]) -> None:
     stream = b"".join(part for line in lines for part in line) + b"\n\n"
     places = [0, *sorted(cuts), len(stream)]
     pieces = [stream[start:end] for start, end in pairwise(places)]

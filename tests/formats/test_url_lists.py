@@ -1,4 +1,4 @@
-"""Every format in which URLs come, fed in any pieces."""
+"""Every input format, fed in pieces of any size."""
 
 import csv
 import gzip
@@ -24,7 +24,7 @@ BOM: Final = b"\xef\xbb\xbf"
 ALL_AT_ONCE: Final = [10_000_000]
 
 sizes = st.lists(st.integers(1, 20), min_size=1, max_size=5)
-"""Of the pieces in which something comes; they repeat."""
+"""Sizes of the pieces of an input; the list repeats."""
 
 
 def pieces(data: bytes, sizes: list[int]) -> Iterator[bytes]:
@@ -49,7 +49,7 @@ def refused(
     return caught.value.place, caught.value.message
 
 
-# --- All of them ---
+# --- All formats ---
 
 SAME: dict[InputFormat, bytes] = {
     "text": b"http://a/\r\n\nhttp://b/\n",
@@ -64,30 +64,30 @@ def text_of(line: Line) -> str:
 
 
 @pytest.mark.parametrize("format_", INPUT_FORMATS)
-def test_any_format_has_the_same_urls_in_any_pieces(format_: InputFormat) -> None:
+def test_the_size_of_the_pieces_does_not_change_the_urls(format_: InputFormat) -> None:
     for size in range(1, len(SAME[format_]) + 1):
         assert [*map(text_of, read(format_, SAME[format_], [size]))] == ["http://a/", "http://b/"]
 
 
 @pytest.mark.parametrize("format_", ["text", "json"])
-def test_what_has_no_columns_takes_none(format_: InputFormat) -> None:
+def test_a_format_without_columns_refuses_a_column(format_: InputFormat) -> None:
     with pytest.raises(InputError, match="has no columns"):
         open_reader(format_, "url")
 
 
 @pytest.mark.parametrize("format_", ["text", "ndjson", "csv"])
-def test_a_mark_at_the_start_is_dropped(format_: InputFormat) -> None:
+def test_a_byte_order_mark_is_dropped(format_: InputFormat) -> None:
     for step in (1, 2, 3, 4, 100):
         assert [*map(text_of, read(format_, BOM + SAME[format_], [step]))] == ["http://a/", "http://b/"]
 
 
-def test_json_begins_with_no_mark() -> None:
+def test_json_with_a_byte_order_mark_is_refused() -> None:
     with pytest.raises(JsonError, match="byte 0: invalid character"):
         read("json", BOM + SAME["json"])
 
 
 @pytest.mark.parametrize("format_", ["text", "ndjson", "csv"])
-def test_lines_come_as_soon_as_they_are_whole(format_: InputFormat) -> None:
+def test_lines_are_returned_as_soon_as_they_are_complete(format_: InputFormat) -> None:
     reader = open_reader(format_)
     found: list[Line] = []
     lines = SAME[format_].splitlines(keepends=True)
@@ -154,13 +154,13 @@ def test_ndjson_has_strings_or_objects() -> None:
     ],
 )
 @pytest.mark.parametrize("step", [7, 10_000_000])
-def test_another_line_of_ndjson_is_told_with_its_number(line: bytes, message: str, step: int) -> None:
+def test_a_wrong_line_of_ndjson_is_refused_with_its_number(line: bytes, message: str, step: int) -> None:
     assert refused("ndjson", b'"a"\n\n' + line + b'\n"b"\n', [step]) == ("line 3", message)
     assert refused("ndjson", line, [step]) == ("line 1", message)
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))), st.sampled_from([b"\n", b"\r\n"]), sizes)
-def test_any_strings_of_ndjson_come_as_they_are(lines: list[str], end: bytes, sizes: list[int]) -> None:
+def test_any_strings_of_ndjson_are_returned_unchanged(lines: list[str], end: bytes, sizes: list[int]) -> None:
     data = end.join(json.dumps(line if line else {"url": line}).encode() for line in lines)
     assert read("ndjson", data, sizes) == lines
 
@@ -193,12 +193,12 @@ def test_an_exact_name_comes_before_another_case() -> None:
     assert read("csv", b"URL,x,url\n1,2,3\n", column="URL") == ["1"]
 
 
-def test_a_column_that_is_alone_is_the_one() -> None:
+def test_a_single_column_needs_no_name() -> None:
     assert read("csv", b" anything\nhttp://a/\n") == ["http://a/"]
 
 
 @pytest.mark.parametrize("column", ["", "0", "6", "-1", "1.0", "links", "9" * 5000])
-def test_a_column_that_is_not_there_is_told_with_those_that_are(column: str) -> None:
+def test_an_unknown_column_is_refused_with_the_list_of_columns(column: str) -> None:
     place, message = refused("csv", b"\n" + HEADERS, [3], column)
     assert place == "line 2"
     assert message == f"no column {column!r} among 'id', 'Link, short', 'link', 'URL', '2'"
@@ -212,19 +212,19 @@ def test_a_header_row_is_needed() -> None:
     assert refused("csv", b"1,http://a/\n2,http://b/\n", column="2") == ("line 1", message)
 
 
-def test_a_long_header_row_is_not_told_whole() -> None:
+def test_a_long_header_row_is_shortened_in_the_message() -> None:
     _, message = refused("csv", b",".join(b"%d" % number for number in range(100_000)), column="x")
     assert len(message) < 500
 
 
-def test_each_row_of_csv_is_a_line_and_blank_ones_are_not() -> None:
+def test_blank_rows_of_csv_are_skipped() -> None:
     data = b'n,url\r\n1,a\r\n\r\n2\r\n3,\r\n4,"b\r\n,""c"""\r\n \r\n,\r\n5,"d"e"\r\n6, "f",g\r\n7,h'
     lines = ["a", "", "", 'b\r\n,"c"', "", 'de"', ' "f"', "h"]
     assert read("csv", data) == read("csv", data, [1]) == lines
     assert read("csv", b'url\n""\n\na\n') == ["", "a"]
 
 
-def test_a_cell_that_is_not_utf_8_comes_as_bytes() -> None:
+def test_a_cell_that_is_not_utf_8_is_returned_as_bytes() -> None:
     assert read("csv", b"url,\xff\nhttp://\xe9/,\n\xc3\xa9,\xff\n") == [
         b"http://\xe9/",
         "\N{LATIN SMALL LETTER E WITH ACUTE}",
@@ -232,7 +232,7 @@ def test_a_cell_that_is_not_utf_8_comes_as_bytes() -> None:
 
 
 @pytest.mark.parametrize("step", [1, 10_000_000])
-def test_broken_csv_is_told_with_its_line(step: int) -> None:
+def test_broken_csv_is_refused_with_its_line(step: int) -> None:
     assert refused("csv", b'url\na\n"b\nc\n', [step]) == ("line 3", "a quoted cell has no end")
     assert refused("csv", b'url\n"', [step]) == ("line 2", "a quoted cell has no end")
     long = b'url,text\n"a\nb",\nc,' + b"x" * 131_073 + b"\n"
@@ -243,7 +243,7 @@ def test_broken_csv_is_told_with_its_line(step: int) -> None:
 
 
 def rows_of(text: str) -> list[list[str]] | None:
-    """What the csv module makes of it; None if it cannot, or finds no end of the last row."""
+    """The cells that the csv module reads; None if it fails or the last row is incomplete."""
     try:
         *rows, last = csv.reader(io.StringIO(text + "\nend", newline="\n"))
     except csv.Error:
@@ -265,11 +265,11 @@ def test_the_csv_module_reads_the_same(body: str, sizes: list[int]) -> None:
         assert lines == [row[1] if len(row) > 1 else "" for row in whole]
 
 
-# --- What is too long ---
+# --- Limits ---
 
 
 @pytest.mark.parametrize("step", [1000, 70_000, 10_000_000])
-def test_nothing_grows_without_a_bound(step: int) -> None:
+def test_long_lines_are_refused(step: int) -> None:
     long = b"x" * MAX_VALUE_BYTES
     message = "longer than 1048576 bytes"
     assert refused("ndjson", b'"a"\n"' + long, [step]) == ("line 2", message)
@@ -281,7 +281,7 @@ def test_nothing_grows_without_a_bound(step: int) -> None:
 
 
 @pytest.mark.parametrize("format_", ["text", "ndjson", "csv"])
-def test_a_large_list_leaves_nothing_behind(format_: InputFormat) -> None:
+def test_memory_does_not_grow_with_the_list(format_: InputFormat) -> None:
     head, line = {"text": (b"", b"%s\n"), "ndjson": (b"", b'{"url": "%s"}\n'), "csv": (b"n,url\n", b'"1\n2",%s\n')}[
         format_
     ]
@@ -307,7 +307,9 @@ def unpacked(data: bytes, sizes: list[int] = ALL_AT_ONCE) -> bytes:
 
 
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=4), st.integers(0, 30), sizes)
-def test_any_members_of_gzip_in_any_pieces_are_unpacked(members: list[bytes], padding: int, sizes: list[int]) -> None:
+def test_any_members_of_gzip_in_any_pieces_are_decompressed(
+    members: list[bytes], padding: int, sizes: list[int]
+) -> None:
     data = b"".join(map(gzip.compress, members)) + b"\0" * padding
     assert unpacked(data, sizes) == b"".join(members)
     for end in range(len(data) - padding - len(gzip.compress(members[-1])) + 1, len(data) - padding):
@@ -317,11 +319,11 @@ def test_any_members_of_gzip_in_any_pieces_are_unpacked(members: list[bytes], pa
 
 @pytest.mark.parametrize("size", [0, 1024 * 1024 - 1, 1024 * 1024, 1024 * 1024 + 1, 3 * 1024 * 1024 + 258])
 @pytest.mark.parametrize("level", [0, 1, 9])
-def test_what_fills_a_piece_is_unpacked_to_its_last_byte(size: int, level: int) -> None:
+def test_output_that_fills_a_piece_is_decompressed_to_its_last_byte(size: int, level: int) -> None:
     assert unpacked(gzip.compress(b"x" * size, level)) == b"x" * size
 
 
-def test_what_is_no_gzip_is_told() -> None:
+def test_data_that_is_not_gzip_is_refused() -> None:
     good = gzip.compress(b"http://a/\n" * 100)
     wrong_sum = good[:-8] + zlib.crc32(b"x").to_bytes(4, "little") + good[-4:]
     for data in (b"http://a/\n", good[:20] + b"\xff\xff\xff\xff" + good[24:], wrong_sum, good + b"rest"):
@@ -331,7 +333,7 @@ def test_what_is_no_gzip_is_told() -> None:
         unpacked(b"")
 
 
-def test_a_bomb_is_never_in_memory_whole() -> None:
+def test_a_decompression_bomb_is_never_in_memory_as_a_whole() -> None:
     bomb = gzip.compress(gzip.compress(b"\n" * 20_000_000))
     gunzip = GzipReader()
     inner = GzipReader()
