@@ -226,7 +226,7 @@ class _ChildProcess:
 
 
 async def _start() -> Process:
-    """Start a child. If this is cancelled meanwhile, the child is stopped: nobody else knows it."""
+    """Start a child. If this is cancelled meanwhile, the child is stopped: nothing else would stop it."""
     starting = asyncio.ensure_future(
         asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", "crawler.distributed.child",

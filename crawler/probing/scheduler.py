@@ -1,6 +1,6 @@
 """Hands out slots: so many in all, and so many for each host.
 
-The rule that everything here serves: *nobody waits while holding a slot*. Items are queued by work queue (one caller,
+The rule that everything here serves: *nothing waits while it holds a slot*. Items are queued by work queue (one caller,
 for example one Task) and within it by host. An item takes a slot only when its host has one free too, so a host that
 is slow, full or in back-off holds up its own queue and nothing else. Work queues take turns, and within a work queue
 hosts do, so ten URLs behind a hundred thousand wait for about as long as ten.

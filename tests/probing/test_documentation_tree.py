@@ -1,6 +1,6 @@
 """A run on real input: every link in thousands of pages of Debian's C++ reference, served by nginx.
 
-What each link must answer is read off the files on disk, by code that shares nothing with crawler.
+The files on disk tell what each link must answer; the code that reads them shares nothing with crawler.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from crawler import Options, create_app
-from tests.support.links import links, page_of, pages, variants
+from tests.support.links import find_links, find_pages, make_page, vary_paths
 from tests.support.webserver import NGINX, WebServer
 
 DOCUMENTATION = Path(__file__).parents[2] / ".cache/docs/usr/share/cppreference/doc/html"
@@ -23,21 +23,21 @@ NAMES = (
     "a b.html", "a+b.html", "100%.html", "%41.html", "what?.html", "a#b.html", "c:d.html", "caf\u00e9.html",
     "cafe\u0301.html", "\U0001f578.html", "it's \"<here>\" & {there}|`^~.html", "back\\slash.html", "-", "...",
 )  # fmt: skip
-"""Files of kinds that the reference has none of."""
+"""Names of files unlike any in the reference."""
 FOLDERS = ("shelf", "a shelf", "50% \u00e9?#")
-"""Folders with an index, which no folder of the reference has."""
+"""Folders with an index file; no folder of the reference has one."""
 HREFS = (
     ".", "..", "/", "", "?", "?a=b", "#top", "/docs", "/docs/", "docs//en", "./docs/../docs/en/",
     "a%2Eb.html", "A%20B.html", "what?.html", "a#b.html", "shelf?a=b#c", "shelf%2Findex.html", "caf\u00e9.html",
     "cafe\u0301.html", "cafe.html", "caf%E9.html", "caf%c3%a9.html", "%63%3Ad.html", "./c:d.html", "a|b", "a{b}", "a'b",
     "x" * 200, "mailto:somebody@example.com", "https://example.com/",
 )  # fmt: skip
-"""Links of kinds that the reference has none of, to files and folders that exist, or almost do."""
+"""Links unlike any in the reference, to files and folders that exist or almost exist."""
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> WebServer:
-    """The reference under /docs, and what it lacks beside it."""
+    """Return a server with the reference under /docs, and beside it the files, folders and links above."""
     if not DOCUMENTATION.is_dir() or not NGINX.exists():
         pytest.fail("`make system` fetches nginx and the pages")
     root, scratch = tmp_path / "root", tmp_path / "nginx"
@@ -46,20 +46,23 @@ def server(tmp_path: Path) -> WebServer:
     (root / "docs").symlink_to(DOCUMENTATION)
     for name in (*NAMES, *(f"{folder}/index.html" for folder in FOLDERS)):
         (root / name).touch()
-    existing = [quote(f"/{file.relative_to(root)}") for file in pages(root)]
+    existing = [quote(f"/{file.relative_to(root)}") for file in find_pages(root)]
     (root / "more.html").write_text(
-        page_of([*HREFS, *map(quote, NAMES), *map(quote, FOLDERS), *variants(existing)]), encoding="utf-8"
+        make_page([*HREFS, *map(quote, NAMES), *map(quote, FOLDERS), *vary_paths(existing)]), encoding="utf-8"
     )
     return WebServer(root, scratch)
 
 
 def links_of_pages(server: WebServer) -> list[set[str]]:
-    """For each page the distinct URLs on this server that it links to."""
-    return [links(page, f"{server.origin}/{quote(str(page.relative_to(server.root)))}") for page in pages(server.root)]
+    """Return, for each page, the distinct URLs on this server that it links to."""
+    return [
+        find_links(page, f"{server.origin}/{quote(str(page.relative_to(server.root)))}")
+        for page in find_pages(server.root)
+    ]
 
 
 async def probed(urls: list[str], options: Options) -> dict[str, Any]:
-    """What the service says of a batch, by way of its first contract."""
+    """Have a service probe URLs; return their results from the first contract."""
     async with TestClient(TestServer(create_app(options))) as client:
         async with client.post("/submit", data=json.dumps({"urls": urls}).encode()) as response:
             task_id = (await response.json())["task_id"]

@@ -160,7 +160,7 @@ async def test_a_missing_dns_server_is_a_local_error() -> None:
     assert (result.attempts, len(result.hops)) == (1, 7)
 
 
-# A network of its own, that leads nowhere until somebody gives it the address.
+# Runs in a network of its own, which leads nowhere until the address is added.
 NO_NETWORK = """
 import asyncio, subprocess, sys, uvloop
 from tests.support.probing import SHORT_BACKOFF, probe_all, status_of

@@ -440,13 +440,13 @@ JOURNEYS = st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=3), ma
 @given(
     slots=st.integers(1, 6),
     own=LIMITS,
-    lanes=st.lists(st.tuples(LIMITS, JOURNEYS), min_size=1, max_size=4),
+    queues=st.lists(st.tuples(LIMITS, JOURNEYS), min_size=1, max_size=4),
     trouble=st.sets(st.integers(0, 40)),
 )
 async def test_every_item_is_finished_under_any_limits(
     slots: int,
     own: tuple[int, float],
-    lanes: list[tuple[tuple[int, float], list[list[str]]]],
+    queues: list[tuple[tuple[int, float], list[list[str]]]],
     trouble: set[int],
 ) -> None:
     scheduler = Scheduler(slots, *own)
@@ -476,8 +476,8 @@ async def test_every_item_is_finished_under_any_limits(
             assert len([step async for step in queue]) == len(journeys)
 
     async with asyncio.timeout(20):
-        await asyncio.gather(*(run(number, *limits, journeys) for number, (limits, journeys) in enumerate(lanes)))
-    assert runs == sum(len(journey) for _, journeys in lanes for journey in journeys)
+        await asyncio.gather(*(run(number, *limits, journeys) for number, (limits, journeys) in enumerate(queues)))
+    assert runs == sum(len(journey) for _, journeys in queues for journey in journeys)
     assert scheduler.active == 0
     assert not scheduler._hosts
     assert not scheduler._rota

@@ -1,4 +1,4 @@
-"""The links of real pages, found by the standard library alone: none of it is what the tests put to the test."""
+"""Find the links of real pages with the standard library alone, so that no test checks our code with itself."""
 
 import html
 import os
@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
-# What may have a link, and what may only look so. The parser, which is slow, need not see the rest of a page.
+# Tags that may have a link, and what only looks like one. The parser is slow: it does not get the rest of a page.
 _TAG = re.compile(
     r"""<!--.*?-->|<(script|style)\b.*?</\1>|<[a-z](?:"[^"]*"|'[^']*'|[^>"'])*>""", re.DOTALL | re.IGNORECASE
 )
@@ -23,8 +23,8 @@ class _Links(HTMLParser):
         self.found.update(value for name, value in attrs if name in ("href", "src") and value is not None)
 
 
-def pages(root: Path) -> list[Path]:
-    """All HTML files below a folder, also through symbolic links."""
+def find_pages(root: Path) -> list[Path]:
+    """Return all HTML files below a folder; symbolic links are followed."""
     return sorted(
         Path(folder, name)
         for folder, _, names in os.walk(root, followlinks=True)
@@ -33,8 +33,8 @@ def pages(root: Path) -> list[Path]:
     )
 
 
-def links(page: Path, url: str) -> set[str]:
-    """Where the links of a page lead that are on its own server; absolute, else as they stand in the page."""
+def find_links(page: Path, url: str) -> set[str]:
+    """Return the absolute URLs of the page's links to its own server, as they stand in the page apart from that."""
     parser, server = _Links(), urlsplit(url)[:2]
     tags = (match[0] for match in _TAG.finditer(page.read_text(encoding="utf-8")))
     parser.feed("".join(tag for tag in tags if "href" in tag or "src" in tag))
@@ -42,13 +42,13 @@ def links(page: Path, url: str) -> set[str]:
     return {link for href in parser.found if urlsplit(link := urljoin(url, href))[:2] == server}
 
 
-def page_of(hrefs: Iterable[str]) -> str:
-    """A page with these links."""
+def make_page(hrefs: Iterable[str]) -> str:
+    """Return an HTML page with these links."""
     return "".join(f'<a href="{html.escape(href)}">a link</a>\n' for href in hrefs)
 
 
-def variants(paths: Iterable[str]) -> Iterator[str]:
-    """Links like those of a tree without a broken one: for each of its paths one that differs a little."""
+def vary_paths(paths: Iterable[str]) -> Iterator[str]:
+    """Return, for each path of a tree without broken links, a path that differs a little."""
     for number, path in enumerate(sorted(paths)):
         yield (
             path + "~",
