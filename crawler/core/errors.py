@@ -11,8 +11,8 @@ exceptions report a fault of the service or of its caller:
     │   └── OptionError         an option has a wrong value
     ├── Overloaded              the service does as much at once as it may
     ├── QuotaExceeded           a quota is used up for now
-    ├── ServiceStopping         the service is stopping and starts nothing more
     ├── ResultsNotInMemory      the results of a Task are only in its store
+    ├── ServiceStopping         the service is stopping and starts nothing more
     ├── StoreError              the store of Tasks cannot do this now
     │   ├── StoreDamaged        the stored data is damaged
     │   └── StoreFull           the store has no space left

@@ -281,7 +281,7 @@ def test_long_lines_are_refused(step: int) -> None:
 
 
 @pytest.mark.parametrize("format_", ["text", "ndjson", "csv"])
-def test_memory_does_not_grow_with_the_list(format_: InputFormat) -> None:
+def test_a_large_list_is_returned_piece_by_piece(format_: InputFormat) -> None:
     head, line = {"text": (b"", b"%s\n"), "ndjson": (b"", b'{"url": "%s"}\n'), "csv": (b"n,url\n", b'"1\n2",%s\n')}[
         format_
     ]
