@@ -1,4 +1,4 @@
-"""The first contract, over real sockets: four endpoints, and `app["TASKS"]`."""
+"""The first contract, over real sockets: its four operations, and `app["TASKS"]`."""
 
 import asyncio
 import gzip
@@ -58,7 +58,7 @@ async def look(client: Client, task_id: str) -> Any:
 
 
 async def finished(client: Client, task_id: str) -> Any:
-    """The Task once it no longer runs. What ends the wait is its workers' end, or what they tell, not a guess."""
+    """The Task, once its workers have ended, or have told the registry so."""
     assert client.app is not None
     registry = client.app[REGISTRY]
     if registry.is_shared:
@@ -127,8 +127,8 @@ async def test_an_unknown_task(method: str, task_id: str, client: Client) -> Non
         await check_problem(response, 404)
 
 
-@pytest.mark.parametrize("client", ["memory", "sqlite", "asgi"], indirect=True)  # where its workers are
-async def test_a_task_in_the_application_has_the_keys_of_old(client: Client, site: Site) -> None:
+@pytest.mark.parametrize("client", ["memory", "sqlite", "asgi"], indirect=True)  # where the workers are in this process
+async def test_a_task_in_the_application_has_the_keys_of_the_first_version(client: Client, site: Site) -> None:
     assert client.app is not None
     tasks = client.app["TASKS"]
     assert tasks is client.app[crawler.TASKS]
@@ -165,7 +165,9 @@ async def test_any_text_can_be_a_key_of_the_result(client: Client) -> None:
     assert list(task["result"]) == urls
 
 
-@pytest.mark.parametrize("client", ["memory", "sqlite", "asgi"], indirect=True)  # these are no URLs, so of one host
+@pytest.mark.parametrize(
+    "client", ["memory", "sqlite", "asgi"], indirect=True
+)  # lines that are no URLs count as one host
 async def test_a_large_task_comes_back_whole(client: Client) -> None:
     urls = [f"no url {number}" for number in range(25_000)]
     task = await finished(client, await submit(client, urls))
@@ -271,14 +273,14 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body(client: Client) ->
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/nowhere", 404), ("PUT", "/tasks", 405), ("GET", "/submit", 405)]
 )
-async def test_a_request_that_leads_nowhere(method: str, path: str, status: int, client: Client) -> None:
+async def test_a_request_without_a_route(method: str, path: str, status: int, client: Client) -> None:
     async with client.request(method, path) as response:
         await check_problem(response, status)
         if status == 405:
             assert response.headers["Allow"]
 
 
-async def test_a_fault_of_ours_says_nothing_to_a_stranger(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_fault_of_the_service_shows_the_client_no_details(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(crawler.MemoryRegistry):
         async def _insert(self, *args: Any) -> None:
             raise LookupError("secret")
@@ -363,7 +365,7 @@ async def test_a_task_deleted_while_all_are_sent_is_left_out_or_sent_whole(clien
     await finished(client, big)
     small = await submit(client, ["x"])
     await finished(client, small)
-    async with client.get("/tasks") as response:  # more than fits into the buffers between us
+    async with client.get("/tasks") as response:  # more than the buffers between client and service hold
         async with client.delete(f"/tasks/{small}") as deleted:
             assert deleted.status == 204
         tasks = await response.json()
@@ -381,7 +383,7 @@ async def test_the_service_stops_in_time_though_a_client_is_half_way_through_its
     writer.write(b'POST /submit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"urls"')
     await writer.drain()
     async with ClientSession() as session, session.get(f"http://127.0.0.1:{port}/tasks") as response:
-        assert response.status == 200  # so the half request has been taken up too
+        assert response.status == 200  # so the service has read the half request too
     process.send_signal(signal.SIGTERM)
     async with asyncio.timeout(25):
         assert await process.wait() == 0

@@ -1,4 +1,4 @@
-"""A browser without a window, led over the Chrome DevTools Protocol (https://chromedevtools.github.io/devtools-protocol/).
+"""A browser without a window, driven over the Chrome DevTools Protocol (https://chromedevtools.github.io/devtools-protocol/).
 
 async with Browser(folder) as browser:
     await browser.open("http://127.0.0.1:7777/docs")
@@ -20,7 +20,7 @@ CHROMIUM: Final = Path("/usr/bin/chromium")
 
 _FLAGS: Final = [
     "--headless",
-    "--no-sandbox",  # which root has none of, and the page is ours
+    "--no-sandbox",  # root cannot have one, and the page is ours
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--disable-background-networking",
@@ -38,7 +38,7 @@ _SOON: Final = """new Promise(done => {
 
 
 class Browser:
-    """One page, and all that it asked for and complained of.
+    """One page, with its requests and its error messages.
 
     Attributes:
         requests: The URLs that it asked for.
@@ -80,7 +80,7 @@ class Browser:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._session = None
-        await self._do("Browser.close")  # with all of its processes
+        await self._do("Browser.close")  # ends all of its processes
         await self._process.wait()
         await self._drain
         await self._socket.close()

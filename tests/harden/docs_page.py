@@ -1,4 +1,4 @@
-"""The page of the API's documentation, in a browser."""
+"""The documentation page of the API, in a browser."""
 
 from pathlib import Path
 

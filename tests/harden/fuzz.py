@@ -1,4 +1,4 @@
-"""schemathesis for longer: many more requests than `make check` has time for."""
+"""schemathesis with many more requests than `make check` has time for."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Both services behind a proxy are restarted twenty times in turn, under clients that never pause."""
+"""Two services behind a proxy are restarted twenty times in turn, under constant load."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""slowhttptest (https://github.com/shekyan/slowhttptest) against the service, and a client that it may not keep out."""
+"""slowhttptest (https://github.com/shekyan/slowhttptest) against the service, which has to serve others meanwhile."""
 
 import asyncio
 import statistics
@@ -13,12 +13,12 @@ import pytest
 from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
 SLOW: Final = Path("/usr/bin/slowhttptest")
-CONNECTIONS: Final = 300  # that the service may have, of the 1,000 that are tried
+CONNECTIONS: Final = 300  # the limit of the service; the tool opens 1,000
 ATTACK: Final = ["-c", "1000", "-r", "200", "-l", "25"]
-EVERY: Final = 0.1  # seconds between two requests of the other client
-BOUND: Final = 2.0  # seconds within which each has to be answered: with a place for it, it takes milliseconds
+EVERY: Final = 0.1  # seconds between two requests of the well-behaved client
+BOUND: Final = 2.0  # seconds that a response may take; with a free connection it takes milliseconds
 
-# What each mode does, and to which path: slow heads, slow bodies, ranges of a file, a file that is not taken in.
+# The modes of the tool, with their paths: slow heads, slow bodies, ranges of a file, a file that is not read.
 MODES: Final = {
     "slow heads": (["-H", "-i", "5"], "/tasks"),
     "slow bodies": (["-B", "-i", "5", "-s", "8192"], "/submit"),
@@ -29,7 +29,7 @@ MODES: Final = {
 
 @asynccontextmanager
 async def service(folder: Path) -> AsyncIterator[tuple[str, int]]:
-    """The command as users run it; gives its URL and its process. It may complain of nothing."""
+    """The command as users run it; gives its URL and its process. It must not print an error."""
     log = folder / "log"
     with log.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
@@ -49,7 +49,7 @@ async def service(folder: Path) -> AsyncIterator[tuple[str, int]]:
 
 
 async def asked(url: str) -> float:
-    """Submit on a connection of its own, and look at the Task on another; the slower of both, in seconds."""
+    """Submit on one connection, and read the Task on another; gives the longer time of both, in seconds."""
     slowest = 0.0
     path, body = "/submit", b'{"urls": ["no url"]}'
     for method in ("POST", "GET"):
@@ -67,7 +67,7 @@ async def asked(url: str) -> float:
 
 
 def resident(pid: int) -> int:
-    """MiB of a process."""
+    """The memory of a process, in MiB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmRSS:")).split()[1]) // 1024
 

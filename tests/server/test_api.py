@@ -1,4 +1,4 @@
-"""The versioned API, over real sockets: batches in, Tasks listed, waited for and ended."""
+"""The versioned API, over real sockets: submit, list, wait for, cancel and delete Tasks."""
 
 import asyncio
 import csv
@@ -28,7 +28,7 @@ from tests.support.app_client import serving
 from tests.support.exchange import Exchange
 from tests.support.site import Site
 
-LINES = ["no url 1", "no, url 2", "no url é"]  # what is no URL has its record at once, and asks nobody
+LINES = ["no url 1", "no, url 2", "no url é"]  # a line that is no URL has its result at once, without a request
 
 
 @pytest.fixture(params=WAYS)
@@ -68,7 +68,7 @@ async def has_no_task(api: Api) -> None:
 
 
 async def hanging(site: Site, api: Api, **members: Any) -> Any:
-    """A Task with two results that does not come to its end."""
+    """A Task with two results, which keeps running."""
     urls = ["no url", site.url("/ok"), site.url("/hang", host="127.0.0.2")]
     task = await api.submit(urls, **members)
     kept = api.registry.task(task["id"])
@@ -382,7 +382,7 @@ async def test_tasks_are_listed_newest_first_in_pages(api: Api) -> None:
 async def test_a_cursor_stands_whatever_comes_and_goes(api: Api) -> None:
     ids = [(await api.submit(["x"]))["id"] for _ in range(6)][::-1]
     page = await api.get("/tasks", limit=3)
-    await api.ask("DELETE", f"/tasks/{ids[2]}", 204)  # the one that the cursor is made of
+    await api.ask("DELETE", f"/tasks/{ids[2]}", 204)  # the one that the cursor points to
     await api.ask("DELETE", f"/tasks/{ids[3]}", 204)
     await api.submit(["x"])
     rest = await api.get("/tasks", limit=3, cursor=page["next"])
@@ -574,7 +574,7 @@ async def test_delete_stops_and_forgets(api: Api, site: Site) -> None:
 
 
 class NoRoom(MemoryRegistry):
-    """One that can keep no change of a Task until there is room."""
+    """A registry that can store no change of a Task until there is space."""
 
     has_room = False
 

@@ -1,4 +1,4 @@
-"""Events of the versioned API: a Task as it goes on, and streams taken up where they broke off."""
+"""Events of the versioned API: the progress of a Task, and streams that continue where they broke off."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ async def api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
 
 
 async def running(api: Api, total: int) -> str:
-    """A Task that nobody works on, so that a test records what it wants, when it wants."""
+    """A Task without worker: the test records its results itself."""
     return (await api.registry.submit([f"http://a/{number}" for number in range(total)], Options())).id
 
 
@@ -117,7 +117,9 @@ async def test_progress_only(api: Api) -> None:
     assert (end.name, end.data["status"], end.data["detail"]) == ("end", "error", "cancelled")
 
 
-@pytest.mark.parametrize("api", [way for way in WAYS if way != "redis"], indirect=True)  # a record takes too long there
+@pytest.mark.parametrize(
+    "api", [way for way in WAYS if way != "redis"], indirect=True
+)  # recording takes too long there
 async def test_progress_comes_once_a_second_at_most(api: Api) -> None:
     loop = asyncio.get_running_loop()
     task_id = await running(api, 500)
@@ -188,7 +190,7 @@ async def test_who_reads_nothing_holds_up_what_is_sent_to_him(tmp_path: Path) ->
         await writer.drain()
         while not read:
             await api.get("/tasks")
-        while True:  # until nothing more is read for it, though the service has time
+        while True:  # until the service reads no more results for it
             before = len(read)
             for _ in range(50):
                 await api.get("/tasks")

@@ -1,4 +1,4 @@
-"""Results of the versioned API: pages and streams, in three formats, of which a client chooses."""
+"""Results of the versioned API: pages and streams, in the format that the client chooses."""
 
 import asyncio
 import csv
@@ -34,7 +34,7 @@ def found(seq: int, url: str, outcome: Outcome = "ok", status: int | None = 200,
     return ProbeResult(seq=seq, url=url, timestamp=1, outcome=outcome, status=status, error=reason)
 
 
-# What a Task is made of that nobody works on, so that a test records what it wants.
+# Results of a Task without worker, which a test records itself.
 RESULTS = [
     found(0, "http://a/"),
     found(1, "http://a/2", "http_error", 404),
@@ -45,7 +45,7 @@ RESULTS = [
 
 
 async def recorded(api: Api, results: list[ProbeResult], more: int = 0) -> str:
-    """A Task with these results; it runs, if there are more lines."""
+    """A Task with these results; with more lines, it keeps running."""
     registry = api.registry
     lines = [result.url for result in results] + [f"http://more/{number}" for number in range(more)]
     task = await registry.submit(lines, Options())
@@ -221,7 +221,7 @@ async def test_a_format_that_there_is_not(api: Api) -> None:
 
 
 async def many(api: Api) -> str:
-    """A Task whose results are more than what the buffers between us take."""
+    """A Task with more results than the buffers between client and service hold."""
     return await recorded(api, [found(seq, f"http://a/{seq:01000}") for seq in range(10_000)])
 
 
@@ -253,7 +253,9 @@ async def test_a_stream_that_fails_half_way_is_cut_off(caplog: pytest.LogCapture
     assert "the disk is gone" in caplog.text
 
 
-async def test_who_leaves_in_the_middle_of_a_stream_is_no_fault(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_leaves_in_the_middle_of_a_stream_is_no_error(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
     task_id = await many(api)
     async with api.client.get(f"/api/v1/tasks/{task_id}/results") as response:
         await response.content.readany()
@@ -262,7 +264,7 @@ async def test_who_leaves_in_the_middle_of_a_stream_is_no_fault(api: Api, caplog
     assert not caplog.records
 
 
-async def test_who_reads_nothing_for_too_long_is_cut_off() -> None:
+async def test_a_client_that_reads_nothing_for_too_long_is_cut_off() -> None:
     let_go = asyncio.Event()
 
     class Watched(MemoryRegistry):

@@ -42,7 +42,7 @@ def scope_of(method: str = "GET", path: str = "/", query: str = "", **more: Any)
 
 
 class Peer:
-    """An ASGI server with one request, whose body comes in pieces; then the client stays until it leaves."""
+    """An ASGI server with one request, whose body comes in pieces; the client leaves when `leave` is set."""
 
     def __init__(self, body: Iterable[bytes] = ()) -> None:
         self._body = iter(body)
@@ -129,7 +129,7 @@ async def test_a_request_is_as_the_server_saw_it() -> None:
     [
         ("/api/v1/tasks", "", 200, "/api/v1/tasks"),
         ("/in/here/api/v1/tasks", "/in/here", 200, "/in/here/api/v1/tasks"),
-        ("/api/v1/tasks", "/in", 200, "/in/api/v1/tasks"),  # by older versions of ASGI
+        ("/api/v1/tasks", "/in", 200, "/in/api/v1/tasks"),  # in older versions of ASGI
         ("/in/api/v1/tasks", "/in/", 200, "/in/api/v1/tasks"),
         ("/a b/api/v1/tasks", "/a b", 200, "/a%20b/api/v1/tasks"),
         ("/api/v1/tasks/", "", 404, ""),
@@ -212,7 +212,7 @@ async def test_each_piece_is_sent_at_once() -> None:
     peer, others = Peer(), asyncio.all_tasks()
     await application(write)(scope_of(), peer.receive, peer.send)
     assert peer.has_ended
-    assert len(asyncio.all_tasks() - others) == 1  # its life; nobody listens any more
+    assert len(asyncio.all_tasks() - others) == 1  # the application itself; the task that receives the body has ended
 
 
 async def test_who_leaves_in_the_middle_of_an_answer_is_written_to_no_more() -> None:
@@ -306,7 +306,7 @@ def test_files_are_sent_on_asyncios_own_loop_too() -> None:
 
 
 class Life:
-    """The lifespan as a server leads it."""
+    """The lifespan, as a server drives it."""
 
     def __init__(self, app: AsgiApplication) -> None:
         self._events: asyncio.Queue[Message] = asyncio.Queue()
@@ -349,7 +349,7 @@ def test_started_by_a_request_it_stops_with_the_loop(tmp_path: Path, caplog: pyt
         app = asgi.create_app(registry=SqliteRegistry(tmp_path / "tasks.db"))
         runner.run(ask(app, scope_of("POST", "/submit"), [b'{"urls": ["http://192.0.2.1/"]}']))
         assert len(list(tmp_path.glob("tasks.db-*"))) > 0
-    assert not list(tmp_path.glob("tasks.db-*"))  # closed, and not left to its next reader to clean up
+    assert not list(tmp_path.glob("tasks.db-*"))  # the database was closed properly
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
@@ -429,7 +429,7 @@ async def test_a_body_is_asked_for_when_the_client_waits_to_be() -> None:
 
 @asynccontextmanager
 async def uvicorn_with(**environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`uvicorn crawler.asgi:app`, as somebody starts it."""
+    """`uvicorn crawler.asgi:app` in a process of its own."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "uvicorn", "crawler.asgi:app", "--port", "0", "--no-access-log"),
         env={**os.environ, **environment},
@@ -478,10 +478,10 @@ async def test_alone_and_without_a_token_it_answers_this_machine_only(monkeypatc
     here = ("127.0.0.1", 4711)
     assert (await ask(app, scope_of(path="/tasks", client=here))).sent[0]["status"] == 421
     named: Scope = {"path": "/tasks", "headers": [(b"host", b"localhost:8000")]}
-    assert (await ask(app, scope_of(**named))).sent[0]["status"] == 403  # who only says so
+    assert (await ask(app, scope_of(**named))).sent[0]["status"] == 403  # Host alone proves nothing
     twice: Scope = {"path": "/tasks", "headers": [(b"host", b"localhost"), (b"host", b"crawler.example")]}
     assert (await ask(app, scope_of(**twice, client=here))).sent[0]["status"] == 421
-    for client in (here, None):  # the latter through a socket of the file system
+    for client in (here, None):  # None: through a Unix socket
         assert (await ask(app, scope_of(**named, client=client))).sent[0]["status"] == 200
     monkeypatch.setenv("CRAWLER_ALLOW_ANONYMOUS", "1")
     anyone = AsgiApplication(asgi.from_environment)

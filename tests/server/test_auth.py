@@ -1,4 +1,4 @@
-"""Who may use the service: tokens, whose Tasks are whose, and what browsers are kept from."""
+"""Access: tokens, owners of Tasks, and the requests that web pages of other origins cannot make."""
 
 import asyncio
 import hmac
@@ -41,7 +41,7 @@ async def submit(client: Client, secret: str, prefix: str = "") -> str:
 
 
 async def seen(client: Client, secret: str) -> list[str]:
-    """The Tasks of both lists, which have to be the same."""
+    """The ids in both lists of Tasks, which have to be equal."""
     async with client.get("/tasks", headers=bearer(secret)) as response:
         first = list(await response.json())
     async with client.get("/api/v1/tasks", headers=bearer(secret)) as response:
@@ -246,7 +246,7 @@ async def test_a_task_is_there_for_its_owner_only(method: str, path: str, client
     task = await submit(client, ANN)
     path = path.format(task_id=task)
     assert await status_of(client, method, path, BOB) == 404
-    assert await status_of(client, method, path, ANN) < 300 or path.endswith("/recheck")  # nothing of it failed
+    assert await status_of(client, method, path, ANN) < 300 or path.endswith("/recheck")  # there is nothing to recheck
 
 
 async def test_lists_have_what_is_the_callers(client: Client) -> None:

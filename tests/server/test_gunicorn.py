@@ -1,4 +1,4 @@
-"""The service under a real gunicorn: one worker serves, is replaced, and stops; several are refused."""
+"""The service under a real gunicorn: one worker serves, is replaced and stops; several workers are refused."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ GUNICORN = (
 
 
 class Gunicorn:
-    """A process, and what it says."""
+    """A process and its output."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -33,7 +33,7 @@ class Gunicorn:
         self.url = ""
 
     async def until(self, pattern: str) -> str:
-        """The first group of what it says next that is like this."""
+        """Read on to a line that matches, and return its first group."""
         assert self.process.stderr is not None
         while line := (await self.process.stderr.readline()).decode():
             self.said += line
@@ -137,7 +137,9 @@ async def test_what_cannot_be_served_is_said_in_a_line(
 ) -> None:
     async with gunicorn(tmp_path, *arguments, **environment) as served:
         said = await served.rest()
-        assert await served.process.wait() in (4, 1)  # the latter if a second worker fails while gunicorn ends
+        assert await served.process.wait() in (4, 1)  # 1 if a second worker fails while gunicorn ends
     lines = [line for line in said.splitlines() if line.startswith("crawler: ")]
     assert lines and all(words in line for line in lines), said
-    assert "crawler/gunicorn.py" not in said  # in no traceback; gunicorn may show one of its own when two fail at once
+    assert (
+        "crawler/gunicorn.py" not in said
+    )  # no traceback of ours; gunicorn can show its own when two workers fail at once

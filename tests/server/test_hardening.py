@@ -1,4 +1,4 @@
-"""What a client may do to the service: bodies that are none, too much of everything, too slow, and secrets."""
+"""Hostile clients: malformed bodies, too many requests, slow clients; and secrets that must not leak."""
 
 import asyncio
 import gzip
@@ -65,7 +65,7 @@ PLACES = (
 
 
 def bodies() -> Iterator[tuple[str, bytes]]:
-    """Everything that is hard to read as JSON, by a short name."""
+    """Bodies that are hard to parse as JSON, by a short name."""
     for place in PLACES:
         for value in (*NUMBERS, *TEXTS, *OTHERS):
             yield f"{place % value[:8]} {len(value)}", (place % value).encode()
@@ -95,7 +95,7 @@ def bodies() -> Iterator[tuple[str, bytes]]:
 
 @asynccontextmanager
 async def with_a_failure() -> AsyncIterator[tuple[Client, str]]:
-    """A service with a Task that can be checked again."""
+    """A service with a Task that has failures to recheck."""
     async with serving(crawler.create_app(Options(guard="public"))) as client:
         async with client.post("/submit", json={"urls": ["http://127.0.0.1/"]}) as response:
             task = (await response.json())["task_id"]
@@ -147,7 +147,7 @@ async def test_no_header_is_our_fault(path: str, headers: dict[str, str], caplog
         headers = {"Content-Type": "application/json", **headers}
         async with client.post(path.format(task), data=b'{"urls": ["x"]}', headers=headers) as response:
             assert response.status < 500
-            if response.status >= 400 and "Expect" not in headers:  # which aiohttp answers before us
+            if response.status >= 400 and "Expect" not in headers:  # aiohttp answers these itself
                 await check_problem(response, response.status)
         assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
@@ -164,7 +164,7 @@ async def test_bytes_unpacked_count_as_well() -> None:
 
 
 def hanging(target: Target, count: int) -> bytes:
-    """A batch that does not come to its end."""
+    """A batch of URLs that hang."""
     return json.dumps({"urls": [target.url(f"/hang?{number}") for number in range(count)]}).encode()
 
 
@@ -229,10 +229,10 @@ async def test_what_is_being_taken_in_counts(site: Target) -> None:
     async with serving(app) as client:
         _, writer = await asyncio.open_connection(client.host, client.port)
         writer.write(b'POST /submit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"urls": [')
-        while (await submitted(client, b'{"urls": 1}'))[0] != 429:  # until it is taken up
+        while (await submitted(client, b'{"urls": 1}'))[0] != 429:  # until its handler runs
             pass
         writer.close()
-        while (await submitted(client, hanging(site, 1)))[0] == 429:  # until it is given up
+        while (await submitted(client, hanging(site, 1)))[0] == 429:  # until the slow request has been cut off
             pass
 
 
@@ -247,7 +247,7 @@ async def test_only_so_many_requests_are_under_way(tokens: tuple[str, ...], site
         task = f"/api/v1/tasks/{answer['task_id']}"
         events = await client.get(f"{task}/events", headers=ann)
         poll = asyncio.ensure_future(status_of(client, "GET", f"{task}?wait=60", "anns-secret"))
-        while await status_of(client, "GET", "/tasks", "anns-secret") != 429:  # until both are under way
+        while await status_of(client, "GET", "/tasks", "anns-secret") != 429:  # until both requests are under way
             pass
         for method, path in (("GET", "/tasks"), ("POST", "/submit"), ("GET", "/nowhere")):
             async with client.request(method, path, headers=again) as response:
@@ -256,9 +256,9 @@ async def test_only_so_many_requests_are_under_way(tokens: tuple[str, ...], site
                 assert response.headers["RateLimit-Policy"] == '"token-requests";q=2'
                 assert response.headers["RateLimit"] == '"token-requests";r=0;t=1'
         assert await status_of(client, "GET", "/tasks", "bobs-secret") == (200 if tokens else 429)
-        for path in ("/docs", "/openapi.json"):  # which anybody may read
+        for path in ("/docs", "/openapi.json"):  # which need no token
             assert await status_of(client, "GET", path, "") == 200
-        await app[TASK_MANAGER].delete(app[REGISTRY].task(answer["task_id"]))  # which both wait for
+        await app[TASK_MANAGER].delete(app[REGISTRY].task(answer["task_id"]))  # both requests wait for this
         assert await poll == 404
         await events.read()
         assert await status_of(client, "GET", "/tasks", "anns-secret") == 200
@@ -270,7 +270,7 @@ async def test_bodies_that_do_not_end_keep_only_their_own_token_out(tokens: tupl
     async with serving(crawler.create_app(service=service)) as client:
         reader, writer = await asyncio.open_connection(client.host, client.port)
         writer.write(HEAD + b"Authorization: Bearer anns-secret\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n")
-        assert b"100" in await reader.readline()  # so it has been taken up
+        assert b"100" in await reader.readline()  # so its handler runs
         assert await status_of(client, "GET", "/tasks", "anns-secret") == expected
         writer.close()
 
@@ -308,7 +308,7 @@ SLOW = ServiceOptions(receive_timeout=0.5, max_connections=100, keep_alive=30)
 async def listening(
     service: ServiceOptions, app: web.Application | None = None, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[int]:
-    """A service behind the listener, as `run_service` puts it there; gives its port."""
+    """A service with limited connections, as `run_service` serves it; gives its port."""
     app = app or crawler.create_app(Options(guard="any"), service=service)
     listener = ConnectionLimiter(service.receive_timeout, service.max_connections)
     app.middlewares.insert(0, listener.middleware)
@@ -335,7 +335,7 @@ async def opened(port: int, data: bytes) -> Connection:
 
 
 async def asked(port: int) -> bytes:
-    """The status line for a client that does as it should."""
+    """The status line that a well-behaved client gets."""
     reader, writer = await opened(port, GET + b"Connection: close\r\n\r\n")
     try:
         return (await reader.read()).partition(b"\r\n")[0]
@@ -344,7 +344,7 @@ async def asked(port: int) -> bytes:
 
 
 async def begun(port: int, size: int) -> Connection:
-    """A request that has been taken up, and of whose body some has come."""
+    """A request whose handler runs, with a part of its body sent."""
     reader, writer = await opened(port, HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % size)
     assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
     writer.write(b'{"urls": [')
@@ -352,7 +352,7 @@ async def begun(port: int, size: int) -> Connection:
 
 
 async def rest(connection: Connection) -> bytes:
-    """All that still comes before the service closes it."""
+    """All bytes until the service closes the connection."""
     reader, writer = connection
     try:
         return await reader.read()
@@ -396,7 +396,9 @@ async def test_drops_do_not_keep_a_connection(start: bytes, drip: bytes) -> None
         connection = await opened(port, start)
         drops = asyncio.ensure_future(dripping(connection[1], drip))
         answer = await rest(connection)
-        assert answer.startswith(b"HTTP/1.1 408 ") or not answer  # who still sends may have the answer reset away
+        assert (
+            answer.startswith(b"HTTP/1.1 408 ") or not answer
+        )  # a client that still sends may lose the response to a reset
         drops.cancel()
         await asyncio.gather(drops, return_exceptions=True)
 
@@ -406,23 +408,23 @@ async def test_a_body_that_goes_on_is_waited_for() -> None:
         size = 30_000
         reader, writer = await opened(port, HEAD + b"Content-Length: %d\r\n\r\n" % size)
         body = (b'{"urls": ["x"' + b" " * size)[: size - 2] + b"]}"
-        for start in range(0, size, 1_000):  # for three times as long as nothing would be waited for
+        for start in range(0, size, 1_000):  # for three times the receive timeout
             writer.write(body[start : start + 1_000])
             await asyncio.sleep(0.05)
         assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
         writer.close()
 
 
-async def test_what_came_while_we_were_held_up_is_not_late() -> None:
-    async with listening(SLOW) as port:
+async def test_bytes_that_came_while_the_process_was_held_up_are_not_late() -> None:
+    async with listening(ServiceOptions(receive_timeout=2)) as port:
         reader, writer = await begun(port, 1_015)
         loop, client = asyncio.get_running_loop(), writer.get_extra_info("socket").dup()
         mine, other = socket.socketpair()
 
-        def hold_up() -> None:  # as another connection may, while bytes of this one wait to be read
+        def hold_up() -> None:  # as another connection can do, while bytes of this one wait to be read
             mine.recv(1)
             client.send(b" " * 500)
-            time.sleep(1)
+            time.sleep(2.5)  # longer than the receive timeout
 
         loop.add_reader(mine, hold_up)
         for _ in range(2):
@@ -436,7 +438,7 @@ async def test_what_came_while_we_were_held_up_is_not_late() -> None:
             each.close()
 
 
-async def test_work_of_ours_is_not_the_clients_delay(site: Target) -> None:
+async def test_the_services_own_work_is_not_the_clients_delay(site: Target) -> None:
     async with listening(SLOW) as port:
         reader, writer = await opened(
             port,
@@ -454,7 +456,7 @@ async def test_a_connection_is_kept_between_requests_for_longer() -> None:
         await asyncio.sleep(1.5)
         writer.write(GET + b"\r\n")
         assert (await reader.readuntil(b"{}\r\n0\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
-        writer.write(GET)  # and half of a third one
+        writer.write(GET)  # and half of a third request
         assert b"408" in await reader.readline()
         writer.close()
 
@@ -465,8 +467,8 @@ async def test_a_connection_without_requests_is_closed_in_the_end() -> None:
         assert b"\r\n{}\r\n" in await rest(await opened(port, GET + b"\r\n"))
 
 
-async def test_a_thousand_slow_heads_keep_nobody_out() -> None:
-    service = ServiceOptions(receive_timeout=60, max_connections=1000)  # none of them is given up for its slowness
+async def test_a_thousand_slow_heads_keep_no_other_client_out() -> None:
+    service = ServiceOptions(receive_timeout=60, max_connections=1000)  # so long that no slow client is cut off
     async with listening(service) as port:
         slow = [await opened(port, GET) for _ in range(1_100)]
         for _ in range(50):
@@ -476,7 +478,7 @@ async def test_a_thousand_slow_heads_keep_nobody_out() -> None:
 
 @pytest.fixture(scope="module")
 def secured() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """TLS for a service, and for its clients."""
+    """TLS contexts for a service and for its clients."""
     authority = trustme.CA()
     context, trust = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -491,7 +493,7 @@ def connected(port: int) -> int:
 
 
 async def shaken(port: int, trust: ssl.SSLContext) -> bytes:
-    """The status line for a client that does as it should, over TLS."""
+    """The status line that a well-behaved client gets over TLS."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
     writer.write(GET + b"Connection: close\r\n\r\n")
     try:
@@ -527,7 +529,7 @@ async def test_who_speaks_with_tls_gives_no_way_to_handshakes(
             writer.write(f"GET /api/v1/probe?url={site.url('/delay/1')} HTTP/1.1\r\nHost: localhost\r\n".encode())
             writer.write(b"Connection: close\r\n\r\n")
         await site.until(lambda: site.active == 2)
-        with pytest.raises(OSError):  # cut off: without TLS it cannot be told why
+        with pytest.raises(OSError):  # cut off: without TLS there can be no response
             await shaken(port, secured[1])
         for reader, writer in busy:
             assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
@@ -535,7 +537,7 @@ async def test_who_speaks_with_tls_gives_no_way_to_handshakes(
 
 
 async def test_a_thousand_slow_bodies_keep_nobody_out_for_long() -> None:
-    service = ServiceOptions(receive_timeout=60, max_connections=1000)  # none of them is given up for its slowness
+    service = ServiceOptions(receive_timeout=60, max_connections=1000)  # so long that no slow client is cut off
     async with listening(service) as port:
         slow = [await begun(port, 1000) for _ in range(1_000)]
         answers = set()
@@ -543,7 +545,7 @@ async def test_a_thousand_slow_bodies_keep_nobody_out_for_long() -> None:
             for _ in range(20):
                 while (answer := await asked(port)) != b"HTTP/1.1 200 OK":
                     answers.add(answer)
-                slow.append(await begun(port, 1000))  # into the place that was made
+                slow.append(await begun(port, 1000))  # it takes the place that became free
         assert answers <= {b"HTTP/1.1 503 Service Unavailable"}
         await gone(slow)
 
@@ -553,7 +555,7 @@ async def test_a_body_that_gets_on_gives_no_way_to_others() -> None:
     async with listening(service) as port:
         reader, writer = await begun(port, 100_010)
         body = b'"x"' + b" " * 99_995 + b"]}"
-        for start in range(0, 100_000, 5_000):  # for longer than one that stops would be left alone
+        for start in range(0, 100_000, 5_000):  # for longer than a client without progress may take
             assert b" 503 " in await asked(port)
             writer.write(body[start : start + 5_000])
             await asyncio.sleep(0.08)
@@ -571,7 +573,7 @@ async def test_who_has_just_come_gives_no_way_to_others(caplog: pytest.LogCaptur
         writer.write(GET + b"\r\n")
         assert b" 200 " in await reader.readline()
         writer.close()
-    assert not caplog.records  # whoever goes, it is no fault of ours
+    assert not caplog.records  # clients that leave are no error
 
 
 async def test_who_leaves_before_his_answer_is_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -582,7 +584,7 @@ async def test_who_leaves_before_his_answer_is_not_in_the_log(caplog: pytest.Log
 
 
 def unsent(port: int) -> int:
-    """Bytes that the kernel has for the clients of a port."""
+    """How many unsent bytes the kernel has for the clients of a port."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(int(line[4].partition(":")[0], 16) for line in lines if line[1].endswith(f":{port:04X}"))
 
@@ -610,7 +612,7 @@ async def test_one_too_many_is_told_so(site: Target) -> None:
         for _ in range(2):
             wait = f"GET /api/v1/tasks/{task.id}?wait=60 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n"
             reader, writer = await opened(port, wait.encode())
-            assert b"100" in await reader.readline()  # so it has been taken up
+            assert b"100" in await reader.readline()  # so its handler runs
             busy.append(writer)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
@@ -619,7 +621,7 @@ async def test_one_too_many_is_told_so(site: Target) -> None:
         assert json.loads(body)["status"] == 503
         for each in (*busy, writer):
             each.close()
-        while await asked(port) != b"HTTP/1.1 200 OK":  # until it sees that they have left
+        while await asked(port) != b"HTTP/1.1 200 OK":  # until the service sees that they have left
             pass
 
 
@@ -628,7 +630,9 @@ async def test_a_client_that_takes_nothing_in_makes_room_for_others() -> None:
     app = crawler.create_app(Options(guard="any"), service=service)
     async with listening(service, app) as port:
         async with ClientSession(f"http://127.0.0.1:{port}") as session:
-            urls = [f"no url {number:01000}" for number in range(10_000)]  # more than fits into the buffers between us
+            urls = [
+                f"no url {number:01000}" for number in range(10_000)
+            ]  # more than the buffers between client and service hold
             async with session.post("/submit", data=io.BytesIO(json.dumps({"urls": urls}).encode())) as response:
                 task = (await response.json())["task_id"]
             async with session.get(f"/api/v1/tasks/{task}", params={"wait": 60}) as response:

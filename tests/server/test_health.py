@@ -1,4 +1,4 @@
-"""What a load balancer is told: whether the service answers, and whether it can do its work."""
+"""Health checks: whether the service answers, and whether it can do its work."""
 
 import asyncio
 import os
@@ -34,8 +34,8 @@ async def registry(tmp_path: Path) -> AsyncIterator[SqliteRegistry]:
 
 
 async def all_on_disk(registry: Registry, path: Path) -> None:
-    """Leave nothing in the log beside the file."""
-    await registry.stored_bytes()  # which waits until nothing is done in the background any more
+    """Move everything from the write-ahead log into the file."""
+    await registry.stored_bytes()  # waits for the background work of the store
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
     connection.close()
@@ -161,7 +161,7 @@ async def test_once_something_could_not_be_read_a_file_is_damaged(registry: Sqli
     await all_on_disk(registry, path)
     with path.open("r+b") as file:
         file.seek(4096)
-        file.write(b"\xff" * (path.stat().st_size - 4096))  # all but the first page
+        file.write(b"\xff" * (path.stat().st_size - 4096))  # everything but the first page
     with pytest.raises(StoreDamaged):
         [result async for result in registry.results(task.id)]
     assert await find_store_trouble(registry) == "is damaged"
@@ -250,7 +250,7 @@ async def test_what_befalls_a_disk_is_said_and_passes(program: str, tmp_path: Pa
 
 
 class Slow(MemoryRegistry):
-    """One that answers when it is let."""
+    """A registry that answers when the test allows it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What one process does for all goes on, whatever befell it before."""
+"""The leader's jobs go on after failures."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ HASTY = ServerSettings(leader_retry_seconds=0.01)
 
 
 class FailsAtFirst(MemoryRegistry):
-    """Cannot say at once who leads."""
+    """A registry whose first two elections of a leader fail."""
 
     def __init__(self, fault: Exception) -> None:
         super().__init__()

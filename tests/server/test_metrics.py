@@ -1,4 +1,4 @@
-"""What Prometheus is told: the numbers, their names, and nothing that a stranger could write into it."""
+"""Metrics: their values and names; and no labels that a client can make up."""
 
 import json
 import os
@@ -101,7 +101,7 @@ async def test_work_under_way_in_other_processes_is_seen_too(site: Site) -> None
 
 
 def children() -> set[int]:
-    """The processes that this one has started, and that run."""
+    """The running child processes of this one."""
     return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
 
 
@@ -181,15 +181,15 @@ async def test_requests_are_counted_by_route_method_and_class_of_status(api: Api
         assert await sum_of(api.client, "crawler_http_request_duration_seconds_count", **labels) == count
 
 
-async def test_faults_of_ours_are_counted(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_faults_of_the_service_are_counted(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api.app[HEALTH], "find_troubles", None)
     async with api.client.get("/readyz") as response:
         assert response.status == 500
     assert await sum_of(api.client, "crawler_http_requests_total", route="/readyz", status="5xx") == 1
 
 
-async def test_strangers_make_up_no_labels(api: Api) -> None:
-    await read_metrics(api.client)  # which is the first request of its kind
+async def test_clients_make_up_no_labels(api: Api) -> None:
+    await read_metrics(api.client)  # the first request of its kind adds samples
     before = {name: len(family.samples) for name, family in (await read_metrics(api.client)).items()}
     for method in ("GET", "PROPFIND", "SUBSCRIBE"):
         for number in range(3):
@@ -311,7 +311,7 @@ async def test_the_reader_chooses_the_format(accept: str, media_type: str, api: 
 
 @pytest.fixture
 async def everything(site: Site, redis_server: RedisServer) -> dict[str, Metric]:
-    """The metrics after some of everything, of a service that has workers in other processes too."""
+    """The metrics of a service with worker processes, after some of everything has happened."""
     async with serving_api(RedisRegistry(redis_server.url)) as api, working(redis_server.url):
         await api.ended([site.url("/ok"), "no url"])
         return await read_metrics(api.client)
@@ -338,14 +338,14 @@ async def test_the_process_has_its_usual_metrics(api: Api) -> None:
 
 
 def queries(file: Path) -> list[str]:
-    """The PromQL in a dashboard, or in a file of rules."""
+    """The PromQL expressions of a dashboard, or of a file of rules."""
     if file.suffix == ".json":
         return [found["expr"] for found in objects(json.loads(file.read_text())) if "expr" in found]
     return re.findall(r"^\s+expr: (.+)$", file.read_text(), re.M)
 
 
 def objects(content: Any) -> list[Any]:
-    """Every object in a text of JSON."""
+    """Every object in a JSON text."""
     below = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
     return ([content] if isinstance(content, dict) else []) + [found for each in below for found in objects(each)]
 

@@ -1,4 +1,4 @@
-"""The API's OpenAPI document and its page: complete, true, and with nothing from elsewhere."""
+"""The API's OpenAPI document and its page: complete, correct, and without files of other servers."""
 
 import hashlib
 import io
@@ -23,7 +23,7 @@ from tests.support.served import SERVERS
 STATIC = swagger_ui.FOLDER
 OPERATIONS = crawler.create_app()[DOCUMENT].operations
 
-# Of the files as they stand in npm's swagger-ui-dist, of the version in `VERSION`.
+# Digests of the files in npm's swagger-ui-dist, of the version in `VERSION`.
 HASHES = {
     "swagger-ui-bundle.js": "e6a898692f2d768e807c3ba4626068a69a2c5dd960dd6c76f3e4d3a3de180af2",
     "swagger-ui.css": "5ed08757e53da3e026d6cbecc61fe5d43585c9560b302d534ad56692519a273d",
@@ -38,7 +38,7 @@ async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
 
 
 def described(app: web.Application) -> Any:
-    """The document, as it is sent."""
+    """The document, as a client gets it."""
     return json.loads(msgspec.json.encode(app[DOCUMENT].content))
 
 
@@ -51,7 +51,7 @@ def nodes(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def media_of(kind: str) -> list[Any]:
-    """Every media type with an example, of requests or of answers."""
+    """Every media type with an example, of requests or of responses."""
     found: list[Any] = []
     for (method, path), operation in OPERATIONS.items():
         contents = [operation.body] if kind == "body" else [reply.content for reply in operation.replies.values()]
@@ -75,7 +75,7 @@ async def test_it_has_every_route_and_no_other(client: Client) -> None:
     routes = {
         (route.method, route.resource.canonical)
         for route in client.app.router.routes()
-        if route.resource is not None and route.method != "HEAD"  # which aiohttp answers as GET without the body
+        if route.resource is not None and route.method != "HEAD"  # aiohttp answers HEAD as GET without the body
     }
     paths = document["paths"]
     assert {(method.upper(), path) for path, methods in paths.items() for method in methods} == routes
@@ -159,7 +159,7 @@ async def test_examples_of_bodies_are_taken(method: str, path: str, media_type: 
 @pytest.mark.parametrize(("method", "path", "media_type", "media"), media_of("answer"))
 def test_examples_of_answers_are_of_their_types(method: str, path: str, media_type: str, media: Media) -> None:
     plain = msgspec.convert(media.example, media.type)
-    assert msgspec.to_builtins(plain) == media.example  # and have every member
+    assert msgspec.to_builtins(plain) == media.example  # the example has every member
 
 
 # --- What is answered ---

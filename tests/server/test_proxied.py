@@ -1,4 +1,4 @@
-"""The service by TLS, and behind a proxy."""
+"""The service with TLS, and behind a proxy."""
 
 import asyncio
 import os
@@ -127,7 +127,7 @@ async def test_links_lead_through_the_proxy() -> None:
 
 
 def test_strangers_behind_a_proxy_reach_nothing_that_only_this_machine_can() -> None:
-    with pytest.raises(InputError, match="proxy"):  # a public guard refuses a proxy of its own
+    with pytest.raises(InputError, match="proxy"):  # a public guard excludes a proxy for probes
         crawler.run_service(
             options=crawler.Options(proxy="http://127.0.0.1:1"),
             service=ServiceOptions(forwarded_allow=("127.0.0.1/32",), registry="memory"),

@@ -1,4 +1,4 @@
-"""Restarted under load, the service loses nothing that it acknowledged, and breaks no answer off."""
+"""Restarts under load: no acknowledged batch is lost, and no response is cut off."""
 
 import asyncio
 import itertools
@@ -17,11 +17,11 @@ PER_ROUND = 30  # batches that are acknowledged before the next restart
 
 
 class Broken(Exception):
-    """A connection ended in the middle of an answer."""
+    """A connection ended in the middle of a response."""
 
 
 class Client:
-    """Submits on a connection that it keeps, and again when there was none or not a byte of an answer came."""
+    """Submits on a kept connection; tries again if it cannot connect, or gets no byte of a response."""
 
     def __init__(self, port: int, new_url: Callable[[], str], acknowledged: dict[str, list[str]]) -> None:
         self._address = ("127.0.0.1", port)
@@ -47,7 +47,7 @@ class Client:
             answer = await self._answer(self._socket)
         except ConnectionError:
             self._leave()
-            await asyncio.sleep(0.01)  # as a client does that tries again
+            await asyncio.sleep(0.01)  # as clients do before they try again
             return
         head, _, body = answer.partition(b"\r\n\r\n")
         if head.startswith(b"HTTP/1.1 200 "):

@@ -1,4 +1,4 @@
-"""Webhooks: signed so that a stranger's code can tell, tried until they arrive, and sent nowhere they must not go."""
+"""Webhooks: signed by the standard, repeated until they arrive, and never sent to forbidden addresses."""
 
 import asyncio
 import base64
@@ -254,14 +254,14 @@ async def test_no_answer_is_tried_again(path: str, last: str, site: Site) -> Non
     assert (webhook.attempts, webhook.last) == (10, last)
 
 
-async def test_who_is_gone_is_asked_no_more(site: Site) -> None:
+async def test_a_receiver_that_is_gone_is_not_asked_again(site: Site) -> None:
     async with serving_api(MemoryRegistry(), settings=AT_ONCE) as api:
         task = await api.submit(NO_URL, webhook=hook_at(site, "/status/410"))
         webhook = await until_webhook(api.registry, task["id"], "failed")
     assert (webhook.attempts, webhook.last) == (1, "HTTP 410")
 
 
-async def test_who_does_not_answer_is_waited_for_so_long_only(site: Site) -> None:
+async def test_a_receiver_that_does_not_answer_is_waited_for_until_the_timeout(site: Site) -> None:
     settings = ServerSettings(webhooks=msgspec.structs.replace(AT_ONCE.webhooks, timeout_seconds=0.05))
     async with serving_api(MemoryRegistry(), settings=settings) as api:
         task = await api.submit(NO_URL, webhook=hook_at(site, "/hang"))
@@ -368,7 +368,7 @@ async def test_a_task_whose_end_was_its_process_s_last_act_is_told_of(site: Site
 
 async def test_a_clock_that_was_wrong_puts_it_off_for_a_day_at_most(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
-    no_day = ServerSettings(webhooks=WebhookSettings(max_retry_after_seconds=0.0))  # what is a day otherwise
+    no_day = ServerSettings(webhooks=WebhookSettings(max_retry_after_seconds=0.0))  # a day by default
     async with SqliteRegistry(path) as registry:
         webhook = Webhook(site.url("/ok"), SECRET, status="pending", attempts=1, due=time.time() + 1e9)
         task = await registry.submit(NO_URL, Options(), webhook=webhook)
@@ -392,7 +392,7 @@ async def test_a_service_that_has_lost_its_secret_keeps_what_it_cannot_sign(site
 
 
 class FullAtTimes(MemoryRegistry):
-    """Keeps nothing while the disk is full."""
+    """A registry that stores nothing while the disk is full."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -506,7 +506,7 @@ async def test_a_thousand_tasks_that_end_at_once_are_told_of_a_few_at_a_time(sit
     assert site.peak_of("127.0.0.3") <= 8
 
 
-async def test_a_receiver_that_hangs_holds_up_its_own_only(site: Site) -> None:
+async def test_a_receiver_that_hangs_delays_only_its_own_webhooks(site: Site) -> None:
     async with serving_api(MemoryRegistry()) as api:
         for _ in range(100):
             await api.manager.submit(NO_URL, webhook=Webhook(site.url("/hang", host="127.0.0.2"), SECRET))

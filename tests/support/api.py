@@ -1,4 +1,4 @@
-"""Short words for the tests of the versioned API."""
+"""A client of the versioned API, and the registries that its tests run with."""
 
 import io
 import json
@@ -28,7 +28,7 @@ REGISTRIES: dict[str, Callable[[Path], Registry]] = {
     "memory": lambda _: MemoryRegistry(),
     "sqlite": lambda folder: SqliteRegistry(folder / "tasks.db"),
 }
-WAYS = [*REGISTRIES, "asgi", "redis"]  # the application keeps its Tasks in memory, too; the last has a worker elsewhere
+WAYS = [*REGISTRIES, "asgi", "redis"]  # "asgi" has Tasks in memory; "redis" has a worker process
 ROOT = "/api/v1"
 
 
@@ -62,7 +62,7 @@ class Api:
         return self.app[REGISTRY]
 
     async def ask(self, method: str, path: str, status: int = 200, **arguments: Any) -> Answer:
-        """Request something, which has to be answered with this status, and as the OpenAPI document says."""
+        """Send a request. The response must have this status, and match the OpenAPI document."""
         async with self.client.request(method, ROOT + path, **arguments) as response:
             answer = Answer(response.status, response.headers, await response.read())
         check_described(self.app, method, response)
@@ -70,22 +70,22 @@ class Api:
         return answer
 
     async def get(self, path: str, **query: str | int) -> Any:
-        """The JSON there."""
+        """The JSON at a path."""
         return (await self.ask("GET", path, params=query)).json
 
     async def submit(self, urls: list[str], **members: Any) -> Any:
-        """The summary of a new Task."""
+        """Submit a new Task and return its summary."""
         body = io.BytesIO(json.dumps({"urls": urls, **members}).encode())
         headers = {"Content-Type": "application/json"}
         return (await self.ask("POST", "/tasks", 201, data=body, headers=headers)).json
 
     async def ended(self, urls: list[str], **members: Any) -> Any:
-        """The summary of a new Task that has come to its end."""
+        """Submit a new Task and return its summary once it has ended."""
         task = await self.submit(urls, **members)
         return await self.get(f"/tasks/{task['id']}", wait=60)
 
     async def refuses(self, method: str, path: str, status: int, *words: str, **arguments: Any) -> Answer:
-        """Request something that cannot be; the problem has to have these words."""
+        """Send a request that is refused. The detail of the problem must have these words."""
         answer = await self.ask(method, path, status, **arguments)
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert answer.json["status"] == status
@@ -103,7 +103,7 @@ async def serving_api(
     settings: ServerSettings | None = None,
     **options: Any,
 ) -> AsyncIterator[Api]:
-    """An application that may probe the site of the tests, which is on loopback."""
+    """Serve an application that may probe the tests' site, which is on loopback."""
     service = service or ServiceOptions(drain=0)
     app = crawler.create_app(Options(guard="any", **options), registry=registry, service=service)
     app[SETTINGS] = settings or app[SETTINGS]
@@ -115,7 +115,7 @@ async def serving_api(
 async def serving_as(
     request: pytest.FixtureRequest, service: ServiceOptions | None = None, settings: ServerSettings | None = None
 ) -> AsyncIterator[Api]:
-    """The same, in the way of those in which the contract has to hold that is the fixture's parameter."""
+    """Serve an application in the way that the fixture's parameter names, one of `WAYS`."""
     way = request.param
     if way == "redis":
         url = request.getfixturevalue("redis_server").url
@@ -134,7 +134,7 @@ class Event(NamedTuple):
 
 
 async def read_events(response: ClientResponse) -> AsyncGenerator[Event, None]:
-    """The events of a stream."""
+    """The events of a stream of server-sent events."""
     fields: dict[str, str] = {}
     async for line in response.content:
         text = line.decode().removesuffix("\n")

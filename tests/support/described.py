@@ -1,4 +1,4 @@
-"""Holds what the service answers against what its OpenAPI document says of it."""
+"""Checks responses of the service against its OpenAPI document."""
 
 import re
 from functools import cache
@@ -11,7 +11,7 @@ __all__ = ["check_described"]
 
 
 def check_described(app: web.Application, method: str, response: ClientResponse) -> None:
-    """An answer has a status and a media type that the document names, if that has its path and method."""
+    """Check that the document names the response's status and media type, if it has the path and method."""
     document = app[DOCUMENT].content
     for template, operations in document["paths"].items():
         if method.lower() in operations and _pattern(template).fullmatch(response.url.raw_path):

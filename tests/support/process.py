@@ -1,4 +1,4 @@
-"""The service in a process of its own, as a supervisor sees it."""
+"""The service in a process of its own, and clients that see every byte."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 
 
 class Reply(NamedTuple):
-    """A whole answer, or what came of it."""
+    """A response, whole or the part of it that came."""
 
     head: bytes
     body: bytes
@@ -26,7 +26,7 @@ class Reply(NamedTuple):
 
 
 class Served:
-    """`crawler serve` with some options, from `async with` on; killed where the block ends, if it still runs."""
+    """`crawler serve` with some options. Leaving the context kills the process if it still runs."""
 
     def __init__(self, *arguments: str, port: int = 0, environment: Mapping[str, str] | None = None) -> None:
         self._command = (sys.executable, "-m", "crawler", "serve", "--port", str(port), *arguments)
@@ -54,21 +54,21 @@ class Served:
             await caller.close()
 
     async def stops(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Send a signal, and return once it listens no more."""
+        """Send a signal, and return when the service no longer listens."""
         self.process.send_signal(number)
         with suppress(ConnectionError):
             while True:
                 await (await self.connect()).close()
 
     async def connect(self, tls: ssl.SSLContext | None = None) -> "Caller":
-        """A connection that is kept."""
+        """A new connection. Leaving the context closes it."""
         name = None if tls is None else "localhost"
         caller = Caller(*await asyncio.open_connection("127.0.0.1", self.port, ssl=tls, server_hostname=name))
         self._callers.append(caller)
         return caller
 
     async def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> Reply:
-        """One request on a connection of its own."""
+        """Send one request on a new connection."""
         caller = await self.connect()
         try:
             await caller.send(request(method, path, body, **headers))
@@ -78,7 +78,7 @@ class Served:
 
 
 class Caller:
-    """A client with one connection, of which it sees every byte."""
+    """A client with one connection, which sees every byte."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -89,16 +89,16 @@ class Caller:
         await self._writer.drain()
 
     async def reply(self) -> Reply:
-        """One whole answer with a length.
+        """Read one whole response that has a length.
 
         Raises:
-            EOFError, ConnectionError: It ended before; `partial` of the former has what came.
+            EOFError, ConnectionError: The connection ended early; `partial` of the former has what came.
         """
         head = await self._reader.readuntil(b"\r\n\r\n")
         return Reply(head, await self._reader.readexactly(int(field(head, b"content-length"))))
 
     async def rest(self) -> bytes:
-        """All that comes until the connection ends."""
+        """Read until the connection ends."""
         return await self._reader.read()
 
     async def close(self) -> None:
@@ -115,12 +115,12 @@ def request(method: str, path: str, body: bytes = b"", **headers: Any) -> bytes:
 
 
 def field(head: bytes, name: bytes) -> bytes:
-    """A header of an answer, empty if it has none."""
+    """The value of a header of a response; empty if it has none."""
     return next((line.partition(b":")[2].strip() for line in head.split(b"\r\n") if line.lower().startswith(name)), b"")
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A port that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 

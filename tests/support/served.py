@@ -1,8 +1,7 @@
-"""What serves an application to its tests: aiohttp's server, or uvicorn, to which it is an ASGI application.
+"""Serves an application to tests: by aiohttp's server, or by uvicorn as an ASGI application.
 
-Fixtures have both. What runs once is about our own listener (deadlines, how many connections there may be, a stop while
-somebody waits), about being mounted in aiohttp's applications, or about what is the same below both and takes long: big
-Tasks in stores, whose turn it is.
+Fixtures use both. A test that uses one of them tests our own socket (timeouts, connection limits, a stop with requests
+under way), mounts in aiohttp's applications, or big Tasks, which take long and are the same with both.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ __all__ = ["SERVERS", "served"]
 
 @asynccontextmanager
 async def served(app: Any) -> AsyncIterator[int]:
-    """uvicorn on the test's own loop, on a free port, which is told."""
+    """Run uvicorn on the test's own loop; gives its port."""
     config = uvicorn.Config(app, port=0, lifespan="on", log_config=None, http="h11")
     config.load()
     server = uvicorn.Server(config)
@@ -30,7 +29,7 @@ async def served(app: Any) -> AsyncIterator[int]:
     await server.startup()
     try:
         yield server.servers[0].sockets[0].getsockname()[1]
-    finally:  # as it stops by itself, but for the tenths of seconds in which it looks whether it has
+    finally:  # what uvicorn does to stop, without its polling
         for each in server.servers:
             each.close()
         for connection in list(server.server_state.connections):
@@ -43,7 +42,7 @@ async def served(app: Any) -> AsyncIterator[int]:
 
 
 class UvicornServer(TestServer):
-    """The same for aiohttp's client for tests."""
+    """uvicorn, for aiohttp's test client."""
 
     __test__ = False
 
