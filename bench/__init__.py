@@ -1,1 +1,1 @@
-"""Measures this prober against others, on one machine; README.md says how and why so."""
+"""Benchmarks of the prober and of the service, on one machine; README.md explains the method."""

@@ -1,9 +1,9 @@
-"""The API beside a bare aiohttp handler that does the same JSON: requests a second, and what the slowest takes.
+"""Compare the API with a minimal aiohttp application that returns the same JSON: requests per second and latency.
 
-    python -m bench.api             # wrk against both, in turns
-    python -m bench.api --memory    # a million requests of all kinds: how much memory after each 100,000
+    python -m bench.api             # wrk against both in turn
+    python -m bench.api --memory    # memory after each 100,000 of a million requests of all kinds
 
-The service runs on one core, with its Tasks in SQLite on disk, and wrk, or the client, on another.
+The service runs on one core, with its Tasks in SQLite on disk; wrk or the client runs on another.
 """
 
 import argparse
@@ -24,19 +24,19 @@ import aiohttp
 import uvloop
 
 from bench import soak
-from bench.bare import ANSWERS
+from bench.minimal_app import ANSWERS
 from bench.service import Process, service
 from crawler.stores.sqlite.connection import connect, transaction
 
-MANY: Final = "-c16"  # connections
+CONNECTIONS: Final = "-c16"
 WRK: Final = ["wrk", "-t1", "--latency", "--timeout", "30s"]
-TASK: Final = 1_000  # lines of the Task whose results are read
+TASK_LINES: Final = 1_000  # of the Task whose results are read
 FLAGS: Final = ["--log-level", "warning", "--concurrency", "1", "--timeout", "3600", "--max-tasks", "1000000"]
 POST: Final = 'wrk.method = "POST"\nwrk.body = %s\nwrk.headers["Content-Type"] = "application/json"\n'
 
 
 class Run(NamedTuple):
-    """Requests a second, and milliseconds."""
+    """A run of wrk: requests per second, and latencies in milliseconds."""
 
     rate: float
     p50: float
@@ -44,40 +44,39 @@ class Run(NamedTuple):
 
 
 async def measure(rounds: int, seconds: int) -> dict[str, dict[str, list[Run]]]:
-    """Every request of both, in turns."""
-    found: dict[str, dict[str, list[Run]]] = {}
+    """Send every kind of request to both applications in turn."""
+    runs: dict[str, dict[str, list[Run]]] = {}
     with tempfile.TemporaryDirectory() as name, socket.create_server(("127.0.0.1", 0)) as silent:
         folder = Path(name)
         script = folder / "submit.lua"
-        port = silent.getsockname()[
-            1
-        ]  # a host that never answers: what is submitted waits, and its probes cost nothing
+        # A host that never answers: submitted URLs wait, and their probes cost nothing.
+        port = silent.getsockname()[1]
         urls = [f"http://127.0.0.1:{port}/some/page/{number}" for number in range(10)]
         script.write_text(POST % json.dumps(json.dumps({"urls": urls})))
         for turn in range(rounds):
-            (folder / str(turn)).mkdir()  # a new store each round: the Tasks of the last one still run
+            (folder / str(turn)).mkdir()  # a new store each round: the Tasks of the last round still run
             async with service(folder / str(turn), *FLAGS) as ours:
-                task = await prepared(ours.url, folder)
-                async with Process("-m", "bench.bare", name) as bare:
+                task = await prepare_tasks(ours.url, folder)
+                async with Process("-m", "bench.minimal_app", name) as minimal:
                     for title, path, more in (
-                        ("GET /tasks/{id}", f"/tasks/{task['one']}", [MANY]),
-                        ("GET /api/v1/tasks/{id}", f"/api/v1/tasks/{task['one']}", [MANY]),
-                        ("GET .../results?limit=100", f"/api/v1/tasks/{task['all']}/results?limit=100", [MANY]),
-                        ("POST /submit, 10 URLs", "/submit", [MANY, "-s", str(script)]),
+                        ("GET /tasks/{id}", f"/tasks/{task['one']}", [CONNECTIONS]),
+                        ("GET /api/v1/tasks/{id}", f"/api/v1/tasks/{task['one']}", [CONNECTIONS]),
+                        ("GET .../results?limit=100", f"/api/v1/tasks/{task['all']}/results?limit=100", [CONNECTIONS]),
+                        ("POST /submit, 10 URLs", "/submit", [CONNECTIONS, "-s", str(script)]),
                         ("the same, one at a time", "/submit", ["-c1", "-s", str(script)]),
                     ):
-                        sides = [("ours", ours.url), ("bare", bare.url)]
+                        sides = [("ours", ours.url), ("bare", minimal.url)]
                         for side, url in sides if turn % 2 else reversed(sides):
                             run = wrk(url + path, seconds, more)
-                            found.setdefault(title, {}).setdefault(side, []).append(run)
-    return found
+                            runs.setdefault(title, {}).setdefault(side, []).append(run)
+    return runs
 
 
-async def prepared(url: str, folder: Path) -> dict[str, str]:
-    """Tasks that can be read, of ten lines and of many; their answers go into the folder, for the bare handler."""
+async def prepare_tasks(url: str, folder: Path) -> dict[str, str]:
+    """Submit a small and a large Task, save the answers for the minimal application, and return the ids."""
     ids = {}
     async with aiohttp.ClientSession(url) as session:
-        for name, lines in (("one", 10), ("all", TASK)):
+        for name, lines in (("one", 10), ("all", TASK_LINES)):
             body = {"urls": [f"no url, of some length as they have it {number}" for number in range(lines)]}
             async with session.post("/submit", json=body) as response:
                 ids[name] = (await response.json())["task_id"]
@@ -91,7 +90,7 @@ async def prepared(url: str, folder: Path) -> dict[str, str]:
 
 
 def wrk(url: str, seconds: int, more: list[str]) -> Run:
-    """One run of wrk; every answer has to be 2xx."""
+    """Run wrk once; every answer must be 2xx."""
     done = subprocess.run([*WRK, f"-d{seconds}s", *more, url], capture_output=True, text=True, check=True)
     assert "Non-2xx" not in done.stdout and "Socket errors" not in done.stdout, done.stdout
     rate = re.search(r"Requests/sec: +([\d.]+)", done.stdout)
@@ -101,13 +100,13 @@ def wrk(url: str, seconds: int, more: list[str]) -> Run:
 
 
 def milliseconds(text: str) -> float:
-    """What wrk writes, such as `1.50ms`."""
+    """Parse a duration as wrk writes it, such as `1.50ms`."""
     number, unit = re.fullmatch(r"([\d.]+)([mu]?s)", text).groups()  # type: ignore[union-attr]
     return float(number) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
 
 
-def commits(count: int = 500) -> tuple[float, float]:
-    """Milliseconds that SQLite takes here for a small transaction: a durable one, and one without a sync."""
+def measure_commits(count: int = 500) -> tuple[float, float]:
+    """Return the median milliseconds of a small SQLite transaction: of a durable one, and of one without a sync."""
 
     def median(connection: sqlite3.Connection, *, durable: bool) -> float:
         times = []
@@ -121,15 +120,15 @@ def commits(count: int = 500) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         connection = connect(Path(folder) / "some.db", create=True)
         connection.execute("CREATE TABLE some (number, text)")
-        found = median(connection, durable=True), median(connection, durable=False)
+        runs = median(connection, durable=True), median(connection, durable=False)
         connection.close()
-    return found
+    return runs
 
 
-def report(found: dict[str, dict[str, list[Run]]]) -> Iterator[str]:
-    """Medians over the rounds; the ratio is within one round, with the least and the most of all."""
+def report(runs: dict[str, dict[str, list[Run]]]) -> Iterator[str]:
+    """Yield the lines of a table: medians over the rounds, and the ratio within a round with its range."""
     yield f"{'':26}{'ours/s':>8}{'p50 ms':>8}{'p99 ms':>8}{'bare/s':>9}{'p50 ms':>8}{'p99 ms':>8}   bare/ours"
-    for title, sides in found.items():
+    for title, sides in runs.items():
         cells = [
             f"{statistics.median(run[place] for run in sides[side]):8.{digits}f}"
             for side in ("ours", "bare")
@@ -138,7 +137,7 @@ def report(found: dict[str, dict[str, list[Run]]]) -> Iterator[str]:
         ratios = sorted(bare.rate / ours.rate for ours, bare in zip(sides["ours"], sides["bare"], strict=True))
         spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})"
         yield f"{title:26}{''.join(cells[:3])} {''.join(cells[3:])}   {spread}"
-    durable, other = commits()
+    durable, other = measure_commits()
     yield f"a commit: durable {durable:.2f} ms, without a sync {other:.2f} ms"
 
 
@@ -148,7 +147,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=5, help="of each run of wrk")
     parser.add_argument("--memory", action="store_true", help="send a million requests of all kinds instead")
-    parser.add_argument("--requests", type=int, default=1_000_000, help="how many, with --memory")
+    parser.add_argument("--requests", type=int, default=1_000_000, help="number of requests with --memory")
     given = parser.parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # the other core
     if given.memory:

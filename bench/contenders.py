@@ -1,7 +1,7 @@
-"""Who is measured: how each is called for a workload, what it lacks, and how its records are read.
+"""The programs that are measured: how each is called for a workload, what it lacks, and how its records are read.
 
-All get the same list, the same concurrency and the same timeout, ask with HEAD, retry nothing, follow nothing, and
-write a record for each URL into a file. Apart from that each has its best settings.
+All get the same list, concurrency and timeout, use HEAD, neither retry nor follow redirects, and write a record for
+each URL into a file. Otherwise each has its fastest settings.
 """
 
 import json
@@ -23,9 +23,9 @@ OURS: Final = "ours"
 LIAR: Final = "liar"
 
 Record = tuple[str, int]
-"""A URL, and the status it answered; 0 if it did not."""
+"""A URL, and the status of its answer; 0 without one."""
 
-_CURL_MOST: Final = 300  # more transfers at once than these it refused until 8.16
+_MAX_CURL_TRANSFERS: Final = 300  # at once; curl before 8.16 refuses more
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Job:
     world: World
     urls: Path
     out: Path
-    """Where the records go, if not to standard output, which goes there too."""
+    """File for the records, for programs that do not print them."""
 
 
 @dataclass(frozen=True)
@@ -45,23 +45,23 @@ class Contender:
 
     name: str
     version: Callable[[], str | None]
-    """None: not installed."""
+    """Returns None if it is not installed."""
     command: Callable[[Job], list[str]]
     read: Callable[[Path], Iterable[Record]]
     lacks: frozenset[Need] = frozenset()
     system_dns: bool = False
-    """It can ask no DNS server but the system's."""
+    """Whether it can only ask the DNS server of the system."""
 
-    def why_not(self, workload: Workload, world: World) -> str | None:
-        """Why it cannot take part; None if it can."""
+    def reason_to_skip(self, workload: Workload, world: World) -> str | None:
+        """Return the reason why it cannot run a workload; None if it can."""
         if lacking := self.lacks & workload.needs:
             return f"has no {', '.join(sorted(lacking))}"
         if self.system_dns and "names" in workload.needs and not world.system_dns:
-            return "asks the system's DNS server only, and this user may not replace that"
+            return "only asks the system's DNS server, which this user may not replace"
         return None
 
     def arguments(self, job: Job) -> list[str]:
-        """The whole command line."""
+        """Return its command line."""
         command = self.command(job)
         return job.world.as_system_dns(command) if self.system_dns and "names" in job.workload.needs else command
 
@@ -91,7 +91,7 @@ def _go(job: Job) -> list[str]:
 
 
 def _common(job: Job) -> list[str]:
-    """The arguments that our own clients have."""
+    """Return the arguments that the clients in this folder share."""
     load, world = job.workload, job.world
     return [
         "--concurrency", str(load.concurrency), "--timeout", str(load.timeout), *(["--keep"] if load.keep else []),
@@ -104,13 +104,13 @@ def _floor(job: Job) -> list[str]:
 
 
 def _curl(job: Job) -> list[str]:
-    """Curl reads URLs from a configuration; each needs its own place for the body."""
+    """Write a configuration for curl, which needs a destination for each body, and return the command line."""
     config, load = job.urls.with_suffix(".curl"), job.workload
     if not config.exists():
         config.write_text("".join(f"url={url}\noutput=/dev/null\n" for url in job.urls.read_text().split()))
     return [
         "curl", "--disable", "--silent", "--head", "--ipv4", "--parallel", "--parallel-immediate",
-        "--parallel-max", str(min(load.concurrency, _CURL_MOST)), "--max-time", str(load.timeout),
+        "--parallel-max", str(min(load.concurrency, _MAX_CURL_TRANSFERS)), "--max-time", str(load.timeout),
         "--cacert", str(job.world.cafile), "--write-out", "%{http_code} %{url}\\n", "--config", str(config),
         *([] if load.keep else ["--header", "Connection: close"]),
     ]  # fmt: skip
@@ -146,7 +146,7 @@ def _liar(job: Job) -> list[str]:
 
 
 def _read_lines(out: Path) -> Iterator[Record]:
-    """Lines of `STATUS URL`."""
+    """Read lines of `STATUS URL`."""
     for line in out.read_text().splitlines():
         status, _, url = line.partition(" ")
         yield url, int(status)
@@ -170,39 +170,41 @@ def _read_httpx(out: Path) -> Iterator[Record]:
         yield record["input"], 0 if record.get("failed") else record["status_code"]
 
 
-# --- Who is here ---
+# --- The programs ---
 
 
-def _says(*command: str | Path) -> Callable[[], str | None]:
-    """The version in what a command prints, if there is such a command."""
+def _version_of(*command: str | Path) -> Callable[[], str | None]:
+    """Return a function that finds the version in the output of a command."""
 
     def version() -> str | None:
         if not shutil.which(command[0]):
             return None
-        said = subprocess.run(command, capture_output=True, text=True)
-        found = re.search(r"\d+\.\d+[.\w]*", said.stdout + said.stderr)
+        done = subprocess.run(command, capture_output=True, text=True)
+        found = re.search(r"\d+\.\d+[.\w]*", done.stdout + done.stderr)
         return found[0] if found else "unknown"
 
     return version
 
 
-def _python(module: str) -> Callable[[], str | None]:
-    return _says(sys.executable, "-c", f"import importlib.metadata as m; print(m.version({module!r}))")
+def _version_of_package(module: str) -> Callable[[], str | None]:
+    return _version_of(sys.executable, "-c", f"import importlib.metadata as m; print(m.version({module!r}))")
 
 
 def _go_version() -> str | None:
-    return _says("go", "version")() if (CACHE / "bin" / "prober").exists() else None
+    return _version_of("go", "version")() if (CACHE / "bin" / "prober").exists() else None
 
 
 CONTENDERS: Final = (
-    Contender(OURS, _python("crawler"), _ours, _read_ours),
-    Contender("aiohttp", _python("aiohttp"), _aiohttp, _read_lines),
+    Contender(OURS, _version_of(sys.executable, "-m", "crawler", "--version"), _ours, _read_ours),
+    Contender("aiohttp", _version_of_package("aiohttp"), _aiohttp, _read_lines),
     Contender("go", _go_version, _go, _read_lines),
-    Contender("curl", _says("curl", "--version"), _curl, _read_lines, system_dns=True),
-    Contender("lychee", _says(CACHE / "cargo" / "bin" / "lychee", "--version"), _lychee, _read_lychee, system_dns=True),
-    # It verifies no certificate, so that it cannot tell a bad one.
-    Contender("httpx", _says(CACHE / "bin" / "httpx", "-version"), _httpx, _read_httpx, frozenset({"https"})),
+    Contender("curl", _version_of("curl", "--version"), _curl, _read_lines, system_dns=True),
+    Contender(
+        "lychee", _version_of(CACHE / "cargo" / "bin" / "lychee", "--version"), _lychee, _read_lychee, system_dns=True
+    ),
+    # It verifies no certificates, so it cannot recognize a bad one.
+    Contender("httpx", _version_of(CACHE / "bin" / "httpx", "-version"), _httpx, _read_httpx, frozenset({"https"})),
     Contender("floor", lambda: "own", _floor, _read_lines, frozenset({"https", "names", "failures"})),
-    # Asks nobody and says that all is well: shows that the checks find out.
+    # Sends no requests and reports success for all: shows that the checks notice it.
     Contender(LIAR, lambda: "own", _liar, _read_lines),
 )

@@ -1,9 +1,9 @@
-"""What more workers on one Redis give: probes a second, and CPU a probe, by the number of them.
+"""Measure how worker processes on one Redis scale: probes per second, and CPU per probe, by their number.
 
     python -m bench.fleet
 
-Targets take 200 ms, and each worker asks 50 at once, so many more should give so many times more. A run is one Task of
-a host for each URL, from its 201 until it is `ready`: the time that the last chunks take counts too.
+Targets answer after 200 ms, and each worker sends 50 requests at once, so throughput should grow with the number of
+workers. A run is one Task with a host for each URL, from its 201 until it is `ready`, with the time of the last chunks.
 """
 
 import argparse
@@ -16,20 +16,31 @@ from typing import Final
 import aiohttp
 import uvloop
 
-from bench.scale import AT_ONCE, Run, hosts
+from bench.scale import REQUESTS_PER_PROCESS, Run, hosts
 from bench.service import Process, cpu_of
 from bench.world import World, build, running_world
 from tests.support.redis_server import RedisServer
 
-EACH: Final = 10_000  # URLs a worker
+URLS_PER_WORKER: Final = 10_000
 WORKERS: Final = (1, 2, 4, 8)
 
 
 async def run(workers: int, urls: list[str], server: RedisServer) -> tuple[Run, float]:
-    """Probe with so many workers; what it came to, and Redis' part of the CPU microseconds a probe."""
+    """Probe with some workers; return the run, and the CPU microseconds that Redis took per probe."""
     redis, cores = ("--redis", server.url, "--log-level", "error"), f"0-{(os.cpu_count() or 1) - 1}"
     serving = Process("-m", "crawler", "serve", "--port", "0", *redis, cores=cores)
-    command = ("-m", "crawler", "worker", *redis, "--guard", "any", "--concurrency", str(AT_ONCE), "--retries", "0")
+    command = (
+        "-m",
+        "crawler",
+        "worker",
+        *redis,
+        "--guard",
+        "any",
+        "--concurrency",
+        str(REQUESTS_PER_PROCESS),
+        "--retries",
+        "0",
+    )
     working = [Process(*command, cores=cores) for _ in range(workers)]
     async with AsyncExitStack() as stack:
         for process in (serving, *working):
@@ -55,12 +66,12 @@ async def run(workers: int, urls: list[str], server: RedisServer) -> tuple[Run, 
 
 
 async def measure(world: World, rounds: int) -> None:
-    """All runs, those of a round in turn, and what they came to."""
+    """Make all runs, and print a table of them."""
     found: dict[int, list[tuple[Run, float]]] = {workers: [] for workers in WORKERS}
     for _ in range(rounds):
         for workers, runs in found.items():
             with RedisServer() as server:
-                runs.append(await run(workers, hosts(world.slow, EACH * workers), server))
+                runs.append(await run(workers, hosts(world.slow, URLS_PER_WORKER * workers), server))
     print("workers  probes/s  of linear  CPU us a probe  of Redis")
     for workers, runs in found.items():
         linear = median(one.rate / first.rate / workers for (one, _), (first, _) in zip(runs, found[1], strict=True))

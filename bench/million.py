@@ -1,10 +1,10 @@
-"""A Task of a million URLs: what taking it in costs, what memory, what it costs others.
+"""Measure a Task of a million URLs: the cost of its intake, its memory, and its effect on other clients.
 
     python -m bench.million
     python -m bench.million --redis
 
 The service runs on one core, on SQLite, and nginx on the other; with `--redis` it has a worker beside it, and a Valkey
-on the core of nginx. Hosts have names and are of all sizes: a third of the URLs is of five hosts, the rest of a long
+on the core of nginx. Hosts have names and all sizes: a third of the URLs belongs to five hosts, the rest to a long
 tail.
 """
 
@@ -18,7 +18,7 @@ import sys
 import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -28,15 +28,16 @@ import uvloop
 
 from bench.service import Process, cpu_of, quantile, service
 from bench.world import World, build, running_world
+from crawler.runtime.cancellation import in_background
 from tests.support.redis_server import RedisServer
 
 CONCURRENCY: Final = ["--concurrency", "256", "--per-host", "64", "--ipv4"]
-CHUNK: Final = 2**16
-EVERY: Final = 0.25  # seconds between two looks at memory, or two requests of a client
+CHUNK_BYTES: Final = 2**16
+INTERVAL_SECONDS: Final = 0.25  # between two samples of memory, and between two requests of a client
 
 
 def urls(world: World, count: int) -> Iterator[str]:
-    """The list, the same each time."""
+    """Yield the URLs, the same each time."""
     chance = random.Random(1)
     for number in range(count):
         huge = chance.random() < 0.3
@@ -46,7 +47,7 @@ def urls(world: World, count: int) -> Iterator[str]:
 
 @dataclass
 class Figures:
-    """Seconds, MiB, and milliseconds where a name says so."""
+    """The results: seconds, MiB, microseconds or milliseconds where a name says so."""
 
     lines: int = 0
     text_cpu: float = 0.0
@@ -65,8 +66,8 @@ class Figures:
     submit_ms: list[float] = field(default_factory=list)
     small_task_ms: list[float] = field(default_factory=list)
 
-    def lines_of_report(self) -> list[str]:
-        """What is printed."""
+    def report_lines(self) -> list[str]:
+        """Return the lines to print."""
         growth = self.rss_at_most - self.rss_at_start
         return [
             f"{self.lines:,} URLs",
@@ -77,7 +78,7 @@ class Figures:
             f"{self.rate_with_store / self.rate_without:.2f}",
             f"CPU us a probe with it, without   {self.cpu_us_with_store:8.0f} {self.cpu_us_without:.0f}",
             f"all results streamed in           {self.stream_seconds:8.1f} s",
-            *self._of_redis(),
+            *self._redis_lines(),
             *(
                 f"{name:<33} {statistics.median(values):8.1f} p50, {quantile(values, 0.99):.1f} p99, of {len(values)}"
                 for name, values in (
@@ -89,7 +90,7 @@ class Figures:
             ),
         ]
 
-    def _of_redis(self) -> list[str]:
+    def _redis_lines(self) -> list[str]:
         if not self.redis_ready:
             return []
         return [
@@ -100,7 +101,7 @@ class Figures:
 
 
 class Fleet:
-    """The service, its worker and its Redis, if it has them."""
+    """The service, with its worker and its Redis if it has them."""
 
     def __init__(self, world: World, redis: RedisServer | None) -> None:
         probing = ("--log-level", "error", "--dns", f"127.0.0.1:{world.dns}", *CONCURRENCY)
@@ -112,17 +113,17 @@ class Fleet:
 
     @property
     def cpu(self) -> float:
-        """Seconds of CPU so far, of service and worker."""
+        """Seconds of CPU that service and worker have used so far."""
         return self.service.cpu + (0.0 if self.worker is None else self.worker.cpu)
 
     @property
     def redis_cpu(self) -> float:
-        """Seconds of CPU so far, of Redis."""
+        """Seconds of CPU that Redis has used so far."""
         return 0.0 if self._redis is None else cpu_of(self._redis.pid)
 
     @property
     def redis_bytes(self) -> int:
-        """What Redis keeps."""
+        """Bytes that Redis stores."""
         if self._redis is None:
             return 0
         with self._redis.client() as client:
@@ -131,7 +132,7 @@ class Fleet:
 
 
 async def measure(world: World, count: int, redis: RedisServer | None) -> Figures:
-    """Everything, in turn."""
+    """Make all measurements in turn."""
     figures = Figures(lines=count)
     timeout = aiohttp.ClientTimeout(total=None)
     fleet = Fleet(world, redis)
@@ -143,7 +144,7 @@ async def measure(world: World, count: int, redis: RedisServer | None) -> Figure
         for _ in range(20):  # imports, caches, the first table
             await small_task(session, world, Figures())
         figures.rss_at_start = figures.rss_at_most = process.rss
-        async with watched(process, figures):
+        async with in_background(sample_memory(process, figures)):
             empty = fleet.redis_bytes
             before = process.cpu
             task_id = await submit(session, as_json(world, count), "application/json")
@@ -155,16 +156,14 @@ async def measure(world: World, count: int, redis: RedisServer | None) -> Figure
             figures.text_cpu = process.cpu - before
             figures.redis_taken_in = (fleet.redis_bytes - empty) / count
             before, redis_before, started = fleet.cpu, fleet.redis_cpu, time.monotonic()
-            client = asyncio.ensure_future(use(session, world, task_id, figures))
-            while (task := await look(session, task_id, wait=60))["status"] == "running":
-                pass
-            assert (task["status"], task["counts"]["ok"]) == ("ready", count), task
-            figures.rate_with_store = count / (time.monotonic() - started)
-            figures.cpu_us_with_store = (fleet.cpu - before) / count * 1e6
-            figures.redis_cpu_us = (fleet.redis_cpu - redis_before) / count * 1e6
-            figures.redis_ready = (fleet.redis_bytes - empty) / count
-            client.cancel()
-            await asyncio.gather(client, return_exceptions=True)
+            async with in_background(act_as_client(session, world, task_id, figures)):
+                while (task := await fetch_task(session, task_id, wait=60))["status"] == "running":
+                    pass
+                assert (task["status"], task["counts"]["ok"]) == ("ready", count), task
+                figures.rate_with_store = count / (time.monotonic() - started)
+                figures.cpu_us_with_store = (fleet.cpu - before) / count * 1e6
+                figures.redis_cpu_us = (fleet.redis_cpu - redis_before) / count * 1e6
+                figures.redis_ready = (fleet.redis_bytes - empty) / count
             started = time.monotonic()
             assert await stream(session, task_id) == count
             figures.stream_seconds = time.monotonic() - started
@@ -172,33 +171,24 @@ async def measure(world: World, count: int, redis: RedisServer | None) -> Figure
     return figures
 
 
-@asynccontextmanager
-async def watched(process: Process, figures: Figures) -> AsyncIterator[None]:
-    """Keep the most memory that was seen."""
-
-    async def look() -> None:
-        while True:
-            figures.rss_at_most = max(figures.rss_at_most, process.rss)
-            await asyncio.sleep(EVERY)
-
-    watcher = asyncio.ensure_future(look())
-    try:
-        yield
-    finally:
-        watcher.cancel()
+async def sample_memory(process: Process, figures: Figures) -> None:
+    """Record the peak of resident memory, without end."""
+    while True:
+        figures.rss_at_most = max(figures.rss_at_most, process.rss)
+        await asyncio.sleep(INTERVAL_SECONDS)
 
 
 async def submit(
     session: aiohttp.ClientSession, body: AsyncIterator[bytes], kind: str, more: dict[str, str] | None = None
 ) -> str:
-    """Submit a body; the Task's id."""
+    """Submit a body and return the id of its Task."""
     async with session.post("/api/v1/tasks", data=body, headers={"Content-Type": kind, **(more or {})}) as response:
         assert response.status == 201, await response.text()
         return str((await response.json())["id"])
 
 
 async def as_json(world: World, count: int) -> AsyncIterator[bytes]:
-    """The list as one JSON text."""
+    """Yield the list as one JSON text."""
     opening = '{"urls": ['
     for some in slices(world, count):
         yield (opening + json.dumps(some)[1:-1]).encode()
@@ -207,7 +197,7 @@ async def as_json(world: World, count: int) -> AsyncIterator[bytes]:
 
 
 async def as_gzip(world: World, count: int) -> AsyncIterator[bytes]:
-    """The list as text, packed."""
+    """Yield the list as text, compressed with gzip."""
     packer = zlib.compressobj(wbits=31)
     for some in slices(world, count):
         yield packer.compress("".join(f"{url}\n" for url in some).encode())
@@ -215,7 +205,7 @@ async def as_gzip(world: World, count: int) -> AsyncIterator[bytes]:
 
 
 def slices(world: World, count: int) -> Iterator[list[str]]:
-    """The list in pieces."""
+    """Yield the list in slices."""
     some: list[str] = []
     for url in urls(world, count):
         some.append(url)
@@ -226,25 +216,25 @@ def slices(world: World, count: int) -> Iterator[list[str]]:
         yield some
 
 
-async def look(session: aiohttp.ClientSession, task_id: str, wait: int = 0) -> dict[str, Any]:
-    """A Task's summary."""
+async def fetch_task(session: aiohttp.ClientSession, task_id: str, wait: int = 0) -> dict[str, Any]:
+    """Return the summary of a Task."""
     async with session.get(f"/api/v1/tasks/{task_id}?wait={wait}") as response:
         found: dict[str, Any] = await response.json()
         return found
 
 
-async def use(session: aiohttp.ClientSession, world: World, task_id: str, figures: Figures) -> None:
-    """Be another client, for as long as it lasts."""
+async def act_as_client(session: aiohttp.ClientSession, world: World, task_id: str, figures: Figures) -> None:
+    """Send the requests of another client, without end."""
     while True:
         started = time.perf_counter()
-        await look(session, task_id)
+        await fetch_task(session, task_id)
         figures.look_ms.append((time.perf_counter() - started) * 1000)
         await small_task(session, world, figures)
-        await asyncio.sleep(EVERY)
+        await asyncio.sleep(INTERVAL_SECONDS)
 
 
 async def small_task(session: aiohttp.ClientSession, world: World, figures: Figures) -> None:
-    """Ten URLs, from submit to ready."""
+    """Submit ten URLs and wait until they are ready."""
     body = {"urls": [f"http://127.250.0.{1 + n}:{world.plain}/small?{time.time_ns()}" for n in range(10)]}
     started = time.perf_counter()
     async with session.post("/api/v1/tasks", json=body) as response:
@@ -256,17 +246,17 @@ async def small_task(session: aiohttp.ClientSession, world: World, figures: Figu
 
 
 async def stream(session: aiohttp.ClientSession, task_id: str) -> int:
-    """Read every result; how many there were."""
+    """Read every result, and return their number."""
     lines = 0
     url = f"/api/v1/tasks/{task_id}/results"
     async with session.get(url, headers={"Accept": "application/x-ndjson"}) as response:
-        async for chunk in response.content.iter_chunked(CHUNK):
+        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
             lines += chunk.count(b"\n")
     return lines
 
 
 async def without_store(world: World, count: int) -> tuple[float, float]:
-    """Probes a second, and CPU us a probe, of `crawler probe` on the same list."""
+    """Return probes per second and CPU microseconds per probe of `crawler probe` on the same list."""
     file = world.directory / "urls.txt"
     file.write_text("".join(f"{url}\n" for url in urls(world, count)))
     command = ["taskset", "-c", "0", sys.executable, "-m", "crawler", "probe", "--file", str(file)]
@@ -280,7 +270,7 @@ async def without_store(world: World, count: int) -> tuple[float, float]:
 
 
 def main() -> int:
-    """Measure, print, and keep the figures."""
+    """Measure, print, and save the figures."""
     parser = argparse.ArgumentParser(prog="python -m bench.million", description=__doc__.splitlines()[0])
     parser.add_argument("--lines", type=int, default=1_000_000)
     parser.add_argument("--save", type=Path, help="a file for the figures, as JSON")
@@ -290,7 +280,7 @@ def main() -> int:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # the servers' core
     with running_world() as world, RedisServer() if given.redis else nullcontext() as redis:
         figures = uvloop.run(measure(world, given.lines, redis))
-    print("\n".join(figures.lines_of_report()))
+    print("\n".join(figures.report_lines()))
     if given.save:
         given.save.write_text(json.dumps(asdict(figures), indent=1) + "\n")
     return 0

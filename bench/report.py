@@ -1,4 +1,4 @@
-"""What was measured: the runs, a table, JSON for machines, SVG for people."""
+"""The report of a benchmark: its runs as a table, as JSON and as an SVG chart."""
 
 import json
 import os
@@ -34,21 +34,21 @@ class Run:
     system: float
     rss_mib: float
     fast_done: float | None
-    """When the last good URL was answered, where there are others too."""
+    """Seconds until the last good URL was answered, in workloads that have other URLs too."""
     faults: list[str]
 
     @property
     def cpu_us(self) -> float:
-        """CPU microseconds a probe."""
+        """CPU microseconds per probe."""
         return (self.user + self.system) / self.probes * 1e6
 
     @property
     def rate(self) -> float:
-        """Probes a second."""
+        """Probes per second."""
         return self.probes / self.wall
 
     def __str__(self) -> str:
-        """A line to show that something happens."""
+        """Return a line that reports the run as it ends."""
         wrong = f"  WRONG: {'; '.join(self.faults)}" if self.faults else ""
         return (
             f"{self.workload:4}{self.contender:8} round {self.round + 1}: {self.cpu_us:6.0f} us a probe, "
@@ -58,30 +58,30 @@ class Run:
 
 @dataclass
 class Report:
-    """All runs of one bench."""
+    """All runs of one benchmark."""
 
     environment: dict[str, Any]
     versions: dict[str, str | None]
     titles: dict[str, str]
     runs: list[Run] = field(default_factory=list)
     skipped: list[tuple[str, str, str]] = field(default_factory=list)
-    """Workload, contender, why."""
+    """Workload, contender, reason."""
 
     def table(self) -> str:
-        """The figures as text: medians, and the spread of what is compared within a round."""
+        """Return the figures as text: medians, and the range of the ratios within a round."""
         return "\n".join(self._lines())
 
     def save(self, folder: Path) -> None:
-        """Write NAME.json and NAME.svg, named by the date."""
+        """Write a JSON and an SVG file, named by the date."""
         folder.mkdir(parents=True, exist_ok=True)
         name = self.environment["date"].replace(":", "")
         figures = [{"workload": load, "contender": who, **self._figures(load, who)} for load, who in self._pairs()]
         content = {**asdict(self), "figures": figures}
         (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
-        (folder / f"{name}.svg").write_text(self.picture())
+        (folder / f"{name}.svg").write_text(self.chart())
 
-    def picture(self) -> str:
-        """CPU microseconds a probe as bars, a group for each workload."""
+    def chart(self) -> str:
+        """Return an SVG chart: a bar for the CPU microseconds per probe, a group for each workload."""
         bars: list[str] = []
         top = 44
         for load, title in self.titles.items():
@@ -108,12 +108,12 @@ class Report:
     def _pairs(self) -> list[tuple[str, str]]:
         return list(dict.fromkeys((run.workload, run.contender) for run in self.runs))
 
-    def _right(self, load: str, who: str) -> list[Run]:
+    def _correct_runs(self, load: str, who: str) -> list[Run]:
         return [run for run in self.runs if (run.workload, run.contender) == (load, who) and not run.faults]
 
     def _figures(self, load: str, who: str) -> dict[str, Any]:
-        """Spreads over the rounds that were right, and of the ratios within a round; None where there is none."""
-        theirs, ours = self._right(load, who), {run.round: run for run in self._right(load, OURS)}
+        """Return ranges over the correct rounds, and of the ratios within a round; None without a correct round."""
+        theirs, ours = self._correct_runs(load, who), {run.round: run for run in self._correct_runs(load, OURS)}
         both = [(ours[run.round], run) for run in theirs if run.round in ours and who != OURS]
         return {
             "rounds_right": len(theirs),
@@ -164,7 +164,7 @@ class Report:
 
 
 def environment(*, quick: bool, rounds: int, pinned: bool) -> dict[str, Any]:
-    """What the figures depend on."""
+    """Describe the machine and the settings that the figures depend on."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -181,9 +181,9 @@ def environment(*, quick: bool, rounds: int, pinned: bool) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The commit measured; with a + if files differ from it."""
-    said = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True)
-    return said.stdout.strip() or "unknown"
+    """Return the commit, with a + if files differ from it."""
+    done = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
 
 
 def _spread(values: Iterable[float]) -> dict[str, float] | None:

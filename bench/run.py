@@ -1,4 +1,4 @@
-"""Runs the contenders in turn over the workloads, checks what each says, and reports: `python -m bench.run --help`."""
+"""Run the contenders in turn over the workloads, check their records, and report: `python -m bench.run --help`."""
 
 import argparse
 import os
@@ -18,13 +18,13 @@ from bench.world import BENCH, CACHE, World, build, running_world
 
 __all__ = ["main"]
 
-LIMIT: Final = 120  # seconds after which a run is stopped, and wrong
-REST: Final = 0.3  # seconds for the servers between two runs
-TIME_WAITS: Final = 100_000  # more of them than these slow everybody down; they last a minute
+MAX_RUN_SECONDS: Final = 120  # then a run is stopped, and counts as wrong
+PAUSE_SECONDS: Final = 0.3  # for the servers, between two runs
+MAX_TIME_WAITS: Final = 100_000  # more sockets in that state, which lasts a minute, slow all contenders down
 
 
 class Cost(NamedTuple):
-    """What `measure` prints: unix seconds, seconds, KiB, and how the process ended as `wait` tells it."""
+    """The output of `measure`: unix seconds, seconds, KiB, and the wait status of the process."""
 
     started: float
     wall: float
@@ -35,9 +35,9 @@ class Cost(NamedTuple):
 
 
 def main() -> int:
-    """Measure and report; 1 if ours was wrong."""
+    """Measure and report; return 1 if a run of this prober was wrong."""
     options = _parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped, as by Ctrl-C
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stops the servers, as Ctrl-C does
     build()
     core = _pin()
     versions = {contender: contender.version() for contender in CONTENDERS if contender.name in options.contenders}
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 class Bench:
-    """Runs contenders in a world, on a core of their own if there is one."""
+    """Runs contenders against the servers, on a core of their own if there is one."""
 
     def __init__(self, world: World, core: int | None, *, quick: bool) -> None:
         self._world = world
@@ -67,14 +67,14 @@ class Bench:
         self._contenders: list[Contender] = []
 
     def warm_up(self, contenders: list[Contender]) -> None:
-        """Run each once for nothing: it compiles and loads what later runs find ready."""
+        """Run each contender once without measuring it, to fill caches."""
         self._contenders = contenders
         for contender in contenders:
             self._run(contender, WORKLOADS[0], 0, WORKLOADS[0].urls(self._world, quick=True))
 
     def run(self, load: Workload, rounds: int, report: Report) -> None:
-        """Run all in turn; another begins each round."""
-        reasons = {contender: contender.why_not(load, self._world) for contender in self._contenders}
+        """Run all contenders in turn; each round starts with another one."""
+        reasons = {contender: contender.reason_to_skip(load, self._world) for contender in self._contenders}
         report.skipped += [(load.id, contender.name, why) for contender, why in reasons.items() if why]
         able = [contender for contender, why in reasons.items() if not why]
         urls = load.urls(self._world, quick=self._quick)
@@ -86,25 +86,25 @@ class Bench:
                 print(run, file=sys.stderr, flush=True)
 
     def _run(self, contender: Contender, load: Workload, number: int, expected: dict[str, Kind]) -> Run:
-        """Run one contender over one workload and judge its records."""
+        """Run one contender over one workload, and check its records."""
         world = self._world
         stdout, err = world.directory / "stdout", world.directory / "stderr"
         job = Job(load, world, world.directory / f"{load.id}-{len(expected)}.txt", world.directory / "out")
         if not job.urls.exists():
             job.urls.write_text("".join(f"{url}\n" for url in expected))
-        _rest()
+        _pause()
         job.out.unlink(missing_ok=True)
         world.clear_log()
         before = world.requests()
         cost = self._measure(contender.arguments(job), stdout, err)
         requests = world.requests() - before - 1
         faults = [
-            *_judge(contender, job.out if job.out.exists() else stdout, expected),
-            *_impossible(load, expected, requests, cost.wall),
+            *_check_records(contender, job.out if job.out.exists() else stdout, expected),
+            *_check_requests(load, expected, requests, cost.wall),
             *([f"ended by signal {os.WTERMSIG(cost.status)}"] if os.WIFSIGNALED(cost.status) else []),
         ]
         if faults and cost.status:
-            faults.append(_last_words(err))
+            faults.append(_last_error_line(err))
         return Run(
             workload=load.id,
             contender=contender.name,
@@ -121,7 +121,7 @@ class Bench:
     def _measure(self, command: list[str], out: Path, err: Path) -> Cost:
         core = -1 if self._core is None else self._core
         started, wall, user, system, rss, status = subprocess.run(
-            [CACHE / "bin" / "measure", str(core), str(LIMIT), out, err, *command],
+            [CACHE / "bin" / "measure", str(core), str(MAX_RUN_SECONDS), out, err, *command],
             cwd=BENCH.parent,
             env=_clean_environment(),
             capture_output=True,
@@ -133,39 +133,39 @@ class Bench:
 
 def _parse() -> argparse.Namespace:
     loads = [load.id for load in WORKLOADS]
-    everybody = [contender.name for contender in CONTENDERS]
+    known = [contender.name for contender in CONTENDERS]
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
-    parser.add_argument("--rounds", type=int, help="how often everything is run; default 5, or 1 if quick")
+    parser.add_argument("--rounds", type=int, help="number of rounds; default 5, or 1 with --quick")
     parser.add_argument(
         "--only", type=_some_of(loads), default=loads, metavar="NAME,...", help=f"workloads, of {', '.join(loads)}"
     )
     parser.add_argument(
         "--contenders",
-        type=_some_of(everybody),
-        default=[name for name in everybody if name != LIAR],
+        type=_some_of(known),
+        default=[name for name in known if name != LIAR],
         metavar="NAME,...",
-        help=f"whom to run, of {', '.join(everybody)}; default all but {LIAR}, who shows that lies are found out",
+        help=f"contenders, of {', '.join(known)}; default all but {LIAR}, which shows that the checks work",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="a tenth of the URLs: shows that it works, measures little"
+        "--quick", action="store_true", help="a tenth of the URLs: shows that it works, and measures little"
     )
     options = parser.parse_args()
     options.rounds = options.rounds or (1 if options.quick else 5)
     return options
 
 
-def _some_of(known: list[str]) -> Callable[[str], list[str]]:
+def _some_of(choices: list[str]) -> Callable[[str], list[str]]:
     def parse(text: str) -> list[str]:
         names = text.split(",")
-        if unknown := set(names) - set(known):
-            raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: not one of {', '.join(known)}")
+        if unknown := set(names) - set(choices):
+            raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: not one of {', '.join(choices)}")
         return names
 
     return parse
 
 
-def _judge(contender: Contender, out: Path, expected: dict[str, Kind]) -> list[str]:
-    """What is wrong with a contender's records: there has to be one for each URL, and it has to be right."""
+def _check_records(contender: Contender, out: Path, expected: dict[str, Kind]) -> list[str]:
+    """Return the faults of a contender's records: each URL needs exactly one record, and it must be right."""
     try:
         records = list(contender.read(out))
     except (OSError, ValueError, KeyError) as error:
@@ -183,8 +183,8 @@ def _judge(contender: Contender, out: Path, expected: dict[str, Kind]) -> list[s
     ]
 
 
-def _impossible(load: Workload, expected: dict[str, Kind], requests: int, wall: float) -> list[str]:
-    """What the servers know better."""
+def _check_requests(load: Workload, expected: dict[str, Kind], requests: int, wall: float) -> list[str]:
+    """Return the faults that the servers know of: too few requests, or too little time for them."""
     good = sum(kind == "good" for kind in expected.values())
     if load.latency:
         least = good * load.latency / load.concurrency
@@ -193,7 +193,7 @@ def _impossible(load: Workload, expected: dict[str, Kind], requests: int, wall: 
 
 
 def _pin() -> int | None:
-    """Keep the last core for the contenders, all others for the rest. None: there is but one core."""
+    """Reserve the last core for the contenders, and return it; None if there is only one core."""
     *others, last = sorted(os.sched_getaffinity(0))
     if not others:
         return None
@@ -201,18 +201,18 @@ def _pin() -> int | None:
     return last
 
 
-def _rest() -> None:
-    """Let the servers come to rest, and the machine run out of old connections if it has too many."""
-    time.sleep(REST)
+def _pause() -> None:
+    """Wait until the servers are idle, and until the machine has not too many sockets in TIME_WAIT."""
+    time.sleep(PAUSE_SECONDS)
     for _ in range(60):
         words = Path("/proc/net/sockstat").read_text().split()
-        if int(words[words.index("tw") + 1]) < TIME_WAITS:
+        if int(words[words.index("tw") + 1]) < MAX_TIME_WAITS:
             break
         time.sleep(1)
 
 
 def _clean_environment() -> dict[str, str]:
-    """Ours, without what would send the contenders elsewhere or have them compile at each start."""
+    """Return this environment without proxies and other variables that change how the contenders run."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -220,9 +220,9 @@ def _clean_environment() -> dict[str, str]:
     }
 
 
-def _last_words(err: Path) -> str:
+def _last_error_line(err: Path) -> str:
     lines = err.read_text(errors="replace").split("\n")
-    return "its last words: " + next((line.strip() for line in reversed(lines) if line.strip()), "none")[:200]
+    return "its last message: " + next((line.strip() for line in reversed(lines) if line.strip()), "none")[:200]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What more processes give: probes a second and CPU a probe, by the number of them.
+"""Measure how child processes scale: probes per second and CPU per probe, by their number.
 
     python -m bench.scale
 
-On targets that take 200 ms, 50 of them at once for each process, so many more should give so many times more. On fast
-ones the cores are the limit, of which nginx has its part.
+With targets that answer after 200 ms and 50 requests at once for each process, throughput should grow with the number
+of processes. With fast targets the cores are the limit, and nginx needs its part of them.
 """
 
 import argparse
@@ -24,50 +24,50 @@ from crawler.core.options import Options
 from crawler.core.urls import read_targets
 from crawler.runtime.resources import tune_garbage_collector
 
-AT_ONCE: Final = 50  # requests of one process
-SECONDS: Final = 16  # that a run on slow targets takes, if it is linear
-FAST: Final = 60_000  # URLs of a run on fast ones
+REQUESTS_PER_PROCESS: Final = 50  # at once
+RUN_SECONDS: Final = 16  # of a run on slow targets, if it scales linearly
+FAST_URLS: Final = 60_000  # of a run on fast targets
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: so many processes, probes a second, CPU microseconds a probe."""
+    """One run: its processes, probes per second, CPU microseconds per probe."""
 
-    workers: int
+    processes: int
     rate: float
     cpu_us: float
 
 
-async def run(workers: int, urls: list[str], at_once: int) -> Run:
-    """Probe with so many processes; the clock starts once they are there, and each has been asked once."""
-    options = Options(processes=workers, concurrency=at_once, guard="any", timeout=10, retries=0, method="HEAD")
+async def run(processes: int, urls: list[str], at_once: int) -> Run:
+    """Probe with some processes; the clock starts when all have started and probed once."""
+    options = Options(processes=processes, concurrency=at_once, guard="any", timeout=10, retries=0, method="HEAD")
     before = _cpu()
     async with open_prober(options) as prober:
-        async with aclosing(prober.probe_many(read_targets(urls[: 8 * workers]))) as results:
+        async with aclosing(prober.probe_many(read_targets(urls[: 8 * processes]))) as results:
             assert {result.status async for result in results} == {200}
         started = time.perf_counter()
         async with aclosing(prober.probe_many(read_targets(urls))) as results:
             found = [result.status async for result in results]
         seconds = time.perf_counter() - started
-    assert found == [200] * len(urls), "a wrong answer, however fast, is none"
-    return Run(workers, len(urls) / seconds, (_cpu() - before) / len(urls) * 1e6)
+    assert found == [200] * len(urls), "a wrong answer does not count"
+    return Run(processes, len(urls) / seconds, (_cpu() - before) / len(urls) * 1e6)
 
 
 def hosts(port: int, count: int) -> list[str]:
-    """A URL of each of so many hosts."""
+    """Return a URL for each of `count` hosts."""
     return [f"http://127.{n // 65536 + 1}.{n // 256 % 256}.{n % 250 + 1}:{port}/{n}" for n in range(count)]
 
 
 async def measure(world: World, rounds: int) -> Iterator[str]:
-    """All runs, those of one round in turn; what is to be printed."""
+    """Make all runs, and return the lines to print."""
     slow: dict[int, list[Run]] = {1: [], 2: [], 4: [], 8: []}
     fast: dict[int, list[Run]] = {1: [], 2: []}
     for _ in range(rounds):
-        for workers, runs in slow.items():
-            count = AT_ONCE * workers * SECONDS * 5
-            runs.append(await run(workers, hosts(world.slow, count), AT_ONCE * workers))
-        for workers, runs in fast.items():
-            runs.append(await run(workers, hosts(world.plain, FAST), 256))
+        for processes, runs in slow.items():
+            count = REQUESTS_PER_PROCESS * processes * RUN_SECONDS * 5
+            runs.append(await run(processes, hosts(world.slow, count), REQUESTS_PER_PROCESS * processes))
+        for processes, runs in fast.items():
+            runs.append(await run(processes, hosts(world.plain, FAST_URLS), 256))
     return _table(slow, fast)
 
 
@@ -75,14 +75,14 @@ def _table(slow: dict[int, list[Run]], fast: dict[int, list[Run]]) -> Iterator[s
     for name, by_workers in (("200 ms", slow), ("fast", fast)):
         base = [one.rate for one in by_workers[1]]
         yield f"{name:<8}processes  probes/s  of linear  CPU us a probe"
-        for workers, runs in by_workers.items():
-            linear = median(one.rate / first / workers for one, first in zip(runs, base, strict=True))
+        for processes, runs in by_workers.items():
+            linear = median(one.rate / first / processes for one, first in zip(runs, base, strict=True))
             rate, cpu = median(one.rate for one in runs), median(one.cpu_us for one in runs)
-            yield f"{'':<8}{workers:9} {rate:9.0f} {linear:10.3f} {cpu:15.0f}"
+            yield f"{'':<8}{processes:9} {rate:9.0f} {linear:10.3f} {cpu:15.0f}"
 
 
 def _cpu() -> float:
-    """Seconds of this process and of its children that have ended."""
+    """Return the CPU seconds of this process and of its children that have ended."""
     both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in both)
 

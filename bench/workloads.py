@@ -1,25 +1,25 @@
-"""What is probed: each workload is a list of URLs, and what each of them has to come to."""
+"""The workloads: each is a list of URLs with the expected result of each URL."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from bench.world import LATE, World
+from bench.world import LATENCY_MS, World
 
 __all__ = ["WORKLOADS", "Kind", "Workload"]
 
 Kind = Literal["good", "refused", "silent", "absent", "strange", "stuck"]
-"""What a URL is: it has to be answered with 200 if it is good, else to be reported as not answered."""
+"""The kind of a URL: a good one must be reported with 200, any other one as not answered."""
 
 Need = Literal["https", "names", "failures"]
-"""What a contender has to be able to do: verify against our authority, ask our DNS server, give up on the dead."""
+"""An ability a contender needs: verify with our authority, ask our DNS server, time out on dead hosts."""
 
-_QUICK: Final = 10  # so many times fewer URLs in a quick run
+_QUICK_DIVISOR: Final = 10  # a quick run has so many times fewer URLs
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A list of URLs, and the settings that all contenders get for it."""
+    """A list of URLs, with the settings that all contenders get for it."""
 
     id: str
     title: str
@@ -28,22 +28,22 @@ class Workload:
     concurrency: int = 256
     per_host: int = 256
     timeout: int = 10
-    """Seconds for a probe in all."""
+    """Total seconds for a probe."""
     keep: bool = False
-    """Whether connections are worth keeping."""
+    """Whether to keep connections alive."""
     needs: frozenset[Need] = frozenset()
     latency: float = 0.0
-    """Seconds that each answer takes its server, if that is not nginx."""
+    """Seconds until the server answers; 0 for nginx."""
     logged: bool = False
-    """Whether the last answer of a good URL is of interest, and not only the end."""
+    """Whether to report the time of the last answer to a good URL."""
 
     def urls(self, world: World, *, quick: bool) -> dict[str, Kind]:
-        """The URLs, in their order."""
-        return dict(self.make(world, self.size // _QUICK if quick else self.size))
+        """Return the URLs in order, with their kinds."""
+        return dict(self.make(world, self.size // _QUICK_DIVISOR if quick else self.size))
 
 
 def _address(number: int) -> str:
-    """One of 12.6 million addresses in 127/8, none of which ends in 0 or 255."""
+    """Return one of 12.6 million addresses in 127/8, none of which ends in 0 or 255."""
     return f"127.{1 + number // 63_500 % 200}.{number // 254 % 250}.{1 + number % 254}"
 
 
@@ -68,7 +68,7 @@ def _slow_hosts(world: World, count: int) -> Iterator[tuple[str, Kind]]:
 
 
 def _a_third_dead(world: World, count: int) -> Iterator[tuple[str, Kind]]:
-    """Eight good ones, then one of each way to be dead."""
+    """Yield eight good URLs, then one of each kind of dead host, and so on."""
     for n in range(0, count, 12):
         yield from ((f"http://{_address(n + more)}:{world.plain}/", "good") for more in range(8))
         yield f"http://{_address(n)}:{world.closed}/", "refused"
@@ -82,7 +82,7 @@ def _fast_hosts(world: World, count: int) -> Iterator[tuple[str, Kind]]:
 
 
 def _beside_a_stuck_one(world: World, count: int) -> Iterator[tuple[str, Kind]]:
-    """Ten URLs of fast hosts, then one of the host that never answers."""
+    """Yield ten URLs of fast hosts, then one of a host that never answers, and so on."""
     for n, fast in enumerate(_fast_hosts(world, count)):
         yield fast
         if n % 10 == 9:
@@ -96,7 +96,9 @@ WORKLOADS: Final = (
     ),
     Workload("W3", "20,000 hosts, HTTP, by name", 20_000, _names, needs=frozenset({"names"})),
     Workload("W4", "one host, 20,000 URLs, kept connections", 20_000, _one_host, concurrency=100, keep=True),
-    Workload("W5", "10,000 hosts that answer after 200 ms", 10_000, _slow_hosts, concurrency=1000, latency=LATE / 1000),
+    Workload(
+        "W5", "10,000 hosts that answer after 200 ms", 10_000, _slow_hosts, concurrency=1000, latency=LATENCY_MS / 1000
+    ),
     Workload(
         "W6",
         "6,000 hosts, a third of them dead",

@@ -1,7 +1,7 @@
-"""The world that is probed, on loopback: nginx, two DNS sockets, slow and silent servers, certificates.
+"""The servers that are probed, on loopback: nginx, two DNS sockets, slow and silent servers, certificates.
 
-All sockets are made here and handed to the servers: no port is free at one moment and taken the next, and as they are
-bound to the loopback interface, thousands of addresses in 127/8 are served without the machine's others.
+This module opens all sockets and passes them to the servers, so no other process can take a port in between. They are
+bound to the loopback interface, where they serve all addresses in 127/8 and no other address of the machine.
 """
 
 import os
@@ -18,15 +18,15 @@ from typing import Final
 
 import trustme
 
-__all__ = ["BENCH", "CACHE", "LATE", "World", "build", "running_world"]
+__all__ = ["BENCH", "CACHE", "LATENCY_MS", "World", "build", "running_world"]
 
 BENCH: Final = Path(__file__).parent
 CACHE: Final = BENCH.parent / ".cache" / "bench"
 NGINX: Final = "/usr/sbin/nginx"
 HELPERS: Final = ("measure", "dns", "slow", "floor")
-LATE: Final = 200  # milliseconds until the slow server answers
+LATENCY_MS: Final = 200  # until the slow server answers
 BACKLOG: Final = 4096
-DEADLINE: Final = 10.0  # seconds in which nginx starts, and ends
+DEADLINE_SECONDS: Final = 10.0  # for nginx to start and to stop
 
 CONFIG: Final = """
 daemon off;
@@ -70,50 +70,50 @@ http {{
 
 @dataclass(frozen=True)
 class World:
-    """Where everything is. The numbers are ports, open on all of 127/8."""
+    """The running servers. The numbers are ports, open on all of 127/8."""
 
     directory: Path
     plain: int
     logged: int
-    """As `plain`, but keeps the time of each answer."""
+    """Like `plain`, and logs the time of each answer."""
     secure: int
-    """Names under bench.internal have a good certificate there."""
+    """Has a good certificate for names under bench.internal."""
     strange: int
     """TLS with the certificate of an unknown authority."""
     slow: int
     silent: int
     closed: int
     dns: int
-    """A DNS server's, on 127.0.0.1; names under absent.internal do not exist."""
+    """Port of a DNS server on 127.0.0.1; names under absent.internal do not exist."""
     system_dns: bool
-    """Whether programs that ask the system's DNS server only can be made to ask ours: see `as_system_dns`."""
+    """Whether `as_system_dns` can make our DNS server the system's for a command."""
 
     @property
     def cafile(self) -> Path:
-        """The authority to trust."""
+        """PEM file of the authority to trust."""
         return self.directory / "ca.pem"
 
     def requests(self) -> int:
-        """How many requests nginx has had so far, this one too."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.plain}/is-it-up", timeout=DEADLINE) as response:
+        """Return the number of requests nginx has had so far, including this one."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.plain}/is-it-up", timeout=DEADLINE_SECONDS) as response:
             return int(response.read().splitlines()[2].split()[2])
 
     def last_logged(self) -> float:
-        """When the last request to `logged` was answered, in unix seconds; 0 if none was."""
+        """Return when the last request to `logged` was answered, in unix seconds; 0 without one."""
         return max((float(line) for line in (self.directory / "fast.log").read_text().split()), default=0.0)
 
     def clear_log(self) -> None:
-        """Forget what was logged."""
-        os.truncate(self.directory / "fast.log", 0)  # nginx appends
+        """Empty the log."""
+        os.truncate(self.directory / "fast.log", 0)  # nginx goes on appending
 
     def as_system_dns(self, command: Sequence[str]) -> list[str]:
-        """The command, run where /etc/resolv.conf names our DNS server; nothing else sees that."""
+        """Return a command that runs `command` in a mount namespace where /etc/resolv.conf names our DNS server."""
         script = f'mount --bind {self.directory}/resolv.conf /etc/resolv.conf && exec "$@"'
         return ["unshare", "--mount", "sh", "-c", script, "sh", *command]
 
 
 def build() -> None:
-    """Compile the helpers into the cache, where they are older than their source.
+    """Compile the helper programs into the cache if their sources are newer.
 
     Raises:
         SystemExit: There is no C compiler, or no nginx.
@@ -130,20 +130,22 @@ def build() -> None:
 
 @contextmanager
 def running_world() -> Iterator[World]:
-    """All servers, for the length of a `with`; they end with it, however it ends, and with this process."""
+    """Start all servers; they end with the context, and with this process."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="bench-")))
         listeners = {name: stack.enter_context(_listener()) for name in ("plain", "logged", "secure", "strange")}
         slow, silent = stack.enter_context(_listener()), stack.enter_context(_listener())
-        closed = stack.enter_context(_bound(socket.SOCK_STREAM, "0.0.0.0"))  # bound, so nobody else's; refuses
+        closed = stack.enter_context(
+            _bound(socket.SOCK_STREAM, "0.0.0.0")
+        )  # bound and not listening: refuses connections
         dns = stack.enter_context(_dns_socket("127.0.0.1"))
         ports = {name: _port(listener) for name, listener in listeners.items()}
         _write_certificates(directory)
         system = _system_dns(stack, directory)
-        user = "" if os.geteuid() else "user root;"  # who may read what root wrote
+        user = "" if os.geteuid() else "user root;"  # nginx has to read files that root wrote
         (directory / "nginx.conf").write_text(CONFIG.format(user=user, **ports))
 
-        for server, arguments in ((slow, ["slow", str(LATE)]), (silent, ["slow", "-1"]), (dns, ["dns"])):
+        for server, arguments in ((slow, ["slow", str(LATENCY_MS)]), (silent, ["slow", "-1"]), (dns, ["dns"])):
             stack.enter_context(_helper(server, arguments))
         if system is not None:
             stack.enter_context(_helper(system, ["dns"]))
@@ -184,7 +186,7 @@ def _listener() -> socket.socket:
 
 def _dns_socket(address: str, port: int = 0) -> socket.socket:
     server = _bound(socket.SOCK_DGRAM, address, port)
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)  # hundreds of names are asked for at once
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)  # for hundreds of queries at once
     return server
 
 
@@ -193,7 +195,7 @@ def _port(server: socket.socket) -> int:
 
 
 def _write_certificates(directory: Path) -> None:
-    """A leaf and its intermediate, ECDSA on P-256 as trustme makes them, under a root; and a stranger's leaf."""
+    """Write a chain of leaf and intermediate under a root (ECDSA P-256), and one under an unknown root."""
     root, stranger = trustme.CA(), trustme.CA()
     root.cert_pem.write_to_path(str(directory / "ca.pem"))
     for name, authority in (("good", root.create_child_ca()), ("strange", stranger.create_child_ca())):
@@ -203,7 +205,7 @@ def _write_certificates(directory: Path) -> None:
 
 
 def _system_dns(stack: ExitStack, directory: Path) -> socket.socket | None:
-    """A socket on port 53 of a loopback address, and a resolv.conf that names it; None without the rights to that."""
+    """Open port 53 of a loopback address and write a resolv.conf that names it; None without the rights to do so."""
     (directory / "resolv.conf").write_text("nameserver 127.0.0.153\n")
     with suppress(OSError, subprocess.CalledProcessError):
         command = ["unshare", "--mount", "mount", "--bind", f"{directory}/resolv.conf", "/etc/resolv.conf"]
@@ -214,7 +216,7 @@ def _system_dns(stack: ExitStack, directory: Path) -> socket.socket | None:
 
 @contextmanager
 def _helper(server: socket.socket, arguments: list[str]) -> Iterator[None]:
-    """One of our C servers; its socket is its standard input, and it ends with us."""
+    """Run one of the C servers with its socket as standard input; it ends with this process."""
     with subprocess.Popen([CACHE / "bin" / arguments[0], *arguments[1:]], stdin=server.fileno()) as helper:
         try:
             yield
@@ -224,7 +226,7 @@ def _helper(server: socket.socket, arguments: list[str]) -> Iterator[None]:
 
 @contextmanager
 def _nginx(directory: Path, listeners: list[socket.socket]) -> Iterator[None]:
-    """Nginx takes over sockets that NGINX names, as its upgrades do."""
+    """Run nginx with our sockets: it inherits those that the variable NGINX names, as in its upgrades."""
     descriptors = [listener.fileno() for listener in listeners]
     (directory / "fast.log").touch()
     nginx = subprocess.Popen(
@@ -238,6 +240,6 @@ def _nginx(directory: Path, listeners: list[socket.socket]) -> Iterator[None]:
     finally:
         nginx.terminate()
         with suppress(subprocess.TimeoutExpired):
-            nginx.wait(DEADLINE)
+            nginx.wait(DEADLINE_SECONDS)
         nginx.kill()
         nginx.wait()

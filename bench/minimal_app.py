@@ -1,8 +1,8 @@
-"""The least that aiohttp can do for the same requests: the same body read, the same answers encoded, and nothing else.
+"""A minimal aiohttp application for the same requests: it reads the same bodies and encodes the same answers.
 
-    python -m bench.bare FOLDER
+    python -m bench.minimal_app FOLDER
 
-FOLDER has the answers of the service, by the names in ANSWERS.
+FOLDER has the answers of the service, in files with the names in ANSWERS.
 """
 
 import asyncio
@@ -22,21 +22,21 @@ from crawler.server.api.schemas import ResultPage
 ANSWERS: Final[dict[str, type[object]]] = {"task": dict, "summary": Summary, "results": ResultPage}
 
 
-class Batch(msgspec.Struct):
-    """What is submitted."""
+class Submission(msgspec.Struct):
+    """The body of a submit request."""
 
     urls: list[str]
 
 
 async def submit(request: web.Request) -> web.Response:
-    """Take a batch in and forget it."""
-    batch = msgspec.json.decode(await request.read(), type=Batch)
-    assert batch.urls
+    """Decode the URLs and drop them."""
+    submission = msgspec.json.decode(await request.read(), type=Submission)
+    assert submission.urls
     return web.json_response(body=msgspec.json.encode({"task_id": str(uuid.uuid4())}))
 
 
-def answer(content: object) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """What answers with this, encoded anew each time."""
+def make_handler(content: object) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Return a handler that encodes `content` anew for each response."""
 
     async def handler(request: web.Request) -> web.Response:
         return web.json_response(body=msgspec.json.encode(content))
@@ -48,7 +48,7 @@ async def serve(folder: Path) -> None:
     """Serve until killed."""
     app = web.Application()
     task, summary, results = (
-        answer(msgspec.json.decode((folder / name).read_bytes(), type=type_)) for name, type_ in ANSWERS.items()
+        make_handler(msgspec.json.decode((folder / name).read_bytes(), type=type_)) for name, type_ in ANSWERS.items()
     )
     app.add_routes(
         [
