@@ -25,7 +25,7 @@ async def app() -> web.AppRunner:
         made = from_environment(_PREDECESSOR_SECONDS)
     except InputError as error:
         raise AppImportError(f"crawler: {error}") from None
-    # gunicorn passes its settings to nobody, so they are read again. Counting the workers that run would not do: at a
+    # gunicorn does not pass its settings on, so they are read again. Counting the workers that run would not do: at a
     # reload there are two for a while.
     if WSGIApplication().cfg.workers > 1 and not made[REGISTRY].is_shared:
         raise AppImportError(

@@ -18,7 +18,7 @@ __all__ = ["CountLines", "Quotas"]
 
 CountLines = Callable[[int], None]  # called with the number of lines that came in; raises if they are too many
 
-_TASK_RETRY_SECONDS: Final = 30  # nobody knows when a Task will end
+_TASK_RETRY_SECONDS: Final = 30  # the end of a Task cannot be predicted
 _REQUEST_RETRY_SECONDS: Final = 1  # most requests take less
 
 
@@ -44,12 +44,12 @@ class _Quota(NamedTuple):
 
 
 class Quotas:
-    """The quotas of one service. A Task that is being taken in counts as one that runs."""
+    """The quotas of one service. A Task that is being submitted counts as running."""
 
     def __init__(self, registry: Registry, service: ServiceOptions) -> None:
         self._registry = registry
         self._service = service
-        # Those being taken in, by owner.
+        # Being submitted, or under way; by owner.
         self._tasks: Counter[str | None] = Counter()
         self._urls: Counter[str | None] = Counter()
         self._requests: Counter[str | None] = Counter()
@@ -70,7 +70,7 @@ class Quotas:
 
     @contextmanager
     def reserve_task(self, owner: str | None) -> Iterator[CountLines]:
-        """Count one more Task of this owner while it is taken in; gives a function that counts its lines.
+        """Count one more Task of this owner while it is submitted; gives a function that counts its lines.
 
         Raises:
             QuotaExceeded: There are too many Tasks, or too many URLs of this owner; the given function raises it too.

@@ -31,7 +31,7 @@ class TaskManager:
 
     Attributes:
         engine: Has Tasks worked on; set while the application runs.
-        is_stopping: Whether the service is about to end: then nobody waits for a Task any more, and no Task begins.
+        is_stopping: Whether the service is about to end: then requests no longer wait for Tasks, and no Task begins.
     """
 
     engine: Engine

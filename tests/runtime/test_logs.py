@@ -35,11 +35,11 @@ from crawler.runtime.logs import (
     current_log_settings,
     log_fields,
 )
-from tests.server.test_retention import finished, looking
 from tests.support.app_client import check_problem, serving
 from tests.support.commands import end_of, started
 from tests.support.documents import ROOT
 from tests.support.proxies import HttpProxy
+from tests.support.retention import open_retention, submit_ended
 from tests.support.site import Site
 from tests.support.tokens import ANN, bearer, open_guarded_app
 from tests.support.work_items import GatedItem, settle
@@ -450,8 +450,8 @@ async def test_a_child_is_told_what_its_lines_are_about(tmp_path: Path) -> None:
 
 async def test_lines_of_retention_are_about_the_task_that_goes(logged: Read) -> None:
     registry = crawler.MemoryRegistry()
-    tasks = [await finished(registry, ["http://a/"]) for _ in range(2)]
-    await looking(registry, ServiceOptions(keep_tasks=0)).delete_expired()
+    tasks = [await submit_ended(registry, ["http://a/"]) for _ in range(2)]
+    await open_retention(registry, ServiceOptions(keep_tasks=0)).delete_expired()
     assert [line["task"] for line in logged()] == [task.id for task in tasks]
 
 

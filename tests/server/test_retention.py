@@ -1,4 +1,4 @@
-"""Tasks that have ended are kept for so long, in such a number, and as long as there is room."""
+"""Retention: ended Tasks are deleted by age, by number and by size."""
 
 import asyncio
 import sqlite3
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from crawler import MemoryRegistry, Options, ProbeResult, Registry, ServiceOptions, Task
+from crawler import MemoryRegistry, Options, ServiceOptions, Task
 from crawler.server.background.retention import Retention, find_expired
 from crawler.stores.sqlite import queries
 from crawler.stores.sqlite.registry import SqliteRegistry
+from tests.support.retention import open_retention, submit_ended
 
 DAY = 86_400.0
 
@@ -44,41 +45,29 @@ def test_a_clock_that_went_back_deletes_nothing() -> None:
     assert find_expired(TASKS, ServiceOptions(), 900 * DAY) == []
 
 
-def looking(registry: Registry, service: ServiceOptions) -> Retention:
-    return Retention(registry, service, lambda task: registry.delete(task.id))
-
-
-async def finished(registry: Registry, lines: list[str]) -> Task:
-    task = await registry.submit(lines, Options())
-    found = [ProbeResult(seq=seq, url=line, timestamp=1, outcome="ok") for seq, line in enumerate(lines)]
-    await registry.record(task.id, found)
-    await registry.finish(task.id, "ready")
-    return task
-
-
 async def test_a_clock_that_is_set_right_deletes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = MemoryRegistry()
-    retention = looking(registry, ServiceOptions(keep_days=1))
-    task = await finished(registry, ["http://a/"])
+    retention = open_retention(registry, ServiceOptions(keep_days=1))
+    task = await submit_ended(registry, ["http://a/"])
     await retention.delete_expired()
     real = time.time
     monkeypatch.setattr("time.time", lambda: real() + 1000 * DAY)
-    later = await finished(registry, ["http://a/"])
+    later = await submit_ended(registry, ["http://a/"])
     await retention.delete_expired()
     assert list(registry.tasks) == [task.id, later.id]
 
 
 async def test_what_is_find_expired_is_deleted() -> None:
     registry = MemoryRegistry()
-    tasks = [await finished(registry, ["http://a/"]) for _ in range(5)]
+    tasks = [await submit_ended(registry, ["http://a/"]) for _ in range(5)]
     running = await registry.submit(["http://a/"], Options())
-    await looking(registry, ServiceOptions(keep_tasks=2)).delete_expired()
+    await open_retention(registry, ServiceOptions(keep_tasks=2)).delete_expired()
     assert list(registry.tasks) == [tasks[3].id, tasks[4].id, running.id]
 
 
 async def test_a_fault_of_ours_does_not_end_it() -> None:
     registry, faults, goes = MemoryRegistry(), [RuntimeError("ours")], asyncio.Event()
-    task = await finished(registry, ["http://a/"])
+    task = await submit_ended(registry, ["http://a/"])
 
     async def delete(task: Task) -> None:
         for _ in range(len(faults)):
@@ -93,25 +82,25 @@ async def test_a_fault_of_ours_does_not_end_it() -> None:
 
 async def test_tasks_go_until_the_rest_has_room(tmp_path: Path) -> None:
     async with SqliteRegistry(tmp_path / "tasks.db") as registry:
-        small = await finished(registry, ["http://a/"])
+        small = await submit_ended(registry, ["http://a/"])
         empty = await registry.stored_bytes()
-        big = [await finished(registry, [f"http://a/{n}/{'x' * 500}" for n in range(1000)]) for _ in range(3)]
+        big = [await submit_ended(registry, [f"http://a/{n}/{'x' * 500}" for n in range(1000)]) for _ in range(3)]
         each = (await registry.stored_bytes() - empty) // 3
-        await looking(registry, ServiceOptions(keep_bytes=empty + int(1.5 * each))).delete_expired()
+        await open_retention(registry, ServiceOptions(keep_bytes=empty + int(1.5 * each))).delete_expired()
         assert list(registry.tasks) == [big[2].id], "those that ended first went, however small"
         assert small.id not in registry.tasks
         running = await registry.submit(["http://a/"], Options())
-        await looking(registry, ServiceOptions(keep_bytes=0)).delete_expired()
+        await open_retention(registry, ServiceOptions(keep_bytes=0)).delete_expired()
         assert list(registry.tasks) == [running.id]
 
 
 async def test_what_is_still_read_costs_no_other_task_its_place(tmp_path: Path) -> None:
     async with SqliteRegistry(tmp_path / "tasks.db") as registry:
-        tasks = [await finished(registry, [f"http://a/{n}/{'x' * 500}" for n in range(1000)]) for _ in range(3)]
+        tasks = [await submit_ended(registry, [f"http://a/{n}/{'x' * 500}" for n in range(1000)]) for _ in range(3)]
         service = ServiceOptions(keep_bytes=await registry.stored_bytes() - 1)
         reading = registry.results(tasks[0].id)
         await anext(reading)
-        tidying = asyncio.ensure_future(looking(registry, service).delete_expired())
+        tidying = asyncio.ensure_future(open_retention(registry, service).delete_expired())
         await asyncio.wait({tidying}, timeout=0.3)  # time to do wrong
         assert len([result async for result in reading]) == 999
         await tidying
@@ -129,9 +118,9 @@ async def test_what_cannot_be_dropped_costs_no_other_task_its_place(
         return delete_some_rows(connection, number=number)
 
     async with SqliteRegistry(tmp_path / "tasks.db", sweep_retry_seconds=0.01) as registry:
-        tasks = [await finished(registry, [f"http://a/{n}/{'x' * 500}" for n in range(1000)]) for _ in range(3)]
+        tasks = [await submit_ended(registry, [f"http://a/{n}/{'x' * 500}" for n in range(1000)]) for _ in range(3)]
         service = ServiceOptions(keep_bytes=await registry.stored_bytes() - 1)
         monkeypatch.setattr(queries, "delete_some_rows", fails_once)
-        await looking(registry, service).delete_expired()
+        await open_retention(registry, service).delete_expired()
         assert "could not be deleted" in caplog.text
         assert list(registry.tasks) == [task.id for task in tasks[1:]]

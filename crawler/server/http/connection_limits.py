@@ -1,7 +1,7 @@
 """Limits of client connections: how many there may be at once, and how slow.
 
 aiohttp waits for a request, and for the end of its body, for as long as the client likes. So each connection goes
-through a protocol of ours that passes everything on to aiohttp's and measures its progress. The `ConnectionLimiter`
+through a protocol that passes everything on to aiohttp's and measures its progress. The `ConnectionLimiter`
 makes these protocols and checks them at intervals; its middleware tells them when a request begins and ends.
 
 A client without progress is answered 408 and cut off. A client that comes while there are too many connections
