@@ -8,7 +8,7 @@ that hosts take turns. All stores and the library's `Deduplicator` take both rul
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from operator import itemgetter
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -26,7 +26,7 @@ SQL_FIRST_EQUAL: Final = "first_value(id) OVER (PARTITION BY key, key2 ORDER BY 
 SQL_RANK_IN_HOST: Final = "row_number() OVER (PARTITION BY host ORDER BY id)"
 
 
-class PreparedLine(NamedTuple):
+class PreparedLine(msgspec.Struct, frozen=True, gc=False):
     """A line as stores take it in.
 
     Attributes:

@@ -77,13 +77,13 @@ def _sort_in_memory(rows: list[PreparedLine]) -> Iterator[tuple[int, ChunkLine]]
     """The distinct lines, grouped by host, in each group by position."""
     by_target: dict[LineKey, ChunkLine] = {}
     by_host: dict[int, list[ChunkLine]] = defaultdict(list)
-    for seq, (key, host, problem, text) in enumerate(rows):
-        first = by_target.get(key)
+    for seq, row in enumerate(rows):
+        first = by_target.get(row.key)
         if first is None:
-            by_target[key] = line = ChunkLine(seq, text, _decode_problem(problem), [])
-            by_host[host].append(line)
+            by_target[row.key] = line = ChunkLine(seq, row.text, _decode_problem(row.problem), [])
+            by_host[row.host].append(line)
         else:
-            first.duplicates.append((seq, text))
+            first.duplicates.append((seq, row.text))
     return ((host, line) for host, lines in by_host.items() for line in lines)
 
 
@@ -118,7 +118,7 @@ async def _write_lines(
 
 
 def _sort(connection: Connection) -> None:
-    find_duplicates(connection)
+    find_duplicates(connection, base=0)
     connection.execute(_ORDER)
     connection.execute(_INSERT_DUPLICATES)
 

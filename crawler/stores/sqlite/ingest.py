@@ -30,13 +30,13 @@ __all__ = ["LINES_PER_WRITE", "find_duplicates", "insert_lines", "take_in"]
 
 LINES_PER_WRITE: Final = 2_000  # a Task of fewer lines is sorted in memory
 
-# What sorting needs of a line, as long as the connection is open.
+# What sorting needs of the lines, in their order, as long as the connection is open.
 _CREATE_LINE_KEYS: Final = """
-    CREATE TEMP TABLE IF NOT EXISTS line_keys (
-        id INTEGER PRIMARY KEY, key INTEGER NOT NULL, key2 INTEGER NOT NULL, host INTEGER NOT NULL)"""
+    CREATE TEMP TABLE IF NOT EXISTS line_keys (key INTEGER NOT NULL, key2 INTEGER NOT NULL, host INTEGER NOT NULL)"""
 
 _FIND_DUPLICATES: Final = f"""
-    CREATE TEMP TABLE line_firsts AS SELECT id, host, {SQL_FIRST_EQUAL} AS first FROM line_keys"""
+    CREATE TEMP TABLE line_firsts AS SELECT id, host, {SQL_FIRST_EQUAL} AS first
+    FROM (SELECT :base + rowid - 1 AS id, key, key2, host FROM line_keys)"""
 
 _SORT_TARGETS: Final = f"""
     CREATE TEMP TABLE sorted_targets AS
@@ -79,7 +79,7 @@ async def take_in(
         await database.write(partial(_take_in_few, number=number, task=task, lines=waiting), durable=True)
         return
     await own.write(partial(insert_lines, first=first, lines=waiting))
-    await own.call(find_duplicates)
+    await own.call(partial(find_duplicates, base=base))
     await own.call(_sort_targets)
     for start in range(0, task.total, lines_per_write):
         await own.write(partial(_insert_sorted, base=base, start=start, end=start + lines_per_write))
@@ -90,13 +90,17 @@ def insert_lines(connection: sqlite3.Connection, *, first: int, lines: list[Prep
     """Store lines from id `first` on, and what sorting needs of them in a temporary table of the connection."""
     _insert_texts(connection, first, lines)
     connection.execute(_CREATE_LINE_KEYS)
-    keys = [(first + place, *line.key, line.host) for place, line in enumerate(lines)]
-    insert_rows(connection, "line_keys", keys)
+    insert_rows(connection, "line_keys", [(*line.key, line.host) for line in lines])
 
 
-def find_duplicates(connection: sqlite3.Connection) -> None:
-    """Create the temporary table `line_firsts` (id, host, first): each inserted line and the first line equal to it."""
-    connection.execute(_FIND_DUPLICATES)
+def find_duplicates(connection: sqlite3.Connection, *, base: int) -> None:
+    """Create the temporary table `line_firsts` (id, host, first): each inserted line and the first line equal to it.
+
+    Args:
+        connection: Where all lines were inserted.
+        base: The id of the first one.
+    """
+    connection.execute(_FIND_DUPLICATES, {"base": base})
 
 
 def _sort_targets(connection: sqlite3.Connection) -> None:

@@ -19,7 +19,6 @@ from crawler.stores.sqlite.connection import insert_rows
 from crawler.stores.sqlite.schema import PLACES_PER_TASK
 
 __all__ = [
-    "PendingTarget",
     "RecordedResults",
     "admit",
     "delete_some_rows",
@@ -90,13 +89,6 @@ _results: Final = msgspec.json.Decoder(list[ProbeResult])
 _counts: Final = msgspec.json.Decoder(dict[Outcome, int])
 
 
-class PendingTarget(NamedTuple):
-    """A target without a result, and its place in probing order."""
-
-    place: int
-    target: Target
-
-
 class RecordedResults(NamedTuple):
     """What `record` has stored: counts by outcome, and all results as JSON separated by commas, if asked for."""
 
@@ -149,15 +141,15 @@ def make_orphan(connection: sqlite3.Connection, *, number: int) -> None:
     connection.execute("UPDATE tasks SET body = NULL WHERE number = ?", (number,))
 
 
-def read_pending(connection: sqlite3.Connection, *, number: int, start: int) -> list[PendingTarget]:
-    """Return the next pending targets from a place on, in probing order."""
+def read_pending(connection: sqlite3.Connection, *, number: int, start: int) -> list[tuple[int, Target]]:
+    """Return the next pending targets from a place on, in probing order, each with its place."""
     base = number * PLACES_PER_TASK
     values = {"base": base, "span": PLACES_PER_TASK, "start": start, "limit": _READ_AHEAD_TARGETS}
     return _read_targets(connection, _READ_PENDING, values)
 
 
-def find_pending(connection: sqlite3.Connection, *, number: int, seqs: list[int]) -> list[PendingTarget]:
-    """Return the pending targets of some positions; this scans all pending targets of the Task."""
+def find_pending(connection: sqlite3.Connection, *, number: int, seqs: list[int]) -> list[tuple[int, Target]]:
+    """Return the pending targets of some positions, each with its place; this scans all pending targets of the Task."""
     base = number * PLACES_PER_TASK
     values = {"base": base, "span": PLACES_PER_TASK, "seqs": msgspec.json.encode(seqs).decode()}
     return _read_targets(connection, _FIND_PENDING, values)
@@ -251,10 +243,10 @@ def used_bytes(connection: sqlite3.Connection) -> int:
     return int((pages - unused) * page_bytes)
 
 
-def _read_targets(connection: sqlite3.Connection, statement: str, values: dict[str, Any]) -> list[PendingTarget]:
+def _read_targets(connection: sqlite3.Connection, statement: str, values: dict[str, Any]) -> list[tuple[int, Target]]:
     found = _pending.decode(connection.execute(statement, values).fetchone()[0])
     return [
-        PendingTarget(place, Target.of(seq, text) if problem is None else Target(seq, text, _problem.decode(problem)))
+        (place, Target.of(seq, text) if problem is None else Target(seq, text, _problem.decode(problem)))
         for place, seq, text, problem in sorted(found)
     ]
 
