@@ -1,4 +1,4 @@
-"""What a file adds to a registry: it outlives the process, and it can be full, damaged, old or somebody else's."""
+"""A registry in a file: it outlives the process, and the file can be full, damaged, old or of another program."""
 
 import asyncio
 import json
@@ -14,26 +14,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from crawler import InputError, Options, ProbeError, ProbeResult, Task
+from crawler import InputError, Options, ProbeError, Task
 from crawler.core.tasks import IdempotencyKey, ResultFilter, Webhook
-from crawler.registry import Registry
 from crawler.stores.sqlite.connection import connect, migrate
+from crawler.stores.sqlite.recent_results import RecentResults
 from crawler.stores.sqlite.registry import SqliteRegistry
 from crawler.stores.sqlite.schema import MIGRATIONS
 from tests.support.isolated_process import can_unshare, run_and_read
+from tests.support.registries import make_result, pending_seqs
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "tasks.db"
-
-
-def found(seq: int, url: str) -> ProbeResult:
-    return ProbeResult(seq=seq, url=url, timestamp=1, outcome="ok", status=200)
-
-
-async def pending(registry: Registry, task_id: str) -> list[int]:
-    return [target.seq async for target in registry.pending(task_id)]
 
 
 def rows(path: Path) -> dict[str, int]:
@@ -43,7 +36,7 @@ def rows(path: Path) -> dict[str, int]:
         return {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables}
 
 
-# --- What outlives the process ---
+# --- After a restart ---
 
 
 async def test_a_task_is_there_again_as_it_was(path: Path) -> None:
@@ -60,7 +53,7 @@ async def test_a_task_is_there_again_as_it_was(path: Path) -> None:
         task = await registry.submit(
             lines, Options(retries=3, headers={"X": "y"}), label="nightly", idempotency=IdempotencyKey("key", "digest")
         )
-        await registry.record(task.id, [found(1, "http://b/"), found(2, "http://a/2")])
+        await registry.record(task.id, [make_result(1, "http://b/"), make_result(2, "http://a/2")])
         before = [result async for result in registry.results(task.id)]
     async with SqliteRegistry(path) as registry:
         again = registry.task(task.id)
@@ -86,24 +79,24 @@ async def test_tasks_are_listed_in_their_order_after_a_restart(path: Path) -> No
         assert list(registry.tasks) == ids
 
 
-async def test_what_was_written_when_its_writer_was_cancelled_is_counted(path: Path) -> None:
+async def test_results_written_after_a_cancellation_are_counted(path: Path) -> None:
     async with SqliteRegistry(path) as registry:
         task = await registry.submit([f"http://a/{n}" for n in range(100)], Options())
         for seq in range(100):
-            writing = asyncio.ensure_future(registry.record(task.id, [found(seq, f"http://a/{seq}")]))
+            writing = asyncio.ensure_future(registry.record(task.id, [make_result(seq, f"http://a/{seq}")]))
             await asyncio.sleep(0)
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
     async with SqliteRegistry(path) as registry:
         kept = [result async for result in registry.results(task.id)]
         assert len(kept) == registry.task(task.id).counts.done
-        assert len(kept) + len(await pending(registry, task.id)) == 100
+        assert len(kept) + len(await pending_seqs(registry, task.id)) == 100
 
 
-async def test_changes_at_once_are_all_kept(path: Path) -> None:
+async def test_concurrent_changes_are_all_kept(path: Path) -> None:
     async with SqliteRegistry(path) as registry:
         task = await registry.submit(["http://a/"], Options())
-        await registry.record(task.id, [found(0, "http://a/")])
+        await registry.record(task.id, [make_result(0, "http://a/")])
         webhook = Webhook("http://hook.example/", "secret", attempts=1, due=1.5, status="pending", last="HTTP 500")
         await asyncio.gather(
             registry.update(task.id, webhook=webhook),
@@ -124,10 +117,10 @@ async def test_a_change_does_not_bring_a_deleted_task_back(path: Path) -> None:
         assert not registry.tasks
 
 
-# --- What does not come to its end ---
+# --- Submits that fail ---
 
 
-async def test_a_batch_whose_source_fails_leaves_nothing(path: Path) -> None:
+async def test_a_list_whose_source_fails_leaves_nothing(path: Path) -> None:
     async def torn() -> AsyncIterator[str]:
         for number in range(10_000):
             yield f"http://a/{number}"
@@ -141,7 +134,7 @@ async def test_a_batch_whose_source_fails_leaves_nothing(path: Path) -> None:
         assert {name: count for name, count in rows(path).items() if count and name != "sqlite_sequence"} == {}
 
 
-async def test_what_a_kill_left_half_way_in_is_swept_at_the_next_start(path: Path) -> None:
+async def test_lines_of_a_killed_submit_are_deleted_at_the_next_start(path: Path) -> None:
     program = f"""
 import asyncio, os, signal
 from pathlib import Path
@@ -168,7 +161,7 @@ asyncio.run(main())
         assert rows(path)["lines"] == 0
 
 
-async def test_batches_that_come_and_go_at_once_are_all_as_they_were_acknowledged(path: Path) -> None:
+async def test_concurrent_submits_and_deletes_are_kept_as_acknowledged(path: Path) -> None:
     async def one(number: int) -> str | None:
         lines = [f"http://a/{number}/{line}" for line in range(1 + number % 7 * 500)]
         task = await registry.submit(lines, Options())
@@ -183,14 +176,14 @@ async def test_batches_that_come_and_go_at_once_are_all_as_they_were_acknowledge
     async with SqliteRegistry(path) as registry:
         assert registry.tasks.keys() == kept
         for task_id, total in totals.items():
-            assert len(await pending(registry, task_id)) == total
+            assert len(await pending_seqs(registry, task_id)) == total
 
 
-async def test_records_made_at_once_are_each_kept_once(path: Path) -> None:
+async def test_results_recorded_concurrently_are_each_kept_once(path: Path) -> None:
     lines = [f"http://a/{number}" for number in range(500)]
     async with SqliteRegistry(path) as registry:
         task = await registry.submit(lines, Options())
-        every = [found(seq, line) for seq, line in enumerate(lines)]
+        every = [make_result(seq, line) for seq, line in enumerate(lines)]
         await asyncio.gather(*(registry.record(task.id, every[start : start + 20]) for start in range(0, 490, 10)))
         assert sorted([result.seq async for result in registry.results(task.id)]) == list(range(500))
         assert registry.task(task.id).counts.done == 500
@@ -236,7 +229,7 @@ async def test_memory_does_not_grow_with_the_list(path: Path) -> None:
     assert out[0] < 80, "MiB"
 
 
-# --- What is deleted ---
+# --- Deletions ---
 
 
 async def test_a_deletion_gives_the_disk_its_space_back(path: Path) -> None:
@@ -245,20 +238,20 @@ async def test_a_deletion_gives_the_disk_its_space_back(path: Path) -> None:
         small = await registry.submit(["http://a/"], Options())
         empty = await registry.stored_bytes()
         task = await registry.submit([*lines, *lines[:100]], Options())
-        await registry.record(task.id, [found(seq, lines[seq]) for seq in range(5_000)])
+        await registry.record(task.id, [make_result(seq, lines[seq]) for seq in range(5_000)])
         full = await registry.stored_bytes()
         assert full > empty + 4_000_000
         await registry.delete(task.id)
         assert await registry.stored_bytes() < empty + 100_000
-        assert await pending(registry, small.id) == [0]
+        assert await pending_seqs(registry, small.id) == [0]
     assert (await asyncio.to_thread(path.stat)).st_size < empty + 100_000
 
 
-async def test_who_reads_a_task_reads_it_to_its_end_though_it_is_deleted(path: Path) -> None:
+async def test_a_deleted_task_can_be_read_to_its_end(path: Path) -> None:
     lines = [f"http://a/{number}" for number in range(5_000)]
     async with SqliteRegistry(path) as registry:
         task = await registry.submit(lines, Options())
-        await registry.record(task.id, [found(seq, lines[seq]) for seq in range(5_000)])
+        await registry.record(task.id, [make_result(seq, lines[seq]) for seq in range(5_000)])
         seen = 0
         async for _ in registry.results(task.id):
             seen += 1
@@ -276,7 +269,7 @@ async def test_a_page_may_be_empty_and_others_come_after_it(path: Path) -> None:
     lines = [f"http://a/{number}" for number in range(45_000)]
     async with SqliteRegistry(path) as registry:
         task = await registry.submit(lines, Options())
-        await registry.record(task.id, [found(seq, lines[seq]) for seq in range(45_000)])
+        await registry.record(task.id, [make_result(seq, lines[seq]) for seq in range(45_000)])
         start, calls = 0, 0
         while start < 45_000:
             page = await registry.page(task.id, start, 10, ResultFilter(outcome="failed"))
@@ -286,10 +279,10 @@ async def test_a_page_may_be_empty_and_others_come_after_it(path: Path) -> None:
         assert calls == 3, "nobody waits while all are looked through"
 
 
-# --- Who may use it ---
+# --- Files that cannot be used ---
 
 
-async def test_a_second_process_is_refused_and_told_who_is_first(path: Path) -> None:
+async def test_a_second_process_is_refused_and_told_which_process_has_the_file(path: Path) -> None:
     async with SqliteRegistry(path):
         done = crawler("--registry", f"sqlite:///{path}")
         assert done.returncode == 2
@@ -355,6 +348,82 @@ def json_with(task: Task, **options: object) -> str:
     return json.dumps(shown)
 
 
+VERSION_1 = """
+    INSERT INTO tasks (number, id, body, ok) VALUES (1, :id, :body, 2);
+    INSERT INTO lines VALUES (4294967296, 11, 12, 1, NULL, 'http://a/'), (4294967297, 21, 22, 1, NULL, 'http://a/2'),
+        (4294967298, 11, 12, 1, NULL, 'HTTP://A/'), (4294967299, 31, 32, 2, '{"type": "url.invalid", "phase":
+        "input", "message": "empty", "transient": false}', ''), (4294967300, 21, 22, 1, NULL, 'http://a/2#x');
+    INSERT INTO turns VALUES (4294967298, 3), (4294967299, 1);
+    INSERT INTO twins VALUES (4294967296, 4294967298), (4294967297, 4294967300);
+    INSERT INTO records VALUES (4294967296, 'ok', 200, NULL, 'a', :first), (4294967297, 'ok', 200, NULL, 'a', :second);
+"""
+
+
+async def test_a_task_of_a_file_of_version_1_goes_on(path: Path) -> None:
+    """The lines' columns for sorting are gone afterwards, and nothing else."""
+    options, results = Options(), [make_result(0, "http://a/"), make_result(2, "HTTP://A/")]
+    task = Task(id="task-of-version-1", options=options, total=5)
+    values = {
+        "id": task.id,
+        "body": msgspec.json.encode(task).decode(),
+        "first": msgspec.json.encode(results[0]).decode(),
+        "second": msgspec.json.encode(results[1]).decode(),
+    }
+    path.parent.mkdir()
+    with closing(connect(path, create=True)) as connection:
+        for statement in [*MIGRATIONS[0], "PRAGMA user_version = 1"]:
+            connection.execute(statement)
+        for statement in VERSION_1.strip().split(";")[:-1]:
+            names = {name: value for name, value in values.items() if f":{name}" in statement}
+            connection.execute(statement, names)
+    async with SqliteRegistry(path) as registry:
+        task = registry.task(task.id)
+        assert (task.total, task.counts.done) == (5, 2)
+        assert [result async for result in registry.results(task.id)] == results
+        assert await pending_seqs(registry, task.id) == [3, 1]
+        await registry.record(task.id, [make_result(1, "http://a/2"), make_result(3, "", "invalid")])
+        assert sorted([result.seq async for result in registry.results(task.id)]) == [0, 1, 2, 3, 4]
+        await registry.finish(task.id, "ready")
+        await registry.delete(task.id)
+        await registry.stored_bytes()
+        assert not any(rows(path).values())
+    with closing(connect(path)) as connection:
+        assert [column[1] for column in connection.execute("PRAGMA table_info(lines)")] == ["id", "problem", "text"]
+
+
+# --- What is in memory ---
+
+
+async def test_results_of_small_tasks_are_in_memory_until_a_restart(path: Path) -> None:
+    lines = ["http://a/", "HTTP://A/", "http://b/"]
+    async with SqliteRegistry(path) as registry:
+        task = await registry.submit(lines, Options())
+        assert registry.results_in_memory(task.id) == []
+        await registry.record(task.id, [make_result(2, lines[2])])
+        await registry.record(task.id, [make_result(0, lines[0])])
+        assert registry.results_in_memory(task.id) == [result async for result in registry.results(task.id)]
+        big = await registry.submit([f"http://a/{number}" for number in range(1_001)], Options())
+        assert registry.results_in_memory(big.id) == ()
+        await registry.record(big.id, [make_result(0, "http://a/0")])
+        assert registry.results_in_memory(big.id) is None
+    async with SqliteRegistry(path) as registry:
+        assert registry.results_in_memory(task.id) is None
+
+
+def test_the_task_whose_results_were_used_least_recently_leaves_memory() -> None:
+    recent = RecentResults(max_lines_per_task=2, max_lines=4)
+    for number in (1, 2):
+        recent.add_task(number, 2)
+    recent.add_task(3, 3)
+    assert recent.read(3) is None, "too many lines"
+    assert recent.read(1) == []
+    recent.add_task(4, 1)
+    assert [number for number in (1, 2, 4) if number in recent] == [1, 4]
+    recent.delete_task(1)
+    recent.add_task(5, 2)
+    assert [number for number in (4, 5) if number in recent] == [4, 5]
+
+
 @pytest.mark.parametrize("version", range(len(MIGRATIONS) + 1))
 async def test_a_file_of_any_earlier_version_is_carried_over(version: int, tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
@@ -366,7 +435,7 @@ async def test_a_file_of_any_earlier_version_is_carried_over(version: int, tmp_p
     connection.close()
     async with SqliteRegistry(path) as registry:
         task = await registry.submit(["http://a/"], Options())
-        assert await pending(registry, task.id) == [0]
+        assert await pending_seqs(registry, task.id) == [0]
 
 
 # --- A disk that fails ---

@@ -31,8 +31,8 @@ MIGRATIONS: Final = [
             id INTEGER PRIMARY KEY, outcome TEXT NOT NULL, status INTEGER, error TEXT, host TEXT NOT NULL,
             body TEXT NOT NULL)""",
     ],
-    # Only intake needs a line's key and host; it now has them in a temporary table. Each DROP COLUMN rewrites the table: all three take
-    # 1.4 s for a million lines.
+    # Only intake needs a line's key and host; it now has them in a temporary table. Each DROP COLUMN rewrites `lines`:
+    # all three take 1.4 s for a million lines.
     [
         "ALTER TABLE lines DROP COLUMN key",
         "ALTER TABLE lines DROP COLUMN key2",
