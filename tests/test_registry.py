@@ -1,4 +1,4 @@
-"""One suite for every registry: what is kept, what is counted, and the rules that no store may bend."""
+"""One suite for every registry: what it keeps, what it counts, and the rules that hold in every store."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -41,7 +41,7 @@ async def records(registry: Registry, task_id: str) -> list[tuple[int, str]]:
     return [(result.seq, result.url) async for result in registry.results(task_id)]
 
 
-async def test_a_new_task_runs_and_has_all_before_it(registry: Registry) -> None:
+async def test_a_new_task_runs_and_has_no_results(registry: Registry) -> None:
     task = await registry.submit(["http://a/", "http://b/"], Options(retries=3))
     assert (task.status, task.total, task.counts.done, task.finished) == ("running", 2, 0, None)
     assert task.options.retries == 3
@@ -55,13 +55,13 @@ async def test_tasks_are_listed_oldest_first(registry: Registry) -> None:
     assert list(registry.tasks) == ids
 
 
-async def test_targets_are_pending_by_turns_of_their_hosts(registry: Registry) -> None:
+async def test_pending_targets_alternate_between_hosts(registry: Registry) -> None:
     lines = ["http://a/1", "http://a/2", "http://a/3", "http://b/1", "nonsense", "http://b/2", "http://c/1"]
     task = await registry.submit(lines, Options())
     assert await pending_seqs(registry, task.id) == [0, 3, 4, 6, 1, 5, 2]
 
 
-async def test_what_is_recorded_is_pending_no_more(registry: Registry) -> None:
+async def test_a_recorded_target_is_not_pending(registry: Registry) -> None:
     task = await registry.submit(["http://a/1", "http://a/2", "http://a/3"], Options())
     await registry.record(task.id, [make_result(1, "http://a/2")])
     assert await pending_seqs(registry, task.id) == [0, 2]
@@ -77,12 +77,12 @@ async def test_equal_urls_are_pending_once_and_recorded_for_each_line(registry: 
     assert registry.task(task.id).counts.done == 3
 
 
-async def test_equal_texts_that_are_no_urls_are_one_target_too(registry: Registry) -> None:
+async def test_equal_lines_that_are_not_urls_are_one_target(registry: Registry) -> None:
     task = await registry.submit(["nonsense", "nonsense", "other"], Options())
     assert await pending_seqs(registry, task.id) == [0, 2]
 
 
-async def test_a_record_stays_as_it_was_first_made(registry: Registry) -> None:
+async def test_a_result_stays_as_it_was_first_recorded(registry: Registry) -> None:
     task = await registry.submit(["http://a/"], Options())
     await registry.record(task.id, [make_result(0, "http://a/")])
     await registry.record(task.id, [make_result(0, "http://a/", "failed"), make_result(0, "http://a/", "failed")])
@@ -90,7 +90,7 @@ async def test_a_record_stays_as_it_was_first_made(registry: Registry) -> None:
     assert (registry.task(task.id).counts.ok, registry.task(task.id).counts.done) == (1, 1)
 
 
-async def test_a_task_is_ready_when_every_line_has_its_record(registry: Registry) -> None:
+async def test_a_task_is_ready_when_every_line_has_a_result(registry: Registry) -> None:
     task = await registry.submit(["http://a/", "http://b/"], Options())
     await registry.record(task.id, [make_result(0, "http://a/")])
     with pytest.raises(TransitionError, match="1 results of 2"):
@@ -142,7 +142,7 @@ async def test_a_deleted_task_is_unknown_everywhere(registry: Registry) -> None:
         await records(registry, task.id)
 
 
-async def test_records_made_while_one_reads_are_read_too(registry: Registry) -> None:
+async def test_results_recorded_during_a_read_are_read_too(registry: Registry) -> None:
     task = await registry.submit([f"http://a/{number}" for number in range(3)], Options())
     await registry.record(task.id, [make_result(0, "http://a/0")])
     seen = []
@@ -166,7 +166,7 @@ async def test_tasks_cannot_be_changed_through_the_view(registry: Registry) -> N
     repeats=st.integers(1, 2),
     data=st.data(),
 )
-async def test_counters_equal_the_records_whatever_happens(
+async def test_counts_equal_the_recorded_results(
     registry: Registry, lines: list[str], repeats: int, data: st.DataObject
 ) -> None:
     task = await registry.submit(lines, Options())

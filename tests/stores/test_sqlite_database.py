@@ -1,4 +1,4 @@
-"""SQLite on its thread: what is to be durable at once shares a sync, and nothing else."""
+"""SQLite on its thread: durable writes that wait together share one sync, and nothing else."""
 
 import asyncio
 import sqlite3
@@ -41,7 +41,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def syncs(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """One for each durable transaction."""
+    """Has one entry for each durable transaction."""
     made: list[bool] = []
 
     def counted(connection: sqlite3.Connection, *, durable: bool = False) -> Any:
@@ -56,7 +56,7 @@ async def kept(store: Database) -> list[int]:
     return await store.call(lambda connection: [row[0] for row in connection.execute("SELECT number FROM some")])
 
 
-async def test_what_comes_while_a_sync_is_under_way_shares_the_next(store: Database, syncs: list[bool]) -> None:
+async def test_writes_that_come_during_a_sync_share_the_next_one(store: Database, syncs: list[bool]) -> None:
     assert await asyncio.gather(*(store.write(keep(number), durable=True) for number in range(100))) == [1] * 100
     assert await kept(store) == list(range(100))
     assert len(syncs) <= 2
@@ -64,7 +64,7 @@ async def test_what_comes_while_a_sync_is_under_way_shares_the_next(store: Datab
     assert await kept(store) == list(range(101))
 
 
-async def test_one_that_fails_takes_no_other_with_it(store: Database, syncs: list[bool]) -> None:
+async def test_a_write_that_fails_does_not_undo_the_others(store: Database, syncs: list[bool]) -> None:
     works = [keep(1), keep_and_fail(2), keep(3), keep(3), keep(4)]
     found = await asyncio.gather(*(store.write(work, durable=True) for work in works), return_exceptions=True)
     assert [type(each) for each in found] == [int, StoreError, int, StoreError, int]
@@ -74,7 +74,7 @@ async def test_one_that_fails_takes_no_other_with_it(store: Database, syncs: lis
     assert len(syncs) == 1
 
 
-async def test_if_all_is_undone_nobody_is_told_that_it_is_kept(store: Database) -> None:
+async def test_if_sqlite_rolls_everything_back_every_write_fails(store: Database) -> None:
     def undo(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")  # as SQLite does by itself if the disk is full
         raise sqlite3.OperationalError("disk is full")
@@ -87,7 +87,7 @@ async def test_if_all_is_undone_nobody_is_told_that_it_is_kept(store: Database) 
     assert await kept(store) == [1]
 
 
-async def test_who_is_cancelled_before_his_turn_changes_nothing(store: Database) -> None:
+async def test_a_write_that_is_cancelled_before_it_runs_changes_nothing(store: Database) -> None:
     writes = [asyncio.ensure_future(store.write(keep(number), durable=True)) for number in range(3)]
     await asyncio.sleep(0)
     writes[1].cancel()
