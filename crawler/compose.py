@@ -5,8 +5,6 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from platformdirs import user_state_path
-
 from crawler.core.errors import InputError
 from crawler.core.options import Options
 from crawler.core.results import ProbeResult
@@ -69,6 +67,8 @@ def open_registry(service: ServiceOptions, lock_timeout: float = 0.0) -> Registr
     location = service.registry
     if location == "memory":
         return MemoryRegistry()
+    from platformdirs import user_state_path
+
     from crawler.stores.sqlite.registry import SqliteRegistry
 
     path = location.removeprefix("sqlite").removeprefix(":///")

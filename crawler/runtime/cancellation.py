@@ -3,11 +3,11 @@
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self, TypeVar
 
-__all__ = ["BackgroundJob", "cancel_and_wait", "end", "in_background"]
+__all__ = ["BackgroundJob", "cancel_and_wait", "in_background"]
 
 T = TypeVar("T")
 
@@ -41,11 +41,6 @@ async def cancel_and_wait(*futures: asyncio.Future[Any], retry_seconds: float = 
             future.exception()  # marks it as retrieved: otherwise asyncio logs it
     if cancelled is not None:
         raise cancelled
-
-
-async def end(works: Iterable[asyncio.Future[Any]]) -> None:
-    """Old name of `cancel_and_wait`, until all callers have moved."""
-    await cancel_and_wait(*works, retry_seconds=0.05)
 
 
 @asynccontextmanager
