@@ -11,7 +11,8 @@ Other packages may import from `base` (the `Transport` interface), the two trans
     |  dialling            connect to the first address that answers
     |  connection_pool     idle connections
     |  |  connection       one socket, with or without TLS
-    |  |  |  poller        wait for sockets: epoll_poller on Linux, loop_poller elsewhere
+    |  |  |  poller        wait for sockets
+    |  poller_choice       epoll_poller on Linux, loop_poller elsewhere
     aiohttp_transport      one hop by aiohttp's client, for proxies and for comparison
     |  aiohttp_connector   its connections, guarded and timed
     both:

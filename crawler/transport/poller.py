@@ -5,11 +5,10 @@ also where a process has lost `select.epoll`, as gevent's monkey patching does.
 """
 
 import asyncio
-import select
 from abc import ABC, abstractmethod
 from typing import Final
 
-__all__ = ["Poller", "Readiness", "open_poller"]
+__all__ = ["Poller", "Readiness"]
 
 _MAX_LATENESS_SECONDS: Final = 0.02  # how late a deadline may take effect
 
@@ -118,14 +117,3 @@ class Readiness:
             await self._poller.wait(self._waiter, deadline)
         finally:
             self._waiter = None
-
-
-def open_poller() -> Poller:
-    """Open the fastest poller that this process has."""
-    if hasattr(select, "epoll"):
-        from crawler.transport.epoll_poller import EpollPoller  # its constants exist only where epoll does
-
-        return EpollPoller()
-    from crawler.transport.loop_poller import LoopPoller
-
-    return LoopPoller()

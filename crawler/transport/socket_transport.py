@@ -18,7 +18,7 @@ from crawler.transport.connection_pool import ConnectionPool
 from crawler.transport.dialling import connect_to_any
 from crawler.transport.error_mapping import explain
 from crawler.transport.http_exchange import HopRequest, is_body_received, read_body, read_head
-from crawler.transport.poller import open_poller
+from crawler.transport.poller_choice import open_poller
 from crawler.transport.resolver import Resolver, select_addresses
 from crawler.transport.response_head import HeadError, ResponseHead
 from crawler.transport.timing import HopTimer

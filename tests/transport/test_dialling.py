@@ -3,7 +3,7 @@
 import asyncio
 
 from crawler.transport.dialling import connect_to_any
-from crawler.transport.poller import open_poller
+from crawler.transport.poller_choice import open_poller
 from crawler.transport.timing import HopTimer
 from tests.support.site import Site
 

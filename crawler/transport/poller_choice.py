@@ -1,0 +1,17 @@
+"""Choose the poller of this platform."""
+
+import select
+
+from crawler.transport.loop_poller import LoopPoller
+from crawler.transport.poller import Poller
+
+__all__ = ["open_poller"]
+
+
+def open_poller() -> Poller:
+    """Open the fastest poller that this process has."""
+    if hasattr(select, "epoll"):
+        from crawler.transport.epoll_poller import EpollPoller  # its constants exist only where epoll does
+
+        return EpollPoller()
+    return LoopPoller()
