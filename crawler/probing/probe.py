@@ -17,7 +17,7 @@ from crawler.core.results import Hop, HopResult, ProbeError, ProbeResult, Timing
 from crawler.core.urls import Target, Url
 from crawler.probing.probe_result import build_result
 from crawler.probing.probe_state import NO_COOKIES, ProbeState
-from crawler.probing.redirects import first_method, follow_redirect, redirect_location
+from crawler.probing.redirects import REDIRECT_STATUSES, first_method, follow_redirect, redirect_location
 from crawler.probing.settings import DEFAULT_SETTINGS, RetryPolicy
 
 __all__ = ["Probe", "asks_to_slow_down", "failed_result", "is_local_shortage", "result_without_request"]
@@ -171,7 +171,7 @@ class Probe:
         state.hops.append(
             Hop(state.url.href, state.method, hop.status, hop.ip, hop.timings, error.type if error else None)
         )
-        if error is None and (location := redirect_location(hop, self._options)):
+        if error is None and hop.status in REDIRECT_STATUSES and (location := redirect_location(hop, self._options)):
             error = follow_redirect(state, hop, location, self._options)
             if error is None:
                 return

@@ -19,8 +19,6 @@ _COOKIE: Final = re.compile(r"[\x20-\x7e]{1,4096}")  # others could not be sent 
 
 def redirect_location(hop: HopResult, options: Options) -> str | None:
     """Return the Location of a redirect; None if it has none, or if the options accept the redirect as the answer."""
-    if hop.status not in REDIRECT_STATUSES:
-        return None
     if options.accept and not options.max_redirects and options.accepts(hop.status):
         return None
     return hop.header("location")

@@ -159,9 +159,10 @@ class WorkQueue(FedStream[T], Generic[T]):
         if delay > 0:
             self._loop.call_later(delay, self._requeue, item)
             return
-        queue = self._host_queues.get(item.host)
+        name = item.host
+        queue = self._host_queues.get(name)
         if queue is None:
-            queue = self._host_queues[item.host] = self._scheduler.open_queue(self, item.host)
+            queue = self._host_queues[name] = self._scheduler.open_queue(self, name)
             if self._admits(queue):
                 self._scheduler.make_ready(queue)
         queue.append(item)
