@@ -19,7 +19,8 @@ _COOKIE: Final = re.compile(r"[\x20-\x7e]{1,4096}")  # others could not be sent 
 
 def redirect_location(hop: HopResult, options: Options) -> str | None:
     """Return the Location of a redirect; None if it has none, or if the options accept the redirect as the answer."""
-    if options.accept and not options.max_redirects and options.accepts(hop.status):
+    accepts_redirects = options.accept and not options.max_redirects
+    if accepts_redirects and hop.status is not None and options.accepts(hop.status):
         return None
     return hop.header("location")
 
