@@ -137,7 +137,6 @@ def results(
                 async with aclosing(found):
                     async for result in found:
                         writer.write(result)
-                writer.close()
 
     with exit_on_errors(output):
         run(write())

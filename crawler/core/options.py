@@ -22,7 +22,7 @@ from crawler.core.option_syntax import (
 )
 from crawler.core.patterns import compile_pattern
 
-__all__ = ["TASK_OPTIONS", "VERSION", "CheckedOptions", "Options", "task_options"]
+__all__ = ["TASK_OPTIONS", "VERSION", "WORKER_OPTIONS", "CheckedOptions", "Options", "task_options"]
 
 VERSION: Final = "0.1.0"
 
@@ -34,6 +34,9 @@ TASK_OPTIONS: Final = frozenset(
         "max_redirects", "method", "per_host", "retries", "robots", "timeout", "title", "user_agent",
     }
 )  # fmt: skip
+
+# The options of a service that also apply to `crawler worker`.
+WORKER_OPTIONS: Final = ("redis", "drain", "log_level", "log_json")
 
 ProcessCount = Annotated[int, Meta(ge=1, le=256)] | Literal["auto"]
 
@@ -122,11 +125,12 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
     headers: Annotated[
         dict[str, str],
         Meta(
-            description="A header to send; repeatable. Not sent after a redirect to another origin.",
+            description="A header to send; repeatable. "
+            "Another origin gets only Accept, Accept-Language, User-Agent and Referer.",
             extra={**_REQUEST, "flags": ("--header", "-H"), "metavar": "'NAME: VALUE'"},
         ),
     ] = msgspec.field(default_factory=dict)
-    max_redirects: Annotated[int, Meta(ge=0, le=50, description="Redirects to follow.", extra=_REQUEST)] = 10
+    max_redirects: Annotated[int, Meta(ge=0, le=50, description="Redirects to follow.", extra=_REQUEST)] = 20
     accept: Annotated[
         tuple[str, ...],
         Meta(

@@ -8,9 +8,11 @@ other kinds of work), `probe` (`failed_result`), and `settings`.
     probe_run        ProbeRun: sends the requests of one caller's probes
     robots_gate      lets a probe pass when robots.txt allows it
     robots           the rules of robots.txt files
-    head_support     which hosts refuse HEAD
+    head_support     which hosts answer HEAD as they answer GET
     probe            Probe: what follows each answer; the table of rules, no I/O
-    redirects        where a redirect leads, and with which cookies
+    redirects        where a redirect leads, and what goes along
+    cookies          the cookies of one probe
+    statuses         what the statuses of servers mean
     probe_result     makes the ProbeResult
     probe_state      what a probe knows; this moves when another process takes it over
     work_queue       WorkQueue: the items of one caller, in queues by host

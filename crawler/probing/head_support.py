@@ -1,16 +1,32 @@
-"""Which hosts refuse HEAD."""
+"""Which hosts answer HEAD as they answer GET."""
 
 from collections import OrderedDict
+from enum import Enum
 from typing import Final
 
-__all__ = ["HeadSupport"]
+from crawler.core.results import Hop, HopResult
+from crawler.probing.statuses import REDIRECT_STATUSES, TRANSIENT_STATUSES
+
+__all__ = ["HeadEvidence", "HeadSupport", "compare_answers"]
 
 _MAX_REFUSALS: Final = 3  # refused HEADs after which a host gets no more of them
 _MAX_HOSTS: Final = 10_000  # hosts that are remembered
 
 
+class HeadEvidence(Enum):
+    """What the answers to one URL show about a host."""
+
+    WORKS = "HEAD has a good answer"
+    REFUSED = "GET has a good answer, HEAD has not"
+    MISLEADS = "HEAD has a good answer, GET has a bad one"
+
+
 class HeadSupport:
-    """Remembers hosts where HEAD keeps failing while GET works, so that they are asked with GET at once."""
+    """Remembers hosts where HEAD says other than GET, so that they are asked with GET at once.
+
+    A bad answer to HEAD costs a second request, so a host gets a few chances. A good answer that is wrong costs the
+    truth, so one is enough.
+    """
 
     def __init__(self) -> None:
         self._refusals: OrderedDict[str, int] = OrderedDict()
@@ -19,12 +35,26 @@ class HeadSupport:
         """Whether HEAD is not worth a request to this host."""
         return self._refusals.get(host, 0) >= _MAX_REFUSALS
 
-    def learn(self, host: str, *, head_works: bool) -> None:
-        """Count a GET that worked where HEAD had failed; a HEAD that works clears the count."""
-        if head_works:
-            self._refusals.pop(host, None)
-        else:
-            self._refusals[host] = self._refusals.get(host, 0) + 1
-            self._refusals.move_to_end(host)
-            if len(self._refusals) > _MAX_HOSTS:
-                self._refusals.popitem(last=False)
+    def learn(self, host: str, evidence: HeadEvidence) -> None:
+        """Count what one URL of a host shows. HEAD that works clears the count, unless the host is asked with GET."""
+        if evidence is HeadEvidence.WORKS:
+            if not self.refuses_head(host):
+                self._refusals.pop(host, None)
+            return
+        refusals = self._refusals.get(host, 0) + 1
+        self._refusals[host] = _MAX_REFUSALS if evidence is HeadEvidence.MISLEADS else refusals
+        self._refusals.move_to_end(host)
+        if len(self._refusals) > _MAX_HOSTS:
+            self._refusals.popitem(last=False)
+
+
+def compare_answers(to_head: Hop, to_get: HopResult) -> HeadEvidence | None:
+    """Tell what the two answers of one URL show; None for nothing."""
+    if to_get.error is not None or to_get.status is None:
+        return None
+    is_head_good = to_head.status is not None and to_head.status < 400
+    if to_get.status >= 400:
+        return HeadEvidence.MISLEADS if is_head_good and to_get.status not in TRANSIENT_STATUSES else None
+    if is_head_good and (to_head.status in REDIRECT_STATUSES) == (to_get.status in REDIRECT_STATUSES):
+        return None
+    return HeadEvidence.REFUSED

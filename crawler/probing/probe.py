@@ -1,9 +1,8 @@
 """Decides what follows each answer that the probe of one target gets. No I/O.
 
 After an answer a probe is finished, or it asks again:
-- the same host at once: with GET after a refused HEAD, or where a redirect stays with its host;
-- the same host from `not_before` on: a retry, the last one deferred until other probes are done (`wants_deferral`);
-- another host: a redirect.
+- at once: where a redirect leads, or with GET from the URL asked for, if a bad answer may be due to HEAD;
+- from `not_before` on: a retry, the last one deferred until other probes are done (`wants_deferral`).
 """
 
 import time
@@ -15,15 +14,15 @@ import msgspec
 from crawler.core.options import Options
 from crawler.core.results import Hop, HopResult, ProbeError, ProbeResult, Timings
 from crawler.core.urls import Target, Url
+from crawler.probing.head_support import HeadEvidence, compare_answers
 from crawler.probing.probe_result import build_result
-from crawler.probing.probe_state import NO_COOKIES, ProbeState
-from crawler.probing.redirects import REDIRECT_STATUSES, first_method, follow_redirect, redirect_location
+from crawler.probing.probe_state import KnownAnswer, ProbeState
+from crawler.probing.redirects import first_method, follow_redirect, redirect_location
 from crawler.probing.settings import DEFAULT_SETTINGS, RetryPolicy
+from crawler.probing.statuses import REDIRECT_STATUSES, SLOW_DOWN_STATUSES, TRANSIENT_STATUSES
 
 __all__ = ["Probe", "asks_to_slow_down", "failed_result", "is_local_shortage", "result_without_request"]
 
-_TRANSIENT_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-_SLOW_DOWN_STATUSES: Final = frozenset({429, 503})  # may have Retry-After (RFC 9110, 10.2.3; RFC 6585, 4)
 _PHASES_BEFORE_REQUEST: Final = frozenset({"dns", "connect", "tls"})  # they end before the method is sent
 _SHORTAGES: Final = frozenset({"local.descriptors", "local.ports", "local.memory"})  # fewer requests at once help
 _NO_URL: Final = Url("", "", "", 0, "")  # of a line that is no URL
@@ -76,15 +75,9 @@ class Probe:
     ) -> "Probe":
         """Start the probe of a target. It is finished at once if the target has a known result, or no URL."""
         url = target.url
-        state = ProbeState(
-            target.seq,
-            target.text,
-            url if isinstance(url, Url) else _NO_URL,
-            first_method(options),
-            NO_COOKIES,
-            attempts=1 if isinstance(url, Url) else 0,
-            hops=[],
-        )
+        start = url if isinstance(url, Url) else _NO_URL
+        attempts = 1 if isinstance(url, Url) else 0
+        state = ProbeState(target.seq, target.text, start, start, first_method(options), attempts, hops=[])
         probe = cls(state, options, clock, policy)
         if target.known_result is not None:
             probe._result = target.known_result.copy_for_line(target.seq, target.text)
@@ -114,17 +107,27 @@ class Probe:
 
     @property
     def request_timeout(self) -> float:
-        """Seconds for the next request. A tentative HEAD gets half of the time left, so that GET can follow."""
-        left = self._options.timeout - self.state.seconds
-        return left / 2 if self.is_tentative else left
+        """Seconds for the next request."""
+        return self._options.timeout - self.state.seconds
+
+    @property
+    def answer_share(self) -> float:
+        """Share of the time left that the answer may take. A tentative HEAD gets half, so that GET can follow."""
+        return 0.5 if self.is_tentative else 1.0
 
     @property
     def is_tentative(self) -> bool:
         """Whether the next request is a HEAD that GET follows if the answer is bad."""
         return self.state.method == "HEAD" and self._options.method == "auto"
 
+    @property
+    def wants_fresh_connection(self) -> bool:
+        """Whether the next request confirms a HEAD. Some servers answer nothing on a connection that had a HEAD."""
+        state = self.state
+        return state.method == "GET" and bool(state.hops) and state.hops[0].method == "HEAD"
+
     def skip_head(self) -> None:
-        """Ask with GET at once: the host is known to refuse HEAD."""
+        """Ask with GET at once: the host is known to answer HEAD otherwise."""
         self.state.method = "GET"
 
     # Without an answer
@@ -143,17 +146,15 @@ class Probe:
 
     # After an answer
 
-    def head_evidence(self, hop: HopResult) -> bool | None:
-        """Tell, before `take`, what an answer shows: True if HEAD works, False if only GET does, None for nothing."""
-        if not hop.is_good:
-            return None
-        state = self.state
+    def head_evidence(self, hop: HopResult) -> HeadEvidence | None:
+        """Tell, before `take`, what an answer shows about HEAD at its host; None for nothing."""
+        state, status = self.state, hop.status
         if state.method == "HEAD":
-            return True
-        last = state.hops[-1] if state.hops else None
-        if last is None or (last.method, last.url) != ("HEAD", state.url.href):
-            return None
-        return False if last.status is None or last.status >= 400 else None
+            return HeadEvidence.WORKS if hop.error is None and status is not None and 200 <= status < 300 else None
+        for last in reversed(state.hops):
+            if (last.method, last.url) == ("HEAD", state.url.href):
+                return compare_answers(last, hop)
+        return None
 
     def take(self, hop: HopResult, seconds: float, *, may_retry: bool = True, matched: bool | None = None) -> None:
         """Decide what follows an answer.
@@ -168,6 +169,8 @@ class Probe:
         state.seconds += seconds
         self._matched = matched
         error = hop.error or _status_error(hop)
+        if self.is_tentative and (error is None or error.phase not in _PHASES_BEFORE_REQUEST):
+            state.has_sent_head = True
         state.hops.append(
             Hop(state.url.href, state.method, hop.status, hop.ip, hop.timings, error.type if error else None)
         )
@@ -196,13 +199,20 @@ class Probe:
     def _is_out_of_time(self, _: _Answer) -> bool:
         return self.state.seconds >= self._options.timeout
 
-    def _may_be_due_to_head(self, answer: _Answer) -> bool:
-        return self.is_tentative and (answer.error is None or answer.error.phase not in _PHASES_BEFORE_REQUEST)
+    def _says_less_than_known(self, answer: _Answer) -> bool:
+        """Whether a retry had no answer for a reason of ours, so the answer before it still counts."""
+        is_ours = self._is_out_of_time(answer) or self._is_local_fault(answer)
+        return is_ours and answer.hop.status is None and self.state.known_answer is not None
+
+    def _may_be_due_to_head(self, _: _Answer) -> bool:
+        return self.state.has_sent_head
 
     def _deserves_retry(self, answer: _Answer) -> bool:
         if not answer.may_retry or self.state.attempts > self._options.retries:
             return False
-        return answer.error.transient if answer.error else answer.hop.status in _TRANSIENT_STATUSES
+        if self._options.timeout - self.state.seconds < answer.seconds:  # it would only be cut short
+            return False
+        return answer.error.transient if answer.error else answer.hop.status in TRANSIENT_STATUSES
 
     def _is_anything(self, _: _Answer) -> bool:
         return True
@@ -216,30 +226,40 @@ class Probe:
         self.wait(self._policy.backoff(self.state.local_faults))
 
     def _confirm_with_get(self, answer: _Answer) -> None:
-        self.state.method = "GET"
+        """Begin again with GET: each redirect on the way may have been made for HEAD only."""
+        self.state.start_again("GET")
         if asks_to_slow_down(answer.hop):
             self._wait_to_retry(answer)
 
     def _retry(self, answer: _Answer) -> None:
+        state = self.state
         self._wait_to_retry(answer)
-        self.state.attempts += 1
-        self.wants_deferral = self.state.attempts > self._options.retries
+        state.attempts += 1
+        self.wants_deferral = state.attempts > self._options.retries
+        if answer.error is None:
+            state.known_answer = KnownAnswer(answer.hop, len(state.hops) - 1)
         if self._options.method == "auto":
-            self.state.method = "GET"
+            state.method = "GET"
 
     def _wait_to_retry(self, answer: _Answer) -> None:
         """Wait as long as the server asks for, else back off."""
-        requested = answer.hop.retry_after if asks_to_slow_down(answer.hop) else None
+        requested = answer.hop.retry_after
         self.wait(self._policy.backoff(self.state.attempts) if requested is None else requested)
 
     def _finish(self, answer: _Answer) -> None:
         self._result = build_result(self.state, self._options, answer.hop, answer.error, self._matched)
+
+    def _finish_as_known(self, _: _Answer) -> None:
+        known = self.state.known_answer
+        assert known is not None
+        self._result = build_result(self.state, self._options, known.hop, None, None, place=known.place)
 
 
 # What follows an answer that is no redirect to follow: the first rule whose condition holds decides.
 _RULES: Final = (
     (Probe._is_accepted, Probe._finish),
     (Probe._may_wait_out, Probe._wait_out),
+    (Probe._says_less_than_known, Probe._finish_as_known),
     (Probe._is_local_fault, Probe._finish),
     (Probe._is_out_of_time, Probe._finish),
     (Probe._may_be_due_to_head, Probe._confirm_with_get),
@@ -250,7 +270,7 @@ _RULES: Final = (
 
 def asks_to_slow_down(hop: HopResult) -> bool:
     """Whether a host answers that it gets too many requests."""
-    return hop.status in _SLOW_DOWN_STATUSES
+    return hop.status in SLOW_DOWN_STATUSES
 
 
 def is_local_shortage(error: ProbeError) -> bool:

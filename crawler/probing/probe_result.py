@@ -19,9 +19,24 @@ __all__ = ["build_result"]
 
 
 def build_result(
-    state: ProbeState, options: Options, hop: HopResult, error: ProbeError | None, matched: bool | None
+    state: ProbeState,
+    options: Options,
+    hop: HopResult,
+    error: ProbeError | None,
+    matched: bool | None,
+    *,
+    place: int = -1,
 ) -> ProbeResult:
-    """Return the result of a probe that ends with this answer, or with this error."""
+    """Return the result of a probe that ends with this answer, or with this error.
+
+    Args:
+        state: Of the probe.
+        options: How it was made.
+        hop: The answer.
+        error: Why there is none.
+        matched: Whether the body has what the option `match` looks for.
+        place: The answer's place in `state.hops`.
+    """
     hops = state.hops
     outcome = _outcome(options, hop.status, error)
     errors = first_contract_errors(hop.status, error)
@@ -33,11 +48,11 @@ def build_result(
         timestamp=int(time.time()),
         outcome=outcome,
         status=hop.status,
-        method=hops[-1].method if hops else None,
+        method=hops[place].method if hops else None,
         attempts=state.attempts,
         error=error,
         errors=errors,
-        final_url=hops[-1].url if hops else None,
+        final_url=hops[place].url if hops else None,
         hops=hops,
         timings=hops[0].timings if len(hops) == 1 else _total_timings([each.timings for each in hops]),
         ip=hop.ip,

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -9,9 +10,9 @@ from crawler.core.options import Options
 from crawler.core.patterns import has_match
 from crawler.core.results import HopResult, ProbeError
 from crawler.core.urls import Url
+from crawler.probing.cookies import cookie_header
 from crawler.probing.head_support import HeadSupport
 from crawler.probing.probe import Probe, asks_to_slow_down, is_local_shortage
-from crawler.probing.redirects import cookie_header
 from crawler.probing.robots import RobotsCache
 from crawler.probing.robots_gate import RobotsGate
 from crawler.probing.scheduler import Scheduler
@@ -23,6 +24,10 @@ __all__ = ["ProbeRun"]
 
 log = logging.getLogger(__name__)
 
+# As a browser asks for a page. Servers that see no wish for HTML may take a probe for a client of their API.
+_ACCEPT: Final = "text/html,application/xhtml+xml,*/*;q=0.8"
+_ACCEPT_LANGUAGE: Final = "en;q=0.9,*;q=0.5"
+_EVERYWHERE: Final = frozenset({"accept", "accept-language", "user-agent", "referer"})
 _FREE_RETRIES: Final = 100  # before the retry budget counts
 
 
@@ -33,7 +38,7 @@ class ProbeRun:
         options: How to probe.
         transport: Sends the requests.
         scheduler: Learns how hosts answer.
-        head_support: Learns which hosts refuse HEAD.
+        head_support: Learns which hosts answer HEAD otherwise than GET.
         robots: The known robots.txt rules; None to ask for none.
         policy: How long probes wait before retries.
         retry_budget: Retries that each finished probe adds to the budget.
@@ -60,7 +65,10 @@ class ProbeRun:
         self._now = asyncio.get_running_loop().time
         self._max_body_bytes = options.max_read if options.wants_body else 0
         self._headers = _request_headers(options, options.headers)
-        self._headers_elsewhere = _request_headers(options, {})  # the user's headers are for the origin named
+        # The user's headers are for the origin named, save those that say who asks for what.
+        self._headers_elsewhere = _request_headers(
+            options, {name: value for name, value in options.headers.items() if name.lower() in _EVERYWHERE}
+        )
 
     async def advance(self, probe: Probe) -> bool:
         """Work on a probe for as long as it stays with its host; true when it is finished."""
@@ -84,8 +92,8 @@ class ProbeRun:
         answer = await self._send(probe)
         seconds = self._now() - started
         self._inform_scheduler(host, answer, seconds)
-        if (head_works := probe.head_evidence(answer)) is not None:
-            self._head_support.learn(host, head_works=head_works)
+        if (evidence := probe.head_evidence(answer)) is not None:
+            self._head_support.learn(host, evidence)
         matched = None
         if self._options.match is not None and answer.body is not None:
             matched = await has_match(self._options.match, answer.body)
@@ -96,7 +104,7 @@ class ProbeRun:
         headers = self._headers if state.is_at_first_origin else self._headers_elsewhere
         if state.url.authorization:
             headers = [*headers, ("Authorization", state.url.authorization)]
-        if cookie := cookie_header(state, state.url):
+        if state.cookies and (cookie := cookie_header(state.cookies, state.url, time.time())):
             headers = [*headers, ("Cookie", cookie)]
         return self._transport.hop(
             state.method,
@@ -104,6 +112,8 @@ class ProbeRun:
             headers,
             probe.request_timeout,
             connect_timeout=self._options.connect_timeout,
+            answer_share=probe.answer_share,
+            is_fresh=probe.wants_fresh_connection,
             max_body_bytes=self._max_body_bytes,
         )
 
@@ -141,7 +151,7 @@ class ProbeRun:
 
 def _request_headers(options: Options, chosen: dict[str, str]) -> list[tuple[str, str]]:
     """Return our headers, overruled by those that the user has chosen."""
-    ours = {"User-Agent": options.user_agent, "Accept": "*/*"}
+    ours = {"User-Agent": options.user_agent, "Accept": _ACCEPT, "Accept-Language": _ACCEPT_LANGUAGE}
     if options.wants_body:
         ours["Accept-Encoding"] = ACCEPT_ENCODING
     names = {name.lower() for name in chosen}

@@ -1,16 +1,24 @@
 """The state of a probe: everything that moves with it when another process takes it over."""
 
-from collections.abc import Mapping
-from typing import Final
-
 import msgspec
 
-from crawler.core.results import Hop
+from crawler.core.results import Hop, HopResult
 from crawler.core.urls import Url
+from crawler.probing.cookies import Cookie
 
-__all__ = ["NO_COOKIES", "ProbeState"]
+__all__ = ["KnownAnswer", "ProbeState"]
 
-NO_COOKIES: Final[Mapping[tuple[str, str], str]] = {}  # most probes get no cookie: sharing one mapping saves memory
+
+class KnownAnswer(msgspec.Struct, frozen=True, gc=False):
+    """An answer that a retry has to improve on.
+
+    Attributes:
+        hop: The answer.
+        place: Its place in `ProbeState.hops`.
+    """
+
+    hop: HopResult
+    place: int
 
 
 class ProbeState(msgspec.Struct):
@@ -19,27 +27,37 @@ class ProbeState(msgspec.Struct):
     Attributes:
         seq: Position of the target in the submitted list.
         text: The target as submitted.
+        start: The URL asked for.
         url: The next URL to request.
         method: The method of the next request.
-        cookies: Values by host and name. Some redirects only end once their cookie comes back.
         attempts: The first try and the retries so far.
         hops: The requests made, oldest first.
         seconds: Time spent on requests.
-        redirects: Redirects followed.
+        redirects: Redirects followed since the start.
         local_faults: Faults of this machine met on the way.
-        visited: URLs that redirected, each with the Cookie header sent.
+        cookies: What redirects have set since the start.
+        known_answer: The last answer with a status, if there is a retry.
+        has_sent_head: Whether a HEAD was sent since the start.
         is_at_first_origin: Whether no redirect has left the origin that the user named.
     """
 
     seq: int
     text: str
+    start: Url
     url: Url
     method: str
-    cookies: Mapping[tuple[str, str], str]
     attempts: int
     hops: list[Hop]
     seconds: float = 0.0
     redirects: int = 0
     local_faults: int = 0
-    visited: frozenset[tuple[str, str | None]] = frozenset()
+    cookies: tuple[Cookie, ...] = ()
+    known_answer: KnownAnswer | None = None
+    has_sent_head: bool = False
     is_at_first_origin: bool = True
+
+    def start_again(self, method: str) -> None:
+        """Ask the URL asked for again, as if it had not been asked before."""
+        self.url, self.method = self.start, method
+        self.redirects, self.cookies = 0, ()
+        self.has_sent_head, self.is_at_first_origin = False, True

@@ -1,20 +1,16 @@
-"""Following redirects: where one leads, which cookies go along, when to stop."""
+"""Following redirects: where one leads, what goes along, when to stop."""
 
-import re
-from typing import Final
+import time
 
 import msgspec
 
 from crawler.core.options import Options
 from crawler.core.results import HopResult, ProbeError
-from crawler.core.urls import Url, resolve_redirect
+from crawler.core.urls import DEFAULT_PORTS, Url, resolve_redirect
+from crawler.probing.cookies import update_cookies
 from crawler.probing.probe_state import ProbeState
 
-__all__ = ["REDIRECT_STATUSES", "cookie_header", "first_method", "follow_redirect", "redirect_location"]
-
-REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
-_MAX_COOKIES: Final = 50
-_COOKIE: Final = re.compile(r"[\x20-\x7e]{1,4096}")  # others could not be sent back whole (RFC 6265, 4.1.1 and 6.1)
+__all__ = ["first_method", "follow_redirect", "redirect_location"]
 
 
 def redirect_location(hop: HopResult, options: Options) -> str | None:
@@ -26,42 +22,41 @@ def redirect_location(hop: HopResult, options: Options) -> str | None:
 
 
 def follow_redirect(state: ProbeState, hop: HopResult, location: str, options: Options) -> ProbeError | None:
-    """Make the target of a redirect the probe's next URL, or return why that is not possible."""
+    """Make the target of a redirect the probe's next URL, or return why that is not possible.
+
+    A redirect to a URL that redirected before is followed too: some sites count visits, or wait until they are ready.
+    Only a HEAD is not sent there twice, because GET can find the way out as well.
+    """
     url = resolve_redirect(state.url, location)
     if isinstance(url, ProbeError):
         return url
-    if url.authorization is None and url.origin == state.url.origin:
-        url = msgspec.structs.replace(url, authorization=state.url.authorization)
-    state.visited |= {(state.url.href, cookie_header(state, state.url))}
-    _keep_cookies(state, hop)
-    if (url.href, cookie_header(state, url)) in state.visited:
-        return ProbeError.of("http.response.redirect_loop", f"redirected back to {url.href}")
     if state.redirects >= options.max_redirects:
         return ProbeError.of("http.response.redirect_loop", f"more than {state.redirects} redirects")
+    cookies = update_cookies(state.cookies, hop.headers, state.url, time.time())
+    is_tentative = state.method == "HEAD" and options.method == "auto"
+    if is_tentative and cookies == state.cookies and any(each.url == url.href for each in state.hops):
+        return ProbeError.of("http.response.redirect_loop", f"redirected back to {url.href}")
+    stays = _is_same_origin(state.url, url)
+    if url.authorization is None and stays:
+        url = msgspec.structs.replace(url, authorization=state.url.authorization)
+    state.is_at_first_origin = state.is_at_first_origin and stays
+    state.cookies = cookies
     state.redirects += 1
-    state.is_at_first_origin = state.is_at_first_origin and url.origin == state.url.origin
     state.url = url
-    state.method = first_method(options)
     return None
 
 
 def first_method(options: Options) -> str:
-    """Return the method with which a URL is asked first."""
+    """Return the method with which a probe begins."""
     if options.method != "auto":
         return options.method
     return "GET" if options.wants_body else "HEAD"
 
 
-def cookie_header(state: ProbeState, url: Url) -> str | None:
-    """Return the Cookie header for a request: what the URL's host has set during this probe."""
-    if not state.cookies:
-        return None
-    return "; ".join(f"{name}={value}" for (host, name), value in state.cookies.items() if host == url.host) or None
-
-
-def _keep_cookies(state: ProbeState, hop: HopResult) -> None:
-    """Keep a redirect's cookies for its own host until the probe ends; their attributes are ignored."""
-    for name, value in hop.headers:
-        if name == "set-cookie" and len(state.cookies) < _MAX_COOKIES and _COOKIE.fullmatch(value):
-            key, _, rest = value.partition("=")
-            state.cookies = {**state.cookies, (state.url.host, key.strip()): rest.partition(";")[0].strip()}
+def _is_same_origin(before: Url, after: Url) -> bool:
+    """Whether a redirect stays with its origin; a host's step from http to https at the usual ports does."""
+    return before.origin == after.origin or (
+        before.host == after.host
+        and (before.scheme, after.scheme) == ("http", "https")
+        and (before.port, after.port) == (DEFAULT_PORTS["http"], DEFAULT_PORTS["https"])
+    )

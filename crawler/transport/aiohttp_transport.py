@@ -59,14 +59,19 @@ class AiohttpTransport:
         timeout: float,
         *,
         connect_timeout: float,
+        answer_share: float = 1.0,
+        is_fresh: bool = False,
         max_body_bytes: int = 0,
         content: bytes = b"",
     ) -> HopResult:
-        """Send one request and read the response head; see `Transport.hop`."""
+        """Send one request and read the response head; see `Transport.hop`.
+
+        The share counts from the start here, and connections are never chosen.
+        """
         timer = HopTimer()
         current_timer.set(timer)
         try:
-            async with asyncio.timeout(timeout) as limit:
+            async with asyncio.timeout(timeout * answer_share) as limit:
                 response = await self._session.request(
                     method,
                     URL(url.href, encoded=True),

@@ -19,6 +19,8 @@ class Transport(Protocol):
         timeout: float,
         *,
         connect_timeout: float,
+        answer_share: float = 1.0,
+        is_fresh: bool = False,
         max_body_bytes: int = 0,
         content: bytes = b"",
     ) -> HopResult:
@@ -30,6 +32,8 @@ class Transport(Protocol):
             headers: The request's fields besides Host and Content-Length.
             timeout: Seconds for the whole exchange.
             connect_timeout: Seconds for connecting, and the same again for the TLS handshake.
+            answer_share: How much of the time that is left once the connection is ready the answer may take.
+            is_fresh: Whether to open a new connection even where one is kept.
             max_body_bytes: How much of a 2xx response's body to read; 0 reads none of it.
             content: The request's body.
         """

@@ -25,6 +25,7 @@ class HopRequest(NamedTuple):
         url: The URL.
         data: The head and the body.
         connect_timeout: Seconds for connecting, and again for the TLS handshake.
+        answer_share: How much of the time left the answer may take, once connected.
         max_body_bytes: How much of a 2xx response's body is wanted; 0 for none.
     """
 
@@ -32,6 +33,7 @@ class HopRequest(NamedTuple):
     url: Url
     data: bytes
     connect_timeout: float
+    answer_share: float
     max_body_bytes: int
 
     @classmethod
@@ -42,6 +44,7 @@ class HopRequest(NamedTuple):
         headers: list[tuple[str, str]],
         content: bytes,
         connect_timeout: float,
+        answer_share: float,
         max_body_bytes: int,
     ) -> "HopRequest":
         """Make a request with these headers and this body."""
@@ -50,7 +53,7 @@ class HopRequest(NamedTuple):
         if content or method not in _REPEATABLE_METHODS:
             lines.append(f"Content-Length: {len(content)}\r\n")
         data = "".join([*lines, "\r\n"]).encode("latin-1") + content
-        return cls(method, url, data, connect_timeout, max_body_bytes)
+        return cls(method, url, data, connect_timeout, answer_share, max_body_bytes)
 
     @property
     def is_repeatable(self) -> bool:

@@ -59,15 +59,17 @@ class SocketTransport:
         timeout: float,
         *,
         connect_timeout: float,
+        answer_share: float = 1.0,
+        is_fresh: bool = False,
         max_body_bytes: int = 0,
         content: bytes = b"",
     ) -> HopResult:
         """Send one request and read the response head; see `Transport.hop`."""
         timer = HopTimer()
         deadline = self._loop.time() + timeout
-        request = HopRequest.of(method, url, headers, content, connect_timeout, max_body_bytes)
+        request = HopRequest.of(method, url, headers, content, connect_timeout, answer_share, max_body_bytes)
         try:
-            head, body = await self._request(request, timer, deadline)
+            head, body = await self._request(request, timer, deadline, is_fresh)
         except Exception as error:
             # In TLS 1.3 a server can refuse the client after the handshake, in place of the response.
             phase = "tls" if isinstance(error, ssl.SSLError) else timer.error_phase
@@ -79,9 +81,13 @@ class SocketTransport:
         self._pool.close()
         self._poller.close()
 
-    async def _request(self, request: HopRequest, timer: HopTimer, deadline: float) -> tuple[ResponseHead, str | None]:
+    async def _request(
+        self, request: HopRequest, timer: HopTimer, deadline: float, is_fresh: bool
+    ) -> tuple[ResponseHead, str | None]:
         """Send the request on a kept connection, or else on a new one."""
-        kept = self._pool.take((self._options_key, request.url.origin)) if request.is_repeatable else None
+        kept = (
+            self._pool.take((self._options_key, request.url.origin)) if request.is_repeatable and not is_fresh else None
+        )
         if kept is not None:
             try:
                 return await self._exchange(kept, request, timer, deadline)
@@ -143,6 +149,9 @@ class SocketTransport:
         self, connection: Connection, request: HopRequest, timer: HopTimer, deadline: float
     ) -> tuple[ResponseHead, str | None]:
         """Send the request and read what is wanted of the response; then keep or close the connection."""
+        if request.answer_share < 1:
+            now = self._loop.time()
+            deadline = now + (deadline - now) * request.answer_share
         timer.ip, timer.tls = connection.ip, connection.tls
         body, is_reusable = None, False
         try:

@@ -222,7 +222,7 @@ def test_a_fault_that_passes_costs_no_attempt_and_no_time() -> None:
         assert not probe.is_finished
         assert not probe.wants_deferral
         assert probe.not_before > clock.time
-        assert (probe.state.attempts, probe.state.method, probe.request_timeout) == (1, "HEAD", 5.0)
+        assert (probe.state.attempts, probe.state.method, probe.request_timeout) == (1, "HEAD", 10.0)
         clock.time = probe.not_before
     probe.take(HopResult(Timings(), status=200), 1.0)
     assert (probe.result.outcome, probe.result.attempts, probe.result.method) == ("ok", 1, "HEAD")
