@@ -8,16 +8,16 @@ The packages, each importing only those below it:
     gunicorn, asgi    the service for other servers
     cli               the command
     service           the service on aiohttp
-    server            what a running service consists of
+    server            the parts of a running service
     compose           builds probers, registries and engines from options
     distributed       probing in child processes and on other machines
-    worker            brings a Task to its end
-    probing           what to ask next, and when
-    stores            where Tasks persist
+    worker            works on a Task until it is ready
+    probing           which request comes next, and when
+    stores            Tasks in memory, SQLite or Redis
     registry          the Tasks: the rules that every store keeps
     transport         one HTTP exchange on the wire
-    formats           URL lists in, results out
-    runtime           what every process needs
+    formats           reads URL lists, writes results
+    runtime           logs, counters, signals and limits of every process
     core              options, URLs, Tasks, results, errors
 """
 

@@ -29,7 +29,7 @@ class AsgiApplication:
     either it starts with its first request, and stops when the event loop ends.
 
     Args:
-        make: Makes the aiohttp application at the start; an application is a factory of itself.
+        make: Makes the aiohttp application at the start.
     """
 
     _server: asyncio.Future[web.Server]
@@ -52,7 +52,7 @@ class AsgiApplication:
 
     @asynccontextmanager
     async def lifespan(self, host: object = None) -> AsyncIterator[None]:
-        """Start the application, and stop it at the end. The host application's lifespan enters it, or is it.
+        """Start the application, and stop it at the end. Use it as the host application's lifespan, or enter it there.
 
         Args:
             host: The host application, which Starlette and FastAPI pass to a lifespan; not used.
@@ -107,12 +107,12 @@ class AsgiApplication:
 def create_app(
     options: Options | None = None, *, registry: Registry | None = None, service: ServiceOptions | None = None
 ) -> AsgiApplication:
-    """An ASGI application of `crawler.create_app` with these arguments."""
+    """Return an ASGI application of `crawler.create_app` with these arguments."""
     return AsgiApplication(aiohttp_service.create_app(options, registry=registry, service=service))
 
 
 def from_environment(wait_seconds: float = 0.0) -> web.Application:
-    """The application that the command would serve, with its options from the same `CRAWLER_*` variables.
+    """Return the application that the command would serve, with its options from the same `CRAWLER_*` variables.
 
     Args:
         wait_seconds: How long to wait for the registry while a process that is about to end still uses it.

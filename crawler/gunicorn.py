@@ -16,7 +16,7 @@ _PREDECESSOR_SECONDS: Final = 25.0  # at a reload, the earlier worker still uses
 
 
 async def app() -> web.AppRunner:
-    """The application that the command would serve, with its options from the same `CRAWLER_*` variables.
+    """Return the application that the command would serve, with its options from the same `CRAWLER_*` variables.
 
     Raises:
         AppImportError: An option is wrong, or a file cannot be read; gunicorn prints that in one line, and ends.
@@ -25,12 +25,12 @@ async def app() -> web.AppRunner:
         made = from_environment(_PREDECESSOR_SECONDS)
     except InputError as error:
         raise AppImportError(f"crawler: {error}") from None
-    # gunicorn does not pass its settings on, so they are read again. Counting the workers that run would not do: at a
-    # reload there are two for a while.
+    # gunicorn does not pass its settings on, so they are read again. The number of running workers does not help,
+    # because there are two during a reload.
     if WSGIApplication().cfg.workers > 1 and not made[REGISTRY].is_shared:
         raise AppImportError(
-            "crawler: several workers would not know each other's tasks: run one, with --workers 1, or give them "
-            "CRAWLER_REDIS; CRAWLER_PROCESSES has one probe on several processes"
+            "crawler: several workers would not share their Tasks. Run one worker (--workers 1), or set CRAWLER_REDIS. "
+            "CRAWLER_PROCESSES spreads the probes of one worker over several processes"
         )
     return _Runner(made)
 

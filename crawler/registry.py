@@ -1,4 +1,4 @@
-"""The registry: where Tasks live, and the rules that every store keeps.
+"""The registry, which keeps Tasks, and the rules that every store keeps.
 
 `Registry` has the public methods and all rules: a Task's status changes by `crawler.core.tasks.TRANSITIONS`, each line
 gets exactly one result, counts equal the recorded results, equal lines are probed once. A store implements the
@@ -102,7 +102,7 @@ class Registry(ABC):
             task = await self.fetch(task_id)
             ended = msgspec.structs.replace(task)
             ended.change_status(status, detail)
-            await self._save(ended, ("status", "detail", "finished"))  # stored before anyone can see it
+            await self._save(ended, ("status", "detail", "finished"))  # stored before any reader can see it
             task.status, task.detail, task.finished = ended.status, ended.detail, ended.finished
         self._notify(task_id)
 
@@ -131,7 +131,7 @@ class Registry(ABC):
 
         Args:
             task_id: The Task.
-            start: Place in that order: 0, or `next` of the previous page.
+            start: Position in that order: 0, or `next` of the previous page.
             limit: Most results to return, at least 1. There may be fewer, even none, although more follow.
             where: Which results are wanted.
 

@@ -31,7 +31,7 @@ from crawler.server.api.openapi import DOCUMENT, OpenApiDocument
 from crawler.server.app_keys import (
     AUTHORIZER,
     HEALTH,
-    KEYS_UNDER_WAY,
+    KEYS_IN_PROGRESS,
     METRICS,
     OPTIONS,
     QUOTAS,
@@ -75,7 +75,7 @@ _OPERATIONS: Final = {**first_contract_operations.OPERATIONS, **api.OPERATIONS}
 # How long the loop's thread may keep the interpreter's lock. The store's thread needs it often, each time for an
 # instant; Python's default of 5 ms would slow it down.
 _SWITCH_INTERVAL_SECONDS: Final = 0.0005
-_MIN_RESPONSE_SECONDS: Final = 5.0  # for responses under way when the service stops
+_MIN_RESPONSE_SECONDS: Final = 5.0  # for responses in progress when the service stops
 _ABORT_SECONDS: Final = 1.0  # for those that take longer: then aiohttp cancels their handlers
 
 
@@ -90,7 +90,7 @@ def create_app(
 
     Args:
         options: How Tasks are probed. A guard that is `auto` becomes `public`.
-        registry: Where Tasks live; in memory if not given.
+        registry: Keeps the Tasks; a `MemoryRegistry` by default.
         service: How requests are served. Host and port are ignored here.
         only_local: Whether, without tokens, only programs of this machine are served: with a `Host` that names this
             machine, and not from web pages of other origins. Not for an application that is mounted or behind a proxy.
@@ -101,7 +101,7 @@ def create_app(
     Raises:
         InputError: An option is wrong, or the file of tokens cannot be read.
     """
-    # Clients may be strangers: unless told otherwise, they cannot have addresses probed that only this machine reaches.
+    # Clients may be untrusted. By default they cannot probe addresses that only this machine can reach.
     options = (options or Options()).validated().with_guard("public")
     service = service or ServiceOptions()
     registry = registry or MemoryRegistry()
@@ -126,7 +126,7 @@ def create_app(
     app[SINGLE_PROBES] = single_probes
     app[AUTHORIZER] = Authorizer(service, only_local=only_local)
     app[QUOTAS] = Quotas(registry, service)
-    app[KEYS_UNDER_WAY] = set()
+    app[KEYS_IN_PROGRESS] = set()
     app[REQUEST_COUNTERS] = requests
     app[HEALTH] = HealthMonitor(
         registry,
@@ -165,7 +165,7 @@ def run_service(
 ) -> None:
     """Serve until SIGINT or SIGTERM. Logs go to standard error, unless logging is configured already.
 
-    Requests and probes under way are then finished, for `service.drain` seconds at most. A second signal ends the
+    Then requests in progress and probes in flight have `service.drain` seconds to finish. A second signal ends the
     process at once.
 
     Args:
@@ -173,7 +173,7 @@ def run_service(
         port: Port to listen on; 0 picks a free one.
         options: How Tasks are probed.
         service: How requests are served. Its host and port are ignored.
-        registry: Where Tasks live; the registry that `service` names if not given.
+        registry: Keeps the Tasks; by default the registry that `service` names.
         announce: Called with the URL, once the service listens.
 
     Raises:

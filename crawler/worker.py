@@ -1,6 +1,6 @@
-"""Bring Tasks to their end: the engine that runs workers, the worker of one Task, and the recorder of its results.
+"""Work on Tasks: the engine that runs workers, the worker of one Task, and the recorder of its results.
 
-A worker takes the pending targets of a Task from the registry, has the prober probe them, and records the results.
+A worker takes the pending targets of a Task from the registry, passes them to the prober, and records the results.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _COLLECT_SECONDS: Final = 0.05
 _MAX_WAITING_RESULTS: Final = 5_000
 _FIRST_RETRY_SECONDS: Final = 1.0
 _MAX_RETRY_SECONDS: Final = 30.0
-_FINAL_RECORD_SECONDS: Final = 3.0  # for the store to record the last results when the engine drains
+_FINAL_RECORD_SECONDS: Final = 3.0  # time for the store to record the last results when the engine drains
 
 
 class Engine(Protocol):
@@ -46,7 +46,7 @@ class Engine(Protocol):
         """Stop the work on a Task; on return, nothing of it runs in this process."""
 
     async def drain(self, seconds: float) -> None:
-        """Start no more probes in this process, and give the running ones so many seconds."""
+        """Start no more probes in this process, and give those in flight `seconds` to finish."""
 
     async def fleet_status(self) -> FleetStatus | None:
         """Return the queues and the worker processes; None if there are none, or Redis does not answer."""
@@ -85,7 +85,7 @@ class LocalEngine:
         self._workers.pop(task_id, None)
 
     async def drain(self, seconds: float) -> None:
-        """Start no more probes, give the running ones so many seconds, and record their results.
+        """Start no more probes, give those in flight `seconds` to finish, and record their results.
 
         Tasks that are not done keep their pending targets. A Task that is started afterwards probes nothing.
         """
@@ -159,7 +159,7 @@ class Recorder:
 
     Args:
         task_id: The Task.
-        registry: Has the Task.
+        registry: Keeps the Task.
         collect_seconds: How long a result waits for others to be recorded with it.
         max_waiting: Results that can wait for the store; with more, `add` waits too.
     """

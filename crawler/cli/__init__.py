@@ -6,7 +6,7 @@ From outside, import `main.main` (the entry point) and `flags` (options as flags
     client_commands    submit, watch, results, cancel, tasks
     worker_command     worker
     client             a running service over HTTP; needs aiohttp
-    upload             a URL list on its way to a service
+    upload             uploads a URL list to a service
     flags              records of options as flags and environment variables
     parameters         flags and arguments that several commands share
     console            standard streams, signals, exit codes

@@ -43,7 +43,7 @@ _EVENT_TYPES: Final[dict[str, type[ProbeResult | Progress]]] = {
 
 
 class _TransientError(InputError):
-    """An error that a retry may get past."""
+    """An error that a retry may avoid."""
 
 
 class _Problem(msgspec.Struct):
@@ -61,11 +61,11 @@ class ServiceClient:
     Every method raises `InputError` if the service refuses the request or cannot be reached.
 
     Args:
-        url: Of the service, with its root path if it has one.
+        url: The URL of the service, with its root path if it has one.
         token: The secret of a bearer token.
 
     Raises:
-        InputError: The URL is not one of HTTP.
+        InputError: The URL is not an HTTP URL.
     """
 
     def __init__(self, url: str, token: str | None = None) -> None:
@@ -74,7 +74,7 @@ class ServiceClient:
         except ValueError:
             parsed = URL()
         if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise InputError(f"{url!r} is not the URL of a service, as http://127.0.0.1:7777", "--url")
+            raise InputError(f"{url!r} is not the URL of a service, such as http://127.0.0.1:7777", "--url")
         self._place = str(parsed.with_user(None)).rstrip("/")  # without credentials, for messages
         self._tasks = parsed / "api" / "v1" / "tasks"
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -171,10 +171,10 @@ class ServiceClient:
     async def events(self, task_id: str, *, results: bool) -> AsyncGenerator[ProbeResult | Progress, None]:
         """Yield the events of a Task; the last one is a `Summary` of the Task at its end.
 
-        A lost connection is made again, and goes on after the last event.
+        After a lost connection it reconnects, and continues after the last event.
 
         Args:
-            task_id: Of the Task.
+            task_id: The id of the Task.
             results: Whether to yield its results too, from the first one, and not only its progress.
         """
         headers, failures, was_open = {"Accept": "text/event-stream"}, 0, False
@@ -192,7 +192,7 @@ class ServiceClient:
                                 yield self._decode(event.data, _EVENT_TYPES[event.name])
                             if event.name == "end":
                                 return
-                raise _TransientError("the events stopped before the task did", self._place)
+                raise _TransientError("the events ended before the task", self._place)
             except _TransientError:
                 failures += 1
                 if not was_open or failures > _MAX_RECONNECTS:

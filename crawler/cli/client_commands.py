@@ -66,13 +66,13 @@ def submit(
         str | None, typer.Option("--label", metavar="TEXT", help="Name of the task, to find it by.")
     ] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Follow the task to its end, as the command watch does.")
+        bool, typer.Option("--watch", help="Follow the task until it ends, as the command watch does.")
     ] = False,
     url: ServiceOption = _DEFAULT_URL,
 ) -> None:
     """Submit URLs to a running service as a task, and print the task's id.
 
-    Options that are not given have the values of the service.
+    The service's values apply to options that are not given.
     """
     require_urls(urls, file)
     query = {name: _option_text(value) for name, value in choices.items()}
@@ -96,7 +96,7 @@ def submit(
 
 
 def watch(task_id: TaskArgument, url: ServiceOption = _DEFAULT_URL) -> None:
-    """Follow a task to its end; Ctrl-C stops following it, not the task.
+    """Follow a task until it ends; Ctrl-C ends the command, not the task.
 
     Exit code: 0 if all URLs are ok, 1 if some are not, 2 for usage or an unknown task, 130 on Ctrl-C, 143 on SIGTERM.
     """
@@ -115,7 +115,7 @@ def results(
         str | None, typer.Option("--error", metavar="TYPE", help="Only results with this error type.")
     ] = None,
     host_: Annotated[str | None, typer.Option("--host", metavar="HOST", help="Only URLs of this host.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the task ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Print further results until the task ends.")] = False,
     url: ServiceOption = _DEFAULT_URL,
 ) -> None:
     """Print the results of a task, in the order in which they were found.
@@ -147,7 +147,7 @@ def cancel(
     delete: Annotated[bool, typer.Option("--delete", help="Delete the task too, with its results.")] = False,
     url: ServiceOption = _DEFAULT_URL,
 ) -> None:
-    """Stop a task and keep the results that it has."""
+    """Stop a task and keep its results."""
 
     async def stop() -> "Summary | None":
         async with _client(url) as client:

@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Args:
-        arguments: Of the command line, without the program's name; those of the process by default.
+        arguments: The arguments of the command line, without the program's name; by default those of the process.
 
     Returns:
         0 for success, 1 if some URL is not ok, 2 for wrong usage, 130 for Ctrl-C, 143 for SIGTERM.
@@ -160,7 +160,7 @@ def probe(
 def worker(service: dict[str, Any], options: Options) -> None:
     """Probe for the services that use the same Redis, on this or other machines.
 
-    Ctrl-C stops it: it finishes the probes in flight, other workers do the rest.
+    Ctrl-C stops it: it finishes the probes in flight, and other workers do the rest.
     """
     chosen = ServiceOptions.of(service)
     if chosen.redis is None:

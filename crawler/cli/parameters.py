@@ -28,7 +28,7 @@ InputOption: TypeAlias = Annotated[
         "--input",
         envvar="CRAWLER_INPUT",
         metavar="|".join(FORMAT_CHOICES),
-        help="Format of the file, compressed with gzip or not. auto goes by the name, else it is text, a URL a line.",
+        help="Format of the file, which may be compressed with gzip. auto: by the file name, else text, a URL a line.",
     ),
 ]
 ColumnOption: TypeAlias = Annotated[
@@ -37,7 +37,7 @@ ColumnOption: TypeAlias = Annotated[
         "--column",
         envvar="CRAWLER_COLUMN",
         metavar="NAME",
-        help="Where the URL stands: a column of CSV by name or number, a key of NDJSON. Default: url.",
+        help="Where the URL is: a column of CSV by name or number, or a key of NDJSON. Default: url.",
     ),
 ]
 OutputFormatOption: TypeAlias = Annotated[

@@ -1,4 +1,4 @@
-"""A URL list on its way to a service: its format, and the bytes of a request's body."""
+"""Upload a URL list to a service: its format, and the bytes of a request's body."""
 
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -22,12 +22,12 @@ class ListUpload:
     """A URL list as the body of a request.
 
     Args:
-        content_type: Of the chunks.
+        content_type: The media type of the chunks.
         chunks: Reads the list from its start.
         is_repeatable: Whether the list can be read more than once.
 
     Attributes:
-        error: What kept the list from being read to its end.
+        error: Why the list could not be read to its end.
     """
 
     def __init__(self, content_type: str, chunks: Callable[[], AsyncIterator[bytes]], *, is_repeatable: bool) -> None:
@@ -60,12 +60,12 @@ def open_upload(urls: Sequence[str], file: str | None, choice: FormatChoice, col
     """Make an upload of URLs and of the URLs in a file; nothing is read yet.
 
     Args:
-        urls: Of the command line.
+        urls: The URLs of the command line.
         file: A path, or `-` for standard input.
         choice: The format of the file.
-        column: Where the URL stands in CSV and NDJSON.
+        column: Where the URL is in CSV and NDJSON.
     """
-    # Plain text cannot carry an empty URL or one with a line feed; other formats can, and each such line has a result.
+    # Plain text cannot carry an empty URL or one with line feeds; other formats can. Each of these lines has a result.
     is_text = file is None or format_of(file, choice) == "text"
     encode, content_type = _encode_json, "application/x-ndjson"
     if is_text and all(url == url.strip() != "" and "\n" not in url for url in urls):

@@ -63,8 +63,8 @@ async def read_lines(path: str, choice: FormatChoice = "auto", column: str | Non
 
     Args:
         path: The file; `-` is standard input.
-        choice: Its format; `auto` goes by the name, and is text for an unknown one.
-        column: Where the URL stands in CSV and NDJSON.
+        choice: Its format; `auto` chooses by the file name, and text for an unknown name.
+        column: Where the URL is in CSV and NDJSON.
 
     Raises:
         OSError: The file cannot be read.
@@ -110,7 +110,7 @@ async def _chunks(path: str) -> AsyncIterator[bytes]:
         if not _can_block(file):
             while chunk := file.read(_CHUNK_BYTES):
                 yield chunk
-        else:  # wait for it on the event loop, or probes would stand still meanwhile
+        else:  # wait for it on the event loop, so that probes continue meanwhile
             reader = asyncio.StreamReader()
             loop = asyncio.get_running_loop()
             descriptor = os.dup(file.fileno())

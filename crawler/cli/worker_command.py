@@ -19,7 +19,7 @@ def run_worker(options: Options, service: ServiceOptions, registry: RedisRegistr
     Then it finishes the probes in flight, for `service.drain` seconds at most.
 
     Args:
-        options: How to probe. An `auto` guard is `public`, because clients of the services can be strangers.
+        options: How to probe. An `auto` guard is `public`, because clients of the services may be untrusted.
         service: The options that concern a worker.
         registry: The Redis; this opens and closes it.
 
@@ -40,7 +40,7 @@ async def _run(options: Options, service: ServiceOptions, registry: RedisRegistr
             ChunkWorker(registry, prober, options).running() as worker,
         ):
             notifier.notify("READY=1")
-            print(f"crawler works for {registry.location} as {worker.name}. Ctrl-C stops it.", flush=True)
+            print(f"crawler probes for {registry.location} as {worker.name}. Ctrl-C stops it.", flush=True)
             await stop.wait()
             notifier.notify("STOPPING=1")
             await worker.drain(service.drain)

@@ -29,8 +29,8 @@ class Variable(NamedTuple):
     Attributes:
         field: The option's name in its record.
         flags: Its names on the command line; the variable is named after the first.
-        name: The variable. One with several values has a line for each, as headers contain blanks.
-        list_name: A second variable, whose values stand between blanks or commas; empty if there is none.
+        name: The variable. For an option with several values it has one value a line, because headers contain blanks.
+        list_name: A second variable, whose values are separated by blanks or commas; empty if there is none.
         type: The option's type, as `msgspec.inspect` describes it.
     """
 
@@ -47,7 +47,7 @@ class Variable(NamedTuple):
 
 
 def variable_of(field: Field) -> Variable:
-    """The variables of a record's field."""
+    """Return the variables of a record's field."""
     meta = field.type
     assert isinstance(meta, Metadata), f"{field.name} has no description"
     extra: dict[str, Any] = meta.extra or {}
@@ -57,18 +57,18 @@ def variable_of(field: Field) -> Variable:
 
 
 def variables_of(record: type[CheckedOptions]) -> list[Variable]:
-    """The variables of a record's fields, in their order."""
+    """Return the variables of a record's fields, in their order."""
     return [variable_of(field) for field in type_info(record).fields]  # type: ignore[attr-defined]
 
 
 def values_of(variable: Variable, environment: Mapping[str, str] = os.environ) -> list[str]:
-    """The values that the environment has for an option with several, each once."""
+    """Return the values that the environment has for an option with several values, without duplicates."""
     lines = environment.get(variable.name, "").splitlines()
     return list(dict.fromkeys([*lines, *environment.get(variable.list_name, "").replace(",", " ").split()]))
 
 
 def options_from_environment(record: type[RecordT], environment: Mapping[str, str] = os.environ) -> RecordT:
-    """Read a record of options; those that the environment has no value for, or an empty one, keep their default.
+    """Read a record of options. An option whose variable is missing or empty keeps its default.
 
     Raises:
         OptionError: A value is wrong; `place` is the variable's name.
@@ -89,7 +89,7 @@ def options_from_environment(record: type[RecordT], environment: Mapping[str, st
 
 
 def _parse(type_: Any, text: str, field: str) -> Any:
-    """The value that a text stands for. What is neither a boolean nor a number stays a text."""
+    """Parse a text by the type of its option: as a boolean or a number. For every other type, return the text."""
     if isinstance(type_, BoolType):
         if (value := _BOOLEANS.get(text.strip().lower())) is None:
             raise OptionError(f"{text!r} is neither true nor false", field)

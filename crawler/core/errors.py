@@ -7,18 +7,18 @@ exceptions report a fault of the service or of its caller:
     ├── AccessDenied            a request has no token, or one that does not allow it
     ├── ChildError              the child processes cannot be started
     ├── IdempotencyKeyTaken     another request with the same idempotency key came first
-    ├── InputError              the input cannot be used; has the place
+    ├── InputError              the input cannot be used; `place` says where the fault is
     │   └── OptionError         an option has a wrong value
-    ├── Overloaded              the service does as much at once as it may
+    ├── Overloaded              too many single probes are in progress
     ├── QuotaExceeded           a quota is used up for now
     ├── ResultsNotInMemory      the results of a Task are only in its store
     ├── ServiceStopping         the service is stopping and starts nothing more
-    ├── StoreError              the store of Tasks cannot do this now
+    ├── StoreError              the store cannot read or write now
     │   ├── StoreDamaged        the stored data is damaged
     │   └── StoreFull           the store has no space left
     ├── TaskNotFound            no Task has this id
     ├── TaskTooLarge            a Task has more URLs than it may have
-    └── TransitionError         a Task cannot change from its status to that one
+    └── TransitionError         a Task cannot change to the requested status
 """
 
 from typing import Final, Literal, NamedTuple
@@ -76,7 +76,7 @@ class InputError(CrawlerError):
 
     Args:
         message: What is wrong, for people.
-        place: Where: a JSON path (`$.urls[3]`), a line (`line 7`) or the name of an option.
+        place: Where the fault is: a JSON path (`$.urls[3]`), a line (`line 7`) or the name of an option.
     """
 
     def __init__(self, message: str, place: str = "") -> None:
@@ -94,7 +94,7 @@ class IdempotencyKeyTaken(CrawlerError):
 
 
 class Overloaded(CrawlerError):
-    """The service does as much at once as it may; the same request can succeed soon."""
+    """Too many single probes are in progress; the same request can succeed soon."""
 
 
 class QuotaExceeded(CrawlerError):
@@ -118,7 +118,7 @@ class ServiceStopping(CrawlerError):
 
 
 class ResultsNotInMemory(CrawlerError):
-    """A Task's results are in its store, not in this process's memory: reading them has to be awaited.
+    """A Task's results are in its store, not in this process's memory. Reading them needs `await`.
 
     Args:
         task_id: The Task's id.
@@ -132,7 +132,7 @@ class ResultsNotInMemory(CrawlerError):
 
 
 class StoreError(CrawlerError):
-    """The store of Tasks cannot do this now. It has changed nothing."""
+    """The store cannot read or write now. Nothing has changed."""
 
 
 class StoreDamaged(StoreError):
@@ -160,7 +160,7 @@ class TaskTooLarge(CrawlerError):
 
 
 class TransitionError(CrawlerError):
-    """A Task cannot change from its status to that one."""
+    """A Task cannot change to the requested status."""
 
 
 def read_validation_error(error: msgspec.ValidationError) -> tuple[str, str]:

@@ -131,7 +131,7 @@ def parse_secret(text: str, place: str) -> bytes:
 
 
 def check_proxy(url: str, guard: str) -> None:
-    """Refuse a URL that is not a proxy's, and a proxy together with the public guard.
+    """Check the URL of a proxy, and refuse a proxy together with the public guard.
 
     Raises:
         OptionError: The proxy is refused.

@@ -108,7 +108,7 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=20,
-            description="Retries that a Task may make per finished URL, besides the first hundred.",
+            description="Retries that a list may use per finished URL, after its first 100 retries.",
             extra={**_SPEED, "metavar": "SHARE"},
         ),
     ] = 0.5
@@ -142,7 +142,7 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
     match: Annotated[
         str | None,
         Meta(
-            description="Report whether the body matches this regular expression, of RE2's syntax (extra: match).",
+            description="Report whether the body matches this regular expression in RE2 syntax (extra: match).",
             extra={**_REQUEST, "metavar": "REGEX"},
         ),
     ] = None
@@ -170,12 +170,12 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
     ] = ()
     transport: Annotated[
         Literal["socket", "aiohttp"],
-        Meta(description="What makes the requests: our own connections, or aiohttp's client.", extra=_NETWORK),
+        Meta(description="HTTP client that sends the requests: our own (socket) or aiohttp's.", extra=_NETWORK),
     ] = "socket"
     proxy: Annotated[
         str | None,
         Meta(
-            description="Proxy for all requests, http:// or socks5://; by aiohttp's client.",
+            description="Proxy for all requests, http:// or socks5://; needs aiohttp's client and selects it.",
             extra={**_NETWORK, "metavar": "URL"},
         ),
     ] = None
@@ -266,7 +266,7 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
         """
         if self.workers is not None:
             if self.processes not in (_DEFAULT_PROCESSES, self.workers):
-                raise OptionError("is the old name of processes; give one of the two", "workers")
+                raise OptionError("is the old name of processes; set only one of the two", "workers")
             # From here on only `processes` has it: a record that is copied with other `processes` must not conflict.
             msgspec.structs.force_setattr(self, "processes", self.workers)
             msgspec.structs.force_setattr(self, "workers", None)

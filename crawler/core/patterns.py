@@ -26,7 +26,7 @@ def compile_pattern(pattern: str) -> Any:
         OptionError: RE2 is not installed, the expression is not valid, or it is too large.
     """
     try:
-        import re2  # takes 8 ms, so only callers of `match` pay for it
+        import re2  # takes 8 ms, so it is imported only for `match`
     except ImportError:
         raise OptionError("needs RE2, which is not installed: pip install 'urlprober[match]'", "match") from None
     if len(pattern) > _MAX_PATTERN_CHARACTERS:

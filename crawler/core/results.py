@@ -57,13 +57,13 @@ class ProbeError(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, type_: str, message: str, *, phase: str | None = None) -> Self:
-        """Make an error with the phase and transience of its type; `phase` overrides the first."""
+        """Make an error with `phase` and `transient` of its type; a given `phase` replaces that of the type."""
         row = ERROR_TYPES[type_]
         return cls(type_, phase or row.phase, message, row.transient)
 
     @property
     def group(self) -> str:
-        """The word for it in the first contract, for example `SSL_ERROR`."""
+        """The word for this error in the first contract, for example `SSL_ERROR`."""
         return ERROR_TYPES[self.type].group
 
 
@@ -110,7 +110,7 @@ class HopResult(msgspec.Struct):
         return self.error is None and self.status is not None and self.status < 400
 
     def header(self, name: str) -> str | None:
-        """The first value of a header, found by its lower-case name."""
+        """Return the first value of a header, found by its lower-case name."""
         return next((value for key, value in self.headers if key == name), None)
 
     @property
@@ -129,7 +129,7 @@ class ProbeResult(msgspec.Struct, kw_only=True):
     """The result of the probe of one target. A failure is in `error`, never raised.
 
     `status` is that of the last hop and `method` the method of its request. `timings` are the sums over the hops.
-    `attempts` counts the first one and the retries. `title` and `matched` are None unless the options ask for them.
+    `attempts` counts the first try and the retries. `title` and `matched` are None unless the options ask for them.
     """
 
     seq: int
@@ -151,12 +151,12 @@ class ProbeResult(msgspec.Struct, kw_only=True):
     matched: bool | None = None
 
     def copy_for_line(self, seq: int, url: str) -> "ProbeResult":
-        """The same result, as that of a duplicate line."""
+        """Return the same result for a duplicate line."""
         return msgspec.structs.replace(self, seq=seq, url=url)
 
 
 def first_contract_errors(status: int | None, error: ProbeError | None) -> dict[str, int | str]:
-    """The `errors` of the first contract: empty for a status below 400, else `http` with the status or a word."""
+    """Return the `errors` of the first contract: empty for a status below 400, else `http` with a status or word."""
     if error is not None:
         return {"http": error.group}
     return {"http": status} if status is not None and status >= 400 else {}

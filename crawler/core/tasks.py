@@ -50,7 +50,7 @@ class Counts(msgspec.Struct, gc=False):
         return sum(number for _, number in self.by_outcome())
 
     def by_outcome(self) -> list[tuple[Outcome, int]]:
-        """The counts, in the order of `Outcome`."""
+        """Return the counts, in the order of `Outcome`."""
         return [(outcome, getattr(self, outcome)) for outcome in get_args(Outcome)]
 
     def add(self, outcome: Outcome, count: int = 1) -> None:
@@ -128,7 +128,7 @@ class Task(msgspec.Struct, kw_only=True):
         """Change to a status that `TRANSITIONS` allows.
 
         Raises:
-            TransitionError: The table does not allow it, or the Task is to become `ready` but lines lack results.
+            TransitionError: The table does not allow it, or the status is `ready` and a line has no result.
         """
         if status not in TRANSITIONS[self.status]:
             raise TransitionError(f"task {self.id} cannot change from {self.status} to {status}")
@@ -151,7 +151,7 @@ class FleetStatus(msgspec.Struct, frozen=True):
     Attributes:
         queues: The queues by name.
         workers: The last heartbeat of each worker process, by its name, in Unix seconds.
-        redelivered: The number of times that a chunk was delivered again because its worker process fell silent.
+        redelivered: How often a chunk was delivered again because its worker process sent no more heartbeats.
     """
 
     queues: dict[str, QueueStatus]

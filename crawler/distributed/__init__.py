@@ -6,7 +6,7 @@ From outside, import `ProcessPool` and `ProcessProber` (`--processes N`); with t
 Child processes of one machine:
 
     process_prober  ProcessProber: a prober that hands each host to one child process
-    process_run     what one caller has the child processes do, and isolated probes
+    process_run     sends the targets of one caller to the child processes; isolates targets
     child_link      sends targets to a child process, and takes them back if it ends
     process_pool    starts the child processes, and starts them again
     child           the program of a child process

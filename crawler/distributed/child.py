@@ -29,12 +29,12 @@ from crawler.runtime.resources import tune_garbage_collector
 
 __all__ = ["main"]
 
-_REPORT_SECONDS: Final = 0.001  # for a report to be on its way
+_REPORT_SECONDS: Final = 0.001  # until a report has been sent
 
 
 def main() -> None:
     """Probe until the standard input ends."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # systemd sends them to all processes: the parent decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # systemd signals all processes; the parent decides
         signal.signal(number, signal.SIG_IGN)
     tune_garbage_collector()
     with open(0, "rb", closefd=False) as parent:
@@ -62,7 +62,7 @@ async def _serve(config: ChildConfig) -> None:
 
 
 def _exit(path: Path) -> None:
-    """End, and remove the socket; the last child removes the folder, for the parent may have been killed."""
+    """End, and remove the socket. The last child removes the folder, because the parent may have been killed."""
     with suppress(OSError):
         path.unlink()
     with suppress(OSError):
@@ -97,7 +97,7 @@ class _ChildRun:
         advance = self._prober.start_run(options).advance
 
         async def advance_here(probe: Probe) -> bool:
-            """Report the target as begun, then work on it while its host is ours."""
+            """Report the target as begun, then work on it while its host belongs to this child."""
             self._next_report().begun.append(probe.state.seq)
             if self._config.index == ISOLATED:  # the target may end this process: the report must go out first
                 await asyncio.sleep(_REPORT_SECONDS)

@@ -1,4 +1,4 @@
-"""The connection of one run with one child: it sends targets as the child has room, and takes them back if it ends."""
+"""The connection of one run with one child: sends targets, reads reports, queues targets again if it ends."""
 
 import asyncio
 from asyncio import IncompleteReadError, StreamWriter
@@ -17,10 +17,10 @@ from crawler.runtime.logs import current_log_fields
 __all__ = ["CONNECTION_LOST", "ChildLink", "LinkOwner", "SentTarget", "child_request"]
 
 CONNECTION_LOST: Final = (OSError, IncompleteReadError)
-"""What is raised when a child ends, or when its connection never was one."""
+"""The exceptions of a connection that is lost, or that could not be made."""
 
 _MAX_FRAME_TARGETS: Final = 200
-_FIRST_RETRY_SECONDS: Final = 0.01  # until a child that takes nothing is asked again; doubled each time
+_FIRST_RETRY_SECONDS: Final = 0.01  # pause before the next connection to a child that ends at once; doubled each time
 _MAX_RETRY_SECONDS: Final = 1.0
 
 
@@ -30,7 +30,7 @@ class SentTarget(NamedTuple):
     Attributes:
         seq: Its position.
         text: The line as submitted.
-        state: Where its probe stands, if it has moved from another child.
+        state: The state of its probe, if the probe has moved from another child.
         crashes: Children that ended after they had begun it.
     """
 
@@ -61,10 +61,10 @@ class LinkOwner(Protocol):
         """Hand the probe to the child process that owns its host."""
 
     def isolate(self, sent: SentTarget) -> None:
-        """Have a target probed while nothing else is probed with it."""
+        """Probe a target alone in the isolated child."""
 
     def take_results(self, results: list[ProbeResult]) -> None:
-        """Give out what a child has found."""
+        """Add the results of a child to the stream."""
 
     def count_waiting(self, change: int) -> None:
         """Count targets that wait for a busy child, or that have been sent."""
@@ -88,7 +88,7 @@ class ChildLink:
         self.notify()
 
     def notify(self) -> None:
-        """Check again whether something is to be sent."""
+        """Check again whether there is something to send."""
         self._changed.set()
 
     async def run(self) -> None:
@@ -143,7 +143,7 @@ class ChildLink:
         return self._sent.pop(seq)
 
     def _take_back(self) -> None:
-        """Queue again what the child had when it ended."""
+        """Queue again the targets that the child had when it ended."""
         for seq, target in self._sent.items():
             crashes = target.crashes + (seq in self._begun)
             target = target._replace(crashes=crashes)

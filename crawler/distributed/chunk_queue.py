@@ -31,7 +31,7 @@ JOB: Final = "probe_chunk"
 _MAX_LINES_OF_SMALL_TASK: Final = 1_000
 _KEEP_ENDED_JOBS: Final = timedelta(0)
 _MAX_CONNECTIONS: Final = (
-    10_000  # docket takes one for each job that starts; at redis-py's 100 it would think Redis down
+    10_000  # docket takes one for each job that starts; with redis-py's default of 100 it would report Redis as down
 )
 _RETRY_SECONDS: Final = 0.02  # pause before a command is retried when Redis does not answer; doubled each time
 _MAX_RETRY_SECONDS: Final = 1.0
@@ -47,7 +47,7 @@ class ChunkQueue:
 
     Args:
         registry: Its Redis has the queues, too.
-        job: Works on a chunk. Only worker processes need it.
+        job: Works on a chunk. Only worker processes have one.
 
     Attributes:
         dockets: One for each of `QUEUES`.
@@ -112,7 +112,7 @@ class ChunkQueue:
             raise StoreError(f"a chunk could not be queued: {error}") from None
 
     async def fleet_status(self) -> FleetStatus:
-        """The queued chunks and the worker processes.
+        """Return the queued chunks and the worker processes.
 
         Raises:
             StoreError: Redis does not answer.
@@ -133,12 +133,12 @@ class ChunkQueue:
 
 
 def _key(task: Task, position: ChunkPosition) -> str:
-    """What docket tells jobs apart by."""
+    """Return the key by which docket identifies a job."""
     return f"{task.id}:{position}"
 
 
 def _with_connection_limit(url: str) -> str:
-    """The URL with redis-py's option for the size of the pool; one that is given already takes precedence."""
+    """Return the URL with redis-py's option for the size of the pool. An option that the URL has already wins."""
     return f"{url}{'&' if '?' in url else '?'}max_connections={_MAX_CONNECTIONS}"
 
 
@@ -158,7 +158,7 @@ async def _read_queue_status(docket: Docket) -> QueueStatus:
 
 
 async def read_fleet_status(registry: RedisRegistry) -> FleetStatus:
-    """The queued chunks and the worker processes of a Redis.
+    """Return the queued chunks and the worker processes of a Redis.
 
     Args:
         registry: Not open yet.

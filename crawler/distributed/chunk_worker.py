@@ -1,4 +1,4 @@
-"""A worker process: takes chunks from the queues, has them probed, and queues what comes next."""
+"""A worker process: takes chunks from the queues, probes them, and queues the next chunk of each sequence."""
 
 import asyncio
 import logging
@@ -28,12 +28,12 @@ __all__ = ["ChunkWorker"]
 
 log = logging.getLogger(__name__)
 
-_SLOTS_PER_CHUNK: Final = 8  # one more chunk at once for so many slots of the prober: a host has as many by default
-_MIN_CHUNKS_AT_ONCE: Final = 8  # of each queue, however few slots there are
+_SLOTS_PER_CHUNK: Final = 8  # slots of the prober for each chunk taken at once: the default of `per_host`
+_MIN_CHUNKS_AT_ONCE: Final = 8  # of each queue, even if the prober has few slots
 
 
 class ChunkWorker:
-    """Takes chunks from the queues and has them probed.
+    """Takes chunks from the queues and probes them.
 
     Args:
         registry: Holds the Tasks, and the settings.
@@ -41,7 +41,7 @@ class ChunkWorker:
         options: Those of this process; `concurrency` says how many chunks are taken at once.
 
     Attributes:
-        name: Of this worker process, as it is listed.
+        name: The name of this worker process, as `crawler workers` lists it.
     """
 
     def __init__(self, registry: RedisRegistry, prober: Prober, options: Options) -> None:
@@ -59,7 +59,7 @@ class ChunkWorker:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        """Take chunks while the context lasts. Work that is under way at its end is left to other worker processes."""
+        """Take chunks while the context lasts. Other worker processes do the work that is not finished then."""
         async with self._queue:
             await self._queue.retry_for_ever()
             self._consumers = [asyncio.ensure_future(self._consume(name)) for name in QUEUES]
@@ -69,7 +69,7 @@ class ChunkWorker:
                 await cancel_and_wait(*self._consumers)
 
     async def drain(self, seconds: float) -> None:
-        """Start no more probes, record what those under way find within `seconds`, and hand the rest to others."""
+        """Start no more probes, record results of those in flight for `seconds`, and return the rest to the queues."""
         await self._prober.drain(seconds)
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_seconds):

@@ -1,7 +1,7 @@
 """When a target that may crash its process is probed alone, and when it is given up. Pure rules, no I/O.
 
 Two places apply them:
-- A child process of one machine reports which targets it has begun. Each of them counts the crash for itself.
+- A child process of one machine reports which targets it has begun. The crash counts for each of these targets.
 - A fleet worker has a chunk of many lines. The chunk counts the crash, and halving finds the line that causes it.
 """
 
@@ -32,7 +32,7 @@ class CrashPolicy(NamedTuple):
     give_up_after: int
 
     def must_isolate(self, crashes: int) -> bool:
-        """Whether the target is to be probed alone."""
+        """Whether the target must be probed alone."""
         return crashes >= self.isolate_after
 
     def must_give_up(self, crashes: int) -> bool:
@@ -73,5 +73,5 @@ def plan_isolation(pending: Sequence[int], suspects: Collection[int]) -> Isolati
 
 
 def crash_error(crashes: int) -> ProbeError:
-    """The error of a target that is given up after so many crashes."""
+    """Return the error of a target that is given up after this number of crashes."""
     return ProbeError.of("unknown", f"{crashes} processes ended while they probed it")

@@ -17,7 +17,7 @@ from crawler.worker import retry_until_stored
 __all__ = ["FleetEngine"]
 
 _MAX_TASKS_QUEUED_AT_ONCE: Final = 32
-_STATUS_SECONDS: Final = 1.0  # how long a fleet status is used again, and how long Redis may take to give one
+_STATUS_SECONDS: Final = 1.0  # how long a fleet status is reused, and how long Redis may take to answer
 
 
 class FleetEngine:
@@ -52,18 +52,18 @@ class FleetEngine:
         queueing.add_done_callback(self._queueing.discard)
 
     def workers(self, task_id: str) -> list[asyncio.Future[None]]:
-        """None: all workers are in other processes."""
+        """Return an empty list: all workers are in other processes."""
         return []
 
     async def stop(self, task_id: str) -> None:
-        """Do nothing: worker processes hear from the registry that a Task has ended or is gone."""
+        """Do nothing: worker processes learn from the registry that a Task has ended or is deleted."""
 
     async def drain(self, seconds: float) -> None:
-        """Start no more probes in this process; those under way have `seconds` to end."""
+        """Start no more probes in this process, and give those in flight `seconds` to finish."""
         await self._prober.drain(seconds)
 
     async def fleet_status(self) -> FleetStatus | None:
-        """The queued chunks and the worker processes, at most a second old; None while Redis does not answer."""
+        """Return the queued chunks and the worker processes, at most a second old; None while Redis does not answer."""
         now = time.monotonic()
         query = self._status_query
         if query is None or (query.done() and now - self._status_queried_at > _STATUS_SECONDS):
@@ -78,7 +78,7 @@ class FleetEngine:
             return None
 
     async def requeue_stalled(self) -> None:
-        """Queue stalled Tasks again, until cancelled: the process that was to queue a chunk may have died.
+        """Queue stalled Tasks again, until cancelled. A Task stalls if a process crashes before it queues a chunk.
 
         A chunk that is queued or leased is not queued twice. The leader of all processes runs this.
         """
@@ -110,7 +110,7 @@ class FleetEngine:
             return
         if positions := await self._registry.chunks.next_chunks(task_id):
             await self._queue.add(task, positions)
-        elif task.counts.done == task.total:  # the worker process died between its last result and the end of the Task
+        elif task.counts.done == task.total:  # a worker process crashed before it ended the Task
             with suppress(TransitionError):
                 await self._registry.finish(task_id, "ready")
 
@@ -120,7 +120,7 @@ class _Progress(NamedTuple):
 
     Attributes:
         done: Lines with a result.
-        since: When it had so many for the first time, or was queued again; on the monotonic clock.
+        since: When `done` changed or the Task was queued again, on the monotonic clock.
         allowed_seconds: How long `done` may stay the same before the Task is queued again.
     """
 

@@ -23,16 +23,17 @@ _LENGTH_BYTES: Final = 4
 
 
 class ChildRequest(msgspec.Struct, omit_defaults=True):
-    """What a child is to do.
+    """Work for a child.
 
     Attributes:
         options: How to probe; in the first frame of a connection.
         lines: Position and text of targets that have not been probed yet.
         moved: Probes that a redirect has led to a host of this child.
         is_last: Whether no more lines follow; moved probes still may.
-        asks_load: Alone on a connection: report how busy the child is.
+        asks_load: The only message of a connection: report how busy the child is.
         log_fields: Fields of this run's log lines; in the first frame as well.
-        drain: Alone on a connection: start no more requests of any run. Those under way have so many seconds.
+        drain: The only message of a connection: start no more requests of any run. Those in flight get this many
+            seconds.
     """
 
     options: Options | None = None
@@ -45,7 +46,7 @@ class ChildRequest(msgspec.Struct, omit_defaults=True):
 
 
 class ChildReport(msgspec.Struct, omit_defaults=True):
-    """What a child has done.
+    """The report of a child.
 
     Attributes:
         begun: Positions of targets whose request is about to be sent.

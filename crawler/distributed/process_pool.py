@@ -1,4 +1,4 @@
-"""The child processes that probe: started, connected to, replaced when they end, never left behind."""
+"""The child processes that probe: starts them, connects to them, replaces those that end, and stops all of them."""
 
 import asyncio
 import logging
@@ -33,7 +33,7 @@ _MAX_DOUBLINGS: Final = 8  # of the wait before a restart
 
 
 class PoolSettings(msgspec.Struct, frozen=True):
-    """What no user chooses, but a test may.
+    """Constants that are not options. Tests shorten them.
 
     Attributes:
         start_timeout_seconds: How long a child may take until it listens; it imports, on a machine that may be busy.
@@ -68,7 +68,7 @@ class ChildConfig(msgspec.Struct):
 
 
 def child_of(host: str, size: int) -> int:
-    """Return the index of the child that owns a host; always the same one, so that the host's limits are one count."""
+    """Return the index of the child that owns a host: always the same one, so that one child counts its requests."""
     return crc32(host.encode()) % size
 
 
@@ -81,7 +81,7 @@ class ProcessPool:
         settings: Waits and bounds.
 
     Attributes:
-        isolation: To be held while the isolated child has a target.
+        isolation: The lock to hold while the isolated child has a target.
     """
 
     def __init__(self, options: Options, size: int, settings: PoolSettings = _DEFAULT_SETTINGS) -> None:
@@ -121,10 +121,10 @@ class ProcessPool:
         return [child.process.pid for child in self._children.values() if child.process is not None]
 
     async def connect(self, index: int) -> tuple[StreamReader, StreamWriter]:
-        """Connect to a child, as soon as that is possible. A connection carries one run.
+        """Connect to a child as soon as it listens. A connection carries one run.
 
         Raises:
-            ChildError: The pool gave up starting it.
+            ChildError: The pool has stopped trying to start it.
         """
         seconds = _FIRST_RECONNECT_SECONDS
         while True:
@@ -210,7 +210,7 @@ class _ChildProcess:
                 self._listening.clear()
                 await _complete(_stop(process))
                 self.process = None
-        raise ChildError("the child processes do not start; see what they wrote")
+        raise ChildError("the child processes do not start; see their messages on standard error")
 
     async def _wait_until_listening(self, process: Process) -> bool:
         """Send a child its config; true once it listens, false if it ended or takes too long."""

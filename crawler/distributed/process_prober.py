@@ -1,8 +1,8 @@
 """A prober whose probes run in child processes.
 
 Each host belongs to one child, so that its slots, addresses and connections are in one place. A probe that a redirect
-leads to a host of another child moves there. What a child had when it ended is probed again; `crash_policy` says when
-a target is probed alone, and when it is given up.
+leads to a host of another child moves there. If a child ends, its targets are probed again. `crash_policy` says when a
+target is probed alone, and when it is given up.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class ProcessProber:
         """Probe one target; it takes its turn among all others."""
         async for result in self.probe_many([target], options):
             return result
-        raise ServiceStopping("the probe cannot be made any more")
+        raise ServiceStopping("the service is stopping and probes nothing more")
 
     async def probe_many(
         self, targets: Iterable[Target] | AsyncIterable[Target], options: Options | None = None
@@ -64,7 +64,7 @@ class ProcessProber:
                 self._runs.discard(run)
 
     async def drain(self, seconds: float) -> None:
-        """Start no more requests; those under way have so many seconds."""
+        """Start no more requests, and give those in flight `seconds` to finish."""
         self.is_draining = True
         runs = list(self._runs)
         with suppress(TimeoutError):
@@ -91,7 +91,7 @@ class ProcessProber:
             writer.write(encode_frame(ChildRequest(drain=seconds)))
 
     async def _child_load(self, index: int) -> Load:
-        """Ask a child how busy it is; one that does not answer in time has just ended, and does nothing."""
+        """Return how busy a child is. A child that does not answer in time counts as idle: it has just ended."""
         try:
             async with asyncio.timeout(_LOAD_TIMEOUT_SECONDS), self._pool.connection(index) as (reader, writer):
                 writer.write(encode_frame(ChildRequest(asks_load=True)))

@@ -1,4 +1,4 @@
-"""What one caller has the child processes do."""
+"""Sends the targets of one caller to the child processes."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -19,7 +19,7 @@ __all__ = ["ProcessRun"]
 
 _MAX_WAITING_TARGETS: Final = 20_000  # for busy children, before the feeder has to wait
 _MAX_UNREAD_RESULTS: Final = 20_000
-_RETRY_SECONDS: Final = 0.01  # until a child that began nothing is asked again
+_RETRY_SECONDS: Final = 0.01  # pause before a target is sent again to a child that had not begun it
 
 
 class ProcessRun(FedStream[ProbeResult]):
@@ -54,7 +54,7 @@ class ProcessRun(FedStream[ProbeResult]):
         return self._is_draining
 
     def put(self, target: Target) -> None:
-        """Have a target probed, if its result is not known already."""
+        """Probe a target, unless its result is known already."""
         if (result := result_without_request(target, self.options)) is not None:
             self.finish(result)
         else:
@@ -62,19 +62,19 @@ class ProcessRun(FedStream[ProbeResult]):
             self.hand_over(target.host, SentTarget(target.seq, target.text))
 
     def seal(self) -> None:
-        """Say that no more targets come."""
+        """Mark the input as complete."""
         super().seal()
         self._notify_links()
 
     async def drain(self) -> None:
-        """Send nothing more, and wait for what the children have under way."""
+        """Send no more targets, and wait for those that the children are probing."""
         self._is_draining = True
-        self._isolating.cancel()  # an isolated target has ended children, and may take its time
+        self._isolating.cancel()  # an isolated target may take long, because it has ended children before
         self._notify_links()
         await asyncio.wait(self._running)
 
     def cancel(self) -> None:
-        """Wait for nothing more."""
+        """Stop waiting for the children."""
         for task in self._running:
             task.cancel()
 
@@ -116,11 +116,11 @@ class ProcessRun(FedStream[ProbeResult]):
         self._links[index].put(sent)
 
     def isolate(self, sent: SentTarget) -> None:
-        """Have a target probed while nothing else is probed with it."""
+        """Probe a target alone in the isolated child."""
         self._to_isolate.put_nowait(sent)
 
     def take_results(self, results: list[ProbeResult]) -> None:
-        """Give out what a child has found."""
+        """Add the results of a child to the stream."""
         self._unfinished -= len(results)
         self._results += results
         self._notify_reader()
@@ -145,7 +145,7 @@ class ProcessRun(FedStream[ProbeResult]):
                 self.take_results([result])
 
     async def _probe_alone(self, sent: SentTarget) -> ProbeResult | None:
-        """Probe a target in the child that has nothing else to do; None if that child began it, and ended."""
+        """Probe a target in the isolated child; None if the child began it and ended."""
         while True:
             has_begun = False
             async with self.pool.connection(ISOLATED) as (reader, writer):
@@ -159,7 +159,7 @@ class ProcessRun(FedStream[ProbeResult]):
                 except CONNECTION_LOST:
                     if has_begun:
                         return None
-            await asyncio.sleep(_RETRY_SECONDS)  # the child was about to end before it was asked
+            await asyncio.sleep(_RETRY_SECONDS)  # the child ended before it got the target
 
     def _count_crash(self, sent: SentTarget) -> None:
         sent = sent._replace(crashes=sent.crashes + 1)

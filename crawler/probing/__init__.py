@@ -1,4 +1,4 @@
-"""Decides what to ask next, and when: targets become ProbeResults.
+"""Decides which request comes next, and when: targets become ProbeResults.
 
 From outside, import `prober` (the interface), `factory` (`open_http_prober`), `scheduler` and `work_queue` (slots for
 other kinds of work), `probe` (`failed_result`), and `settings`.
@@ -14,11 +14,11 @@ other kinds of work), `probe` (`failed_result`), and `settings`.
     cookies          the cookies of one probe
     statuses         what the statuses of servers mean
     probe_result     makes the ProbeResult
-    probe_state      what a probe knows; this moves when another process takes it over
-    work_queue       WorkQueue: the items of one caller, in queues by host
+    probe_state      the state of a probe, which moves with it to another process
+    work_queue       WorkQueue: the items of one caller, queued by host
     host_limits      the stricter limits of one work queue
     scheduler        Scheduler: hands out slots, in all and by host
-    adaptive_limit   slots of a host that is in trouble
-    fed_stream       a stream that is fed while it is read
+    adaptive_limit   fewer slots for a host that fails or slows down
+    fed_stream       a stream whose input arrives while its results are read
     settings         waits before retries and other constants that tests shorten
 """

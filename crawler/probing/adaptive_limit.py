@@ -1,4 +1,4 @@
-"""How many requests one host may have in flight: fewer while it is in trouble, more again when it recovers."""
+"""How many requests one host may have in flight: fewer while it fails or slows down, more when it recovers."""
 
 from typing import Final
 
@@ -14,7 +14,7 @@ class AdaptiveLimit:
     """Additive increase, multiplicative decrease, as in TCP (RFC 5681). Times are seconds; `now` is the loop's time.
 
     Args:
-        slots: Requests in flight while the host is well.
+        slots: Requests in flight while the host answers as usual.
         interval: Seconds from one request's start to the next.
 
     Attributes:
@@ -47,7 +47,7 @@ class AdaptiveLimit:
         return int(self._limit)
 
     def is_slowed(self, now: float) -> bool:
-        """Whether the host is asked less than a fresh limit would allow."""
+        """Whether the host gets fewer requests than a new limit would allow."""
         return self._limit < self._slots or self.free_at > now or self._wants_interval
 
     def start_request(self, now: float) -> None:
@@ -60,7 +60,7 @@ class AdaptiveLimit:
         if not self._usual_time:
             self._usual_time = self._recent_time = seconds
         self._recent_time += (seconds - self._recent_time) * _SMOOTHING
-        # The usual time creeps up, so that a host that has become slow for good is not in trouble for ever.
+        # The usual time rises slowly, so that a host that stays slow gets all of its slots back some time.
         self._usual_time = min(self._usual_time * 1.001, self._recent_time)
         if self._recent_time > max(self._usual_time * _SLOWDOWN_FACTOR, self._usual_time + _SLOWDOWN_SECONDS):
             self._reduce(now)
@@ -73,12 +73,12 @@ class AdaptiveLimit:
         self._reduce(now)
 
     def require_interval(self, interval: float) -> None:
-        """Leave at least so many seconds between requests from now on."""
+        """Leave at least `interval` seconds between requests from now on."""
         self._wants_interval = self._wants_interval or interval > 0
         self._interval = max(self._interval, interval)
 
     def _reduce(self, now: float) -> None:
-        # Requests that were in flight together report one trouble, not several.
+        # Failures of requests that were in flight together count as one.
         if now - self._reduced_at >= max(self._recent_time, _MIN_BACKOFF_SECONDS):
             self._limit = max(1.0, self._limit / 2)
             self._reduced_at = now

@@ -1,4 +1,4 @@
-"""A stream of results that is fed with work while it is read."""
+"""A stream of results whose input arrives while the results are read."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -62,18 +62,18 @@ class FedStream(ABC, Generic[T]):
             self.seal()
 
     def seal(self) -> None:
-        """Say that no more work comes."""
+        """Mark the input as complete."""
         self.is_sealed = True
         self._notify_reader()
 
     async def wait_for_room(self) -> None:
-        """Wait until more work is wanted."""
+        """Wait until there is room for more work."""
         while not self._has_room():
             self._feeder_event.clear()
             await self._feeder_event.wait()
 
     def finish(self, result: T) -> None:
-        """Give out a result."""
+        """Add a result to the stream."""
         self._results.append(result)
         self._reader_event.set()
 

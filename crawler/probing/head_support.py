@@ -9,7 +9,7 @@ from crawler.probing.statuses import REDIRECT_STATUSES, TRANSIENT_STATUSES
 
 __all__ = ["HeadEvidence", "HeadSupport", "compare_answers"]
 
-_MAX_REFUSALS: Final = 3  # refused HEADs after which a host gets no more of them
+_MAX_REFUSALS: Final = 3  # after this many failed HEADs, a host gets only GET
 _MAX_HOSTS: Final = 10_000  # hosts that are remembered
 
 
@@ -32,7 +32,7 @@ class HeadSupport:
         self._refusals: OrderedDict[str, int] = OrderedDict()
 
     def refuses_head(self, host: str) -> bool:
-        """Whether HEAD is not worth a request to this host."""
+        """Whether probes of this host begin with GET."""
         return self._refusals.get(host, 0) >= _MAX_REFUSALS
 
     def learn(self, host: str, evidence: HeadEvidence) -> None:

@@ -8,7 +8,7 @@ from crawler.probing.scheduler import HostQueue, QueueOwner, Scheduler
 
 __all__ = ["HostLimits"]
 
-_MAX_RESTING_HOSTS: Final = 10_000  # hosts without work whose next allowed time is remembered
+_MAX_IDLE_HOSTS: Final = 10_000  # hosts without work whose next allowed time is remembered
 
 
 class _HostUse:
@@ -29,8 +29,8 @@ class HostLimits:
     Args:
         scheduler: Gets the queues that may try for a slot.
         owner: The work queue.
-        per_host: Its items that may run at once for one host.
-        interval: Seconds from one start to the next.
+        per_host: Items of the work queue that may run at once for one host.
+        interval: Seconds from one start to the next for one host.
     """
 
     def __init__(self, scheduler: Scheduler, owner: QueueOwner, per_host: int, interval: float) -> None:
@@ -39,11 +39,11 @@ class HostLimits:
         self._per_host = per_host
         self._interval = interval
         self._hosts: dict[str, _HostUse] = {}  # hosts with work
-        self._resting: OrderedDict[str, float] = OrderedDict()  # other hosts, with the time at which they are free
+        self._idle: OrderedDict[str, float] = OrderedDict()  # other hosts, with the time at which they are free
         self._loop = asyncio.get_running_loop()
 
     def close(self) -> None:
-        """Make no queue ready any more."""
+        """Stop making queues ready."""
         for host in self._hosts.values():
             if host.timer is not None:
                 host.timer.cancel()
@@ -74,13 +74,13 @@ class HostLimits:
         if not host.active and not has_more:
             del self._hosts[name]
             if host.free_at > self._loop.time():
-                self._resting[name] = host.free_at
-                if len(self._resting) > _MAX_RESTING_HOSTS:
-                    self._resting.popitem(last=False)
+                self._idle[name] = host.free_at
+                if len(self._idle) > _MAX_IDLE_HOSTS:
+                    self._idle.popitem(last=False)
 
     def _host(self, name: str) -> _HostUse:
         if (host := self._hosts.get(name)) is None:
-            host = self._hosts[name] = _HostUse(self._resting.pop(name, 0.0))
+            host = self._hosts[name] = _HostUse(self._idle.pop(name, 0.0))
         return host
 
     def _retry(self, host: _HostUse) -> None:

@@ -25,7 +25,7 @@ __all__ = ["Probe", "asks_to_slow_down", "failed_result", "is_local_shortage", "
 
 _PHASES_BEFORE_REQUEST: Final = frozenset({"dns", "connect", "tls"})  # they end before the method is sent
 _SHORTAGES: Final = frozenset({"local.descriptors", "local.ports", "local.memory"})  # fewer requests at once help
-_NO_URL: Final = Url("", "", "", 0, "")  # of a line that is no URL
+_NO_URL: Final = Url("", "", "", 0, "")  # for a line that is not a URL
 
 
 class _Answer(msgspec.Struct, frozen=True, gc=False):
@@ -38,12 +38,12 @@ class _Answer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Probe:
-    """One target on its way to its result.
+    """The probe of one target: its state, and the decision after each answer.
 
     Args:
         state: What has been done so far; from another process, if the probe has moved.
         options: How to probe.
-        clock: The loop's time; `not_before` is in it.
+        clock: Returns the loop's time. `not_before` is a time of this clock.
         policy: How long to wait before retries.
     """
 
@@ -133,11 +133,11 @@ class Probe:
     # Without an answer
 
     def wait(self, seconds: float) -> None:
-        """Ask no earlier than in so many seconds, or `max_wait_seconds`."""
+        """Send no request for `seconds`, at most `max_wait_seconds`."""
         self.not_before = self._clock() + min(seconds, self._policy.max_wait_seconds)
 
     def spend(self, seconds: float) -> None:
-        """Count time towards the timeout that went into something other than a request of this probe."""
+        """Count time towards the timeout that was not spent on a request of this probe."""
         self.state.seconds += seconds
 
     def fail(self, error: ProbeError) -> None:
@@ -162,7 +162,7 @@ class Probe:
         Args:
             hop: What the transport returned.
             seconds: How long the request took.
-            may_retry: Whether a failure that may pass gets a retry.
+            may_retry: Whether a transient failure gets a retry.
             matched: Whether the body has what the option `match` looks for.
         """
         state = self.state
@@ -220,7 +220,7 @@ class Probe:
     # The steps of _RULES
 
     def _wait_out(self, answer: _Answer) -> None:
-        """Wait for this machine to recover: that costs the target no attempt, and the probe none of its time."""
+        """Wait for this machine to recover. The wait is no attempt and does not count towards the timeout."""
         self.state.seconds -= answer.seconds
         self.state.local_faults += 1
         self.wait(self._policy.backoff(self.state.local_faults))
@@ -255,7 +255,7 @@ class Probe:
         self._result = build_result(self.state, self._options, known.hop, None, None, place=known.place)
 
 
-# What follows an answer that is no redirect to follow: the first rule whose condition holds decides.
+# What follows an answer, unless the probe follows it as a redirect. The first rule whose condition holds decides.
 _RULES: Final = (
     (Probe._is_accepted, Probe._finish),
     (Probe._may_wait_out, Probe._wait_out),
@@ -274,7 +274,7 @@ def asks_to_slow_down(hop: HopResult) -> bool:
 
 
 def is_local_shortage(error: ProbeError) -> bool:
-    """Whether a request failed because this machine has too many under way."""
+    """Whether a request failed because this machine has too many requests in flight."""
     return error.type in _SHORTAGES
 
 

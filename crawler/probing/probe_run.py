@@ -1,4 +1,4 @@
-"""The probes of one caller: each gets its requests sent, and decides itself what follows."""
+"""Sends the requests of one caller's probes. Each probe decides what follows an answer."""
 
 import asyncio
 import logging
@@ -79,13 +79,13 @@ class ProbeRun:
                     await self._request(probe, host)
                 if probe.is_finished or probe.host != host or self._must_wait(probe, host):
                     return probe.is_finished
-        except Exception as error:  # a fault of ours costs one result, never the whole run
+        except Exception as error:  # a bug fails one probe, not the whole run
             log.exception("probing failed on our side")
             probe.fail(ProbeError.of("unknown", f"{type(error).__name__}: {error}"))
             return True
 
     async def _request(self, probe: Probe, host: str) -> None:
-        """Send the probe's next request, and tell everybody concerned what came of it."""
+        """Send the probe's next request. Report the answer to the scheduler, to `HeadSupport` and to the probe."""
         if probe.is_tentative and self._head_support.refuses_head(host):
             probe.skip_head()
         started = self._now()
@@ -136,7 +136,7 @@ class ProbeRun:
             self._scheduler.record_shortage()
 
     def _take(self, probe: Probe, answer: HopResult, seconds: float, matched: bool | None) -> None:
-        """Let the probe decide, within what this run may spend on retries."""
+        """Let the probe decide. It retries only while the run's retry budget lasts."""
         attempts = probe.state.attempts
         probe.take(answer, seconds, may_retry=self._retries_left >= 1.0, matched=matched)
         if probe.state.attempts > attempts:

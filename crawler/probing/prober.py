@@ -1,4 +1,4 @@
-"""Targets in, results out: the interface of a prober, and the prober of one process."""
+"""The interface of a prober, which turns targets into results, and the prober of one process."""
 
 import asyncio
 from collections import OrderedDict
@@ -42,7 +42,7 @@ class Prober(Protocol):
 
         Args:
             targets: What to probe.
-            options: How; of these the prober uses what can be set per Task. Default: the prober's own options.
+            options: How to probe; the prober uses only those of `TASK_OPTIONS`. Default: the prober's own options.
         """
 
     def transport_for(self, options: Options) -> Transport:
@@ -56,7 +56,7 @@ class Prober(Protocol):
         """Whether `drain` was called: `probe_many` may end before all targets have a result."""
 
     async def drain(self, seconds: float) -> None:
-        """Start no more requests, and give those under way so many seconds to finish.
+        """Start no more requests, and give those in flight `seconds` to finish.
 
         Each `probe_many` ends with the results found by then.
         """
@@ -90,7 +90,7 @@ class HttpProber:
         """Probe one target; it takes its turn among all others."""
         async for result in self.probe_many([target], options):
             return result
-        raise ServiceStopping("the probe cannot be made any more")
+        raise ServiceStopping("the service is stopping and probes nothing more")
 
     async def probe_many(
         self, targets: Iterable[Target] | AsyncIterable[Target], options: Options | None = None
@@ -111,7 +111,7 @@ class HttpProber:
                 yield probe.result
 
     def start_run(self, options: Options) -> ProbeRun:
-        """Return what works on the probes of one caller."""
+        """Return the run that works on the probes of one caller."""
         return ProbeRun(
             options,
             self.transport_for(options),
@@ -142,13 +142,13 @@ class HttpProber:
         return self._scheduler.is_draining
 
     async def drain(self, seconds: float) -> None:
-        """Start no more requests; those under way have so many seconds."""
+        """Start no more requests, and give those in flight `seconds` to finish."""
         await self._scheduler.drain(seconds)
 
     def _robots_for(self, options: Options) -> RobotsCache | None:
-        """Return the rules that callers with such options share; None if they do not ask for any.
+        """Return the robots.txt rules for these options; None if the options ignore robots.txt.
 
-        A caller with less time, or one that trusts more certificates, may find none where another does.
+        Callers share rules only if a fetch has the same outcome for them: with the same agent, time and certificates.
         """
         if not options.robots:
             return None

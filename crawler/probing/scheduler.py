@@ -1,6 +1,6 @@
-"""Hands out slots: so many in all, and so many for each host.
+"""Hands out slots, within a limit for the process and a limit for each host.
 
-The rule that everything here serves: *nothing waits while it holds a slot*. Items are queued by work queue (one caller,
+The rule of this module: *nothing waits while it holds a slot*. Items are queued by work queue (one caller,
 for example one Task) and within it by host. An item takes a slot only when its host has one free too, so a host that
 is slow, full or in back-off holds up its own queue and nothing else. Work queues take turns, and within a work queue
 hosts do, so ten URLs behind a hundred thousand wait for about as long as ten.
@@ -27,9 +27,9 @@ class Load(NamedTuple):
 
     Attributes:
         active: Slots in use.
-        limit: Slots that there are just now.
+        limit: Slots in use and free, at this moment.
         waiting: Hosts with work that has not begun.
-        slowed: Hosts with work that are asked less than they could be, because they ask for it or are in trouble.
+        slowed: Hosts with work that get fewer requests, because they ask for it or fail.
     """
 
     active: int
@@ -45,13 +45,13 @@ class QueueOwner(Protocol):
         """Run the first item of a host queue, whose slot is taken; true if the queue wants another slot at once."""
 
     def notify_host_full(self) -> None:
-        """Learn that a ready host queue has to wait for its host."""
+        """Called when a ready host queue has to wait for its host."""
 
     def notify_drain(self) -> None:
-        """Learn that no more items start."""
+        """Called when the scheduler starts no more items."""
 
     def cancel_running(self) -> None:
-        """Cancel the items that run; what they come to does not count."""
+        """Cancel the items that run, and ignore how they end."""
 
 
 class HostQueue(deque[T], Generic[T]):
@@ -114,28 +114,28 @@ class Scheduler:
         self._hosts: dict[str, _HostSlots] = {}
         self._slowed: OrderedDict[str, AdaptiveLimit] = OrderedDict()  # of hosts without work
         self._ready: dict[QueueOwner, deque[HostQueue[Any]]] = {}  # of each work queue
-        self._rota: deque[QueueOwner] = deque()  # work queues with a ready host queue, in the order of their turns
+        self._turns: deque[QueueOwner] = deque()  # work queues with a ready host queue, in the order of their turns
         self._idle = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
     # What running items report
 
     def record_answer(self, name: str, seconds: float) -> None:
-        """A host answered after so many seconds."""
+        """Note that a host answered after `seconds`."""
         if self._limit < self._concurrency:
             self._limit = min(self._concurrency, self._limit + _SLOTS_REGAINED_PER_ANSWER)
         if (host := self._hosts.get(name)) is not None:
             host.adaptive_limit.record_answer(seconds, self._loop.time())
 
     def record_refusal(self, name: str, wait: float) -> None:
-        """A host asks for fewer requests, and for none within `wait` seconds."""
+        """Note that a host asks for fewer requests, and for none within `wait` seconds."""
         if (host := self._hosts.get(name)) is not None:
             host.adaptive_limit.record_refusal(wait, self._loop.time())
 
     def record_shortage(self) -> None:
-        """A request failed because this machine is at its limits (descriptors, ports, memory): use one slot less.
+        """Use one slot less: a request failed because this machine lacks descriptors, ports or memory.
 
-        Of requests that fail together each takes its own slot away, so that as many are left as the machine can bear.
+        Requests that fail together take away one slot each, so as many are left as the machine can serve.
         """
         self._limit = max(1.0, min(self._limit, float(self.active)) - 1.0)
 
@@ -145,7 +145,7 @@ class Scheduler:
         return host is not None and host.free_at > self._loop.time()
 
     def hold(self, name: str, seconds: float) -> None:
-        """Start no request to a host until `resume`, for so many seconds at most."""
+        """Start no request to a host until `resume`, at most for `seconds`."""
         if (host := self._hosts.get(name)) is not None:
             host.held_until = self._loop.time() + seconds
 
@@ -161,7 +161,7 @@ class Scheduler:
             self.dispatch()
 
     def require_interval(self, name: str, interval: float) -> None:
-        """Leave at least so many seconds between requests to a host: it asks for that."""
+        """Leave at least `interval` seconds between requests to a host, because it asks for that."""
         if (host := self._hosts.get(name)) is not None:
             host.adaptive_limit.require_interval(interval)
 
@@ -174,7 +174,7 @@ class Scheduler:
     def leave(self, owner: QueueOwner, queues: Iterable[HostQueue[Any]]) -> None:
         """Forget a work queue and its open host queues; others get the slots that were meant for them."""
         if self._ready.pop(owner, None):
-            self._rota.remove(owner)
+            self._turns.remove(owner)
         for queue in queues:
             self.close_queue(queue)
             self._wake_next(queue.host)
@@ -182,7 +182,7 @@ class Scheduler:
         self.dispatch()
 
     def open_queue(self, owner: QueueOwner, name: str) -> HostQueue[Any]:
-        """Make a work queue's queue for a host."""
+        """Make the host queue of a work queue for one host."""
         host = self._host(name)
         host.open_queues += 1
         return HostQueue(owner, host)
@@ -196,17 +196,17 @@ class Scheduler:
         """Let a host queue try for a slot at the next `dispatch`."""
         ready = self._ready[queue.owner]
         if not ready:
-            self._rota.append(queue.owner)
+            self._turns.append(queue.owner)
         ready.append(queue)
 
     def ready_count(self, owner: QueueOwner) -> int:
-        """How many host queues of a work queue are ready."""
+        """Return the number of a work queue's host queues that are ready."""
         return len(self._ready[owner])
 
     def dispatch(self) -> None:
         """Hand out every slot that can be used."""
-        while self._rota and self.active < self._limit and not self.is_draining:
-            owner = self._rota.popleft()
+        while self._turns and self.active < self._limit and not self.is_draining:
+            owner = self._turns.popleft()
             ready = self._ready[owner]
             queue = ready.popleft()
             host = queue.host
@@ -220,7 +220,7 @@ class Scheduler:
             else:
                 self._wake_next(host)
             if ready:
-                self._rota.append(owner)
+                self._turns.append(owner)
 
     def release(self, queue: HostQueue[Any]) -> None:
         """Take back the slot of an item that has run, and let the next queue of its host try."""
@@ -235,14 +235,14 @@ class Scheduler:
     # What the prober does
 
     def load(self) -> Load:
-        """Return how busy it is now. It looks at every host that has work."""
+        """Return how busy the process is now. This takes time for each host that has work."""
         now, hosts = self._loop.time(), self._hosts.values()
         waiting = sum(1 for host in hosts if host.open_queues)
         slowed = sum(1 for host in hosts if host.adaptive_limit.is_slowed(now))
         return Load(self.active, int(self._limit), waiting, slowed)
 
     async def drain(self, seconds: float) -> None:
-        """Start no more items. Cancel those that still run after so many seconds."""
+        """Start no more items. Cancel those that still run after `seconds`."""
         self.is_draining = True
         for owner in list(self._ready):
             owner.notify_drain()

@@ -13,7 +13,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
     Attributes:
         backoff_seconds: The longest wait after the first failure; it doubles with each further failure.
-        max_wait_seconds: The longest wait of all. A server may ask for a week.
+        max_wait_seconds: The longest wait, even if a Retry-After asks for a week.
         max_local_faults: Faults of this machine that a probe waits out before it reports one, half a minute in all.
     """
 
@@ -22,15 +22,15 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     max_local_faults: int = 6
 
     def backoff(self, failures: int) -> float:
-        """Return seconds to wait after so many failures.
+        """Return the seconds to wait after this number of failures.
 
-        The jitter keeps probes that failed together from returning together.
+        The random part spreads the retries of probes that failed together.
         """
         return min(self.backoff_seconds * 2.0 ** (failures - 1), self.max_wait_seconds) * random.uniform(0.5, 1.0)
 
 
 class ProberSettings(msgspec.Struct, frozen=True):
-    """What no user chooses, but a test may.
+    """Constants that are not options. Tests shorten them.
 
     Attributes:
         retry: Waits before retries.

@@ -13,8 +13,8 @@ from crawler.runtime.cancellation import cancel_and_wait
 
 __all__ = ["RunItem", "WorkItem", "WorkQueue"]
 
-# How far a work queue reads ahead. It stops once this many hosts have something that could run, and reads on past hosts
-# that are full until it holds so many items: what one stuck host may cost in memory before it stops its own queue.
+# How far a work queue reads ahead. It stops once `_MAX_READY_HOSTS` hosts have an item that can run. It reads past
+# full hosts until it holds `_MAX_ITEMS` items: this limits the memory that one hanging host can cost.
 _MAX_READY_HOSTS: Final = 256
 _MAX_ITEMS: Final = 20_000
 _MAX_DEFERRED_ITEMS: Final = 10_000
@@ -23,7 +23,7 @@ _MAX_DEFERRED_ITEMS: Final = 10_000
 class WorkItem(Protocol):
     """What a work queue runs; each run needs a slot of the item's host."""
 
-    wants_deferral: bool  # the next run is better made after all other items
+    wants_deferral: bool  # whether the next run should wait until all other items are done
 
     @property
     def host(self) -> str:
@@ -66,7 +66,7 @@ class WorkQueue(FedStream[T], Generic[T]):
         self._run_item = run_item
         self._max_deferral_seconds = max_deferral_seconds
         self._loop = asyncio.get_running_loop()
-        self._context = contextvars.copy_context()  # of all runs; another queue's end may start them
+        self._context = contextvars.copy_context()  # all runs get it, also those that another queue's end starts
         per_host = scheduler.per_host if per_host is None else per_host
         is_limited = per_host < scheduler.per_host or interval > scheduler.interval
         self._limits = HostLimits(scheduler, self, per_host, interval) if is_limited else None
@@ -103,12 +103,12 @@ class WorkQueue(FedStream[T], Generic[T]):
         self._scheduler.dispatch()
 
     def seal(self) -> None:
-        """Say that no more items come."""
+        """Mark the input as complete."""
         super().seal()
         self.expect_end()
 
     def expect_end(self) -> None:
-        """Say that hardly any items follow: deferred items need not wait for those."""
+        """Expect hardly any more items: deferred items do not wait for later ones."""
         self._expects_end = True
         self._run_deferred_if_alone()
 
@@ -152,7 +152,7 @@ class WorkQueue(FedStream[T], Generic[T]):
         for task in self._running:
             task.cancel()
 
-    # The way of an item
+    # From `put` to the result
 
     def _enqueue(self, item: T) -> None:
         delay = item.not_before - self._loop.time() if item.not_before else 0.0
@@ -194,7 +194,7 @@ class WorkQueue(FedStream[T], Generic[T]):
             self._notify_reader()
         self._scheduler.dispatch()
 
-    # Deferred items: they wait for all others, but neither for ever nor in any number.
+    # Deferred items wait for all others. Their time and their number are limited.
 
     def _defer(self, item: T) -> None:
         self._deferred[item] = None

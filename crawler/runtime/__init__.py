@@ -1,6 +1,6 @@
-"""What every process of the project needs besides its work: logs, counters, signals, limits.
+"""Infrastructure of every process: logs, counters, signals, limits.
 
-All of it may be imported from every package above; it imports only `crawler.core`.
+Every package above may import every module; the modules import only `crawler.core`.
 
     logs           log lines as text or JSON, with fields, without secrets
     tracing        spans for OpenTelemetry, if that is installed

@@ -22,9 +22,9 @@ async def cancel_and_wait(*futures: asyncio.Future[Any], retry_seconds: float = 
     If the caller is cancelled meanwhile, it still waits for the futures, then raises the cancellation.
 
     Args:
-        futures: Those that have ended already are allowed.
-        retry_seconds: A future that still runs after so many seconds is cancelled again, and so on. One cancellation
-            can get lost: before Python 3.12, `asyncio.wait_for` swallows one that comes as its call completes.
+        futures: The futures; some may have ended already.
+        retry_seconds: A future that still runs after this time is cancelled again, and so on. One cancellation can get
+            lost: before Python 3.12, `asyncio.wait_for` swallows one that comes as its call completes.
     """
     running = set(futures)
     cancelled: asyncio.CancelledError | None = None

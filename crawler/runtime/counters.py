@@ -25,7 +25,7 @@ class Histogram:
         bounds: The upper bounds of the buckets, rising, in the unit of the values.
 
     Attributes:
-        sum: Of all values.
+        sum: The sum of all values.
     """
 
     __slots__ = ("_bounds", "_counts", "sum")

@@ -44,7 +44,7 @@ def stop_signals() -> Iterator[asyncio.Event]:
 class SystemdNotifier(BackgroundJob):
     """Notifies systemd of the state of this process; does nothing if systemd did not start it.
 
-    While its context lasts, it feeds systemd's watchdog, which so learns that the event loop still runs.
+    While its context lasts, it notifies systemd's watchdog that the event loop still runs.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
@@ -70,7 +70,7 @@ class SystemdNotifier(BackgroundJob):
 
 
 def _watchdog_seconds(environment: Mapping[str, str]) -> float | None:
-    """Return how often systemd's watchdog must hear of this process; None if it does not watch it."""
+    """Return within how many seconds systemd's watchdog needs a message; None if the watchdog is off."""
     usec = environment.get("WATCHDOG_USEC", "")
     if not usec.isdecimal() or environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None

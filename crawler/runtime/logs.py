@@ -1,4 +1,4 @@
-"""Log lines as text or JSON, with fields that say what they are about.
+"""Log lines as text or JSON, with fields for the request and the Task.
 
 Queries and credentials are replaced by ***, and no message can forge another line. Nothing is configured until
 `configure_logging` is called, which only the owner of the process does.
@@ -144,7 +144,7 @@ def _sanitize(text: str) -> str:
 
 
 def _hide_secrets(part: re.Match[str]) -> str:
-    """Hide a query, a fragment, or what stands before an @; rather too much than too little."""
+    """Hide a query, a fragment, and the text before an @. It may hide more than needed."""
     text = part[0]
     if text[0] in "?#":
         return text[0] + _HIDDEN

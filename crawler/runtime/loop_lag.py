@@ -10,7 +10,7 @@ from crawler.runtime.counters import Histogram
 
 __all__ = ["LoopLag"]
 
-_MAX_SAMPLES: Final = 20  # that `worst` looks at
+_MAX_SAMPLES: Final = 20  # samples that `worst` takes into account
 _BOUNDS_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -36,7 +36,7 @@ class LoopLag(BackgroundJob):
 
     async def _run(self) -> None:
         while True:
-            due = monotonic() + self._every  # not the loop's own time, which stands still while a callback runs
+            due = monotonic() + self._every  # not the loop's own time, which does not advance while a callback runs
             await asyncio.sleep(self._every)
             late = max(0.0, monotonic() - due)
             self.seconds.add(late)

@@ -10,12 +10,12 @@ __all__ = ["limit_clients", "limit_concurrency", "process_count", "raise_open_fi
 _DESCRIPTORS_PER_PROBE: Final = 2  # its connection, and an idle one or one that checks a certificate again
 _OTHER_DESCRIPTORS: Final = 32  # files, DNS, the listeners of the service
 _MAX_DESCRIPTORS: Final = 2**16
-_MIN_CLIENTS: Final = 16  # accepted even if the descriptors may not suffice
-_GC_THRESHOLD: Final = 50_000  # new objects
+_MIN_CLIENTS: Final = 16  # allowed even if there may be too few descriptors
+_GC_THRESHOLD: Final = 50_000  # new objects between two runs of the collector
 
 
 def limit_concurrency(concurrency: int) -> int:
-    """Raise the limit of open files for so many probes at once, and return the number of probes it allows.
+    """Raise the limit of open files for `concurrency` probes at once, and return how many it allows.
 
     Returns:
         At least 1. A probe that still gets no descriptor is retried.
@@ -27,7 +27,7 @@ def limit_concurrency(concurrency: int) -> int:
 
 
 def limit_clients(clients: int, concurrency: int) -> int:
-    """Raise the limit of open files for so many connections of clients besides the probes, and return how many fit."""
+    """Raise the limit of open files for `clients` connections besides the probes, and return how many it allows."""
     others = concurrency * _DESCRIPTORS_PER_PROBE + _OTHER_DESCRIPTORS
     limit = _raise_limit(others + clients)
     return clients if limit is None else min(clients, max(_MIN_CLIENTS, limit - others))

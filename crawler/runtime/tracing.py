@@ -28,9 +28,9 @@ def request_span(method: str, route: str, headers: Mapping[str, str]) -> Iterato
     """Open the span of a request, in the trace of its client or of the embedding application.
 
     Args:
-        method: Of the request.
+        method: The method of the request.
         route: The template of its path; empty if no route matches.
-        headers: Of the request; they may name its trace.
+        headers: The headers of the request; they may name its trace.
 
     Yields:
         A function that takes the status of the response.

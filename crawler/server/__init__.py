@@ -1,4 +1,4 @@
-"""What exists only while serving: the HTTP API, and what keeps the service in order.
+"""The parts of a running service: the HTTP API, access rules, quotas, background jobs, health and metrics.
 
 `crawler.service` composes an application from these modules; `crawler.asgi` bridges it to ASGI servers. A module may
 import those below it:
@@ -13,8 +13,8 @@ import those below it:
     task_manager         begins and ends Tasks
     single_probes        probes of URLs that belong to no Task
     counting_prober      counts the results of another prober
-    access, quotas       rules: who may do what, and how much at once; without HTTP
-    health, metrics      whether the service can do its work, and what it counts
+    access, quotas       rules without HTTP: what a token allows, and how much at once
+    health, metrics      whether the service can work, and its counters and gauges
     request_counters     the counters of requests
     settings             intervals and timeouts that are no options
 """

@@ -11,7 +11,7 @@ from crawler.core.tokens import Token, find_token, parse_tokens, read_tokens
 
 __all__ = ["HEALTH_ROUTES", "OPEN_ROUTES", "Authorizer"]
 
-HEALTH_ROUTES: Final = frozenset({"/healthz", "/readyz"})  # load balancers ask, and name an address as Host
+HEALTH_ROUTES: Final = frozenset({"/healthz", "/readyz"})  # load balancers use an address as Host
 OPEN_ROUTES: Final = HEALTH_ROUTES | {"/openapi.json", "/docs", "/docs/{name}"}
 """Routes that need no token: they show nothing of Tasks."""
 
@@ -43,14 +43,14 @@ class Authorizer:
         return bool(self._tokens)
 
     def authenticate(self, authorizations: Sequence[str], *, is_change: bool) -> Token:
-        """The token that a request shows.
+        """Return the token of a request.
 
         Args:
             authorizations: The values of its Authorization headers.
             is_change: Whether the request changes something, which a token for reading does not allow.
 
         Raises:
-            AccessDenied: There is none, an unknown one, more than one, or one that does not allow a change.
+            AccessDenied: The token is missing, unknown, given twice, or does not allow the change.
         """
         if len(authorizations) > 1:
             raise AccessDenied("Authorization: given twice", "invalid_request")
@@ -65,5 +65,5 @@ class Authorizer:
         return token
 
     def may_see(self, owner: str | None, task: Task) -> bool:
-        """Whether an owner sees a Task. Without tokens all Tasks belong to one owner: the user of this machine."""
+        """Return whether an owner may see a Task. Without tokens all Tasks have one owner: the user of this machine."""
         return not self._tokens or self._shares_tasks or task.owner == owner

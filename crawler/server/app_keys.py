@@ -22,7 +22,7 @@ from crawler.server.task_manager import TaskManager
 __all__ = [
     "AUTHORIZER",
     "HEALTH",
-    "KEYS_UNDER_WAY",
+    "KEYS_IN_PROGRESS",
     "METRICS",
     "OPTIONS",
     "QUOTAS",
@@ -44,7 +44,7 @@ SETTINGS: Final = web.AppKey("SETTINGS", ServerSettings)
 """Intervals and timeouts that are no options. They can be replaced until the application starts."""
 
 REGISTRY: Final = web.AppKey("REGISTRY", Registry)
-"""Where Tasks live."""
+"""The registry, which keeps Tasks."""
 
 TASK_MANAGER: Final = web.AppKey("TASK_MANAGER", TaskManager)
 """Begins and ends Tasks."""
@@ -56,16 +56,16 @@ AUTHORIZER: Final = web.AppKey("AUTHORIZER", Authorizer)
 """The access rules."""
 
 QUOTAS: Final = web.AppKey("QUOTAS", Quotas)
-"""How much may be under way at once."""
+"""How much may be in progress at once."""
 
-KEYS_UNDER_WAY: Final[web.AppKey[set[tuple[str | None, str]]]] = web.AppKey("KEYS_UNDER_WAY", set)
-"""The owners and idempotency keys of the submits under way."""
+KEYS_IN_PROGRESS: Final[web.AppKey[set[tuple[str | None, str]]]] = web.AppKey("KEYS_IN_PROGRESS", set)
+"""The owners and idempotency keys of the submits in progress."""
 
 HEALTH: Final = web.AppKey("HEALTH", HealthMonitor)
 """Whether the service can do its work."""
 
 METRICS: Final = web.AppKey("METRICS", Metrics)
-"""What the service counts."""
+"""The metrics of the service."""
 
 REQUEST_COUNTERS: Final = web.AppKey("REQUEST_COUNTERS", RequestCounters)
-"""The part of it that the middleware counts."""
+"""The counters of requests, which the middleware raises."""

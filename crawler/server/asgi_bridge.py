@@ -4,8 +4,8 @@ The request goes to the application's own request factory and handler, with a wr
 messages, and a body that is fed from them. The request is not written as HTTP and parsed again, as it would be with
 aiohttp's protocol over a transport in memory: that is less work, and no header can be split in two.
 
-As with aiohttp's server, a client that leaves does not cancel its handler in the middle of a change: instead, the next
-read of the body or write of the response fails.
+As with aiohttp's server, a client that disconnects does not cancel its handler in the middle of a change: the next read
+of the body or write of the response fails instead.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _READ_AHEAD_BYTES: Final = 64 * 1024  # of a body, before the handler asks for it; at most twice as much
-_SERVER_HEADERS: Final = frozenset({hdrs.CONNECTION, hdrs.DATE, hdrs.SERVER, hdrs.TRANSFER_ENCODING})  # it adds them
+_SERVER_HEADERS: Final = frozenset({hdrs.CONNECTION, hdrs.DATE, hdrs.SERVER, hdrs.TRANSFER_ENCODING})  # of the server
 
 
 class _Transport(asyncio.Transport):
@@ -102,10 +102,10 @@ class _Writer(AbstractStreamWriter):
 
     async def _send_message(self, message: Message) -> None:
         if self._transport.is_closing():
-            raise ConnectionResetError("the client has left, or was cut off")
+            raise ConnectionResetError("the client has disconnected, or was cut off")
         try:
             await self._send(message)
-        except OSError as error:  # some servers report so that the client has left
+        except OSError as error:  # some servers report a disconnected client this way
             raise ConnectionResetError(str(error)) from error
 
 
@@ -140,7 +140,7 @@ class AsgiExchange:
             await cancel_and_wait(receiving)
 
     async def _receive_body(self) -> None:
-        """Feed the body, as fast as it is read, and note when the client leaves."""
+        """Feed the body as fast as the handler reads it, and note when the client disconnects."""
         try:
             while True:
                 await self._transport.may_read.wait()
@@ -153,7 +153,7 @@ class AsgiExchange:
         finally:
             self._transport.abort()
             if not self._body.is_eof():
-                self._body.set_exception(web.RequestPayloadError("the client has left"))
+                self._body.set_exception(web.RequestPayloadError("the client has disconnected"))
 
     def _request(self) -> web.BaseRequest:
         scope = self._scope

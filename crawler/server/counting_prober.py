@@ -1,4 +1,4 @@
-"""A prober that counts what another prober finds."""
+"""A prober that counts the results of another prober."""
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
@@ -18,7 +18,7 @@ class CountingProber:
     """Passes everything on to another prober, and counts the results.
 
     Args:
-        prober: The other one.
+        prober: The other prober.
         counters: Where each result is counted.
     """
 
@@ -42,18 +42,18 @@ class CountingProber:
                 yield result
 
     def transport_for(self, options: Options) -> Transport:
-        """The transport for probes with these options."""
+        """Return the transport for probes with these options."""
         return self._prober.transport_for(options)
 
     @property
     def is_draining(self) -> bool:
-        """Whether the prober begins no more requests."""
+        """Whether the prober starts no more requests."""
         return self._prober.is_draining
 
     async def drain(self, seconds: float) -> None:
-        """Begin no more requests; those under way may go on for so many seconds."""
+        """Start no more requests, and give those in flight `seconds` to finish."""
         await self._prober.drain(seconds)
 
     async def load(self) -> Load:
-        """How busy the prober is."""
+        """Return how busy the prober is."""
         return await self._prober.load()

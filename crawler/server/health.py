@@ -20,12 +20,12 @@ class HealthMonitor:
     """Finds what is wrong with each part of the service, while its context lasts.
 
     Args:
-        registry: Has to be writable.
-        has_resolver: Tells whether a DNS server is configured.
-        lag: Gives the worst recent delay of the event loop, in seconds.
-        is_stopping: Tells whether the service is about to end.
+        registry: The registry, which has to be writable.
+        has_resolver: Returns whether a DNS server is configured.
+        lag: Returns the worst recent delay of the event loop, in seconds.
+        is_stopping: Returns whether the service is stopping.
         timeout_seconds: How long the registry may take.
-        cache_seconds: For how long the state of the registry is reused: any client may ask, as often as it likes.
+        cache_seconds: How long the state of the registry is reused, because clients may ask often.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class HealthMonitor:
     async def __aexit__(self, *exception: object) -> None:
         await cancel_and_wait(*(future for future in (self._write, self._check) if future is not None))
 
-    async def find_troubles(self) -> dict[str, str | None]:
-        """What is wrong with each part, without details that a stranger should not see; None if nothing is."""
+    async def find_faults(self) -> dict[str, str | None]:
+        """Return what is wrong with each part, None if it works. It has no details: clients without a token see it."""
         now = asyncio.get_running_loop().time()
         if self._check is None or (self._check.done() and now - self._checked_at > self._cache_seconds):
             self._check = asyncio.ensure_future(self._check_store())
@@ -64,16 +64,16 @@ class HealthMonitor:
             "store": await asyncio.shield(self._check),
             "resolver": None if self._has_resolver() else "no DNS server is configured",
             "loop": None if self._lag() < _MAX_LAG_SECONDS else "is late",
-            "service": "is about to end" if self._is_stopping() else None,
+            "service": "is stopping" if self._is_stopping() else None,
         }
 
     async def _check_store(self) -> str | None:
-        if self._write is None or self._write.done():  # while one hangs, no second one begins
+        if self._write is None or self._write.done():  # while one write hangs, no second one starts
             self._write = asyncio.ensure_future(self._try_write())
         await asyncio.wait({self._write}, timeout=self._timeout_seconds)
-        trouble = self._write.result() if self._write.done() else "does not answer"
-        self._was_writable, self._checked_at = trouble is None, asyncio.get_running_loop().time()
-        return trouble
+        fault = self._write.result() if self._write.done() else "does not answer"
+        self._was_writable, self._checked_at = fault is None, asyncio.get_running_loop().time()
+        return fault
 
     async def _try_write(self) -> str | None:
         try:

@@ -1,6 +1,6 @@
-"""What the service counts, as Prometheus reads it (https://prometheus.io/docs/instrumenting/exposition_formats/).
+"""The metrics of the service, in the text format of Prometheus (https://prometheus.io/docs/instrumenting/exposition_formats/).
 
-Values are computed when they are asked for. No metric has a label whose values a client can make up.
+Values are computed for each request. No metric has a label whose values a client can make up.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ Values = Mapping[tuple[str, ...], float]
 
 
 class Row(NamedTuple):
-    """What a metric is."""
+    """The kind, the labels and the description of a metric."""
 
     kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
@@ -54,8 +54,8 @@ TABLE: Final[Mapping[str, Row]] = {
     "crawler_hop_phase_seconds": Row(
         "histogram", ("phase",), "Time of each phase of a hop, where there was one, under HAR's names."
     ),
-    "crawler_slots_in_use": Row("gauge", (), "Requests to targets under way."),
-    "crawler_slots_limit": Row("gauge", (), "How many there may be: fewer while this machine is short of resources."),
+    "crawler_slots_in_use": Row("gauge", (), "Requests to targets in flight."),
+    "crawler_slots_limit": Row("gauge", (), "The most of these at once: fewer while this machine lacks resources."),
     "crawler_hosts_waiting": Row("gauge", (), "Hosts with targets that wait for a slot."),
     "crawler_hosts_slowed": Row(
         "gauge", (), "Hosts with targets that get fewer requests, because they asked for it or fail."
@@ -66,12 +66,12 @@ TABLE: Final[Mapping[str, Row]] = {
     "crawler_store_failures_total": Row("counter", ("kind",), "Reads and writes that failed."),
     "crawler_event_loop_lag_seconds": Row("histogram", (), "How late the event loop was, measured twice a second."),
     "crawler_chunks_pending": Row(
-        "gauge", ("queue", "state"), "With Redis: chunks of Tasks that wait for a worker process, or that one has."
+        "gauge", ("queue", "state"), "With Redis: chunks of Tasks that wait for a worker process, or that one probes."
     ),
-    "crawler_oldest_chunk_seconds": Row("gauge", ("queue",), "With Redis: time since the oldest of these was queued."),
+    "crawler_oldest_chunk_seconds": Row("gauge", ("queue",), "With Redis: seconds since the oldest chunk was queued."),
     "crawler_workers": Row("gauge", (), "With Redis: worker processes that send heartbeats."),
     "crawler_chunks_redelivered_total": Row(
-        "counter", (), "With Redis: chunks that were begun again, because a worker process went silent."
+        "counter", (), "With Redis: chunks that were started again after a worker process fell silent."
     ),
 }
 
@@ -84,8 +84,8 @@ class Metrics(Collector):
         requests: Counts requests.
         probes: Counts the results of probes.
         lag: Measures the event loop.
-        load: Tells how busy the prober is, in all child processes.
-        fleet_status: Tells what waits for worker processes; None if there are none, or Redis does not answer.
+        load: Returns how busy the prober is, over all child processes.
+        fleet_status: Returns the queues and worker processes; None without a fleet, or if Redis does not answer.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Metrics(Collector):
         self._lag = lag
         self._load = load
         self._fleet_status = fleet_status
-        # Of other processes, so they are asked for before the rest is collected.
+        # These come from other processes, so they are awaited before the rest is collected.
         self._latest_load = Load(0, 0, 0, 0)
         self._latest_status: FleetStatus | None = None
         self._collectors = CollectorRegistry()
@@ -112,7 +112,7 @@ class Metrics(Collector):
         ProcessCollector(registry=self._collectors)
 
     async def render(self, accept: str) -> tuple[bytes, str]:
-        """All metrics, in the format that an Accept header prefers, and the media type of that format."""
+        """Return all metrics, in the format that an Accept header prefers, and the media type of that format."""
         self._latest_load = await self._load()
         self._latest_status = await self._fleet_status()
         encode, media_type = choose_encoder("")
@@ -121,7 +121,7 @@ class Metrics(Collector):
         return encode(self._collectors), media_type
 
     def collect(self) -> Iterable[Metric]:
-        """All metrics except those of the process."""
+        """Yield all metrics except those of the process."""
         requests, probes, load, calls = self._requests, self._probes, self._latest_load, self._registry.calls
         yield _family(
             "crawler_http_requests_total",
@@ -144,7 +144,7 @@ class Metrics(Collector):
         yield from self._queues()
 
     def _queues(self) -> Iterator[Metric]:
-        """The work queues on Redis; without samples if there is no Redis, or it does not answer."""
+        """Yield the work queues on Redis; without samples if there is no Redis, or it does not answer."""
         status = self._latest_status or FleetStatus({}, {}, 0)
         queues, is_known = status.queues, self._latest_status is not None
         chunks: dict[tuple[str, ...], float] = {}

@@ -1,6 +1,6 @@
-"""Quotas: URLs of a Task, running Tasks, and what one token may have of both; and requests under way.
+"""Quotas: URLs of a Task, running Tasks, running Tasks and URLs of one token, and requests in progress.
 
-The fields that tell clients what is left of them are those of the IETF's draft:
+The headers that show clients what is left are those of the IETF's draft:
 https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
 """
 
@@ -16,14 +16,14 @@ from crawler.registry import Registry
 
 __all__ = ["CountLines", "Quotas"]
 
-CountLines = Callable[[int], None]  # called with the number of lines that came in; raises if they are too many
+CountLines = Callable[[int], None]  # called with the number of lines received; raises if they are too many
 
 _TASK_RETRY_SECONDS: Final = 30  # the end of a Task cannot be predicted
 _REQUEST_RETRY_SECONDS: Final = 1  # most requests take less
 
 
 class _Quota(NamedTuple):
-    """How much of something there may be, and is."""
+    """A limit, and how much of it is in use."""
 
     policy: str
     limit: int
@@ -37,7 +37,7 @@ class _Quota(NamedTuple):
         """Check that one more fits.
 
         Raises:
-            QuotaExceeded: It does not.
+            QuotaExceeded: The limit is reached.
         """
         if not self.left:
             raise QuotaExceeded(self.policy, self.limit, retry_seconds)
@@ -49,17 +49,17 @@ class Quotas:
     def __init__(self, registry: Registry, service: ServiceOptions) -> None:
         self._registry = registry
         self._service = service
-        # Being submitted, or under way; by owner.
+        # Being submitted, or in progress; by owner.
         self._tasks: Counter[str | None] = Counter()
         self._urls: Counter[str | None] = Counter()
         self._requests: Counter[str | None] = Counter()
 
     @contextmanager
     def request(self, owner: str | None) -> Iterator[None]:
-        """Count one more request of this owner while it is under way.
+        """Count one more request of this owner while it is in progress.
 
         Raises:
-            QuotaExceeded: The owner has too many under way.
+            QuotaExceeded: The owner has too many requests in progress.
         """
         self._of_requests(owner).check(_REQUEST_RETRY_SECONDS)
         self._requests[owner] += 1
@@ -70,11 +70,11 @@ class Quotas:
 
     @contextmanager
     def reserve_task(self, owner: str | None) -> Iterator[CountLines]:
-        """Count one more Task of this owner while it is submitted; gives a function that counts its lines.
+        """Count one more Task of this owner while it is submitted; yield a function that counts its lines.
 
         Raises:
-            QuotaExceeded: There are too many Tasks, or too many URLs of this owner; the given function raises it too.
-            TaskTooLarge: Raised by the given function.
+            QuotaExceeded: There are too many Tasks, or too many URLs of this owner; the yielded function raises it too.
+            TaskTooLarge: Raised by the yielded function.
         """
         for quota in self._of_tasks(owner):
             quota.check()
@@ -100,7 +100,7 @@ class Quotas:
             self._urls[owner] -= taken
 
     def headers(self, owner: str | None) -> dict[str, str]:
-        """The headers that tell an owner what is left of each quota."""
+        """Return the headers that show an owner what is left of each quota."""
         quotas = [*self._of_tasks(owner), self._of_requests(owner)]
         return {
             "RateLimit-Policy": ", ".join(f'"{quota.policy}";q={quota.limit}' for quota in quotas),
@@ -120,7 +120,7 @@ class Quotas:
             yield self._of_urls(owner, own)
 
     def _of_urls(self, owner: str, running: Iterable[Task]) -> _Quota:
-        """The quota of the owner's URLs without a result; `running` are the owner's Tasks that run."""
+        """Return the quota of the owner's URLs without a result; `running` are the owner's Tasks that run."""
         pending = sum(task.total - task.counts.done for task in running)
         return _Quota("token-urls", self._service.token_urls, self._urls[owner] + pending)
 

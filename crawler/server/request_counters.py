@@ -21,8 +21,8 @@ class RequestCounters:
     """Requests by kind.
 
     Attributes:
-        responses: How many were answered, by kind and class of status, such as `2xx`.
-        seconds: How long it took until the response began, by kind.
+        responses: Number of responses by kind and class of status, such as `2xx`.
+        seconds: Seconds until the response began, by kind.
     """
 
     def __init__(self) -> None:

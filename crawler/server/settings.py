@@ -16,10 +16,10 @@ class WebhookSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         retry_delays: Seconds from one attempt to the next. After the attempt that follows the last delay, the delivery
             has failed. The delays are those that Standard Webhooks recommends.
-        max_retry_after_seconds: The longest Retry-After that is heeded.
-        local_retry_seconds: The delay after a fault of this machine or of the store, which is no attempt.
-        timeout_seconds: For a whole request.
-        connect_timeout_seconds: For its connection.
+        max_retry_after_seconds: The longest wait that a Retry-After can ask for.
+        local_retry_seconds: The delay after a fault of this machine or of the store; it does not count as an attempt.
+        timeout_seconds: Time for a whole request.
+        connect_timeout_seconds: Time for its connection.
         concurrency: Requests at once.
         per_host: Requests at once to one host.
     """

@@ -18,12 +18,12 @@ class SingleProbes:
     """Probes URLs one by one, with the same prober as the Tasks.
 
     Args:
-        is_stopping: Tells whether the service is about to end.
-        max_in_flight: How many there may be at once.
+        is_stopping: Returns whether the service is stopping.
+        max_in_flight: The most single probes at once.
 
     Attributes:
-        prober: What probes; set while the application runs.
-        in_flight: How many there are.
+        prober: The prober; set while the application runs.
+        in_flight: The number of single probes in flight.
     """
 
     prober: Prober
@@ -38,7 +38,7 @@ class SingleProbes:
 
         Raises:
             Overloaded: Too many single URLs are being probed.
-            ServiceStopping: The service is about to end.
+            ServiceStopping: The service is stopping.
         """
         if self._is_stopping():
             raise ServiceStopping("the service is stopping")

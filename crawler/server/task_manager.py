@@ -1,4 +1,4 @@
-"""The TaskManager, which begins and ends Tasks."""
+"""The TaskManager, which starts and ends Tasks."""
 
 import asyncio
 import time
@@ -22,16 +22,16 @@ _MAX_STARTS: Final = 10_000  # Tasks whose start is remembered, to compute their
 
 
 class TaskManager:
-    """Begins and ends Tasks.
+    """Starts and ends Tasks.
 
     Args:
-        registry: Where Tasks live.
+        registry: Keeps the Tasks.
         options: How URLs are probed, where a Task does not choose otherwise.
-        drain_seconds: How long probes under way may go on when the service stops.
+        drain_seconds: Time that probes in flight get when the service stops.
 
     Attributes:
-        engine: Has Tasks worked on; set while the application runs.
-        is_stopping: Whether the service is about to end: then requests no longer wait for Tasks, and no Task begins.
+        engine: Works on the Tasks; set while the application runs.
+        is_stopping: Whether the service is stopping: then requests no longer wait for Tasks, and no Task starts.
     """
 
     engine: Engine
@@ -45,17 +45,18 @@ class TaskManager:
         self._starts: OrderedDict[str, tuple[float, int]] = OrderedDict()  # unix time, and lines done by then
 
     def resume(self) -> None:
-        """Go on with the Tasks that were running when the service last ended."""
+        """Continue the Tasks that were running when the service last ended."""
         for task in self._registry.tasks.values():
             if task.status == "running":
                 task.options = self._options.with_stored(task.options)
                 self._start(task)
 
     def stop(self) -> asyncio.Future[None]:
-        """Begin nothing more, and wake everything that waits for a change of a Task; returns at once.
+        """Start nothing more, and end all waits for changes of a Task; returns at once.
 
         Returns:
-            Done once the probes under way have ended, or have used up their time, and their results are recorded.
+            A future. It is done when the probes in flight have ended or have used up their time, and their results are
+            recorded.
         """
         if self._drained is None:
             self.is_stopping = True
@@ -64,11 +65,11 @@ class TaskManager:
         return self._drained
 
     async def submit(self, lines: Lines, options: Options | None = None, **fields: Any) -> Task:
-        """Store a new Task and begin it; `fields` are those of `Registry.submit`.
+        """Store a new Task and start it; `fields` are those of `Registry.submit`.
 
         Raises:
-            ServiceStopping: The service is about to end. Lines that have begun to come are still stored: the Task
-                begins at the next start.
+            ServiceStopping: The service is stopping. A list that is being received is still stored, and its Task starts
+                when the service starts again.
         """
         if self.is_stopping:
             raise ServiceStopping("the service is stopping")
@@ -78,7 +79,7 @@ class TaskManager:
         return task
 
     async def cancel(self, task: Task) -> None:
-        """Stop a Task for good; its results stay. One that has ended stays as it is."""
+        """Cancel a Task and keep its results. A Task that has ended does not change."""
         async with self._stopped(task):
             if self._registry.task(task.id).status == "running":
                 with suppress(TransitionError):  # another request can cancel it too
@@ -90,7 +91,7 @@ class TaskManager:
             await self._registry.delete(task.id)
 
     def rate(self, task: Task) -> float | None:
-        """Lines per second since this process began the Task; None if it did not, or just now."""
+        """Return lines per second since this process started the Task; None if it did not, or only just now."""
         if task.id not in self._starts:
             return None
         began, done = self._starts[task.id]
@@ -99,7 +100,7 @@ class TaskManager:
 
     @asynccontextmanager
     async def _stopped(self, task: Task) -> AsyncIterator[None]:
-        """Nothing works on the Task within. If the store fails to end the Task, the work goes on."""
+        """Stop the work on a Task while the context lasts. If the store cannot end the Task, continue the work."""
         await self.engine.stop(task.id)
         try:
             yield

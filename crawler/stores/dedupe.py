@@ -26,10 +26,10 @@ _MAX_WAITING_LINES: Final = 50_000
 _LINES_PER_STEP: Final = 1_000  # between two turns of the event loop
 
 _MAX_RESULTS_IN_MEMORY: Final = 20_000  # a kilobyte each
-_RESULTS_PER_MOVE: Final = 500  # to the file; takes some milliseconds
+_RESULTS_PER_MOVE: Final = 500  # moved to the file at once; takes some milliseconds
 _INDEX_CACHE_KIB: Final = 16 * 1024
 _BITMAP_BITS: Final = 2**27  # a power of two
-_HEADER: Final = struct.Struct("<qqI")  # of a result in the file: its key, and its length in bytes
+_HEADER: Final = struct.Struct("<qqI")  # of a result in the file: the two halves of its key, and its length in bytes
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(ProbeResult).decode
@@ -38,12 +38,12 @@ _decode: Final = msgspec.msgpack.Decoder(ProbeResult).decode
 class SeenResults:
     """Results by the key of their line. Drop them with `close`.
 
-    The oldest are in a temporary file. Its index is in a temporary SQLite database and has half of each key; the whole
-    key stands with the result. Most lines are new: a bitmap of the keys tells that without a query.
+    The oldest are in a temporary file. Its index is in a temporary SQLite database and has half of each key; the
+    file has the whole key. Most lines are new: a bitmap of the keys tells that without a query.
 
     Args:
         max_in_memory: Results that stay in memory.
-        per_move: Results that leave for the file together.
+        per_move: Results that are moved to the file at once.
     """
 
     def __init__(self, max_in_memory: int = _MAX_RESULTS_IN_MEMORY, per_move: int = _RESULTS_PER_MOVE) -> None:

@@ -16,12 +16,12 @@ from crawler.stores.ordering import LineKey, interleave, line_key
 
 __all__ = ["MemoryRegistry"]
 
-_MAX_SCANNED_RESULTS: Final = 20_000  # that one call looks through to find those that pass a filter
+_MAX_SCANNED_RESULTS: Final = 20_000  # one call scans no more results for those that pass a filter
 _LINES_PER_STEP: Final = 1_000  # between two turns of the event loop
 
 
 class MemoryRegistry(Registry):
-    """Keeps Tasks in a dict; they end with the process."""
+    """Keeps Tasks in a dict; they are lost when the process ends."""
 
     def __init__(self) -> None:
         super().__init__()

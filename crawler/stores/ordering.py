@@ -1,6 +1,6 @@
 """Which lines of a Task are equal, and in which order its targets are probed. Pure: no I/O, no state.
 
-Two lines are equal if one probe serves both: the same normalised URL, asked for with the same credentials. Equal lines
+Two lines are equal if one probe serves both: the same normalised URL, requested with the same credentials. Equal lines
 have equal keys, and the first of them is probed. Targets are probed by rank within their host, then by position, so
 that hosts take turns. All stores and the library's `Deduplicator` take both rules from here.
 """

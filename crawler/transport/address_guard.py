@@ -1,4 +1,4 @@
-"""Refuse addresses that a stranger's URL must not reach: loopback, private networks, cloud metadata (SSRF).
+"""Refuse addresses that an untrusted URL must not reach: loopback, private networks, cloud metadata (SSRF).
 
 The guard checks the very address that is about to be dialled, after resolution. The table is our own: Python's
 `is_global` calls several of these ranges global and changes between versions. It has the facts of IANA's registries

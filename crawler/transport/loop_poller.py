@@ -1,6 +1,6 @@
 """Watch sockets through the event loop, which knows the selector of its platform (kqueue, poll or select).
 
-A selector of our own would not do: those of `selectors` that stand on poll or select have no descriptor that an event
+A selector of our own would not work: those of `selectors` that use poll or select have no descriptor that an event
 loop could watch. Each wait registers its socket and removes it again, so an idle socket costs nothing.
 """
 

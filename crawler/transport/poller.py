@@ -1,6 +1,6 @@
 """Wait until sockets can be read or written, with a deadline for each wait.
 
-Two implementations stand behind one interface. `EpollPoller` is for Linux. `LoopPoller` works everywhere else, and
+One interface has two implementations. `EpollPoller` is for Linux. `LoopPoller` works everywhere else, and
 also where a process has lost `select.epoll`, as gevent's monkey patching does.
 """
 

@@ -134,7 +134,7 @@ def test_a_number_or_a_word_is_either() -> None:
 def test_two_names_of_an_option_may_not_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("--processes", "3", "--workers", "3")[1].processes == 3
     assert refusal("--processes", "2", "--workers", "3") == (
-        "Invalid value for --workers: is the old name of processes; give one of the two"
+        "Invalid value for --workers: is the old name of processes; set only one of the two"
     )
     monkeypatch.setenv("CRAWLER_WORKERS", "auto")
     assert refusal("--processes", "2").startswith("Invalid value for --workers: ")

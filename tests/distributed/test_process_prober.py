@@ -382,7 +382,8 @@ async def test_a_command_that_cannot_start_children_says_so(tmp_path: Path) -> N
     )  # fmt: skip
     _, said = await process.communicate()
     assert process.returncode == 2
-    assert said.decode().splitlines()[-1] == "crawler: the child processes do not start; see what they wrote"
+    message = "crawler: the child processes do not start; see their messages on standard error"
+    assert said.decode().splitlines()[-1] == message
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

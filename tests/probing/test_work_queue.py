@@ -480,7 +480,7 @@ async def test_every_item_is_finished_under_any_limits(
     assert runs == sum(len(journey) for _, journeys in queues for journey in journeys)
     assert scheduler.active == 0
     assert not scheduler._hosts
-    assert not scheduler._rota
+    assert not scheduler._turns
 
 
 # --- Draining ---

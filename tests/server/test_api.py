@@ -19,7 +19,7 @@ from crawler import MemoryRegistry, Options, ServiceOptions, StoreError
 from crawler.core.errors import StoreFull
 from crawler.core.tasks import Task
 from crawler.runtime.counters import CallCounters
-from crawler.server.app_keys import KEYS_UNDER_WAY, SINGLE_PROBES
+from crawler.server.app_keys import KEYS_IN_PROGRESS, SINGLE_PROBES
 from crawler.stores.sqlite.connection import connect
 from crawler.stores.sqlite.database import Database
 from crawler.stores.sqlite.registry import SqliteRegistry
@@ -318,9 +318,9 @@ async def test_the_same_key_while_the_first_request_is_under_way(api: Api) -> No
         yield b".invalid/"
 
     first = asyncio.ensure_future(api.ask("POST", "/tasks", 201, data=slow(), headers=headers))
-    while not api.app[KEYS_UNDER_WAY]:
+    while not api.app[KEYS_IN_PROGRESS]:
         await has_no_task(api)
-    await api.refuses("POST", "/tasks", 409, "under way", data=b"x", headers=headers)
+    await api.refuses("POST", "/tasks", 409, "in progress", data=b"x", headers=headers)
     await api.ask("POST", "/tasks", 201, data=b"x", headers={**headers, "Idempotency-Key": "other"})
     go_on.set()
     task = (await first).json
@@ -416,7 +416,7 @@ async def test_tasks_by_status_and_label(api: Api, site: Site) -> None:
         ("/tasks?cursor=x", "cursor"),
         ("/tasks?cursor=W10", "cursor"),
         ("/tasks?cursor=%C3%A9", "cursor"),
-        ("/tasks?lable=x", "lable: there is no such parameter"),
+        ("/tasks?lable=x", "lable: unknown parameter"),
         ("/tasks/{id}?wait=61", "wait"),
         ("/tasks/{id}?wait=-1", "wait"),
         ("/tasks/{id}?wait=nan", "wait"),

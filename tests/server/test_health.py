@@ -115,8 +115,8 @@ async def test_a_service_that_is_about_to_end_is_not_ready_but_healthy() -> None
         client.app[TASK_MANAGER].stop()
         status, problem = await readiness(client)
         assert (status, problem["status"], problem["ready"]) == (503, 503, False)
-        assert problem["detail"] == "service: is about to end"
-        assert problem["checks"] == {"store": "ok", "resolver": "ok", "loop": "ok", "service": "is about to end"}
+        assert problem["detail"] == "service: is stopping"
+        assert problem["checks"] == {"store": "ok", "resolver": "ok", "loop": "ok", "service": "is stopping"}
         async with client.get("/healthz") as response:
             assert (response.status, await response.json()) == (200, {"healthy": True})
 
@@ -266,7 +266,7 @@ async def test_a_store_that_does_not_answer_is_waited_for_once() -> None:
     registry = Slow()
     async with open_health(registry, timeout_seconds=0.01, cache_seconds=0.0) as health:
         for _ in range(3):
-            assert (await health.find_troubles())["store"] == "does not answer"
+            assert (await health.find_faults())["store"] == "does not answer"
             await asyncio.sleep(0.01)
         assert registry.asked == 1
 
@@ -274,11 +274,11 @@ async def test_a_store_that_does_not_answer_is_waited_for_once() -> None:
 async def test_who_asks_at_once_or_soon_after_is_given_the_same_answer() -> None:
     registry = Slow()
     async with open_health(registry) as health:
-        asking = [asyncio.ensure_future(health.find_troubles()) for _ in range(100)]
+        asking = [asyncio.ensure_future(health.find_faults()) for _ in range(100)]
         await asyncio.sleep(0)
         registry.gate.set()
         assert {answer["store"] for answer in await asyncio.gather(*asking)} == {None}
-        assert (await health.find_troubles())["store"] is None
+        assert (await health.find_faults())["store"] is None
         assert registry.asked == 1
 
 
@@ -286,16 +286,16 @@ async def test_an_answer_does_not_hold_for_ever() -> None:
     registry = Slow()
     registry.gate.set()
     async with open_health(registry, cache_seconds=0.0) as health:
-        await health.find_troubles()
+        await health.find_faults()
         await asyncio.sleep(0.01)
-        await health.find_troubles()
+        await health.find_faults()
         assert registry.asked == 2
 
 
 async def test_who_gives_up_takes_the_answer_from_nobody() -> None:
     registry = Slow()
     async with open_health(registry) as health:
-        first, second = (asyncio.ensure_future(health.find_troubles()) for _ in range(2))
+        first, second = (asyncio.ensure_future(health.find_faults()) for _ in range(2))
         await asyncio.sleep(0)
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
@@ -316,8 +316,8 @@ async def test_who_gives_up_takes_the_answer_from_nobody() -> None:
 )
 async def test_what_is_wrong_is_told_apart(other: dict[str, Any], name: str) -> None:
     async with open_health(MemoryRegistry(), **other) as health:
-        troubles = await health.find_troubles()
-    assert [part for part, trouble in troubles.items() if trouble is not None] == [name]
+        faults = await health.find_faults()
+    assert [part for part, trouble in faults.items() if trouble is not None] == [name]
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ async def test_requests_are_counted_by_route_method_and_class_of_status(api: Api
 
 
 async def test_faults_of_the_service_are_counted(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.app[HEALTH], "find_troubles", None)
+    monkeypatch.setattr(api.app[HEALTH], "find_faults", None)
     async with api.client.get("/readyz") as response:
         assert response.status == 500
     assert await sum_of(api.client, "crawler_http_requests_total", route="/readyz", status="5xx") == 1

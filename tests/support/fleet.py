@@ -37,7 +37,7 @@ async def worker_process(url: str, *flags: str) -> AsyncIterator[asyncio.subproc
     )  # fmt: skip
     try:
         assert process.stdout is not None
-        assert (await process.stdout.readline()).startswith(b"crawler works for ")
+        assert (await process.stdout.readline()).startswith(b"crawler probes for ")
         yield process
     finally:
         if process.returncode is None:

@@ -17,4 +17,4 @@ def open_health(registry: Registry, **other: Any) -> HealthMonitor:
 async def find_store_trouble(registry: Registry) -> str | None:
     """What is wrong with the registry; None if nothing is."""
     async with open_health(registry) as health:
-        return (await health.find_troubles())["store"]
+        return (await health.find_faults())["store"]

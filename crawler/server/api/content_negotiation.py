@@ -13,7 +13,7 @@ _QUALITY: Final = re.compile(r";\s*q\s*=\s*(?P<q>[01](?:\.\d{0,3})?)\s*(?:;|$)",
 
 
 def choose_media_type(accept: str, offers: Mapping[str, T]) -> T | None:
-    """The value of the media type that an Accept header prefers, the first of equals; None if it accepts none."""
+    """Return the offer that an Accept header prefers, the first one of equals; None if it accepts no offer."""
     ranges: dict[str, float] = {}
     for part in accept.split(","):
         if match := _RANGE.fullmatch(part):
@@ -24,7 +24,7 @@ def choose_media_type(accept: str, offers: Mapping[str, T]) -> T | None:
 
 
 def _quality(offer: str, ranges: Mapping[str, float]) -> float:
-    """The quality that the most specific range with the offer gives it."""
+    """Return the quality of an offer: that of the most specific range that contains it."""
     kind = offer.partition("/")[0]
     for name in (offer, f"{kind}/*", "*/*"):
         if name in ranges:

@@ -23,7 +23,7 @@ __all__ = ["events"]
 
 _LAST_EVENT_ID: Final = "Last-Event-ID"
 _MAX_ID_DIGITS: Final = 19
-_PAGE_RESULTS: Final = 200  # that are sent at once
+_PAGE_RESULTS: Final = 200  # results sent at once
 _HEADERS: Final = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the latter is for nginx
 
 
@@ -32,13 +32,13 @@ async def events(request: web.Request) -> web.StreamResponse:
     query, task = read_query(request, EventsQuery), await task_of(request)
     position = _last_event_id(request, query)
     if position > task.counts.done:
-        raise InputError("there was no such event", _LAST_EVENT_ID)
+        raise InputError("no event has this id", _LAST_EVENT_ID)
     chunks = _write_events(request, task, position, query.results)
     return await stream_response(request, chunks, "text/event-stream", _HEADERS)
 
 
 def _last_event_id(request: web.Request, query: EventsQuery) -> int:
-    """The last event that the client has seen. A browser adds the header to the same URL, so the header is newer."""
+    """Return the last event that the client has seen. A browser adds the header to the same URL: it is newer."""
     header = single_header(request, _LAST_EVENT_ID)
     if header is None:
         return query.last_event_id
@@ -50,7 +50,7 @@ def _last_event_id(request: web.Request, query: EventsQuery) -> int:
 async def _write_events(
     request: web.Request, task: Task, position: int, wants_results: bool
 ) -> AsyncGenerator[bytes, None]:
-    """The stream of events after a position, in chunks.
+    """Yield the events after a position, in chunks.
 
     Between reading the Task's state and waiting for its change, nothing else may run: so there is no `await` there.
     """

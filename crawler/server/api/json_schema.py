@@ -63,12 +63,12 @@ class Schemas:
         self.components["Summary"]["properties"]["options"] = {"$ref": _REF.format(name="TaskOptions")}
 
     def of(self, type_: Any) -> Schema:
-        """The schema of a type."""
+        """Return the schema of a type."""
         schema: Schema = self._of[type_]
         return schema
 
     def query(self, type_: type[msgspec.Struct], *, with_options: bool) -> Iterator[Schema]:
-        """The parameters of a query, and of the options that it may have too."""
+        """Yield the parameters of a query, and of the options that it may have too."""
         schema = msgspec.json.schema(type_)["$defs"][type_.__name__]
         _polish(schema)
         for name, member in schema["properties"].items():
@@ -79,7 +79,7 @@ class Schemas:
 
 
 def _options() -> Schema:
-    """The options that a Task may choose."""
+    """Return the options that a Task may choose."""
     fields = [(name, type_) for name, type_ in Options.__annotations__.items() if name in TASK_OPTIONS]
     type_ = msgspec.defstruct("TaskOptions", fields, forbid_unknown_fields=True)
     schema: Schema = msgspec.json.schema(type_)["$defs"]["TaskOptions"]
@@ -87,7 +87,7 @@ def _options() -> Schema:
 
 
 def _bounded(schema: Schema, options: Options) -> Schema:
-    """The schema of options with the service's limits, and with all constraints that a schema can express."""
+    """Return the schema of options with the service's limits, and with all constraints that a schema can express."""
     members = schema["properties"]
     members["per_host"]["maximum"] = options.per_host
     members["max_read"]["maximum"] = options.max_read
@@ -116,7 +116,7 @@ def _parameter(name: str, schema: Schema, *, is_required: bool) -> Schema:
 
 
 def _without_null(schema: Schema) -> Schema:
-    """The schema of a member in a query, which has no null."""
+    """Return the schema of a member in a query, which has no null."""
     if "anyOf" not in schema:
         return schema
     plain: Schema = {name: value for name, value in schema.items() if name != "anyOf"}
@@ -127,7 +127,7 @@ def _without_null(schema: Schema) -> Schema:
 
 
 def _as_text(schema: Schema) -> Schema:
-    """The schema of an option in a query: each of several values, and each header, is a parameter of its own."""
+    """Return the schema of an option in a query: each of several values, and each header, is a parameter of its own."""
     if schema.get("type") != "object":
         return _without_null(schema)
     return {

@@ -22,10 +22,10 @@ async def healthz(request: web.Request) -> web.Response:
 
 async def readyz(request: web.Request) -> web.Response:
     """Whether the service can do its work; if not (503), why."""
-    troubles = await request.app[HEALTH].find_troubles()
-    checks = Checks(**{name: trouble or "ok" for name, trouble in troubles.items()})
+    faults = await request.app[HEALTH].find_faults()
+    checks = Checks(**{name: fault or "ok" for name, fault in faults.items()})
     fleet = Fleet.of(await request.app[TASK_MANAGER].engine.fleet_status())
-    wrong = [f"{name}: {trouble}" for name, trouble in troubles.items() if trouble]
+    wrong = [f"{name}: {fault}" for name, fault in faults.items() if fault]
     if not wrong:
         return json_response(Readiness(ready=True, checks=checks, fleet=fleet), headers=_NO_STORE)
     problem = Unready.of(HTTPStatus.SERVICE_UNAVAILABLE, "; ".join(wrong), ready=False, checks=checks, fleet=fleet)

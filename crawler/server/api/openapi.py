@@ -120,7 +120,7 @@ class OpenApiDocument:
         }
 
     def _routes(self) -> Iterator[tuple[str, str, str]]:
-        """The method and path of each route, without the path of the mount, and its handler's docstring."""
+        """Yield the method and path of each route, without the path of the mount, and its handler's docstring."""
         mount = mount_path(self._app)
         for route in self._app.router.routes():
             if route.resource is not None:

@@ -16,19 +16,19 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 def read_query(request: web.Request, type_: type[T]) -> T:
-    """The query, validated.
+    """Return the query, validated.
 
     Raises:
         InputError: A parameter is unknown, wrong or given twice; `place` is its name.
     """
     query, others = split_query(request, type_)
     for name in others:
-        raise InputError("there is no such parameter", name)
+        raise InputError("unknown parameter", name)
     return query
 
 
 def split_query(request: web.Request, type_: type[T]) -> tuple[T, dict[str, str]]:
-    """The query, validated; and its other parameters, which are options, with a line for each value.
+    """Return the query, validated; and its other parameters, which are options, with a line for each value.
 
     Raises:
         InputError: A parameter of the query is wrong or given twice; `place` is its name.
@@ -55,20 +55,20 @@ def split_query(request: web.Request, type_: type[T]) -> tuple[T, dict[str, str]
 
 
 def choose_options(options: Options, query: Mapping[str, str], body: Mapping[str, Any]) -> Options:
-    """The options of a Task: the service's, with those of the query, and of the body, which overrules the query.
+    """Return the options of a Task: those of the service, changed by the query and then by the body.
 
     Raises:
-        OptionError: One is unknown or wrong, or a Task may not set it; `place` is its name.
+        OptionError: An option is unknown or wrong, or a Task may not set it; `place` is its name.
     """
     chosen = options.with_task_options(query, strict=False)
     return options.with_task_options({name: getattr(chosen, name) for name in query} | dict(body)) if body else chosen
 
 
 def single_header(request: web.Request, name: str) -> str | None:
-    """A header that must not be repeated.
+    """Return a header that must not be repeated.
 
     Raises:
-        InputError: It is there twice.
+        InputError: The header is given twice.
     """
     values = request.headers.getall(name, [])
     if len(values) > 1:
@@ -77,7 +77,7 @@ def single_header(request: web.Request, name: str) -> str | None:
 
 
 def next_page_header(request: web.Request, cursor: str | None) -> dict[str, str]:
-    """The Link header to the page at a cursor; empty if there is none."""
+    """Return the Link header to the page at a cursor; empty if there is none."""
     if cursor is None:
         return {}
     return {hdrs.LINK: f'<{path_prefix(request)}{request.rel_url.update_query(cursor=cursor)}>; rel="next"'}

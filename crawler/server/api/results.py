@@ -24,7 +24,7 @@ __all__ = ["results"]
 
 Format = Literal["json", "ndjson", "csv"]
 
-# The first is for clients without preference.
+# The first format is the default.
 _FORMATS: Final[dict[str, Format]] = {"application/json": "json", "application/x-ndjson": "ndjson", "text/csv": "csv"}
 _MEDIA_TYPES: Final = {format_: type_ for type_, format_ in _FORMATS.items()} | {"csv": "text/csv; charset=utf-8"}
 _VARY: Final = {"Vary": "Accept"}
@@ -62,13 +62,13 @@ def _choose_format(request: web.Request, query: ResultsQuery) -> Format:
 
 def _filter_of(query: ResultsQuery) -> ResultFilter:
     if query.error is not None and query.error not in ERROR_TYPES:
-        raise InputError("there is no such error type", "error")
+        raise InputError("unknown error type", "error")
     host = None if query.host is None else parse_host(query.host, "host")
     return ResultFilter(outcome=query.outcome, status=query.status, error=query.error, host=host)
 
 
 def _read_cursor(cursor: str | None, task: Task) -> int:
-    """The position in the Task's results that a cursor stands for."""
+    """Return the position of a cursor in the Task's results."""
     if cursor is None:
         return 0
     is_number = cursor.isascii() and cursor.isdigit() and len(cursor) <= _MAX_CURSOR_DIGITS
@@ -78,12 +78,12 @@ def _read_cursor(cursor: str | None, task: Task) -> int:
 
 
 def _write_cursor(position: int, task: Task) -> str | None:
-    """The cursor of a position; None if all results have been read, and no more can come."""
+    """Return the cursor of a position; None if all results have been read, and no more can come."""
     return None if position >= task.counts.done and task.status != "running" else str(position)
 
 
 async def _write_json(task: Task, found: AsyncIterator[ProbeResult]) -> AsyncIterator[bytes]:
-    """The JSON of a `ResultPage` with all results, in parts."""
+    """Yield the JSON of a `ResultPage` with all results, in parts."""
     encode = msgspec.json.Encoder().encode
     yield b'{"results":['
     comma = b""

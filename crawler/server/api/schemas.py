@@ -32,13 +32,13 @@ __all__ = [
 ]
 
 Label = Annotated[str, Meta(min_length=1, max_length=200, description="A name for the task, by which it can be found.")]
-Limit = Annotated[int, Meta(ge=1, le=1000, description="The most to return.")]
+Limit = Annotated[int, Meta(ge=1, le=1000, description="Maximum number of items to return.")]
 Cursor = Annotated[str, Meta(description="Where to continue: `next` of the previous page.")]
 Next = Annotated[str | None, Meta(description="Cursor of the next page; null if there is none.")]
 LabelFilter = Annotated[str | None, Meta(description="Only tasks with this label.")]
 Column = Annotated[
     str | None,
-    Meta(description="Where the URL is: a column of CSV, by name or by number from 1, or a key of NDJSON's objects."),
+    Meta(description="Where the URL is: a column of CSV, by name or by number from 1, or a key of NDJSON objects."),
 ]
 Format = Annotated[Literal["json", "ndjson", "csv"] | None, Meta(description="Overrules the Accept header.")]
 
@@ -102,7 +102,7 @@ class Checks(msgspec.Struct):
     store: Annotated[str, Meta(description="Whether the store of tasks can be written to.")]
     resolver: Annotated[str, Meta(description="Whether a DNS server is configured.")]
     loop: Annotated[str, Meta(description="Whether the event loop runs without delay.")]
-    service: Annotated[str, Meta(description="Whether the service is not about to end.")]
+    service: Annotated[str, Meta(description="Whether the service is not stopping.")]
 
 
 class Fleet(msgspec.Struct):
@@ -111,11 +111,11 @@ class Fleet(msgspec.Struct):
     workers: Annotated[int, Meta(description="Worker processes that send heartbeats.")]
     pending: Annotated[int, Meta(description="Chunks of tasks that wait, or that a worker process has.")]
     oldest: Annotated[float, Meta(description="Seconds since the oldest of these was queued.")]
-    redelivered: Annotated[int, Meta(description="Chunks that were begun again, because a worker process went silent.")]
+    redelivered: Annotated[int, Meta(description="Chunks that were started again after a worker process fell silent.")]
 
     @classmethod
     def of(cls, status: FleetStatus | None) -> Self | msgspec.UnsetType:
-        """The numbers, without the names that a stranger should not see."""
+        """Return the numbers. The names of worker processes are left out, because clients without a token see this."""
         if status is None:
             return msgspec.UNSET
         queues = status.queues.values()

@@ -19,7 +19,7 @@ from crawler.runtime.logs import add_log_fields
 from crawler.server.api.params import choose_options, read_query, single_header, split_query
 from crawler.server.api.schemas import Choices, Nothing, SubmitQuery, WebhookChoice
 from crawler.server.api.task_view import summary_of, task_path
-from crawler.server.app_keys import KEYS_UNDER_WAY, OPTIONS, QUOTAS, REGISTRY, SERVICE_OPTIONS, TASK_MANAGER
+from crawler.server.app_keys import KEYS_IN_PROGRESS, OPTIONS, QUOTAS, REGISTRY, SERVICE_OPTIONS, TASK_MANAGER
 from crawler.server.background.webhooks import new_webhook
 from crawler.server.http.request_body import read_chunks, read_json, read_lines
 from crawler.server.http.responses import json_response
@@ -44,18 +44,18 @@ async def submit(request: web.Request) -> web.Response:
     upload, key = _Upload(request), _idempotency_key(request)
     if key is None:
         return _created(request, await upload.store())
-    owner_key, under_way = (owner_of(request), key), request.app[KEYS_UNDER_WAY]  # every owner has keys of its own
-    if owner_key in under_way:
-        raise web.HTTPConflict(text=f"{_KEY_HEADER}: the request with this key is still under way")
+    owner_key, in_progress = (owner_of(request), key), request.app[KEYS_IN_PROGRESS]  # each owner has its own keys
+    if owner_key in in_progress:
+        raise web.HTTPConflict(text=f"{_KEY_HEADER}: the request with this key is still in progress")
     if (task := await request.app[REGISTRY].find_by_key(*owner_key)) is not None:
         return await _replay(request, task, upload)
-    under_way.add(owner_key)
+    in_progress.add(owner_key)
     try:
         return _created(request, await upload.store(key))
     except IdempotencyKeyTaken:
         raise web.HTTPConflict(text=f"{_KEY_HEADER}: another request with this key came first") from None
     finally:
-        under_way.discard(owner_key)
+        in_progress.discard(owner_key)
 
 
 async def recheck(request: web.Request) -> web.Response:
@@ -104,7 +104,7 @@ class _Upload:
             self._digest.update(part.encode(errors="surrogateescape") + b"\n")
 
     async def store(self, key: str | None = None) -> Task:
-        """Read the body, store its lines as a Task, and begin that."""
+        """Read the body, store its lines as a Task, and start the Task."""
 
         def finalize(task: Task) -> None:
             if isinstance(self._reader, BatchReader):
@@ -136,7 +136,7 @@ class _Upload:
             yield chunk
 
     def _apply_members(self, task: Task, members: dict[str, Any]) -> None:
-        """Set what a JSON body says besides its URLs; it overrules the query."""
+        """Set the members of a JSON body besides its URLs. They replace those of the query."""
         try:
             choices = msgspec.convert(members, Choices)
         except msgspec.ValidationError as error:
@@ -193,7 +193,7 @@ def _webhook_of(choice: WebhookChoice | None, service: ServiceOptions) -> Webhoo
 
 
 async def _failed_lines(registry: Registry, task: Task) -> AsyncIterator[str]:
-    """The lines of a Task that may succeed another time."""
+    """Yield the lines of a Task that may succeed another time."""
     for outcome in _FAILURES:
         async for result in registry.results(task.id, ResultFilter(outcome=outcome)):
             yield result.url

@@ -15,7 +15,7 @@ __all__ = ["progress_of", "summary_of", "task_path"]
 
 
 def task_path(request: web.Request, task: Task) -> str:
-    """The path of a Task as the client sees it, with those of a mount and of a proxy."""
+    """Return the path of a Task as the client sees it, with those of a mount and of a proxy."""
     return f"{path_prefix(request)}{request.app.router[TASKS_ROUTE].url_for()}/{task.id}"
 
 
@@ -34,7 +34,7 @@ def progress_of(request: web.Request, task: Task) -> Progress:
 
 
 def summary_of(request: web.Request, task: Task) -> Summary:
-    """The summary of a Task now."""
+    """Return the summary of a Task now."""
     progress = progress_of(request, task)
     path = task_path(request, task)
     return Summary(
@@ -62,5 +62,5 @@ def _webhook_state(webhook: Webhook | None) -> WebhookState | None:
 
 
 def _shown_options(options: Options) -> dict[str, Any]:
-    """The options that a Task has set, without the values of headers: they may be passwords."""
+    """Return the options of a Task without the values of headers, which may be passwords."""
     return task_options(options) | {"headers": dict.fromkeys(options.headers, "...")}

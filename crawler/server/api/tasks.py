@@ -74,7 +74,7 @@ async def delete(request: web.Request) -> web.Response:
 
 
 async def _wait_for_end(request: web.Request, task: Task) -> None:
-    """Return when the Task has ended, or when the service is about to end."""
+    """Wait until the Task has ended, or the service is stopping."""
     manager, registry = request.app[TASK_MANAGER], request.app[REGISTRY]
     while task.status == "running" and not manager.is_stopping:
         await registry.wait_for_change(task.id)

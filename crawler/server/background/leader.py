@@ -20,7 +20,7 @@ _DEFAULT: Final = ServerSettings()
 
 
 class Leader(BackgroundJob):
-    """Does the jobs of the leader while this process is the leader, as long as the context lasts.
+    """Runs the jobs of the leader while this process is the leader and the context lasts.
 
     Args:
         registry: Elects the leader.

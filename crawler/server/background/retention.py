@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _DEFAULT: Final = ServerSettings()
 _DAY_SECONDS: Final = 86_400.0
-_CLOCK_JUMP_SECONDS: Final = 3_600.0  # a smaller jump of the clock does not matter
+_CLOCK_JUMP_SECONDS: Final = 3_600.0  # a smaller jump of the clock is ignored
 
 
 class Retention(BackgroundJob):
@@ -31,7 +31,7 @@ class Retention(BackgroundJob):
         registry: Where the Tasks are.
         service: Has the limits.
         delete: Stops a Task and deletes it.
-        interval_seconds: Between two searches for Tasks to delete.
+        interval_seconds: Seconds between two searches for Tasks to delete.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Retention(BackgroundJob):
             await self._delete(ended[0])
 
     def _now(self) -> float:
-        """The time without the jumps of the clock: setting the clock right must not make Tasks old."""
+        """Return the time without jumps: a clock that is set forward must not make Tasks old."""
         now, steady = time.time(), time.monotonic()
         jump = now - self._clocks[0] - (steady - self._clocks[1])
         self._clocks = (now, steady)
@@ -88,7 +88,7 @@ class Retention(BackgroundJob):
 
 
 def find_expired(tasks: list[Task], service: ServiceOptions, now: float) -> list[Task]:
-    """The ended Tasks that are older than the limit, or that have too many younger ones; oldest first."""
+    """Return the ended Tasks that exceed the limit of age or of number; oldest first."""
     ended = _ended_by_age(tasks)
     surplus = max(0, len(ended) - service.keep_tasks)
     return ended[:surplus] + [
@@ -97,5 +97,5 @@ def find_expired(tasks: list[Task], service: ServiceOptions, now: float) -> list
 
 
 def _ended_by_age(tasks: list[Task]) -> list[Task]:
-    """The Tasks that have ended; the one that ended first comes first."""
+    """Return the Tasks that have ended, in the order in which they ended."""
     return sorted((task for task in tasks if task.finished is not None), key=lambda task: task.finished or 0.0)

@@ -1,4 +1,4 @@
-"""Webhooks: when a Task has ended, a signed POST tells a URL so, and is repeated until it arrives.
+"""Webhooks: when a Task has ended, a signed POST reports it to a URL, and is retried until it arrives.
 
 Signature and retries are those of Standard Webhooks (https://www.standardwebhooks.com/). The state of a delivery is
 stored with its Task before and after each attempt. So a delivery goes on after a restart; it may then arrive twice,
@@ -37,7 +37,7 @@ __all__ = ["WebhookEvent", "Webhooks", "new_webhook", "next_state"]
 log = logging.getLogger(__name__)
 
 _DEFAULT: Final = WebhookSettings()
-_MAX_JITTER: Final = 0.1  # of a delay: deliveries that failed together are not repeated together
+_MAX_JITTER: Final = 0.1  # share of a delay; it spreads the retries of deliveries that failed together
 _GONE: Final = 410
 _PERMANENT_GROUPS: Final = frozenset({"BLOCKED", "INVALID_URL"})  # groups of errors that no later attempt can avoid
 
@@ -64,17 +64,17 @@ class WebhookEvent(msgspec.Struct):
 
     @classmethod
     def of(cls, task: Task) -> Self:
-        """The event of a Task's end: the same at every attempt."""
+        """Return the event of a Task's end: the same at every attempt."""
         ended = TaskEnded(**{name: getattr(task, name) for name in TaskEnded.__struct_fields__})
         moment = datetime.fromtimestamp(task.finished or 0.0, UTC).isoformat(timespec="milliseconds")
         return cls("task.ready" if task.status == "ready" else "task.error", moment, ended)
 
 
 def new_webhook(url: str, secret: str | None, service: ServiceOptions, place: str = "$.webhook.url") -> Webhook:
-    """A webhook that a client asks for; without a secret of its own, the service's signs it.
+    """Return a new webhook of a client. Without its own secret, the service's secret signs it.
 
     Raises:
-        InputError: The URL, which stands at `place`, is not valid, or there is no secret.
+        InputError: The URL is not valid, or there is no secret; `place` says where the URL is.
     """
     if isinstance(reason := parse_url(url), ProbeError):
         raise InputError(reason.message, place)
@@ -229,12 +229,12 @@ class _Delivery:
         self.delay(min((webhook.due or 0.0) - time.time(), longest))
 
     def delay(self, seconds: float) -> None:
-        """Make no attempt before so many seconds from now."""
+        """Make no attempt for `seconds` from now."""
         self.not_before = asyncio.get_running_loop().time() + max(0.0, seconds)
 
 
 def _sign(id_: str, timestamp: int, body: bytes, key: bytes) -> list[tuple[str, str]]:
-    """The headers that prove to the receiver where the request comes from, and that it is not an old one."""
+    """Return the headers that prove the sender and the time of the request."""
     signature = hmac.digest(key, f"{id_}.{timestamp}.".encode() + body, hashlib.sha256)
     return [
         ("webhook-id", id_),
@@ -244,7 +244,7 @@ def _sign(id_: str, timestamp: int, body: bytes, key: bytes) -> list[tuple[str, 
 
 
 def next_state(webhook: Webhook, answer: HopResult, now: float, settings: WebhookSettings = _DEFAULT) -> Webhook:
-    """The state of a webhook after the answer to its latest attempt; `now` is in unix seconds."""
+    """Return the state of a webhook after the answer to its latest attempt; `now` is in unix seconds."""
     error = answer.error
     last = f"HTTP {answer.status}" if error is None else error.type
     attempts, wait = webhook.attempts, None

@@ -21,7 +21,7 @@ from crawler.server.middleware.auth import owner_of, task_of, tasks_of
 
 __all__ = ["ROUTES"]
 
-_DUPLICATE_WINDOW: Final = 50_000  # results: those of one URL are no further apart
+_DUPLICATE_WINDOW: Final = 50_000  # results; those of one URL are at most this far apart
 
 
 async def submit(request: web.Request) -> web.Response:
@@ -75,7 +75,7 @@ ROUTES: Final = [
 
 
 def _write_task(registry: Registry, task: Task) -> AsyncIterator[bytes]:
-    """The JSON of a Task, in parts. Once the first is there, a deletion of the Task waits for the rest."""
+    """Return the JSON of a Task, in parts. After the first part, a deletion of the Task waits for the last."""
     return _write_results(task.status, registry.results(task.id))
 
 

@@ -19,7 +19,7 @@ class FirstContractResult(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, result: ProbeResult) -> Self:
-        """The part of a result that the first contract has."""
+        """Return the part of a result that the first contract has."""
         return cls(result.timestamp, result.errors)
 
 

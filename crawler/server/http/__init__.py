@@ -1,7 +1,7 @@
-"""HTTP itself, without the meaning of requests.
+"""HTTP itself: sockets, bodies and responses, without the meaning of requests.
 
 site                  the listening socket
-connection_limits     how many connections there may be, and how slow
+connection_limits     the number of connections, and their minimal speed
 request_body          bodies, as they arrive
 responses             JSON, and streams
 problem               error responses

@@ -1,12 +1,12 @@
-"""Limits of client connections: how many there may be at once, and how slow.
+"""Limits of client connections: their number, and the time that a slow client gets.
 
 aiohttp waits for a request, and for the end of its body, for as long as the client likes. So each connection goes
 through a protocol that passes everything on to aiohttp's and measures its progress. The `ConnectionLimiter`
 makes these protocols and checks them at intervals; its middleware tells them when a request begins and ends.
 
-A client without progress is answered 408 and cut off. A client that comes while there are too many connections
-displaces the one that has kept the service waiting longest; if there is none, it is answered 503. A connection counts
-from its first byte on, so its TLS handshake counts too, which asyncio's own servers would not show.
+A client without progress is answered 408 and cut off. A client that connects when there are too many connections
+replaces the one that has kept the service waiting longest; if none has, it is answered 503. A connection counts from
+its first byte on, so its TLS handshake counts too, which asyncio's own servers would not show.
 """
 
 import asyncio
@@ -24,40 +24,40 @@ __all__ = ["ClientConnection", "ConnectionLimiter"]
 
 _CHECKS_PER_TIMEOUT: Final = 4
 _MIN_BODY_BYTES_PER_SECOND: Final = 500  # a usual limit of HTTP servers
-_GRACE_SECONDS: Final = 1.0  # a connection without progress for so long can be displaced by a new one
-_STALL_SECONDS: Final = 300.0  # in which a client has to read something of a response
-_RETRY_SECONDS: Final = 5  # for a client that there was no room for
+_GRACE_SECONDS: Final = 1.0  # a new connection can replace one without progress for this time
+_STALL_SECONDS: Final = 300.0  # a client that reads nothing of a response for this time is cut off
+_RETRY_SECONDS: Final = 5  # Retry-After when there are too many connections
 
 
 class ClientConnection(Protocol):
     """A connection of a client, from its handshake to its end."""
 
-    def is_displaceable(self, now: float) -> bool:
-        """Whether a new connection may take its place; `now` is the loop's time."""
+    def is_replaceable(self, now: float) -> bool:
+        """Whether a new connection may replace this one; `now` is the loop's time."""
 
     def waits_since(self) -> float:
-        """The loop's time since when the service waits for the client, if it does."""
+        """Return when the service began to wait for the client, in the loop's time."""
 
     @property
     def is_idle(self) -> bool:
         """Whether no response is due."""
 
     async def close(self, timeout_seconds: float) -> None:
-        """End the idle connection; what is still to be sent is sent within the timeout."""
+        """End the idle connection; what is left to send is sent within the timeout."""
 
     def check(self, now: float) -> None:
         """Cut the connection off if its client makes no progress."""
 
     def abort(self) -> None:
-        """End the connection at once; its place is free before it is gone."""
+        """End the connection at once, and free its place immediately."""
 
 
 class ConnectionLimiter(BackgroundJob):
     """The client connections of one service. They are checked while its context lasts.
 
     Args:
-        receive_seconds: In which a request's head has to arrive, and then more and more of its body.
-        max_connections: How many there may be at once.
+        receive_seconds: Time for the head of a request, and for each next part of its body.
+        max_connections: The most connections at once.
     """
 
     def __init__(self, receive_seconds: float, max_connections: int) -> None:
@@ -68,7 +68,7 @@ class ConnectionLimiter(BackgroundJob):
         self._connections: dict[asyncio.BaseTransport, ClientConnection] = {}  # oldest first
 
     def protocol(self, inner: web.RequestHandler, handshake: asyncio.BaseTransport | None = None) -> asyncio.Protocol:
-        """The protocol of a new connection, which passes everything on to aiohttp's.
+        """Return the protocol of a new connection, which passes everything on to aiohttp's.
 
         Args:
             inner: aiohttp's protocol.
@@ -98,7 +98,7 @@ class ConnectionLimiter(BackgroundJob):
             response.headers[hdrs.CONNECTION] = "close"
 
     async def drain(self, seconds: float) -> None:
-        """End each connection with the response that is due on it; returns after so many seconds at the latest."""
+        """End each connection after the response that is due on it; return after `seconds` at the latest."""
         self.is_draining = True
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -115,12 +115,12 @@ class ConnectionLimiter(BackgroundJob):
         connection: ClientConnection,
         replaces: asyncio.BaseTransport | None = None,
     ) -> bool:
-        """Admit a connection if there is room, or if it can displace another one.
+        """Admit a connection if there is room, or if it can replace another one.
 
         Args:
             transport: Its transport.
             connection: The connection.
-            replaces: The transport that it was admitted with before, whose place it takes.
+            replaces: The transport with which the same connection was admitted before its TLS handshake.
         """
         if replaces is not None:
             self.remove(replaces)
@@ -128,8 +128,8 @@ class ConnectionLimiter(BackgroundJob):
             return False
         if len(self._connections) >= self._max_connections:
             now = asyncio.get_running_loop().time()
-            displaceable = (other for other in self._connections.values() if other.is_displaceable(now))
-            slowest = min(displaceable, key=lambda other: other.waits_since(), default=None)
+            replaceable = (other for other in self._connections.values() if other.is_replaceable(now))
+            slowest = min(replaceable, key=lambda other: other.waits_since(), default=None)
             if slowest is None:
                 return False
             slowest.abort()
@@ -144,7 +144,7 @@ class ConnectionLimiter(BackgroundJob):
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(self.receive_seconds / _CHECKS_PER_TIMEOUT)
-            await asyncio.sleep(0)  # if the process was held up, what has arrived meanwhile is read before the check
+            await asyncio.sleep(0)  # after a delay of the process, read first what has arrived meanwhile
             now = asyncio.get_running_loop().time()
             for connection in list(self._connections.values()):
                 connection.check(now)
@@ -162,11 +162,11 @@ class _LimitedProtocol(asyncio.Protocol):
         self._now = asyncio.get_running_loop().time
         self._request: web.Request | None = None
         self._waits_for_head = True
-        self._since = self._now()  # when the wait for a head began, or the latest interval of a body
+        self._since = self._now()  # when the wait for the head began, or the current interval of the body
         self._received_bytes = 0  # since then
         self._stalled_since: float | None = None  # since when the client reads nothing
 
-    def is_displaceable(self, now: float) -> bool:
+    def is_replaceable(self, now: float) -> bool:
         """Whether it has no request, or only a part of its head, or a request without progress."""
         if self._stalled_since is not None:
             return now - self._stalled_since > _GRACE_SECONDS
@@ -177,7 +177,7 @@ class _LimitedProtocol(asyncio.Protocol):
         return is_slow and self._waits_for_body(self._request)
 
     def waits_since(self) -> float:
-        """The loop's time since when the service waits for the client, if it does."""
+        """Return when the service began to wait for the client, in the loop's time."""
         return self._stalled_since or self._since
 
     @property
@@ -186,7 +186,7 @@ class _LimitedProtocol(asyncio.Protocol):
         return self._request is None and not (self._waits_for_head and self._received_bytes)
 
     async def close(self, timeout_seconds: float) -> None:
-        """End the idle connection; what is still to be sent is sent within the timeout."""
+        """End the idle connection; what is left to send is sent within the timeout."""
         self.inner.close()
         await self.inner.shutdown(timeout_seconds)
 
@@ -244,12 +244,12 @@ class _LimitedProtocol(asyncio.Protocol):
                 self.abort()
         elif self._request is None:
             if self._waits_for_head and now - self._since > limit:
-                self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"no whole request came within {limit:g} s")
+                self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"no complete request head arrived within {limit:g} s")
         elif not self._waits_for_body(self._request):
             self._received_bytes, self._since = 0, now
         elif now - self._since > limit:
             if self._received_bytes < _MIN_BODY_BYTES_PER_SECOND * limit:
-                detail = f"the body came with less than {_MIN_BODY_BYTES_PER_SECOND} bytes per second"
+                detail = f"the body arrived at less than {_MIN_BODY_BYTES_PER_SECOND} bytes per second"
                 self._refuse(HTTPStatus.REQUEST_TIMEOUT, detail)
             self._received_bytes, self._since = 0, now
 
@@ -258,7 +258,7 @@ class _LimitedProtocol(asyncio.Protocol):
         return not request.content.is_eof() and self._transport.is_reading()
 
     def abort(self) -> None:
-        """End the connection at once; its place is free before it is gone."""
+        """End the connection at once, and free its place immediately."""
         self._limiter.remove(self._transport)
         self._transport.abort()
 

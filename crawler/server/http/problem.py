@@ -14,7 +14,7 @@ PROBLEM_TYPE: Final = "application/problem+json"
 
 
 class Problem(msgspec.Struct):
-    """What is wrong, as RFC 9457 says it."""
+    """What is wrong, in the form of RFC 9457."""
 
     type: str
     title: Annotated[str, Meta(description="The status in words.")]
@@ -23,14 +23,14 @@ class Problem(msgspec.Struct):
 
     @classmethod
     def of(cls, status: int, detail: str, **members: Any) -> Self:
-        """The problem of an HTTP status; `members` are those that a subclass adds."""
+        """Return the problem of an HTTP status; `members` are those that a subclass adds."""
         return cls(type="about:blank", title=HTTPStatus(status).phrase, status=int(status), detail=detail, **members)
 
     def encode(self) -> bytes:
-        """The body of the response."""
+        """Return the body of the response."""
         return msgspec.json.encode(self)
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> web.Response:
-    """The response with a problem."""
+    """Return the response with a problem."""
     return web.Response(status=problem.status, body=problem.encode(), content_type=PROBLEM_TYPE, headers=headers)

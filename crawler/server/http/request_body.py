@@ -17,13 +17,12 @@ __all__ = ["HANDLER_ARGS", "read_chunks", "read_json", "read_lines"]
 
 T = TypeVar("T")
 
-# aiohttp takes a gzip body that is cut off for a shorter one that is whole. So it leaves gzip alone, and
-# `read_chunks` decompresses.
+# aiohttp would accept a truncated gzip body as complete. So `read_chunks` decompresses, and aiohttp does not.
 HANDLER_ARGS: Final = {"auto_decompress": False}
 
 
 async def read_chunks(request: web.Request, max_bytes: int) -> AsyncIterator[bytes]:
-    """The decompressed body, in chunks of a megabyte at most.
+    """Yield the decompressed body, in chunks of a megabyte at most.
 
     If the application is mounted under another one, aiohttp may have decompressed it already.
 
@@ -49,14 +48,14 @@ async def read_chunks(request: web.Request, max_bytes: int) -> AsyncIterator[byt
                 yield plain
         if gunzip:
             gunzip.close()
-    except (web.RequestPayloadError, InputError, ConnectionError) as error:  # the last if the client has left
+    except (web.RequestPayloadError, InputError, ConnectionError) as error:  # the last if the client has disconnected
         raise web.HTTPBadRequest(text=f"the body cannot be read: {error}") from None
 
 
 async def read_lines(
     chunks: AsyncIterator[bytes], reader: UrlListReader, count_lines: CountLines
 ) -> AsyncIterator[Line]:
-    """The lines of a body, as they arrive; `count_lines` is called with their number before they are given.
+    """Yield the lines of a body as they arrive; `count_lines` is called with their number before they are yielded.
 
     Raises:
         InputError: The body is not in the reader's format, or has no line; the message names the place.
@@ -78,7 +77,7 @@ async def read_lines(
 
 
 async def read_json(request: web.Request, type_: type[T], max_bytes: int) -> T:
-    """A small JSON body, whole and validated; an empty one counts as `{}`.
+    """Return a small JSON body, whole and validated; an empty one counts as `{}`.
 
     Raises:
         InputError: It is JSON, but not of this type; the message names the place.

@@ -19,7 +19,7 @@ _CHUNK_BYTES: Final = 64 * 1024  # enough for one system call
 
 
 def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """A response with JSON in one piece."""
+    """Return a response with JSON in one piece."""
     return web.Response(
         status=status, body=msgspec.json.encode(content), content_type="application/json", headers=headers
     )
@@ -40,14 +40,14 @@ async def stream_response(
     stall_seconds = request.app[SETTINGS].stall_seconds
     try:
         await response.prepare(request)
-        if request.method == "HEAD":  # aiohttp would send what is written, and the client read it as the next response
+        if request.method == "HEAD":  # aiohttp would send the body, and the client would read it as the next response
             return response
         async with aclosing(chunks):
             async for chunk in chunks:
                 async with asyncio.timeout(stall_seconds):
                     await response.write(chunk)
         await response.write_eof()
-    except (ConnectionError, TimeoutError):  # the client has left, or reads nothing any more
+    except (ConnectionError, TimeoutError):  # the client has disconnected, or reads nothing any more
         _abort(request)
     except Exception:
         log.exception("a response could not be sent to its end")
@@ -56,7 +56,7 @@ async def stream_response(
 
 
 async def batch_chunks(parts: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The same bytes in chunks that are worth a system call each."""
+    """Yield the same bytes in chunks that are worth a system call each."""
     chunk = bytearray()
     async for part in parts:
         chunk += part

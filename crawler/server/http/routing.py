@@ -14,11 +14,11 @@ SUBMIT_PATH: Final = "/submit"
 
 
 def mount_path(app: web.Application) -> str:
-    """The path that aiohttp has mounted the application under; empty if it is not mounted."""
+    """Return the path that aiohttp has mounted the application under; empty if it is not mounted."""
     return app.router[SUBMIT_ROUTE].canonical.removesuffix(SUBMIT_PATH)
 
 
 def route_path(request: web.Request) -> str:
-    """The template of the request's route, without the path of the mount; empty if no route matches."""
+    """Return the template of the request's route, without the path of the mount; empty if no route matches."""
     resource = request.match_info.route.resource
     return "" if resource is None else resource.canonical.removeprefix(mount_path(request.app))

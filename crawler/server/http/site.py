@@ -16,11 +16,11 @@ from crawler.server.http.request_body import HANDLER_ARGS
 
 __all__ = ["ListeningSite"]
 
-_UNSENT_BYTES: Final = 128 * 1024  # of a response that the kernel buffers per client; its default is megabytes
+_UNSENT_BYTES: Final = 128 * 1024  # the kernel buffers at most this of a response per client; its default is megabytes
 
 
 class _RequestHandler(web.RequestHandler):
-    """aiohttp's protocol; but requests that are not HTTP are not logged, because they may contain secrets."""
+    """aiohttp's protocol, without its log of requests that are not HTTP: they may contain secrets."""
 
     def handle_error(
         self,
@@ -117,7 +117,7 @@ class _HandshakeProtocol(asyncio.Protocol):
         self._since = asyncio.get_running_loop().time()
         self._handshake: asyncio.Future[Any] | None = None
 
-    def is_displaceable(self, now: float) -> bool:
+    def is_replaceable(self, now: float) -> bool:
         return True
 
     def waits_since(self) -> float:

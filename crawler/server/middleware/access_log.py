@@ -26,7 +26,7 @@ REQUEST_ID: Final = "X-Request-Id"
 
 _ID: Final = web.RequestKey("id", str)
 _VALID_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_DEBUG_ROUTES: Final = HEALTH_ROUTES | {"/metrics"}  # machines ask every few seconds
+_DEBUG_ROUTES: Final = HEALTH_ROUTES | {"/metrics"}  # monitoring requests these every few seconds
 
 
 @web.middleware
@@ -35,7 +35,7 @@ async def log_requests(request: web.Request, handler: Handler) -> web.StreamResp
     began, route = time.perf_counter(), route_path(request)
     request[_ID] = _id_of(request)
     status: int | None = None
-    method = request.method if request.method in hdrs.METH_ALL else "_OTHER"  # clients can make up any number
+    method = request.method if request.method in hdrs.METH_ALL else "_OTHER"  # clients can invent any number of methods
     with log_fields(request=request[_ID]), request_span(method, route, request.headers) as answered:
         try:
             response = await handler(request)
@@ -72,6 +72,6 @@ def _log(request: web.Request, route: str, status: int | None, began: float) -> 
 
 
 def _id_of(request: web.Request) -> str:
-    """The id that a client or a proxy has given, or a new one if that cannot stand in a log line."""
+    """Return the id that a client or a proxy has given, or a new one if that is not safe in a log line."""
     given = ",".join(request.headers.getall(REQUEST_ID, []))
     return given if _VALID_ID.fullmatch(given) else uuid.uuid4().hex

@@ -1,4 +1,4 @@
-"""Middleware that admits requests: by token, or without tokens by coming from this machine; and by their number."""
+"""Middleware that checks requests: their token, or without tokens that they come from this machine; and the quota."""
 
 from typing import Final
 
@@ -26,9 +26,9 @@ async def check_access(request: web.Request, handler: Handler) -> web.StreamResp
     """Admit a request, or raise.
 
     Raises:
-        AccessDenied: Its token is missing or not enough.
-        QuotaExceeded: Its owner has too many requests under way.
-        web.HTTPException: Without tokens, it may be from another machine, or from another origin's page.
+        AccessDenied: Its token is missing, unknown or does not allow it.
+        QuotaExceeded: Its owner has too many requests in progress.
+        web.HTTPException: The service has no tokens, and the request may come from another machine or origin.
     """
     authorizer, route = request.app[AUTHORIZER], route_path(request)
     is_change = request.method not in _SAFE_METHODS or route == _PROBE_ROUTE
@@ -47,15 +47,15 @@ async def check_access(request: web.Request, handler: Handler) -> web.StreamResp
 
 
 def owner_of(request: web.Request) -> str | None:
-    """The request's owner: the name of its token."""
+    """Return the request's owner: the name of its token."""
     return request.get(_OWNER)
 
 
 async def task_of(request: web.Request) -> Task:
-    """The Task that the path names, in its present state.
+    """Return the Task that the path names, in its present state.
 
     Raises:
-        TaskNotFound: There is none, or the request's owner does not see it.
+        TaskNotFound: There is none, or it belongs to another owner.
     """
     task = await request.app[REGISTRY].fetch(request.match_info["task_id"])
     if not request.app[AUTHORIZER].may_see(owner_of(request), task):
@@ -65,7 +65,7 @@ async def task_of(request: web.Request) -> Task:
 
 
 async def tasks_of(request: web.Request) -> list[Task]:
-    """The Tasks that the request's owner sees, oldest first, in their present state."""
+    """Return the Tasks that the request's owner sees, oldest first, in their present state."""
     authorizer, registry, owner = request.app[AUTHORIZER], request.app[REGISTRY], owner_of(request)
     await registry.refresh()
     return [task for task in registry.tasks.values() if authorizer.may_see(owner, task)]

@@ -1,6 +1,7 @@
 """Protection of a service without tokens from other machines, and from web pages of other origins.
 
-Such a service trusts programs of this machine. But the user's browser is one of them, and runs programs of strangers.
+A service without tokens trusts the programs of this machine. But the user's browser is one of them, and it runs the
+scripts of foreign web pages.
 """
 
 import ipaddress
@@ -13,7 +14,7 @@ from aiohttp import web
 __all__ = ["check_origin", "is_local"]
 
 _AUTHORITY: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]]+))(?::[0-9]{0,5})?")
-_SAME_ORIGIN: Final = frozenset({"same-origin", "none"})  # "none": the user's own doing, such as the address bar
+_SAME_ORIGIN: Final = frozenset({"same-origin", "none"})  # "none": the user acted, for example in the address bar
 
 
 def check_origin(request: web.Request, *, is_change: bool) -> None:

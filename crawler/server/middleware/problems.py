@@ -31,7 +31,7 @@ ErrorT = TypeVar("ErrorT", bound=CrawlerError)
 
 _STORE_RETRY: Final[dict[str, str]] = {hdrs.RETRY_AFTER: "30"}
 _SOON_RETRY: Final[dict[str, str]] = {hdrs.RETRY_AFTER: "5"}
-_BODY_HEADERS: Final = {hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH}  # of aiohttp's own error body, which is replaced
+_BODY_HEADERS: Final = {hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH}  # of aiohttp's error body, which is replaced here
 
 # By RFC 6750, 3.1.
 _ACCESS_STATUSES: Final = {
@@ -94,13 +94,13 @@ def _store_full(error: StoreFull) -> web.Response:
 
 
 def _store_failed(error: StoreError) -> web.Response:
-    log.error("the store refused", exc_info=error)
+    log.error("the store cannot read or write", exc_info=error)
     detail = "the store of tasks cannot do that now"
     return problem_response(Problem.of(HTTPStatus.SERVICE_UNAVAILABLE, detail), _STORE_RETRY)
 
 
 def _answer_with(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> Callable[[ErrorT], web.Response]:
-    """An answer whose detail is the error's own message."""
+    """Return an answer whose detail is the error's own message."""
     return lambda error: problem_response(Problem.of(status, str(error)), headers)
 
 

@@ -1,4 +1,4 @@
-"""Middleware that reads what trusted proxies say of a request's client."""
+"""Middleware that takes the client's address from the headers of trusted proxies."""
 
 import ipaddress
 from collections.abc import Iterable
@@ -41,9 +41,9 @@ class ProxyHeaders:
         addresses = _values(request, hdrs.X_FORWARDED_FOR)
         if addresses:
             # Each proxy appends the address that spoke to it. The client is the last that is not a trusted proxy;
-            # what stands before it, the client can have made up.
-            strangers = [address for address in addresses if not self._is_trusted(address)]
-            changes["remote"] = (strangers or addresses[:1])[-1]
+            # The client can have invented the entries before it.
+            untrusted = [address for address in addresses if not self._is_trusted(address)]
+            changes["remote"] = (untrusted or addresses[:1])[-1]
         for scheme in _values(request, hdrs.X_FORWARDED_PROTO)[-1:]:
             if scheme.lower() in _SCHEMES:
                 changes["scheme"] = scheme.lower()
@@ -60,12 +60,12 @@ class ProxyHeaders:
 
 
 def path_prefix(request: web.Request) -> str:
-    """The front of the path that the application does not see: a proxy has removed it, or an ASGI host."""
+    """Return the prefix of the path that a proxy or an ASGI host has removed."""
     return f"{request.app[SERVICE_OPTIONS].prefix}{request.get(ROOT_PATH, '')}"
 
 
 def _values(request: web.Request, name: str) -> list[str]:
-    """The members of a list, which may stand in several headers."""
+    """Return the members of a list, which may be spread over several headers."""
     members = ",".join(request.headers.getall(name, [])).split(",")
     return [member for each in members if (member := each.strip())]
 

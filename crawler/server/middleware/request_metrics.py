@@ -14,11 +14,11 @@ from crawler.server.request_counters import RequestCounters, RequestKind
 
 __all__ = ["client_wait", "count_response", "measure_requests"]
 
-_OTHER: Final = "other"  # a path without route, or a method that HTTP does not have: clients can make up any number
+_OTHER: Final = "other"  # an unknown path or method: clients can invent any number of them
 
 
 class _Stopwatch:
-    """When a request began, and how many seconds of its time are a wait that the client asked for."""
+    """When a request began, and for how many of its seconds the client asked to wait."""
 
     __slots__ = ("began", "counters", "kind", "waited")
 
@@ -43,7 +43,7 @@ async def measure_requests(request: web.Request, handler: Handler) -> web.Stream
 async def count_response(request: web.Request, response: web.StreamResponse) -> None:
     """Count a request whose response begins; for aiohttp's `on_response_prepare`."""
     stopwatch = request.get(_STOPWATCH)
-    if stopwatch is None:  # the response is that of an application around this one
+    if stopwatch is None:  # an application around this one made the response
         return
     seconds = perf_counter() - stopwatch.began - stopwatch.waited
     stopwatch.counters.add(stopwatch.kind, response.status, seconds)
@@ -51,7 +51,7 @@ async def count_response(request: web.Request, response: web.StreamResponse) -> 
 
 @contextmanager
 def client_wait(request: web.Request) -> Iterator[None]:
-    """Leave the time within out of the measurement: the client asked to wait."""
+    """Leave the time of this context out of the measurement: the client asked to wait."""
     began = perf_counter()
     try:
         yield

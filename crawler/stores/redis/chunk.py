@@ -35,7 +35,7 @@ class ChunkLine(msgspec.Struct, array_like=True, gc=False):
 
     @property
     def target(self) -> Target:
-        """What is probed for it."""
+        """The target that is probed for this line."""
         return Target.of(self.seq, self.text) if self.problem is None else Target(self.seq, self.text, self.problem)
 
 

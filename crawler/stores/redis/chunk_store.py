@@ -1,4 +1,4 @@
-"""The chunks of Tasks in Redis: added, started, completed one after another in each sequence, dropped."""
+"""The chunks of Tasks in Redis: add, start, complete and drop them. Those of a sequence follow one another."""
 
 import time
 import zlib
@@ -23,7 +23,7 @@ _decode_seqs: Final = msgspec.json.Decoder(set[int]).decode
 
 
 class ChunkStore:
-    """What is left to probe. All methods may raise `StoreError`.
+    """The lines that are left to probe, in chunks. All methods may raise `StoreError`.
 
     The lines of the chunks that this process has started are kept in memory until they are recorded.
 
@@ -38,10 +38,10 @@ class ChunkStore:
         self._lines: dict[str, dict[int, ChunkLine]] = defaultdict(dict)  # of started chunks, by Task and `seq`
         self._started: dict[tuple[str, ChunkPosition], set[int]] = {}  # the `seq`s of each started chunk
 
-    # Batches on their way in
+    # Batches that are being received
 
     async def announce(self, task_id: str) -> None:
-        """Mark a batch as coming in. If it does not become a Task, `drop_stale_batches` drops it."""
+        """Mark a batch as being received. If it does not become a Task, `drop_stale_batches` drops it."""
         with self._connection.call("write"):
             await self._connection.redis.zadd(shared_key("coming"), {task_id: time.time()})
 
@@ -63,7 +63,7 @@ class ChunkStore:
         await self._drop(task_id)
 
     async def drop_stale_batches(self) -> None:
-        """Drop the chunks of batches and ended Tasks whose process died before it could do so."""
+        """Drop the chunks of batches and ended Tasks whose process crashed before it dropped them."""
         before = time.time() - self._unadmitted_batch_seconds
         with self._connection.call("read"):
             task_ids = await self._connection.redis.zrange(shared_key("coming"), "-inf", before, byscore=True)
@@ -81,7 +81,7 @@ class ChunkStore:
     # Work on chunks
 
     async def next_chunks(self, task_id: str) -> list[ChunkPosition]:
-        """The next chunk of each sequence that is not finished: these can be probed now."""
+        """Return the next chunk of each sequence that is not finished: these can be probed now."""
         positions = []
         with self._connection.call("read"):
             states = self._connection.redis.hscan_iter(task_key(task_id, "chains"), count=_MAX_CHUNKS_PER_COMMAND)
@@ -128,7 +128,7 @@ class ChunkStore:
         return ChunkPosition(position.sequence, index) if index >= 0 else None
 
     async def release(self, task_id: str, position: ChunkPosition) -> None:
-        """Stop work on an unfinished chunk in good order: the crashes counted so far are forgotten."""
+        """Stop work on an unfinished chunk without a crash, and forget the crashes counted so far."""
         self.forget_chunk(task_id, position)
         with self._connection.call("write"):
             pipeline = self._connection.redis.pipeline()
@@ -137,12 +137,12 @@ class ChunkStore:
             await pipeline.execute()
 
     async def redeliveries(self) -> int:
-        """How often a chunk of any Task was started again after a crash, ever."""
+        """Return how often chunks of all Tasks have been started again after a crash."""
         with self._connection.call("read"):
             return int(await self._connection.redis.get(shared_key("redelivered")) or 0)
 
     async def isolated(self, task_id: str, position: ChunkPosition) -> set[int]:
-        """The `seq`s that were being probed in isolation when a worker process crashed on this chunk."""
+        """Return the `seq`s that were being probed in isolation when a worker process crashed on this chunk."""
         with self._connection.call("read"):
             body = await self._connection.redis.hget(task_key(task_id, "suspects"), str(position))
         return set() if body is None else _decode_seqs(body)
@@ -157,7 +157,7 @@ class ChunkStore:
     # Lines
 
     async def pending(self, task_id: str) -> AsyncIterator[ChunkLine]:
-        """All lines of a Task that have no result yet."""
+        """Yield all lines of a Task that have no result yet."""
         for position in await self.next_chunks(task_id):
             index = position.index
             while lines := await self._load(task_id, ChunkPosition(position.sequence, index)):
@@ -166,7 +166,7 @@ class ChunkStore:
                 index += 1
 
     async def find_lines(self, task_id: str, seqs: set[int]) -> dict[int, ChunkLine]:
-        """The lines with these `seqs`."""
+        """Return the lines with these `seqs`."""
         lines = self._lines[task_id]
         if seqs - lines.keys():  # this process has not started their chunks
             async for line in self.pending(task_id):
@@ -187,15 +187,15 @@ class ChunkStore:
         self.forget_lines(task_id, self._started.pop((task_id, position), set()))
 
     async def _load(self, task_id: str, position: ChunkPosition) -> list[ChunkLine]:
-        """The lines of a chunk; none if there is no such chunk."""
+        """Return the lines of a chunk; none if the chunk does not exist."""
         with self._connection.call("read"):
             body = await self._connection.redis.hget(chunks_key(task_id, position.sequence), str(position))
         return [] if body is None else _decode_lines(zlib.decompress(body))
 
     async def _pending_of(self, task_id: str, lines: list[ChunkLine]) -> list[ChunkLine]:
-        """The lines of which the line itself, or its last duplicate, has no result.
+        """Return the lines without a result, and the lines with a duplicate without a result.
 
-        Results are recorded in the order of the duplicates, so the first and the last tell about those between.
+        Results are recorded in the order of the duplicates, so the line and its last duplicate show it for all.
         """
         if not lines:
             return []

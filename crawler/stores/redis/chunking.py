@@ -55,7 +55,7 @@ async def cut_into_chunks(
         lines: The batch.
         targets_per_chunk: The size of a chunk.
         lines_per_slice: A batch with fewer lines is sorted in memory. The lines of a bigger one are written to and read
-            from a temporary file, so many at once.
+            from a temporary file, this many at once.
 
     Yields:
         The number of lines so far, and complete chunks; those of a sequence in their order.
@@ -74,7 +74,7 @@ async def cut_into_chunks(
 
 
 def _sort_in_memory(rows: list[PreparedLine]) -> Iterator[tuple[int, ChunkLine]]:
-    """The distinct lines, grouped by host, in each group by position."""
+    """Return the distinct lines, grouped by host, in each group by position."""
     by_target: dict[LineKey, ChunkLine] = {}
     by_host: dict[int, list[ChunkLine]] = defaultdict(list)
     for seq, row in enumerate(rows):
@@ -161,7 +161,7 @@ class _Packer:
             yield self._own_chunk()
 
     def flush(self) -> Iterator[Chunk]:
-        """The chunks that are not full."""
+        """Yield the chunks that are not full."""
         yield from self._end_host()
         if self._mixed:
             yield self._mixed_chunk()

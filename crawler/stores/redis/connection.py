@@ -31,7 +31,7 @@ _RETRY_SECONDS: Final = 0.02  # pause before the first retry; doubled each time
 _MAX_RETRY_SECONDS: Final = 0.5
 _MAX_CONNECTIONS: Final = 64
 _POOL_WAIT_SECONDS: Final = 20.0  # how long a command waits for one of them
-_IDLE_CHECK_SECONDS: Final = 30  # a connection that was idle for so long is tested before it is used
+_IDLE_CHECK_SECONDS: Final = 30  # a connection that was idle for longer is tested before it is used
 
 
 class RedisConnection:
@@ -108,10 +108,10 @@ class RedisConnection:
         """Wait until this process is the leader, and stay it while the context lasts.
 
         Args:
-            lease_seconds: Another process becomes the leader after so long without a sign of life of this one.
+            lease_seconds: Another process becomes the leader if this one does not renew its lease for this time.
 
         Yields:
-            An event that is set when this process has lost the lead.
+            An event that is set when this process is not the leader any more.
         """
         renewal_seconds = lease_seconds / 4
         lock = self.redis.lock(shared_key("leader"), timeout=lease_seconds, sleep=renewal_seconds, thread_local=False)

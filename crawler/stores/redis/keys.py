@@ -54,17 +54,17 @@ TaskPart = Literal["bits", "blocks", "chains", "starts", "suspects"]
 
 
 def shared_key(name: SharedName) -> str:
-    """A key that all Tasks share."""
+    """Return a key that all Tasks share."""
     return f"crawler:{name}"
 
 
 def task_key(task_id: str, part: TaskPart | None = None) -> str:
-    """The key of a Task's hash, or of another part of the Task."""
+    """Return the key of a Task's hash, or of another part of the Task."""
     return f"crawler:task:{task_id}" if part is None else f"crawler:task:{task_id}:{part}"
 
 
 def chunks_key(task_id: str, sequence: int) -> str:
-    """The key of the hash that holds the chunks of a sequence."""
+    """Return the key of the hash that holds the chunks of a sequence."""
     return f"{chunks_prefix(task_id)}{sequence // SEQUENCES_PER_HASH}"
 
 
@@ -74,7 +74,7 @@ def chunks_prefix(task_id: str) -> str:
 
 
 def results_key(task_id: str, offset: int) -> str:
-    """The key of the hash that holds the result block at an offset."""
+    """Return the key of the hash that holds the result block at an offset."""
     return f"{results_prefix(task_id)}{offset // OFFSETS_PER_HASH}"
 
 
@@ -84,5 +84,5 @@ def results_prefix(task_id: str) -> str:
 
 
 def idempotency_field(owner: str | None, key: str) -> str:
-    """The field of the hash `keys` for a client's idempotency key: two clients may use the same key."""
+    """Return the field of the hash `keys` for a client's idempotency key: two clients may use the same key."""
     return msgspec.json.encode((owner, key)).decode()

@@ -30,7 +30,7 @@ from crawler.stores.redis.task_hash import FIELDS, encode_fields, merge_counts
 
 __all__ = ["RedisRegistry"]
 
-_EXPIRE_SECONDS: Final = 600  # for so long a client that has begun to read a deleted Task's results can go on
+_EXPIRE_SECONDS: Final = 600  # a client that is reading the results of a deleted Task has this time to finish
 
 
 class RedisRegistry(Registry):
@@ -44,7 +44,7 @@ class RedisRegistry(Registry):
         url: As given.
         settings: As given.
         location: The URL without its secrets.
-        chunks: What is left to probe.
+        chunks: The lines that are left to probe.
     """
 
     is_shared = True
@@ -77,18 +77,18 @@ class RedisRegistry(Registry):
 
     @property
     def tasks(self) -> Mapping[str, Task]:
-        """All Tasks by id, oldest first, as far as this process has heard of them."""
+        """The Tasks that this process knows, by id, oldest first."""
         return MappingProxyType(self._cache.tasks)
 
     async def fetch(self, task_id: str) -> Task:
-        """The Task of this id, as Redis has it now."""
+        """Return the Task with this id, as Redis has it now."""
         if ":" in task_id:  # another key of a Task
             raise TaskNotFound(task_id)
         await self._cache.read([task_id])
         return self.task(task_id)
 
     async def refresh(self) -> None:
-        """Bring `tasks` to what Redis has now."""
+        """Update `tasks` to what Redis has now."""
         await self._cache.refresh()
 
     def leadership(self) -> AbstractAsyncContextManager[asyncio.Event]:
@@ -96,7 +96,7 @@ class RedisRegistry(Registry):
         return self._connection.leadership(self.settings.leader_lease_seconds)
 
     async def find_by_key(self, owner: str | None, key: str) -> Task | None:
-        """The Task that a client submitted under an idempotency key."""
+        """Return the Task that a client submitted with an idempotency key."""
         with self._connection.call("read"):
             task_id = await self._connection.redis.hget(shared_key("keys"), idempotency_field(owner, key))
         with suppress(TaskNotFound):
@@ -124,7 +124,7 @@ class RedisRegistry(Registry):
             with suppress(StoreError):
                 await self._drop(task)
             raise
-        if (known := self._cache.tasks.get(task.id)) is not None:  # the published message was faster
+        if (known := self._cache.tasks.get(task.id)) is not None:  # the published message has arrived first
             merge_counts(task, dict(known.counts.by_outcome()))
             task.status, task.detail, task.finished = known.status, known.detail, known.finished
         self._cache.tasks[task.id] = task
@@ -200,7 +200,7 @@ class RedisRegistry(Registry):
 
 
 def _idempotency_field(task: Task) -> str:
-    """The field of the Task's idempotency key; empty if it has none."""
+    """Return the field of the Task's idempotency key; empty if it has none."""
     return "" if task.idempotency is None else idempotency_field(task.owner, task.idempotency.key)
 
 

@@ -25,7 +25,7 @@ _decode_results: Final = msgspec.json.Decoder(list[ProbeResult]).decode
 
 
 class ResultStore:
-    """What has been found. All methods may raise `StoreError`.
+    """The recorded results. All methods may raise `StoreError`.
 
     Args:
         connection: To the Redis that holds the results.
@@ -40,10 +40,10 @@ class ResultStore:
             await self._add_block(task, results[start : start + _MAX_RESULTS_PER_BLOCK])
 
     async def read(self, task: Task, start: int, limit: int, where: ResultFilter) -> ResultPage:
-        """Results from an offset on, as `Registry.page` gives them.
+        """Return results from an offset on, as `Registry.page` does.
 
         Raises:
-            TaskNotFound: The results are gone.
+            TaskNotFound: The results have been deleted.
         """
         with self._connection.call("read"):
             blocks = await self._read_blocks(task.id, start)
@@ -61,7 +61,7 @@ class ResultStore:
         return ResultPage(wanted, offset)
 
     def keys(self, task: Task) -> list[str]:
-        """The keys that hold a Task's results."""
+        """Return the keys that hold a Task's results."""
         hashes = [results_key(task.id, offset) for offset in range(0, task.total + 1, OFFSETS_PER_HASH)]
         return [task_key(task.id, "bits"), task_key(task.id, "blocks"), *hashes]
 
@@ -92,7 +92,7 @@ class ResultStore:
             results = [result for result in results if result.seq not in recorded]
 
     async def _read_blocks(self, task_id: str, start: int) -> list[tuple[int, bytes]]:
-        """The block that contains an offset and some after it, each with its own offset."""
+        """Return the block that contains an offset and some after it, each with its own offset."""
         redis, key = self._connection.redis, task_key(task_id, "blocks")
         first = await redis.zrange(key, start, "-inf", desc=True, byscore=True, offset=0, num=1)
         if not first:

@@ -19,7 +19,7 @@ SCRIPTS: Final = {
             redis.call('HSET', prefix .. math.floor(sequence / per_hash), sequence .. '.' .. index, body)
             redis.call('HSET', sequences, sequence, '0/' .. (index + 1))
         end""",
-    # Drop the chunks of a Task or batch. With a time: only if it is marked as coming, and was before that time.
+    # Drop the chunks of a Task or batch. With a time: only if the mark "coming" is older than that time.
     "drop_chunks": """
         local coming, sequences, starts, isolated = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
         local id, prefix, per_hash, before = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -42,8 +42,8 @@ SCRIPTS: Final = {
         redis.call('ZREM', coming, id)
         redis.call('PUBLISH', changes, id)
         return 1""",
-    # Set fields of a Task. Returns 'saved', or why it cannot: 'gone', 'ended', or 'unfinished' for one that is to
-    # become ready. A Task that ends is marked as coming, so that its chunks are dropped even if its process dies now.
+    # Set fields of a Task. Returns 'saved', or the reason why not: 'gone', 'ended', or 'unfinished' if it would become
+    # ready and lines have no result. A Task that ends is marked as coming: its chunks are dropped even after a crash.
     "save": """
         local task, coming = KEYS[1], KEYS[2]
         local id, changes, new_status, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]

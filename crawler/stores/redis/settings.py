@@ -1,4 +1,4 @@
-"""The sizes and times that all processes of one fleet should agree on."""
+"""Sizes and times that should be the same in all processes of a fleet."""
 
 import msgspec
 
@@ -12,15 +12,15 @@ class FleetSettings(msgspec.Struct, frozen=True, kw_only=True):
         targets_per_chunk: The size of a chunk: what one worker process probes before it asks Redis for more.
         lines_per_slice: Lines that are sorted in memory, or read from the temporary file, at once. A batch with fewer
             lines is sorted in memory.
-        leader_lease_seconds: Another process becomes the leader after so long without a sign of life of the leader.
-        unadmitted_batch_seconds: A batch that has not become a Task after so long is dropped.
-        chunk_lease_seconds: A chunk goes to another worker process after so long without a sign of life. docket looks
-            for lapsed leases every 5/16 of it, and misses one look if the process that was to look has died as well:
-            41 s at worst for the default.
+        leader_lease_seconds: Another process becomes the leader if the leader does not renew its lease for this time.
+        unadmitted_batch_seconds: A batch that has not become a Task after this time is dropped.
+        chunk_lease_seconds: A chunk goes to another worker process if its lease is not renewed for this time. docket
+            looks for expired leases every 5/16 of it. It misses one look if the process that looks crashes as well: a
+            chunk then waits 41 s at worst by default.
         chunk_poll_seconds: How long docket waits for a new chunk. Its own default is a quarter of a second.
         reconnect_seconds: Pause before a worker process takes chunks again after an error.
         stalled_check_seconds: Pause between two searches for stalled Tasks.
-        stalled_after_seconds: A Task without a new result for so long has its chunks queued again. Doubled each time.
+        stalled_after_seconds: A Task without a new result for this time has its chunks queued again. Doubled each time.
         max_stalled_after_seconds: The bound of this doubling.
         drain_seconds: At shutdown, time for the results to be recorded, and again for the chunks to be released.
     """

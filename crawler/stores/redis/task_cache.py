@@ -25,11 +25,11 @@ _MAX_TASKS_PER_PIPELINE: Final = 500
 
 
 class TaskCache:
-    """The Tasks that this process has heard of.
+    """The Tasks that this process knows.
 
     Args:
         connection: To the Redis that holds the Tasks.
-        on_change: Called with the id of a Task that has changed or is gone.
+        on_change: Called with the id of a Task that has changed or was deleted.
         on_new: Called with each new Task.
 
     Attributes:
@@ -44,8 +44,8 @@ class TaskCache:
         self._on_change = on_change
         self._on_new = on_new
         self._reads = 0  # started so far; the count numbers them
-        self._reads_under_way = 0
-        self._last_read: dict[str, int] = {}  # of each Task, the latest read that has answered; while any is under way
+        self._reads_in_progress = 0
+        self._last_read: dict[str, int] = {}  # by Task id: the latest read that was answered; empty without reads
         self._outdated: set[str] = set()
         self._has_outdated = asyncio.Event()
         self._is_subscribed = asyncio.Event()
@@ -60,7 +60,7 @@ class TaskCache:
         await cancel_and_wait(*self._following)
 
     async def refresh(self) -> None:
-        """Bring `tasks` to what Redis has now."""
+        """Update `tasks` to what Redis has now."""
         before = set(self.tasks)
         with self._connection.call("read"):
             ids = [id_.decode() for id_ in await self._connection.redis.zrange(shared_key("tasks"), 0, -1)]
@@ -68,19 +68,19 @@ class TaskCache:
             self.forget(gone)
         # An ended Task changes no more, so the known ones need not be read.
         await self.read([id_ for id_ in ids if id_ not in self.tasks or self.tasks[id_].status == "running"])
-        if list(self.tasks) != ids:  # Tasks are heard of in another order than they were made
+        if list(self.tasks) != ids:  # messages about Tasks can arrive in another order
             ordered = {id_: self.tasks[id_] for id_ in ids if id_ in self.tasks}
-            self.tasks = ordered | self.tasks  # the newest, heard of during this call, come last
+            self.tasks = ordered | self.tasks  # Tasks that arrived meanwhile are the newest
 
     async def read(self, ids: list[str]) -> None:
         """Read Tasks. An answer that arrives after the answer of a later read is ignored: it is older."""
         self._reads += 1
-        self._reads_under_way += 1
+        self._reads_in_progress += 1
         try:
             await self._read(ids, self._reads)
         finally:
-            self._reads_under_way -= 1
-            if not self._reads_under_way:
+            self._reads_in_progress -= 1
+            if not self._reads_in_progress:
                 self._last_read.clear()
 
     def forget(self, id_: str) -> None:
@@ -116,11 +116,11 @@ class TaskCache:
             except (RedisError, OSError, StoreError) as error:
                 log.warning("%s does not answer; trying again: %s", self._connection.location, error)
             except Exception:  # for example a message in the format of a newer version
-                log.exception("a change could not be understood; all tasks are read again")
+                log.exception("a change could not be decoded; all tasks are read again")
             await asyncio.sleep(_RETRY_SECONDS)
 
     def _apply_message(self, message: bytes) -> None:
-        """Take over the counts in a message. A message without counts means that the Task has to be read."""
+        """Apply the counts in a message. After a message without counts, the Task has to be read."""
         id_, brace, counts = message.decode().partition("{")
         task = self.tasks.get(id_)
         if brace and task is not None:
@@ -142,10 +142,10 @@ class TaskCache:
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._has_outdated.set()
             except Exception:
-                log.exception("what has changed of %d tasks could not be understood", len(ids))
+                log.exception("the changes of %d tasks could not be decoded", len(ids))
 
     def _apply(self, id_: str, fields: dict[bytes, bytes]) -> None:
-        """Take over the hash of a Task; an empty one means that it has been deleted."""
+        """Apply the hash of a Task; an empty hash means that the Task was deleted."""
         if not fields:
             self.forget(id_)
             return

@@ -22,12 +22,12 @@ decode_counts: Final = msgspec.json.Decoder(dict[Outcome, int]).decode
 
 
 def encode_fields(task: Task, names: Collection[str]) -> dict[str, str]:
-    """Some fields of a Task's hash."""
+    """Return some fields of a Task's hash."""
     return {name: msgspec.json.encode(getattr(task, name)).decode() for name in names}
 
 
 def decode_task(fields: Mapping[bytes, bytes]) -> Task:
-    """The Task of a hash.
+    """Return the Task of a hash.
 
     Raises:
         msgspec.MsgspecError: Another version wrote a field that this one cannot read.

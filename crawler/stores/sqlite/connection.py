@@ -20,7 +20,7 @@ __all__ = ["check_disk_space", "connect", "insert_rows", "migrate", "transaction
 
 log = logging.getLogger(__name__)
 
-_LOCK_TIMEOUT_SECONDS: Final = 60.0  # for another connection's transaction; each is short
+_LOCK_TIMEOUT_SECONDS: Final = 60.0  # to wait for another connection's transaction; each is short
 _ROWS_PER_STEP: Final = 1_000  # SQLite limits the number of values in a statement
 _CACHE_KIB: Final = 16 * 1024  # of pages, for each connection
 _MIN_FREE_BYTES: Final = 2**20  # on the disk: with less, the next lines would not fit

@@ -39,7 +39,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _READ_AHEAD_TARGETS: Final = 1_000
-_PLACES_PER_DELETE: Final = 5_000  # whose rows one transaction deletes
+_PLACES_PER_DELETE: Final = 5_000  # a transaction deletes the rows of this many places
 _PAGES_PER_VACUUM: Final = 500
 _ID_COLUMNS: Final = {"pending": "id", "duplicates": "first", "lines": "id", "results": "id"}
 
@@ -133,7 +133,7 @@ def admit(connection: sqlite3.Connection, *, number: int, task: Task) -> None:
 def save(connection: sqlite3.Connection, *, number: int, task: Task) -> None:
     """Store a Task's own fields; the counts are stored with its results."""
     if connection.execute("SELECT body FROM tasks WHERE number = ?", (number,)).fetchone() != (None,):
-        _set_body(connection, number, task)  # otherwise it was deleted meanwhile, and would become a Task again
+        _set_body(connection, number, task)  # else it was deleted meanwhile, and this would restore it
 
 
 def make_orphan(connection: sqlite3.Connection, *, number: int) -> None:

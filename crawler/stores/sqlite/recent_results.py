@@ -16,7 +16,7 @@ _results: Final = msgspec.json.Decoder(list[ProbeResult])
 
 
 class RecentResults:
-    """All results so far of some Tasks, as JSON. If there are too many, the Task that was not used for longest goes.
+    """All results so far of some Tasks, as JSON. If there are too many, the least recently used Task is dropped.
 
     Args:
         max_lines_per_task: A Task of more lines is not kept.

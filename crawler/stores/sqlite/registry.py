@@ -24,7 +24,7 @@ from crawler.stores.sqlite.sweeper import Sweeper
 
 __all__ = ["SqliteRegistry"]
 
-_MAX_SCANNED_RESULTS: Final = 20_000  # that one call looks through to find those that pass a filter
+_MAX_SCANNED_RESULTS: Final = 20_000  # one call scans no more results for those that pass a filter
 _SWEEP_RETRY_SECONDS: Final = 5.0
 
 
@@ -36,7 +36,7 @@ class _KnownTarget(NamedTuple):
 
 
 class SqliteRegistry(Registry):
-    """Keeps Tasks in a file, which no other process can use meanwhile.
+    """Keeps Tasks in a file, which no other process can use at the same time.
 
     The Tasks themselves are in memory too, a kilobyte each. Lines and results are not, except the results of small
     Tasks that were submitted to this process.
@@ -45,7 +45,7 @@ class SqliteRegistry(Registry):
         path: The file. Entering the context opens or creates it, and raises `InputError` if it cannot be used.
         lock_timeout: Seconds to wait for another process that uses the file and is about to end.
         lines_per_write: Lines that one transaction takes in.
-        sweep_retry_seconds: Wait until rows of deleted Tasks that could not be deleted are tried again.
+        sweep_retry_seconds: Pause after a failed deletion of rows.
     """
 
     def __init__(
