@@ -1,4 +1,4 @@
-# The tasks of a developer. They need make and Python 3.11 or later, and fetch the rest.
+# The commands of a developer. They need make and Python 3.11 or later, and fetch the rest.
 
 PYTHON ?= $(or $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3,$(shell \
 	$(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null))),\
@@ -32,7 +32,7 @@ check: $(VENV)/.dev ## run the linters, then the tests
 	$(BIN)/lint-imports --no-logo
 	$(MAKE) test
 
-format: $(VENV)/.dev ## format the code and fix what can be fixed
+format: $(VENV)/.dev ## format the code and apply the linter's fixes
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
@@ -40,17 +40,17 @@ coverage: $(VENV)/.dev system ## show the lines that no test reaches
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage report
 
-bench: $(VENV)/.dev /usr/sbin/nginx /usr/bin/wrk ## measure against other tools, or with OF=api, OF=million; ARGS='...'
+bench: $(VENV)/.dev /usr/sbin/nginx /usr/bin/wrk ## run the benchmarks against other tools; OF=api, OF=million: other benchmarks; ARGS='...'
 	$(BIN)/python -m bench.$(or $(OF),run) $(ARGS)
 
-chaos: $(VENV)/.dev ## kill and disturb services, workers and Redis, then check that nothing is lost; ARGS='--rounds 1000'
+chaos: $(VENV)/.dev ## kill and disturb services, worker processes and Redis, then check that nothing is lost; ARGS='--rounds 1000'
 	$(BIN)/python -m tests.chaos.service $(ARGS)
 	$(BIN)/python -m tests.chaos.fleet $(ARGS)
 
 harden: $(VENV)/.dev /usr/sbin/nginx /usr/bin/chromium /usr/bin/slowhttptest ## run the long tests: a browser, slow clients, restarts, fuzzing
 	$(BIN)/pytest tests/harden/docs_page.py tests/harden/slow_clients.py tests/harden/restarts.py tests/harden/fuzz.py $(ARGS)
 
-documents: $(VENV)/.dev ## rewrite the tables and outputs in README and docs from the code
+documents: $(VENV)/.dev ## rewrite the generated tables and outputs in README and docs
 	$(BIN)/python -m tests.support.documents
 
 dist: $(VENV)/.dev ## build dist/: sdist and wheel; install the wheel on each Python that the machine has, and try it
@@ -69,7 +69,7 @@ matrix-%:
 	@python='$(call PYTHON_OF,$*)'; if [ "$$python" ]; then $(MAKE) test VENV=.venv-$* PYTHON=$$python; \
 	else echo "python$*: not found"; fi
 
-# The oldest Python needs the most packages, so what it installs serves the others too. setup.cfg says why typer<0.29.
+# The oldest Python needs the most packages, so its list also serves the others. setup.cfg says why typer<0.29.
 lock: ## write constraints.txt: the newest packages that setup.cfg allows
 	rm -rf .venv-lock
 	$(MAKE) .venv-lock/bin/pip

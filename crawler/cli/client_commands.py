@@ -52,7 +52,7 @@ _TOKENS: Final = next(variable for variable in variables_of(ServiceOptions) if v
 ServiceOption: TypeAlias = Annotated[
     str, typer.Option("--url", envvar="CRAWLER_URL", metavar="URL", help="URL of the service.")
 ]
-TaskArgument: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="Id of the task.")]
+TaskArgument: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="Id of the Task.")]
 
 
 @with_flags(choices=SomeFields(Options, TASK_OPTIONS))
@@ -63,14 +63,14 @@ def submit(
     input_: InputOption = "auto",
     column: ColumnOption = None,
     label: Annotated[
-        str | None, typer.Option("--label", metavar="TEXT", help="Name of the task, to find it by.")
+        str | None, typer.Option("--label", metavar="TEXT", help="Name of the Task, to find it by.")
     ] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Follow the task until it ends, as the command watch does.")
+        bool, typer.Option("--watch", help="Follow the Task until it ends, as the command watch does.")
     ] = False,
     url: ServiceOption = _DEFAULT_URL,
 ) -> None:
-    """Submit URLs to a running service as a task, and print the task's id.
+    """Submit URLs to a running service as a Task, and print the Task's id.
 
     The service's values apply to options that are not given.
     """
@@ -96,7 +96,7 @@ def submit(
 
 
 def watch(task_id: TaskArgument, url: ServiceOption = _DEFAULT_URL) -> None:
-    """Follow a task until it ends; Ctrl-C ends the command, not the task.
+    """Follow a Task until it ends; Ctrl-C ends the command, not the Task.
 
     Exit code: 0 if all URLs are ok, 1 if some are not, 2 for usage or an unknown task, 130 on Ctrl-C, 143 on SIGTERM.
     """
@@ -115,10 +115,10 @@ def results(
         str | None, typer.Option("--error", metavar="TYPE", help="Only results with this error type.")
     ] = None,
     host_: Annotated[str | None, typer.Option("--host", metavar="HOST", help="Only URLs of this host.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Print further results until the task ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Print further results until the Task ends.")] = False,
     url: ServiceOption = _DEFAULT_URL,
 ) -> None:
-    """Print the results of a task, in the order in which they were found.
+    """Print the results of a Task, in the order in which they were found.
 
     Exit code: 0 when they are printed, 2 for usage or an unknown task, 130 on Ctrl-C, 143 on SIGTERM.
     """
@@ -144,10 +144,10 @@ def results(
 
 def cancel(
     task_id: TaskArgument,
-    delete: Annotated[bool, typer.Option("--delete", help="Delete the task too, with its results.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the Task too, with its results.")] = False,
     url: ServiceOption = _DEFAULT_URL,
 ) -> None:
-    """Stop a task and keep its results."""
+    """Stop a Task and keep its results."""
 
     async def stop() -> "Summary | None":
         async with _client(url) as client:
@@ -163,11 +163,11 @@ def cancel(
 
 
 def tasks(
-    status: Annotated[Status | None, typer.Option("--status", help="Only tasks with this status.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="Maximum number of tasks.")] = 100,
+    status: Annotated[Status | None, typer.Option("--status", help="Only Tasks with this status.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="Maximum number of Tasks.")] = 100,
     url: ServiceOption = _DEFAULT_URL,
 ) -> None:
-    """List tasks, newest first: a table on a terminal, else a JSON object a line."""
+    """List Tasks, newest first: a table on a terminal, else a JSON object a line."""
 
     async def show() -> None:
         async with _client(url) as client:

@@ -113,7 +113,7 @@ def serve(service: ServiceOptions, options: Options) -> None:
     from crawler.service import run_service  # slow to import: it needs aiohttp
 
     def announce(url: str) -> None:
-        print(f"crawler serves on {url}. Submit URLs, then look at their task:\n")
+        print(f"crawler serves on {url}. Submit URLs, then look at their Task:\n")
         print(f"""  curl {url}/submit -d '{{"urls": ["https://example.org"]}}'""")
         print(f"  curl {url}/tasks/TASK_ID\n\nCtrl-C stops it.", flush=True)
 
@@ -160,7 +160,7 @@ def probe(
 def worker(service: dict[str, Any], options: Options) -> None:
     """Probe for the services that use the same Redis, on this or other machines.
 
-    Ctrl-C stops it: it finishes the probes in flight, and other workers do the rest.
+    Ctrl-C stops it: it finishes the probes in flight, and other worker processes do the rest.
     """
     chosen = ServiceOptions.of(service)
     if chosen.redis is None:
@@ -174,7 +174,7 @@ def worker(service: dict[str, Any], options: Options) -> None:
 @app.command()
 @with_flags(service=SomeFields(ServiceOptions, ("redis",)))
 def workers(service: dict[str, Any]) -> None:
-    """List the workers that use a Redis, and the chunks that wait for them."""
+    """List the worker processes of a Redis, and the chunks that wait for them."""
     url = service.get("redis")
     if url is None:
         raise InputError("is required", "--redis")

@@ -1,4 +1,4 @@
-"""Tasks, workers and queues as tables for a terminal."""
+"""Tasks, worker processes and queues as tables for a terminal."""
 
 import time
 from collections.abc import Iterable
@@ -43,15 +43,17 @@ def print_tasks(tasks: Iterable[Summary], stream: TextIO) -> None:
 
 
 def print_fleet_status(status: FleetStatus, stream: TextIO) -> None:
-    """Print the workers and the queues as tables."""
+    """Print the worker processes and the queues as tables."""
     now = time.time()
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
-    console.print(_table(("worker", "seen"), ((name, f"{now - at:.0f} s ago") for name, at in status.workers.items())))
+    console.print(
+        _table(("worker process", "seen"), ((name, f"{now - at:.0f} s ago") for name, at in status.workers.items()))
+    )
     queues = (
         (name, *map(str, (each.waiting, each.running)), f"{each.oldest:.0f} s") for name, each in status.queues.items()
     )
     console.print(_table(("queue", "waiting", "running", "oldest"), queues))
-    console.print(f"redelivered after a worker stopped responding: {status.redelivered}")
+    console.print(f"redelivered after a worker process fell silent: {status.redelivered}")
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:

@@ -20,7 +20,7 @@ def run_worker(options: Options, service: ServiceOptions, registry: RedisRegistr
 
     Args:
         options: How to probe. An `auto` guard is `public`, because clients of the services may be untrusted.
-        service: The options that concern a worker.
+        service: The options that apply to a worker process.
         registry: The Redis; this opens and closes it.
 
     Raises:

@@ -6,7 +6,7 @@ Other packages may import every module; each imports only those drawn below it.
     service_options       options of the service
     ├── options           options of a probe, and the base class of both
     │   ├── option_syntax parsers of proxies, DNS servers, headers, ...
-    │   └── patterns      regular expressions from callers, searched by RE2
+    │   └── patterns      regular expressions of `match`, searched by RE2
     └── tokens            bearer tokens of clients
     task_summary          the summary of a Task that the service sends
     tasks                 Task, its status, counts and webhook; state of the work queues

@@ -1,7 +1,7 @@
 """The exceptions of the package, and the table of the ways in which a probe can fail.
 
 A target that fails is an ordinary result, so it is never raised: `ERROR_TYPES` lists every type of failure. The
-exceptions report a fault of the service or of its caller:
+exceptions report a fault of the service or of its client:
 
     CrawlerError
     ├── AccessDenied            a request has no token, or one that does not allow it

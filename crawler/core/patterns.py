@@ -1,6 +1,6 @@
-"""Regular expressions from callers, searched in linear time.
+"""Regular expressions of the option `match`, searched in linear time.
 
-A caller's expression may need exponential time in Python's `re`. RE2 searches in time linear in the text. It is
+A client's expression may need exponential time in Python's `re`. RE2 searches in time linear in the text. It is
 optional (the extra `match`), because its binding `google-re2` has no wheel for musl.
 """
 

@@ -33,7 +33,7 @@ class ServiceOptions(CheckedOptions, frozen=True, kw_only=True):
     redis: Annotated[
         str | None,
         Meta(
-            description="Redis or Valkey to store Tasks in instead, shared by any number of services and workers.",
+            description="Redis or Valkey to store Tasks in instead, shared by services and worker processes.",
             extra={"metavar": "URL"},
         ),
     ] = None

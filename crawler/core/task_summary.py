@@ -19,7 +19,7 @@ def is_task_id(text: str) -> bool:
 
 
 class Links(msgspec.Struct):
-    """Where a task's resources are."""
+    """The paths of a Task's resources."""
 
     self: str
     results: str
@@ -29,7 +29,7 @@ class Links(msgspec.Struct):
 
 
 class Progress(msgspec.Struct, kw_only=True):
-    """How far a task is."""
+    """The progress of a Task."""
 
     status: Status
     total: Annotated[int, Meta(description="Lines submitted.")]
@@ -42,7 +42,7 @@ class Progress(msgspec.Struct, kw_only=True):
 
 
 class WebhookState(msgspec.Struct):
-    """How far the delivery of a task's webhook is."""
+    """The state of the delivery of a Task's webhook."""
 
     status: Literal["waiting", "pending", "delivered", "failed"]
     attempts: int
@@ -51,7 +51,7 @@ class WebhookState(msgspec.Struct):
 
 
 class Summary(Progress, kw_only=True):
-    """A task without its results. Times are unix seconds."""
+    """A Task without its results. Times are Unix seconds."""
 
     id: str
     label: str | None
@@ -69,5 +69,5 @@ class Summary(Progress, kw_only=True):
 
     @property
     def is_all_ok(self) -> bool:
-        """Whether the task has ended, and every line of it is ok."""
+        """Whether the Task has ended, and every line of it is ok."""
         return self.status == "ready" and self.counts.ok == self.total

@@ -143,7 +143,7 @@ def _with_connection_limit(url: str) -> str:
 
 
 async def _read_queue_status(docket: Docket) -> QueueStatus:
-    """Read a docket's stream: it holds the waiting and the leased chunks, and its ids are unix milliseconds."""
+    """Read a docket's stream: it holds the waiting and the leased chunks, and its ids are Unix milliseconds."""
     redis: Any
     async with docket.redis() as redis:
         pipeline = redis.pipeline(transaction=False)

@@ -2,7 +2,7 @@
 
 Two places apply them:
 - A child process of one machine reports which targets it has begun. The crash counts for each of these targets.
-- A fleet worker has a chunk of many lines. The chunk counts the crash, and halving finds the line that causes it.
+- A worker process has a chunk of many lines. The chunk counts the crash, and halving finds the line that causes it.
 """
 
 from collections.abc import Collection, Sequence
@@ -44,11 +44,11 @@ TARGET_CRASH_POLICY: Final = CrashPolicy(isolate_after=2, give_up_after=3)
 """For child processes, where the crashes of each target are known."""
 
 CHUNK_ISOLATION_CRASHES: Final = 3
-"""Crashes of workers on one chunk after which its lines are probed by `plan_isolation`."""
+"""Crashes of worker processes on one chunk after which its lines are probed by `plan_isolation`."""
 
 
 class IsolationPlan(NamedTuple):
-    """How the next worker probes a chunk that has crashed others.
+    """How the next worker process probes a chunk that has crashed others.
 
     Attributes:
         given_up: Positions of lines that get `crash_error`.
@@ -60,11 +60,11 @@ class IsolationPlan(NamedTuple):
 
 
 def plan_isolation(pending: Sequence[int], suspects: Collection[int]) -> IsolationPlan:
-    """Plan how to find the line that crashes workers: each crash halves the suspected group.
+    """Plan how to find the line that crashes worker processes: each crash halves the suspected group.
 
     Args:
         pending: Positions of the chunk's lines that have no result yet.
-        suspects: The group during which the last worker crashed; empty if no group has been tried.
+        suspects: The group that was being probed at the last crash; empty if no group has been tried.
     """
     given_up = [seq for seq in pending if seq in suspects] if len(suspects) == 1 else []
     rest = [seq for seq in pending if seq not in given_up]

@@ -42,7 +42,7 @@ class TaskManager:
         self._options = options
         self._drain_seconds = drain_seconds
         self._drained: asyncio.Future[None] | None = None
-        self._starts: OrderedDict[str, tuple[float, int]] = OrderedDict()  # unix time, and lines done by then
+        self._starts: OrderedDict[str, tuple[float, int]] = OrderedDict()  # Unix time, and lines done by then
 
     def resume(self) -> None:
         """Continue the Tasks that were running when the service last ended."""

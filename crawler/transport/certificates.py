@@ -44,7 +44,7 @@ class Certificate(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         issuer: The issuer's common name; without one, its organisation.
         subject: The same of the certificate's owner.
-        not_after: When it expires, in unix seconds.
+        not_after: When it expires, in Unix seconds.
         has_issuer_url: Whether it says where to fetch its issuer's certificate (RFC 5280, 4.2.2.1). Public
             authorities' certificates do; so if the issuer is missing, the server has not sent it.
     """
@@ -109,7 +109,7 @@ def _parse_name(der: bytes) -> str | None:
 
 
 def _parse_time(der: bytes, element: _Element) -> int:
-    """Return a time as unix seconds (RFC 5280, 4.1.2.5)."""
+    """Return a time as Unix seconds (RFC 5280, 4.1.2.5)."""
     tag, start, end = element
     text = der[start:end].decode("ascii")
     if tag == _UTC_TIME:

@@ -28,7 +28,7 @@ _HEADERS: Final = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # th
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """A task's results and progress, as they come."""
+    """A Task's results and progress, as they happen."""
     query, task = read_query(request, EventsQuery), await task_of(request)
     position = _last_event_id(request, query)
     if position > task.counts.done:

@@ -33,6 +33,6 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """What the service counts, as Prometheus reads it."""
+    """The metrics of the service, for Prometheus."""
     content, media_type = await request.app[METRICS].render(",".join(request.headers.getall(hdrs.ACCEPT, [])))
     return web.Response(body=content, headers={hdrs.CONTENT_TYPE: media_type, hdrs.VARY: hdrs.ACCEPT})

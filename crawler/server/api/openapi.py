@@ -27,7 +27,7 @@ _COMMON_PROBLEMS: Final = frozenset({400, 401, 403, 421, 429, 500, 503})  # stat
 # Headers of requests.
 _PARAMETERS: Final[Mapping[str, Json]] = {
     "Idempotency-Key": {
-        "description": "A name for this request: if it is repeated with the same name, no second task is made.",
+        "description": "A name for this request: if it is repeated with the same name, no second Task is made.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
         "example": "nightly-2026-11-22",
     },
@@ -39,7 +39,7 @@ _PARAMETERS: Final[Mapping[str, Json]] = {
 }
 # Headers of responses.
 _HEADERS: Final[Mapping[str, Json]] = {
-    "Location": {"description": "The path of the task.", "schema": {"type": "string", "format": "uri-reference"}},
+    "Location": {"description": "The path of the Task.", "schema": {"type": "string", "format": "uri-reference"}},
     "Link": {"description": "The next page, if there is one, as `next`.", "schema": {"type": "string"}},
     "Vary": {"description": "The headers of the request that the response depends on.", "schema": {"type": "string"}},
     "Idempotency-Replayed": {"description": "Always `true`.", "schema": {"type": "string"}},
@@ -65,7 +65,7 @@ _TASK_ID: Final = {
     "name": "task_id",
     "in": "path",
     "required": True,
-    "description": "The id of a task.",
+    "description": "The id of a Task.",
     "schema": {"type": "string", "format": "uuid"},
 }
 _TAGS: Final[Mapping[str, str]] = {

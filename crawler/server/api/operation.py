@@ -67,4 +67,4 @@ class Operation(NamedTuple):
 STORE_PROBLEMS: Final = frozenset({507})
 BODY_PROBLEMS: Final = frozenset({400, 408, 413, 415, 422}) | STORE_PROBLEMS
 QUOTA_HEADERS: Final = ("RateLimit", "RateLimit-Policy")
-DELETED: Final = Reply("The task is deleted.")
+DELETED: Final = Reply("The Task is deleted.")

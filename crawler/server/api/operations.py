@@ -46,7 +46,7 @@ _SUBMIT_BODIES: Final = {
     "text/csv": Media(examples.CSV),
 }
 _SUMMARY: Final = {JSON_TYPE: Media(examples.SUMMARY, Summary)}
-_CREATED: Final = Reply("The new task.", _SUMMARY, ("Location", *QUOTA_HEADERS), "/id")
+_CREATED: Final = Reply("The new Task.", _SUMMARY, ("Location", *QUOTA_HEADERS), "/id")
 _RESULT: Final = {JSON_TYPE: Media(examples.RESULT, ProbeResult)}
 _RESULT_PAGES: Final = {
     JSON_TYPE: Media(examples.PAGE, ResultPage),
@@ -54,8 +54,8 @@ _RESULT_PAGES: Final = {
     "text/csv": Media(examples.RESULT_ROWS),
 }
 _EVENTS: Final = (
-    "Events until the task ends: `result`, with its number as id; `progress`, at most once a second; and `end`, with "
-    "the task. `data` is JSON: a ProbeResult, a Progress, a Summary."
+    "Events until the Task ends: `result`, with its number as id; `progress`, at most once a second; and `end`, with "
+    "the Task. `data` is JSON: a ProbeResult, a Progress, a Summary."
 )
 
 # Replies to the conditional and range requests of browsers.
@@ -89,12 +89,12 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("GET", "/api/v1/tasks"): Operation(
         "tasks",
         _TASKS,
-        {200: Reply("A page of tasks.", {JSON_TYPE: Media(examples.TASKS, TaskPage)}, ("Link",))},
+        {200: Reply("A page of Tasks.", {JSON_TYPE: Media(examples.TASKS, TaskPage)}, ("Link",))},
         frozenset({422}),
         query=TasksQuery,
     ),
     ("GET", "/api/v1/tasks/{task_id}"): Operation(
-        "task", _TASKS, {200: Reply("The task.", _SUMMARY)}, frozenset({404, 422}), query=TaskQuery
+        "task", _TASKS, {200: Reply("The Task.", _SUMMARY)}, frozenset({404, 422}), query=TaskQuery
     ),
     ("DELETE", "/api/v1/tasks/{task_id}"): Operation("delete", _TASKS, {204: DELETED}, STORE_PROBLEMS | {404, 422}),
     ("GET", "/api/v1/tasks/{task_id}/results"): Operation(
@@ -113,7 +113,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         headers=("Last-Event-ID",),
     ),
     ("POST", "/api/v1/tasks/{task_id}/cancel"): Operation(
-        "cancel", _TASKS, {200: Reply("The task, which has ended.", _SUMMARY)}, STORE_PROBLEMS | {404, 422}
+        "cancel", _TASKS, {200: Reply("The Task, which has ended.", _SUMMARY)}, STORE_PROBLEMS | {404, 422}
     ),
     ("POST", "/api/v1/tasks/{task_id}/recheck"): Operation(
         "recheck",

@@ -11,7 +11,7 @@ __all__ = ["probe"]
 
 
 async def probe(request: web.Request) -> web.Response:
-    """The result of one URL, which belongs to no task."""
+    """Probe one URL at once, without a Task."""
     query, given = split_query(request, ProbeQuery)
     options = choose_options(request.app[OPTIONS], given, {})
     return json_response(await request.app[SINGLE_PROBES].probe(query.url, options))

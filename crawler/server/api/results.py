@@ -32,7 +32,7 @@ _MAX_CURSOR_DIGITS: Final = 19
 
 
 async def results(request: web.Request) -> web.StreamResponse:
-    """A task's results, in the order in which they were found."""
+    """A Task's results, in the order in which they were found."""
     query = read_query(request, ResultsQuery)
     task, format_, where = await task_of(request), _choose_format(request, query), _filter_of(query)
     registry = request.app[REGISTRY]

@@ -31,11 +31,11 @@ __all__ = [
     "WebhookChoice",
 ]
 
-Label = Annotated[str, Meta(min_length=1, max_length=200, description="A name for the task, by which it can be found.")]
+Label = Annotated[str, Meta(min_length=1, max_length=200, description="A name for the Task, by which it can be found.")]
 Limit = Annotated[int, Meta(ge=1, le=1000, description="Maximum number of items to return.")]
 Cursor = Annotated[str, Meta(description="Where to continue: `next` of the previous page.")]
 Next = Annotated[str | None, Meta(description="Cursor of the next page; null if there is none.")]
-LabelFilter = Annotated[str | None, Meta(description="Only tasks with this label.")]
+LabelFilter = Annotated[str | None, Meta(description="Only Tasks with this label.")]
 Column = Annotated[
     str | None,
     Meta(description="Where the URL is: a column of CSV, by name or by number from 1, or a key of NDJSON objects."),
@@ -47,7 +47,7 @@ Format = Annotated[Literal["json", "ndjson", "csv"] | None, Meta(description="Ov
 
 
 class WebhookChoice(msgspec.Struct, forbid_unknown_fields=True):
-    """A URL that gets a signed POST when the task has ended (Standard Webhooks)."""
+    """A URL that gets a signed POST when the Task has ended (Standard Webhooks)."""
 
     url: Annotated[str, Meta(description="The URL of the receiver.")]
     secret: Annotated[
@@ -57,7 +57,7 @@ class WebhookChoice(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Choices(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """How a batch is probed, and its name. What is left out is taken from the service, or from the earlier task."""
+    """How a batch is probed, and its name. What is left out is taken from the service, or from the earlier Task."""
 
     options: Annotated[dict[str, Any], Meta(description="Options by name.")] = {}
     label: Label | None = None
@@ -74,7 +74,7 @@ class Batch(Choices, kw_only=True):
 
 
 class TaskPage(msgspec.Struct):
-    """A page of tasks, newest first."""
+    """A page of Tasks, newest first."""
 
     tasks: list[Summary]
     next: Next
@@ -99,7 +99,7 @@ class Health(msgspec.Struct):
 class Checks(msgspec.Struct):
     """The parts of the service: `ok`, or what is wrong."""
 
-    store: Annotated[str, Meta(description="Whether the store of tasks can be written to.")]
+    store: Annotated[str, Meta(description="Whether the store of Tasks can be written to.")]
     resolver: Annotated[str, Meta(description="Whether a DNS server is configured.")]
     loop: Annotated[str, Meta(description="Whether the event loop runs without delay.")]
     service: Annotated[str, Meta(description="Whether the service is not stopping.")]
@@ -109,7 +109,7 @@ class Fleet(msgspec.Struct):
     """Worker processes, and the work that waits for them."""
 
     workers: Annotated[int, Meta(description="Worker processes that send heartbeats.")]
-    pending: Annotated[int, Meta(description="Chunks of tasks that wait, or that a worker process has.")]
+    pending: Annotated[int, Meta(description="Chunks of Tasks that wait, or that a worker process has.")]
     oldest: Annotated[float, Meta(description="Seconds since the oldest of these was queued.")]
     redelivered: Annotated[int, Meta(description="Chunks that were started again after a worker process fell silent.")]
 
@@ -152,14 +152,14 @@ class SubmitQuery(msgspec.Struct):
     label: Label | None = None
     column: Column = None
     webhook: Annotated[
-        str | None, Meta(description="URL that gets a POST when the task has ended, signed with the service's secret.")
+        str | None, Meta(description="URL that gets a POST when the Task has ended, signed with the service's secret.")
     ] = None
 
 
 class TasksQuery(msgspec.Struct):
-    """Filters of tasks."""
+    """Filters of Tasks."""
 
-    status: Annotated[Status | None, Meta(description="Only tasks with this status.")] = None
+    status: Annotated[Status | None, Meta(description="Only Tasks with this status.")] = None
     label: LabelFilter = None
     limit: Limit = 100
     cursor: Cursor | None = None
@@ -168,7 +168,7 @@ class TasksQuery(msgspec.Struct):
 class TaskQuery(msgspec.Struct):
     """Whether to wait."""
 
-    wait: Annotated[float, Meta(ge=0, le=60, description="Seconds to wait for the task to end, if it runs.")] = 0.0
+    wait: Annotated[float, Meta(ge=0, le=60, description="Seconds to wait for the Task to end, if it runs.")] = 0.0
 
 
 class ResultsQuery(msgspec.Struct):

@@ -40,7 +40,7 @@ _FAILURES: Final[tuple[Outcome, ...]] = ("http_error", "failed", "blocked")  # a
 
 
 async def submit(request: web.Request) -> web.Response:
-    """Submit a batch as a new task."""
+    """Submit a batch as a new Task."""
     upload, key = _Upload(request), _idempotency_key(request)
     if key is None:
         return _created(request, await upload.store())
@@ -59,7 +59,7 @@ async def submit(request: web.Request) -> web.Response:
 
 
 async def recheck(request: web.Request) -> web.Response:
-    """A new task of the lines of a task that failed."""
+    """Submit the failed lines of a Task as a new Task."""
     read_query(request, Nothing)
     app, task, owner = request.app, await task_of(request), owner_of(request)
     choices = await read_json(request, Choices, min(_MAX_RECHECK_BYTES, app[SERVICE_OPTIONS].max_body))

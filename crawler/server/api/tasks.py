@@ -28,7 +28,7 @@ _POSITION: Final[msgspec.json.Decoder[Position]] = msgspec.json.Decoder(Position
 
 
 async def show_tasks(request: web.Request) -> web.Response:
-    """Summaries of tasks, newest first."""
+    """Summaries of Tasks, newest first."""
     query = read_query(request, TasksQuery)
     before = None if query.cursor is None else _read_cursor(query.cursor)
     found = heapq.nlargest(
@@ -49,7 +49,7 @@ async def show_tasks(request: web.Request) -> web.Response:
 
 
 async def show_task(request: web.Request) -> web.Response:
-    """A task's summary."""
+    """A Task's summary."""
     wait, task = read_query(request, TaskQuery).wait, await task_of(request)
     if wait:
         with suppress(TimeoutError), client_wait(request):
@@ -59,7 +59,7 @@ async def show_task(request: web.Request) -> web.Response:
 
 
 async def cancel(request: web.Request) -> web.Response:
-    """Stop a task; its results stay."""
+    """Stop a Task; its results stay."""
     read_query(request, Nothing)
     task = await task_of(request)
     await request.app[TASK_MANAGER].cancel(task)
@@ -67,7 +67,7 @@ async def cancel(request: web.Request) -> web.Response:
 
 
 async def delete(request: web.Request) -> web.Response:
-    """Stop a task and delete it."""
+    """Stop a Task and delete it."""
     read_query(request, Nothing)
     await request.app[TASK_MANAGER].delete(await task_of(request))
     return web.Response(status=204)

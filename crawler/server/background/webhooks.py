@@ -43,7 +43,7 @@ _PERMANENT_GROUPS: Final = frozenset({"BLOCKED", "INVALID_URL"})  # groups of er
 
 
 class TaskEnded(msgspec.Struct):
-    """The Task that has ended. Times are unix seconds."""
+    """The Task that has ended. Times are Unix seconds."""
 
     id: str
     label: str | None
@@ -244,7 +244,7 @@ def _sign(id_: str, timestamp: int, body: bytes, key: bytes) -> list[tuple[str, 
 
 
 def next_state(webhook: Webhook, answer: HopResult, now: float, settings: WebhookSettings = _DEFAULT) -> Webhook:
-    """Return the state of a webhook after the answer to its latest attempt; `now` is in unix seconds."""
+    """Return the state of a webhook after the answer to its latest attempt; `now` is in Unix seconds."""
     error = answer.error
     last = f"HTTP {answer.status}" if error is None else error.type
     attempts, wait = webhook.attempts, None

@@ -25,7 +25,7 @@ _DUPLICATE_WINDOW: Final = 50_000  # results; those of one URL are at most this 
 
 
 async def submit(request: web.Request) -> web.Response:
-    """Submit a batch as a new task."""
+    """Submit a batch as a new Task."""
     app, owner = request.app, owner_of(request)
     with app[QUOTAS].reserve_task(owner) as count_lines:
         lines = read_lines(read_chunks(request, app[SERVICE_OPTIONS].max_body), open_reader("json"), count_lines)
@@ -34,7 +34,7 @@ async def submit(request: web.Request) -> web.Response:
 
 
 async def show_tasks(request: web.Request) -> web.StreamResponse:
-    """All tasks with their results."""
+    """All Tasks with their results."""
     registry = request.app[REGISTRY]
 
     async def parts() -> AsyncIterator[bytes]:
@@ -55,13 +55,13 @@ async def show_tasks(request: web.Request) -> web.StreamResponse:
 
 
 async def show_task(request: web.Request) -> web.StreamResponse:
-    """One task with its results."""
+    """One Task with its results."""
     written = _write_task(request.app[REGISTRY], await task_of(request))
     return await stream_response(request, batch_chunks(written))
 
 
 async def delete_task(request: web.Request) -> web.Response:
-    """Stop a task and delete it."""
+    """Stop a Task and delete it."""
     await request.app[TASK_MANAGER].delete(await task_of(request))
     return web.Response(status=204)
 

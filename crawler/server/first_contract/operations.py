@@ -34,7 +34,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("POST", "/submit"): Operation(
         "firstSubmit",
         _TAG,
-        {200: Reply("The id of the new task.", {JSON_TYPE: Media(_SUBMITTED, Submitted)}, QUOTA_HEADERS, "/task_id")},
+        {200: Reply("The id of the new Task.", {JSON_TYPE: Media(_SUBMITTED, Submitted)}, QUOTA_HEADERS, "/task_id")},
         BODY_PROBLEMS,
         body={JSON_TYPE: Media(_BATCH, FirstBatch)},
         needs_body=True,
@@ -45,7 +45,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         {200: Reply("Tasks by id.", {JSON_TYPE: Media({examples.TASK_ID: _TASK}, dict[str, FirstTask])})},
     ),
     ("GET", "/tasks/{task_id}"): Operation(
-        "firstTask", _TAG, {200: Reply("The task.", {JSON_TYPE: Media(_TASK, FirstTask)})}, frozenset({404})
+        "firstTask", _TAG, {200: Reply("The Task.", {JSON_TYPE: Media(_TASK, FirstTask)})}, frozenset({404})
     ),
     ("DELETE", "/tasks/{task_id}"): Operation("firstDelete", _TAG, {204: DELETED}, STORE_PROBLEMS | {404}),
 }

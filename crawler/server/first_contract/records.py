@@ -12,7 +12,7 @@ __all__ = ["FirstBatch", "FirstContractResult", "FirstTask", "Submitted"]
 
 
 class FirstContractResult(msgspec.Struct, frozen=True):
-    """When a URL was probed, in unix seconds, and `http`: the status of an HTTP error, or why there was no response."""
+    """When a URL was probed, in Unix seconds, and `http`: the status of an HTTP error, or why there was no response."""
 
     timestamp: int
     errors: dict[str, int | str]
@@ -30,13 +30,13 @@ class FirstBatch(msgspec.Struct):
 
 
 class Submitted(msgspec.Struct):
-    """The id of the new task."""
+    """The id of the new Task."""
 
     task_id: str
 
 
 class FirstTask(msgspec.Struct):
-    """A task with its results so far, by URL."""
+    """A Task with its results so far, by URL."""
 
     status: Status
     result: dict[str, FirstContractResult]

@@ -95,7 +95,7 @@ def _store_full(error: StoreFull) -> web.Response:
 
 def _store_failed(error: StoreError) -> web.Response:
     log.error("the store cannot read or write", exc_info=error)
-    detail = "the store of tasks cannot do that now"
+    detail = "the store of Tasks cannot read or write now"
     return problem_response(Problem.of(HTTPStatus.SERVICE_UNAVAILABLE, detail), _STORE_RETRY)
 
 

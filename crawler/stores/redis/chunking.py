@@ -1,4 +1,4 @@
-"""Cut a batch into chunks for many workers: duplicates merged, and the lines of each host in one sequence of chunks.
+"""Cut a batch into chunks for many worker processes: duplicates merged, each host in one sequence of chunks.
 
 The chunks of a sequence are probed one after another, different sequences at the same time. So one worker process at a
 time sends requests to a host, and the limits of a host hold across all of them. A big batch is sorted by SQLite in a

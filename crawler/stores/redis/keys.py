@@ -8,7 +8,7 @@ Shared by all Tasks, `crawler:NAME`:
     tasks        sorted set: the ids of all Tasks, by the number that `admit` gave them
     number       counter: the last number given
     keys         hash: idempotency key of a client -> Task id
-    coming       sorted set: ids whose chunks are stored without a running Task, by unix time of the last change;
+    coming       sorted set: ids whose chunks are stored without a running Task, by Unix time of the last change;
                  `drop_stale_batches` removes them
     bytes        counter: the size of all stored result blocks
     redelivered  counter: chunks that were started again after a crash
