@@ -43,7 +43,7 @@ class Cookie(msgspec.Struct, frozen=True, gc=False):
         name: May be empty; then only the value is sent.
         value: Bytes as Latin-1, like all header values.
         domain: The host that gets it.
-        path: The requests that get it begin with this.
+        path: Requests whose path begins with this get it.
         is_host_only: Whether hosts below `domain` get none.
         is_secure: Whether only https gets it.
         expires: Unix seconds; None for the end of the probe.
@@ -76,7 +76,7 @@ def cookie_header(cookies: Iterable[Cookie], url: Url, now: float) -> str | None
     """Return the Cookie header of a request, longer paths first; None without a cookie.
 
     Args:
-        cookies: Of the probe, the oldest first.
+        cookies: The cookies of the probe, the oldest first.
         url: The URL to request.
         now: Unix seconds.
     """
@@ -90,8 +90,8 @@ def update_cookies(
     """Return the cookies after a response: added, replaced and deleted as its Set-Cookie headers say.
 
     Args:
-        cookies: Those before, the oldest first.
-        headers: Of the response, with lower-case names.
+        cookies: The cookies before the response, the oldest first.
+        headers: The headers of the response, with lower-case names.
         url: The URL that answered.
         now: Unix seconds.
     """
@@ -165,7 +165,7 @@ def _expiry(attributes: dict[str, str], now: float) -> float | None:
 
 
 def _parse_date(text: str) -> float | None:
-    """Read a date of any form that servers send (RFC 6265, 5.1.1); None if it is none."""
+    """Read a date of any form that servers send (RFC 6265, 5.1.1); None if it is not a date."""
     time = day = month = year = None
     for token in _DATE_DELIMITER.split(text):
         if time is None and (found := _TIME.match(token)):
@@ -189,7 +189,7 @@ def _parse_date(text: str) -> float | None:
 
 
 def _may_set_for(host: str, domain: str) -> bool:
-    """Whether a host may set cookies for a domain: its own, or one above it that is not shared with strangers."""
+    """Whether a host may set cookies for a domain: its own, or a parent that is not a public suffix."""
     if not domain.isascii():  # Chromium ignores them, because servers do not agree on the encoding
         return False
     return host == domain or (_is_within(host, domain) and not _is_shared(domain))
@@ -200,7 +200,7 @@ def _is_within(host: str, domain: str) -> bool:
 
 
 def _is_shared(domain: str) -> bool:
-    """Whether strangers have hosts below a domain, as below co.uk and github.io."""
+    """Whether a domain is a public suffix, such as co.uk and github.io: its hosts have different owners."""
     return _public_suffixes().is_public(domain)
 
 

@@ -22,10 +22,10 @@ class HeadEvidence(Enum):
 
 
 class HeadSupport:
-    """Remembers hosts where HEAD says other than GET, so that they are asked with GET at once.
+    """Remembers hosts where the answers to HEAD and GET differ. Their probes begin with GET.
 
-    A bad answer to HEAD costs a second request, so a host gets a few chances. A good answer that is wrong costs the
-    truth, so one is enough.
+    A bad answer to HEAD only costs a second request, so it has to occur a few times. A wrong good answer makes a wrong
+    result, so one is enough.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class HeadSupport:
         return self._refusals.get(host, 0) >= _MAX_REFUSALS
 
     def learn(self, host: str, evidence: HeadEvidence) -> None:
-        """Count what one URL of a host shows. HEAD that works clears the count, unless the host is asked with GET."""
+        """Count the evidence of one URL. A HEAD that works clears the count, unless the host gets only GET already."""
         if evidence is HeadEvidence.WORKS:
             if not self.refuses_head(host):
                 self._refusals.pop(host, None)
@@ -49,7 +49,7 @@ class HeadSupport:
 
 
 def compare_answers(to_head: Hop, to_get: HopResult) -> HeadEvidence | None:
-    """Tell what the two answers of one URL show; None for nothing."""
+    """Return what the answers of one URL to HEAD and GET show about the host; None for nothing."""
     if to_get.error is not None or to_get.status is None:
         return None
     is_head_good = to_head.status is not None and to_head.status < 400

@@ -1,7 +1,7 @@
 """Decides what follows each answer that the probe of one target gets. No I/O.
 
-After an answer a probe is finished, or it asks again:
-- at once: where a redirect leads, or with GET from the URL asked for, if a bad answer may be due to HEAD;
+After an answer a probe is finished, or it sends another request:
+- at once: to the target of a redirect, or with GET to the first URL, if a bad answer may be due to HEAD;
 - from `not_before` on: a retry, the last one deferred until other probes are done (`wants_deferral`).
 """
 
@@ -127,7 +127,7 @@ class Probe:
         return state.method == "GET" and bool(state.hops) and state.hops[0].method == "HEAD"
 
     def skip_head(self) -> None:
-        """Ask with GET at once: the host is known to answer HEAD otherwise."""
+        """Begin with GET: the host is known to answer HEAD otherwise."""
         self.state.method = "GET"
 
     # Without an answer
@@ -147,7 +147,7 @@ class Probe:
     # After an answer
 
     def head_evidence(self, hop: HopResult) -> HeadEvidence | None:
-        """Tell, before `take`, what an answer shows about HEAD at its host; None for nothing."""
+        """Return what an answer shows about HEAD at its host, before `take`; None for nothing."""
         state, status = self.state, hop.status
         if state.method == "HEAD":
             return HeadEvidence.WORKS if hop.error is None and status is not None and 200 <= status < 300 else None
@@ -200,7 +200,7 @@ class Probe:
         return self.state.seconds >= self._options.timeout
 
     def _says_less_than_known(self, answer: _Answer) -> bool:
-        """Whether a retry had no answer for a reason of ours, so the answer before it still counts."""
+        """Whether a retry had no answer because of this machine or the timeout. Then the answer before it counts."""
         is_ours = self._is_out_of_time(answer) or self._is_local_fault(answer)
         return is_ours and answer.hop.status is None and self.state.known_answer is not None
 
@@ -226,7 +226,7 @@ class Probe:
         self.wait(self._policy.backoff(self.state.local_faults))
 
     def _confirm_with_get(self, answer: _Answer) -> None:
-        """Begin again with GET: each redirect on the way may have been made for HEAD only."""
+        """Begin again with GET at the first URL, because redirects may have been sent for HEAD only."""
         self.state.start_again("GET")
         if asks_to_slow_down(answer.hop):
             self._wait_to_retry(answer)
@@ -269,7 +269,7 @@ _RULES: Final = (
 
 
 def asks_to_slow_down(hop: HopResult) -> bool:
-    """Whether a host answers that it gets too many requests."""
+    """Whether the host asks for fewer requests."""
     return hop.status in SLOW_DOWN_STATUSES
 
 

@@ -30,10 +30,10 @@ def build_result(
     """Return the result of a probe that ends with this answer, or with this error.
 
     Args:
-        state: Of the probe.
-        options: How it was made.
+        state: The state of the probe.
+        options: The options of the probe.
         hop: The answer.
-        error: Why there is none.
+        error: Why there is no answer.
         matched: Whether the body has what the option `match` looks for.
         place: The answer's place in `state.hops`.
     """

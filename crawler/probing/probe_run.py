@@ -24,11 +24,11 @@ __all__ = ["ProbeRun"]
 
 log = logging.getLogger(__name__)
 
-# As a browser asks for a page. Servers that see no wish for HTML may take a probe for a client of their API.
+# The headers of a browser that loads a page. Without them, servers may answer a probe as a client of their API.
 _ACCEPT: Final = "text/html,application/xhtml+xml,*/*;q=0.8"
 _ACCEPT_LANGUAGE: Final = "en;q=0.9,*;q=0.5"
 _EVERYWHERE: Final = frozenset({"accept", "accept-language", "user-agent", "referer"})
-_FREE_RETRIES: Final = 100  # before the retry budget counts
+_FREE_RETRIES: Final = 100  # of each run; only further retries use the retry budget
 
 
 class ProbeRun:
@@ -39,7 +39,7 @@ class ProbeRun:
         transport: Sends the requests.
         scheduler: Learns how hosts answer.
         head_support: Learns which hosts answer HEAD otherwise than GET.
-        robots: The known robots.txt rules; None to ask for none.
+        robots: The known robots.txt rules; None to ignore robots.txt.
         policy: How long probes wait before retries.
         retry_budget: Retries that each finished probe adds to the budget.
     """
@@ -65,7 +65,7 @@ class ProbeRun:
         self._now = asyncio.get_running_loop().time
         self._max_body_bytes = options.max_read if options.wants_body else 0
         self._headers = _request_headers(options, options.headers)
-        # The user's headers are for the origin named, save those that say who asks for what.
+        # The user's headers are only for the first origin, except those that describe the client and the content.
         self._headers_elsewhere = _request_headers(
             options, {name: value for name, value in options.headers.items() if name.lower() in _EVERYWHERE}
         )
@@ -150,7 +150,7 @@ class ProbeRun:
 
 
 def _request_headers(options: Options, chosen: dict[str, str]) -> list[tuple[str, str]]:
-    """Return our headers, overruled by those that the user has chosen."""
+    """Return the default headers, replaced by those that the user has chosen."""
     ours = {"User-Agent": options.user_agent, "Accept": _ACCEPT, "Accept-Language": _ACCEPT_LANGUAGE}
     if options.wants_body:
         ours["Accept-Encoding"] = ACCEPT_ENCODING

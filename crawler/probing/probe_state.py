@@ -27,15 +27,15 @@ class ProbeState(msgspec.Struct):
     Attributes:
         seq: Position of the target in the submitted list.
         text: The target as submitted.
-        start: The URL asked for.
+        start: The first URL: that of the target.
         url: The next URL to request.
         method: The method of the next request.
         attempts: The first try and the retries so far.
         hops: The requests made, oldest first.
         seconds: Time spent on requests.
         redirects: Redirects followed since the start.
-        local_faults: Faults of this machine met on the way.
-        cookies: What redirects have set since the start.
+        local_faults: Faults of this machine so far.
+        cookies: Cookies that redirects have set since the start.
         known_answer: The last answer with a status, if there is a retry.
         has_sent_head: Whether a HEAD was sent since the start.
         is_at_first_origin: Whether no redirect has left the origin that the user named.
@@ -57,7 +57,7 @@ class ProbeState(msgspec.Struct):
     is_at_first_origin: bool = True
 
     def start_again(self, method: str) -> None:
-        """Ask the URL asked for again, as if it had not been asked before."""
+        """Begin again at the first URL, without the redirects and cookies so far."""
         self.url, self.method = self.start, method
         self.redirects, self.cookies = 0, ()
         self.has_sent_head, self.is_at_first_origin = False, True

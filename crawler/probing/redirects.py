@@ -1,4 +1,4 @@
-"""Following redirects: where one leads, what goes along, when to stop."""
+"""Follow redirects: the next URL, the credentials and cookies that it gets, and the limits."""
 
 import time
 
@@ -25,7 +25,7 @@ def follow_redirect(state: ProbeState, hop: HopResult, location: str, options: O
     """Make the target of a redirect the probe's next URL, or return why that is not possible.
 
     A redirect to a URL that redirected before is followed too: some sites count visits, or wait until they are ready.
-    Only a HEAD is not sent there twice, because GET can find the way out as well.
+    Only HEAD is not sent twice to a URL: the GET that follows it can get out of a loop too.
     """
     url = resolve_redirect(state.url, location)
     if isinstance(url, ProbeError):

@@ -9,7 +9,7 @@ __all__ = ["DEFAULT_SETTINGS", "ProberSettings", "RetryPolicy"]
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """How long a probe waits before it asks again.
+    """How long a probe waits before its next request.
 
     Attributes:
         backoff_seconds: The longest wait after the first failure; it doubles with each further failure.
