@@ -210,7 +210,7 @@ class Probe:
     def _deserves_retry(self, answer: _Answer) -> bool:
         if not answer.may_retry or self.state.attempts > self._options.retries:
             return False
-        if self._options.timeout - self.state.seconds < answer.seconds:  # it would only be cut short
+        if self._options.timeout - self.state.seconds <= answer.seconds:  # it would only be cut short
             return False
         return answer.error.transient if answer.error else answer.hop.status in TRANSIENT_STATUSES
 

@@ -1,0 +1,82 @@
+"""Redirects as browsers follow them: how many, to where, and with which headers."""
+
+import pytest
+
+from crawler import Options
+from crawler.core.results import HopResult, Timings
+from crawler.core.urls import Target
+from crawler.probing.probe import Probe
+from tests.support.exchange import Exchange
+from tests.support.probing import probe_one, status_of
+from tests.support.site import Site
+
+
+@pytest.mark.parametrize(("length", "status"), [(20, 200), (21, "http.response.redirect_loop")])
+async def test_twenty_redirects_are_followed(length: int, status: int | str, site: Site) -> None:
+    """The Fetch standard ends a request whose redirect count is 20 (HTTP-redirect fetch)."""
+    assert status_of(await probe_one(site.url(f"/redirect/{length}"))) == status
+
+
+@pytest.mark.parametrize("method", ["auto", "GET", "HEAD"])
+@pytest.mark.parametrize("times", [1, 3, 19])
+async def test_a_redirect_to_the_same_url_is_followed(times: int, method: str, site: Site) -> None:
+    """Chromium 156 opens a page that redirects to itself 19 times; see wummel/linkchecker#419 and encode/httpx#821."""
+
+    async def warm_up(x: Exchange) -> None:
+        if x.hit_number <= times:
+            await x.reply(302, [("Location", x.request.path)])
+        else:
+            await x.reply()
+
+    site.on("/self", warm_up)
+    assert status_of(await probe_one(site.url("/self"), method=method)) == 200
+
+
+async def test_a_redirect_without_end_is_told(site: Site) -> None:
+    """Chromium: ERR_TOO_MANY_REDIRECTS."""
+    result = await probe_one(site.url("/loop/2"), max_redirects=5)
+    assert status_of(result) == "http.response.redirect_loop"
+    assert [hop.method for hop in result.hops] == ["HEAD"] * 2 + ["GET"] * 6
+
+
+async def test_a_page_wants_html_to_be_asked_for(site: Site) -> None:
+    """Servers that take other clients for users of an API: sphinx-doc/sphinx#5140, getzola/zola#384 (crates.io)."""
+    await probe_one(site.url("/ok"))
+    [request] = site.requests
+    assert request.header("Accept") == "text/html,application/xhtml+xml,*/*;q=0.8"
+    assert request.header("Accept-Language") == "en;q=0.9,*;q=0.5"
+
+
+async def test_what_says_who_asks_for_what_stays_and_all_else_is_for_the_first_origin(site: Site) -> None:
+    """The Fetch standard drops Authorization when the origin changes; curl drops Authorization and Cookie."""
+    stays = {"Accept": "image/png", "accept-language": "de", "User-Agent": "me/1", "REFERER": "http://here.test/"}
+    goes = {"Authorization": "secret", "Cookie": "a=secret", "X-Api-Key": "secret"}
+    async with Site() as other:
+        assert status_of(await probe_one(site.redirect_to(other.url("/ok")), headers={**stays, **goes})) == 200
+        [there] = other.requests
+    assert {name: there.header(name) for name in stays} == stays
+    assert [value for name, value in there.headers if name.lower() == "accept"] == ["image/png"]
+    assert "secret" not in str(there.headers)
+    assert "secret" in str(site.requests[0].headers)
+
+
+@pytest.mark.parametrize(
+    ("start", "location", "stays"),
+    [
+        ("http://a.test/", "https://a.test/", True),
+        ("http://a.test/", "/there", True),
+        ("http://a.test:8080/", "https://a.test/", False),
+        ("http://a.test/", "https://a.test:8443/", False),
+        ("http://a.test/", "https://www.a.test/", False),
+        ("https://a.test/", "http://a.test/", False),
+        ("http://a.test/", "http://a.test:8080/", False),
+    ],
+)
+def test_the_step_to_https_stays_with_the_origin(start: str, location: str, stays: bool) -> None:
+    """A browser that knows the host from RFC 6797 (8.3) makes this step itself, before it sends anything."""
+    url = start.replace("://", "://me:secret@")
+    probe = Probe.of(Target.of(0, url), Options(), lambda: 0.0)
+    probe.take(HopResult(Timings(), 301, headers=[("location", location)]), 0.1)
+    assert not probe.is_finished
+    assert probe.state.is_at_first_origin == stays
+    assert (probe.state.url.authorization is not None) == stays
