@@ -6,6 +6,7 @@ other kinds of work), `probe` (`failed_result`), and `settings`.
     factory          open_http_prober: composes the prober of one process
     prober           Prober, the interface; HttpProber, which queues the targets of each caller
     probe_run        ProbeRun: sends the requests of one caller's probes
+    request_headers  the headers of each request
     robots_gate      lets a probe pass when robots.txt allows it
     robots           the rules of robots.txt files
     head_support     which hosts answer HEAD as they answer GET

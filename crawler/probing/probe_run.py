@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -10,24 +9,19 @@ from crawler.core.options import Options
 from crawler.core.patterns import has_match
 from crawler.core.results import HopResult, ProbeError
 from crawler.core.urls import Url
-from crawler.probing.cookies import cookie_header
 from crawler.probing.head_support import HeadSupport
 from crawler.probing.probe import Probe, asks_to_slow_down, is_local_shortage
+from crawler.probing.request_headers import RequestHeaders
 from crawler.probing.robots import RobotsCache
 from crawler.probing.robots_gate import RobotsGate
 from crawler.probing.scheduler import Scheduler
 from crawler.probing.settings import RetryPolicy
 from crawler.transport.base import Transport
-from crawler.transport.response_body import ACCEPT_ENCODING
 
 __all__ = ["ProbeRun"]
 
 log = logging.getLogger(__name__)
 
-# The headers of a browser that loads a page. Without them, servers may answer a probe as a client of their API.
-_ACCEPT: Final = "text/html,application/xhtml+xml,*/*;q=0.8"
-_ACCEPT_LANGUAGE: Final = "en;q=0.9,*;q=0.5"
-_EVERYWHERE: Final = frozenset({"accept", "accept-language", "user-agent", "referer"})
 _FREE_RETRIES: Final = 100  # of each run; only further retries use the retry budget
 
 
@@ -64,11 +58,7 @@ class ProbeRun:
         self._retries_left = float(_FREE_RETRIES)
         self._now = asyncio.get_running_loop().time
         self._max_body_bytes = options.max_read if options.wants_body else 0
-        self._headers = _request_headers(options, options.headers)
-        # The user's headers are only for the first origin, except those that describe the client and the content.
-        self._headers_elsewhere = _request_headers(
-            options, {name: value for name, value in options.headers.items() if name.lower() in _EVERYWHERE}
-        )
+        self._headers = RequestHeaders(options)
 
     async def advance(self, probe: Probe) -> bool:
         """Work on a probe for as long as it stays with its host; true when it is finished."""
@@ -101,15 +91,10 @@ class ProbeRun:
 
     def _send(self, probe: Probe) -> Coroutine[Any, Any, HopResult]:
         state = probe.state
-        headers = self._headers if state.is_at_first_origin else self._headers_elsewhere
-        if state.url.authorization:
-            headers = [*headers, ("Authorization", state.url.authorization)]
-        if state.cookies and (cookie := cookie_header(state.cookies, state.url, time.time())):
-            headers = [*headers, ("Cookie", cookie)]
         return self._transport.hop(
             state.method,
             state.url,
-            headers,
+            self._headers.of(state),
             probe.request_timeout,
             connect_timeout=self._options.connect_timeout,
             answer_share=probe.answer_share,
@@ -121,7 +106,7 @@ class ProbeRun:
         return self._transport.hop(
             "GET",
             url,
-            self._headers_elsewhere,
+            self._headers.for_strangers,
             timeout,
             connect_timeout=self._options.connect_timeout,
             max_body_bytes=max_body_bytes,
@@ -147,12 +132,3 @@ class ProbeRun:
     def _must_wait(self, probe: Probe, host: str) -> bool:
         """Whether the next request needs a slot of its own: the probe waits, or the host does."""
         return probe.not_before > self._now() or self._options.interval > 0 or self._scheduler.is_held(host)
-
-
-def _request_headers(options: Options, chosen: dict[str, str]) -> list[tuple[str, str]]:
-    """Return the default headers, replaced by those that the user has chosen."""
-    ours = {"User-Agent": options.user_agent, "Accept": _ACCEPT, "Accept-Language": _ACCEPT_LANGUAGE}
-    if options.wants_body:
-        ours["Accept-Encoding"] = ACCEPT_ENCODING
-    names = {name.lower() for name in chosen}
-    return [*((name, value) for name, value in ours.items() if name.lower() not in names), *chosen.items()]

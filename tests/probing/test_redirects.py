@@ -80,3 +80,19 @@ def test_the_step_to_https_stays_with_the_origin(start: str, location: str, stay
     assert not probe.is_finished
     assert probe.state.is_at_first_origin == stays
     assert (probe.state.url.authorization is not None) == stays
+
+
+async def test_a_given_authorization_goes_before_that_of_the_url(site: Site) -> None:
+    """As in curl 7.88 with -H and user information in the URL."""
+    await probe_one(site.url("/ok").replace("://", "://me:secret@"), headers={"authorization": "Mine"})
+    [request] = site.requests
+    assert [value for name, value in request.headers if name.lower() == "authorization"] == ["Mine"]
+
+
+async def test_given_cookies_and_those_of_the_site_are_one_header(site: Site) -> None:
+    """RFC 6265, 5.4: at most one Cookie header. A site that sets a cookie anew replaces it, as in a browser."""
+    cookies = "Set-Cookie: session=new; Path=/\r\nSet-Cookie: seen=1; Path=/\r\n"
+    site.on("/in", f"HTTP/1.1 302 Found\r\n{cookies}Location: /ok\r\n\r\n".encode())
+    await probe_one(site.url("/in"), headers={"Cookie": "session=old; lang=de"})
+    sent = [[value for name, value in request.headers if name == "Cookie"] for request in site.requests]
+    assert sent == [["session=old; lang=de"], ["lang=de; session=new; seen=1"]]
