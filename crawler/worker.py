@@ -115,14 +115,14 @@ async def _complete(task_id: str, registry: Registry, prober: Prober) -> None:
         task = registry.task(task_id)
         await probe_and_record(registry.pending(task_id), task.options, prober, Recorder(task_id, registry))
         if prober.is_draining and task.counts.done < task.total:
-            log.info("task %s stops at %d of %d and goes on at the next start", task_id, task.counts.done, task.total)
+            log.info("Task %s stops at %d of %d and goes on at the next start", task_id, task.counts.done, task.total)
             return
         await retry_until_stored(registry.finish, task_id, "ready")
-        log.info("task %s is ready", task_id)
+        log.info("Task %s is ready", task_id)
     except TaskNotFound:
-        log.info("task %s was deleted while it ran", task_id)
+        log.info("Task %s was deleted while it ran", task_id)
     except Exception as error:
-        log.exception("task %s cannot go on", task_id)
+        log.exception("Task %s cannot go on", task_id)
         mark_span_failed()
         with suppress(TaskNotFound, TransitionError):
             await retry_until_stored(registry.finish, task_id, "error", f"{type(error).__name__}: {error}")

@@ -13,7 +13,7 @@ From outside, import `main.main` (the entry point) and `flags` (options as flags
     url_files          URL lists in files and on standard input
     progress           the progress bar; needs rich
     tables             Tasks and workers as tables; needs rich
-    task_summary       a Task in one line
+    task_description   a Task in one line
 
 Modules that need aiohttp or rich are imported by the commands that use them, because these take long to import.
 """

@@ -192,7 +192,7 @@ class ServiceClient:
                                 yield self._decode(event.data, _EVENT_TYPES[event.name])
                             if event.name == "end":
                                 return
-                raise _TransientError("the events ended before the task", self._place)
+                raise _TransientError("the events ended before the Task", self._place)
             except _TransientError:
                 failures += 1
                 if not was_open or failures > _MAX_RECONNECTS:
@@ -201,7 +201,7 @@ class ServiceClient:
 
     def _task_url(self, task_id: str) -> URL:
         if not is_task_id(task_id):  # it could change the path
-            raise InputError(f"no task {task_id!r}", self._place)
+            raise InputError(f"no Task {task_id!r}", self._place)
         return self._tasks / task_id
 
     @asynccontextmanager

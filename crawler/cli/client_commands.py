@@ -98,7 +98,7 @@ def submit(
 def watch(task_id: TaskArgument, url: ServiceOption = _DEFAULT_URL) -> None:
     """Follow a Task until it ends; Ctrl-C ends the command, not the Task.
 
-    Exit code: 0 if all URLs are ok, 1 if some are not, 2 for usage or an unknown task, 130 on Ctrl-C, 143 on SIGTERM.
+    Exit code: 0 if all URLs are ok, 1 if some are not, 2 for usage or an unknown Task, 130 on Ctrl-C, 143 on SIGTERM.
     """
     _watch(url, task_id)
 
@@ -120,7 +120,7 @@ def results(
 ) -> None:
     """Print the results of a Task, in the order in which they were found.
 
-    Exit code: 0 when they are printed, 2 for usage or an unknown task, 130 on Ctrl-C, 143 on SIGTERM.
+    Exit code: 0 when they are printed, 2 for usage or an unknown Task, 130 on Ctrl-C, 143 on SIGTERM.
     """
     if error is not None and error not in ERROR_TYPES:
         raise typer.BadParameter("unknown error type", param_hint="--error")
@@ -228,14 +228,14 @@ def _watch(url: str, task_id: str) -> NoReturn:
         with exit_on_errors():
             task = run(follow())
     except KeyboardInterrupt:
-        print_message(f"crawler: task {task_id} keeps running")
+        print_message(f"crawler: Task {task_id} keeps running")
         raise typer.Exit(INTERRUPTED) from None
     _print_state(task)
     raise typer.Exit(OK if task.is_all_ok else SOME_NOT_OK)
 
 
 def _print_state(task: "Summary") -> None:
-    from crawler.cli.task_summary import describe_task
+    from crawler.cli.task_description import describe_task
 
     print_message(describe_task(task))
 

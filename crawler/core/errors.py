@@ -126,7 +126,7 @@ class ResultsNotInMemory(CrawlerError):
 
     def __init__(self, task_id: str) -> None:
         super().__init__(
-            f"results of task {task_id} are not in memory; `await app[crawler.TASKS].read(task_id)` reads them, "
+            f"results of Task {task_id} are not in memory; `await app[crawler.TASKS].read(task_id)` reads them, "
             "and `registry.results(task_id)` streams them"
         )
 
@@ -147,7 +147,7 @@ class TaskNotFound(CrawlerError):
     """No Task has this id, or the Task was deleted."""
 
     def __init__(self, task_id: str) -> None:
-        super().__init__(f"no task {task_id!r}")
+        super().__init__(f"no Task {task_id!r}")
         self.task_id = task_id
 
 
@@ -155,7 +155,7 @@ class TaskTooLarge(CrawlerError):
     """A Task has more URLs than it may have."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"more than {limit} URLs, the most that a task may have")
+        super().__init__(f"more than {limit} URLs, the most that a Task may have")
         self.limit = limit
 
 

@@ -28,7 +28,7 @@ def compile_pattern(pattern: str) -> Any:
     try:
         import re2  # takes 8 ms, so it is imported only for `match`
     except ImportError:
-        raise OptionError("needs RE2, which is not installed: pip install 'urlprober[match]'", "match") from None
+        raise OptionError("needs RE2, which urlprober[match] installs", "match") from None
     if len(pattern) > _MAX_PATTERN_CHARACTERS:
         raise OptionError(f"has more than {_MAX_PATTERN_CHARACTERS:,} characters", "match")
     options = re2.Options()

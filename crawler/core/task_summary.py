@@ -65,7 +65,7 @@ class Summary(Progress, kw_only=True):
     def __post_init__(self) -> None:
         """Check the id, which clients print and put into paths."""
         if not is_task_id(self.id):
-            raise ValueError("the id is not one of a task")
+            raise ValueError("the id is not one of a Task")
 
     @property
     def is_all_ok(self) -> bool:

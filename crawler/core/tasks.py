@@ -131,9 +131,9 @@ class Task(msgspec.Struct, kw_only=True):
             TransitionError: The table does not allow it, or the status is `ready` and a line has no result.
         """
         if status not in TRANSITIONS[self.status]:
-            raise TransitionError(f"task {self.id} cannot change from {self.status} to {status}")
+            raise TransitionError(f"Task {self.id} cannot change from {self.status} to {status}")
         if status == "ready" and self.counts.done != self.total:
-            raise TransitionError(f"task {self.id} has {self.counts.done} results of {self.total}")
+            raise TransitionError(f"Task {self.id} has {self.counts.done} results of {self.total}")
         self.status, self.detail, self.finished = status, detail, time.time()
 
 

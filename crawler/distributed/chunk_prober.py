@@ -58,7 +58,7 @@ class ChunkProber:
         except TaskNotFound:
             return False
         except Exception as error:
-            log.exception("task %s cannot go on", task.id)
+            log.exception("Task %s cannot go on", task.id)
             with suppress(TaskNotFound, TransitionError):
                 await retry_until_stored(self._registry.finish, task.id, "error", f"{type(error).__name__}: {error}")
             return False
@@ -82,5 +82,5 @@ class ChunkProber:
         return True
 
     async def _record_error(self, task: Task, line: ChunkLine, error: ProbeError) -> None:
-        log.error("line %d of task %s crashes worker processes and is recorded as failed", line.seq, task.id)
+        log.error("line %d of Task %s crashes worker processes and is recorded as failed", line.seq, task.id)
         await retry_until_stored(self._registry.record, task.id, [failed_result(line.target, task.options, error)])

@@ -157,4 +157,4 @@ class ChunkWorker:
         if task.status == "running" and task.counts.done == task.total:
             with suppress(TransitionError):  # another worker process was faster
                 await retry_until_stored(self._registry.finish, task.id, "ready")
-                log.info("task %s is ready", task.id)
+                log.info("Task %s is ready", task.id)

@@ -7,7 +7,7 @@ Other packages may import every module; they open lists and writers by name with
     ├── line_readers   plain text and NDJSON
     └── json_batch     {"urls": [...]} as it arrives
     gzip_reader        decompression in pieces of bounded size
-    result_writers     open_writer: NDJSON, CSV or
+    result_writers     open_writer: a writer for NDJSON, CSV, or
     └── table          a table for a terminal
-    sse                server-sent events, for the client of the service
+    sse                reads server-sent events, which the client of the service receives
 """

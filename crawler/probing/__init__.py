@@ -1,7 +1,7 @@
 """Decides which request comes next, and when: targets become ProbeResults.
 
 From outside, import `prober` (the interface), `factory` (`open_http_prober`), `scheduler` and `work_queue` (slots for
-other kinds of work), `probe` (`failed_result`), and `settings`.
+webhooks too), `probe` (`failed_result`), and `settings`.
 
     factory          open_http_prober: composes the prober of one process
     prober           Prober, the interface; HttpProber, which queues the targets of each caller

@@ -389,8 +389,8 @@ async def test_a_service_under_a_path_is_found() -> None:
 async def test_watch_says_in_a_line_how_it_ended(service: Service, site: Site) -> None:
     good = await service.submit(site.url("/ok"))
     bad = await service.submit(site.url("/ok"), site.url("/status/404"), "x")
-    assert await service.run("watch", good) == Ended(0, "", f"task {good}: ready, 1 of 1 done (1 ok)\n")
-    line = f"task {bad}: ready, 3 of 3 done (1 ok, 1 http error, 1 invalid)\n"
+    assert await service.run("watch", good) == Ended(0, "", f"Task {good}: ready, 1 of 1 done (1 ok)\n")
+    line = f"Task {bad}: ready, 3 of 3 done (1 ok, 1 http error, 1 invalid)\n"
     assert await service.run("watch", bad) == Ended(1, "", line)
 
 
@@ -400,7 +400,7 @@ async def test_watch_waits_for_the_end(service: Service, relay: Relay, held: Hel
         await relay.until(lambda: b"/events" in relay.asked)
         held.release()
         ended = await end_of(process)
-    assert ended == Ended(0, "", f"task {task_id}: ready, 1 of 1 done (1 ok)\n")
+    assert ended == Ended(0, "", f"Task {task_id}: ready, 1 of 1 done (1 ok)\n")
 
 
 async def test_watch_shows_a_bar_on_a_terminal(service: Service, relay: Relay, site: Site, held: Held) -> None:
@@ -413,14 +413,14 @@ async def test_watch_shows_a_bar_on_a_terminal(service: Service, relay: Relay, s
     assert (ended.code, ended.out) == (1, "")
     *_, bar, line, below = screen(await asyncio.to_thread(terminal.read))
     assert re.fullmatch(r"\S+ 3/3 \d+/s \S+ 2 ok  1 http error", bar)
-    assert line == f"task {task_id}: ready, 3 of 3 done (2 ok, 1 http error)"
+    assert line == f"Task {task_id}: ready, 3 of 3 done (2 ok, 1 http error)"
     assert below == ""
 
 
 async def test_submit_can_watch(service: Service, site: Site) -> None:
     ended = await service.run("submit", "--watch", site.url("/ok"), site.url("/reset"))
     assert ended.code == 1
-    assert ended.err == f"task {ended.out.strip()}: ready, 2 of 2 done (1 ok, 1 failed)\n"
+    assert ended.err == f"Task {ended.out.strip()}: ready, 2 of 2 done (1 ok, 1 failed)\n"
 
 
 async def test_ctrl_c_stops_watching_and_not_the_task(service: Service, relay: Relay, held: Held) -> None:
@@ -429,7 +429,7 @@ async def test_ctrl_c_stops_watching_and_not_the_task(service: Service, relay: R
         await relay.until(lambda: b"/events" in relay.asked)
         process.send_signal(signal.SIGINT)
         ended = await end_of(process)
-    assert ended == Ended(130, "", f"crawler: task {task_id} keeps running\n")
+    assert ended == Ended(130, "", f"crawler: Task {task_id} keeps running\n")
     assert service.registry.task(task_id).status == "running"
     held.release()
     assert (await service.done(task_id)).counts.ok == 1
@@ -451,7 +451,7 @@ async def test_watch_goes_on_after_its_connection_is_lost(service: Service, rela
         await relay.until(lambda: relay.asked.count(b"/events") == 4)
         held.release()
         ended = await end_of(process)
-    assert ended == Ended(0, "", f"task {task_id}: ready, 1 of 1 done (1 ok)\n")
+    assert ended == Ended(0, "", f"Task {task_id}: ready, 1 of 1 done (1 ok)\n")
 
 
 async def test_watch_of_a_task_that_is_deleted_says_so(service: Service, relay: Relay, held: Held) -> None:
@@ -460,7 +460,7 @@ async def test_watch_of_a_task_that_is_deleted_says_so(service: Service, relay: 
         await relay.until(lambda: b"/events" in relay.asked)
         assert await service.run("cancel", "--delete", task_id) == Ended(0, "", "")
         ended = await end_of(process)
-    assert ended == Ended(2, "", f"crawler: {relay.url}: no task '{task_id}'\n")
+    assert ended == Ended(2, "", f"crawler: {relay.url}: no Task '{task_id}'\n")
 
 
 # --- Results ---
@@ -534,7 +534,7 @@ async def test_for_an_unknown_task_no_file_is_touched(service: Service, tmp_path
     file = tmp_path / "results"
     await asyncio.to_thread(file.write_text, "before")
     ended = await service.run("results", "bogus", "-o", str(file))
-    assert ended == Ended(2, "", f"crawler: {service.url}: no task 'bogus'\n")
+    assert ended == Ended(2, "", f"crawler: {service.url}: no Task 'bogus'\n")
     assert await asyncio.to_thread(file.read_text) == "before"
 
 
@@ -595,13 +595,13 @@ async def test_cancel_stops_a_task_and_delete_forgets_it(service: Service, site:
     await site.until(lambda: len(site.requests) == 1)
     while not service.registry.task(task_id).counts.done:
         await service.registry.wait_for_change(task_id)
-    line = f"task {task_id}: error (cancelled), 1 of 2 done (1 invalid)\n"
+    line = f"Task {task_id}: error (cancelled), 1 of 2 done (1 invalid)\n"
     assert await service.run("cancel", task_id) == Ended(0, "", line)
     assert await service.run("cancel", task_id) == Ended(0, "", line)
     assert await service.run("watch", task_id) == Ended(1, "", line)
     assert await service.run("cancel", "--delete", task_id) == Ended(0, "", "")
     assert not service.registry.tasks
-    unknown = Ended(2, "", f"crawler: {service.url}: no task '{task_id}'\n")
+    unknown = Ended(2, "", f"crawler: {service.url}: no Task '{task_id}'\n")
     for command in (["cancel"], ["cancel", "--delete"], ["watch"], ["results"]):
         assert await service.run(*command, task_id) == unknown
 
@@ -653,7 +653,7 @@ STRANGERS = {
     ),
     "an id that steers the terminal": (
         HEAD + b"\r\n" + summary_json("a").replace(b'"id":"a"', b'"id":"a\\u001b[2J"'),
-        f"{STRANGER} (the id is not one of a task",
+        f"{STRANGER} (the id is not one of a Task",
     ),
     "a redirect": (
         b"HTTP/1.1 301 Moved Permanently\r\nLocation: /else\r\nConnection: close\r\n\r\n",
@@ -710,7 +710,7 @@ USAGE = {
     "no service": (["tasks", "--url=bogus"], "--url: 'bogus' is not the URL of a service"),
     "another scheme": (["tasks", "--url=ftp://a"], "--url: 'ftp://a' is not the URL of a service"),
     "half an address": (["tasks", "--url=http://[a"], "--url: 'http://[a' is not the URL of a service"),
-    "no id of a task": (["cancel", "../x", f"--url={CLOSED}"], "no task '../x'"),
+    "no id of a task": (["cancel", "../x", f"--url={CLOSED}"], "no Task '../x'"),
 }
 
 

@@ -147,7 +147,7 @@ def test_an_input_error_names_the_place() -> None:
 def test_a_task_not_found_cannot_forge_a_log_line() -> None:
     error = TaskNotFound("x\nforged")
     assert error.task_id == "x\nforged"
-    assert str(error) == r"no task 'x\nforged'"
+    assert str(error) == r"no Task 'x\nforged'"
 
 
 def test_a_transition_error_says_which() -> None:

@@ -34,7 +34,7 @@ def test_a_task_goes_from_running_to_its_end_and_stays_there(before: Status, aft
         task.change_status(after)
         assert task.status == after
     else:
-        with pytest.raises(TransitionError, match=f"task 7 cannot change from {before} to {after}"):
+        with pytest.raises(TransitionError, match=f"Task 7 cannot change from {before} to {after}"):
             task.change_status(after)
         assert (task.status, task.finished) == (before, None)
 
@@ -46,7 +46,7 @@ def test_the_table_has_a_row_for_every_status() -> None:
 def test_a_task_is_ready_only_when_every_line_has_a_result() -> None:
     task = a_task(total=2)
     task.counts.add("ok")
-    with pytest.raises(TransitionError, match="task 7 has 1 results of 2"):
+    with pytest.raises(TransitionError, match="Task 7 has 1 results of 2"):
         task.change_status("ready")
     assert task.finished is None
     task.counts.add("invalid")

@@ -542,7 +542,7 @@ async def test_no_secret_is_in_what_a_process_writes(flags: list[str], site: Sit
                 return await response.json() if status < 204 else None
 
         task = (await asks(201, "POST", "/api/v1/tasks", json=batch))["id"]
-        await process.says(f"the webhook of task {task}, attempt 1")
+        await process.says(f"the webhook of Task {task}, attempt 1")
         hanging = (await asks(200, "POST", "/submit", json={"urls": [site.url(f"/hang?{SECRET}"), *urls]}))["task_id"]
         await asks(204, "DELETE", f"/tasks/{hanging}")
         await asks(404, "GET", f"/{SECRET}?key={SECRET}")
@@ -558,7 +558,7 @@ async def test_no_secret_is_in_what_a_process_writes(flags: list[str], site: Sit
         await process.stop()
     for hidden in HIDDEN:
         assert hidden not in process.out + process.err
-    for word in (f"task {task} is ready", "DELETE /tasks/{task_id} status=204", hanging, "Traceback", "no such table"):
+    for word in (f"Task {task} is ready", "DELETE /tasks/{task_id} status=204", hanging, "Traceback", "no such table"):
         assert word in process.err
     if "--log-json" in flags:
         for line in map(json.loads, process.err.splitlines()):

@@ -248,7 +248,7 @@ async def test_an_unreadable_task_does_not_stop_the_updates_of_others(
         await registry.finish(task.id, "error")
         await other.refresh()  # reads both at once
         assert other.tasks[task.id].status == "error"
-        await until_logged(caplog, f"task {broken.id} cannot be read")
+        await until_logged(caplog, f"Task {broken.id} cannot be read")
 
 
 @pytest.mark.parametrize("words", [b"\xff", b'%s{"unheard_of":1}'])

@@ -11,7 +11,7 @@ From outside, `ROUTES` and `OPERATIONS` are imported, and `openapi` for the docu
     shared by handlers
       params                   queries and headers, validated
       content_negotiation      the choice of a media type
-      task_view                Tasks as the API shows them
+      task_view                Tasks as summaries (`core.task_summary`)
       json_schema              schemas of the records below
       operation                how an operation is described
       schemas                  bodies, responses and queries, as records

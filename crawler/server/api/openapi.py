@@ -69,7 +69,7 @@ _TASK_ID: Final = {
     "schema": {"type": "string", "format": "uuid"},
 }
 _TAGS: Final[Mapping[str, str]] = {
-    "tasks": "Batches of URLs, from submit to deletion.",
+    "tasks": "Lists of URLs, from submit to deletion.",
     "results": "Results of probes.",
     "service": "The service itself.",
     "first version": "The operations of the first version, which never change.",

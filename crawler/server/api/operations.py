@@ -73,7 +73,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         {
             201: _CREATED,
             200: Reply(
-                "The task that an earlier request with this Idempotency-Key made.",
+                "The Task that an earlier request with this Idempotency-Key made.",
                 _SUMMARY,
                 ("Location", "Idempotency-Replayed", *QUOTA_HEADERS),
                 "/id",

@@ -57,7 +57,7 @@ class WebhookChoice(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Choices(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """How a batch is probed, and its name. What is left out is taken from the service, or from the earlier Task."""
+    """How a list is probed, and its name. What is left out is taken from the service, or from the earlier Task."""
 
     options: Annotated[dict[str, Any], Meta(description="Options by name.")] = {}
     label: Label | None = None
@@ -65,7 +65,7 @@ class Choices(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Batch(Choices, kw_only=True):
-    """A submitted batch as JSON."""
+    """A submitted list as JSON."""
 
     urls: Annotated[list[str], Meta(min_length=1, description="The URLs. Results report them as they are here.")]
 
@@ -83,7 +83,7 @@ class TaskPage(msgspec.Struct):
 class ResultPage(msgspec.Struct):
     """A page of results, in the order in which they were found.
 
-    While the task runs there is always a `next`, for the results to come.
+    While the Task runs there is always a `next`, for the results to come.
     """
 
     results: list[ProbeResult]

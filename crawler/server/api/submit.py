@@ -1,4 +1,4 @@
-"""Operations that make new Tasks: of a submitted batch, or of the failures of an earlier Task."""
+"""Operations that make new Tasks: of a submitted list, or of the failures of an earlier Task."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ _FAILURES: Final[tuple[Outcome, ...]] = ("http_error", "failed", "blocked")  # a
 
 
 async def submit(request: web.Request) -> web.Response:
-    """Submit a batch as a new Task."""
+    """Submit a list of URLs, in any format, as a new Task; the answer is its summary."""
     upload, key = _Upload(request), _idempotency_key(request)
     if key is None:
         return _created(request, await upload.store())
@@ -59,15 +59,15 @@ async def submit(request: web.Request) -> web.Response:
 
 
 async def recheck(request: web.Request) -> web.Response:
-    """Submit the failed lines of a Task as a new Task."""
+    """Submit the lines of a Task that are `http_error`, `failed` or `blocked` as a new Task."""
     read_query(request, Nothing)
     app, task, owner = request.app, await task_of(request), owner_of(request)
     choices = await read_json(request, Choices, min(_MAX_RECHECK_BYTES, app[SERVICE_OPTIONS].max_body))
     if task.status == "running":
-        raise web.HTTPConflict(text=f"task {task.id} still runs")
+        raise web.HTTPConflict(text=f"Task {task.id} still runs")
     failed = sum(getattr(task.counts, outcome) for outcome in _FAILURES)
     if not failed:
-        raise InputError(f"no line of task {task.id} failed")
+        raise InputError(f"no line of Task {task.id} failed")
     earlier = task_options(app[OPTIONS].with_stored(task.options))
     options = choose_options(app[OPTIONS], {}, earlier | choices.options)
     label, webhook = choices.label or task.label, _webhook_of(choices.webhook, app[SERVICE_OPTIONS])
@@ -79,7 +79,7 @@ async def recheck(request: web.Request) -> web.Response:
 
 
 class _Upload:
-    """A submitted batch, whose body is still to come.
+    """A submitted list, whose body is still to come.
 
     Args:
         request: The request.
@@ -174,7 +174,7 @@ async def _replay(request: web.Request, task: Task, upload: _Upload) -> web.Resp
     """
     add_log_fields(task=task.id)
     if task.idempotency is None or await upload.read_digest() != task.idempotency.digest:
-        raise web.HTTPConflict(text=f"{_KEY_HEADER}: belongs to another request, which made task {task.id}")
+        raise web.HTTPConflict(text=f"{_KEY_HEADER}: belongs to another request, which made Task {task.id}")
     return json_response(
         summary_of(request, task), headers=_task_headers(request, task) | {"Idempotency-Replayed": "true"}
     )

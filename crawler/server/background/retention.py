@@ -54,9 +54,9 @@ class Retention(BackgroundJob):
             try:
                 await self.delete_expired()
             except StoreError as error:
-                log.error("old tasks could not be deleted, which is tried again: %s", error)
+                log.error("old Tasks could not be deleted, which is tried again: %s", error)
             except Exception:  # a fault of the service must not end the job for good
-                log.exception("old tasks could not be deleted, which is tried again")
+                log.exception("old Tasks could not be deleted, which is tried again")
             await asyncio.sleep(self._interval_seconds)
 
     async def delete_expired(self) -> None:
@@ -67,7 +67,7 @@ class Retention(BackgroundJob):
         while (size := await self._registry.stored_bytes()) > limit:
             ended = _ended_by_age(list(self._registry.tasks.values()))
             if not ended:
-                log.warning("the running tasks take %d bytes, more than the limit of %d", size, limit)
+                log.warning("the running Tasks take %d bytes, more than the limit of %d", size, limit)
                 return
             await self._delete(ended[0])
 
@@ -77,13 +77,13 @@ class Retention(BackgroundJob):
         jump = now - self._clocks[0] - (steady - self._clocks[1])
         self._clocks = (now, steady)
         if jump > _CLOCK_JUMP_SECONDS:
-            log.warning("the clock jumped %.0f seconds forward: tasks are kept for that much longer", jump)
+            log.warning("the clock jumped %.0f seconds forward: Tasks are kept for that much longer", jump)
             self._jumped_seconds += jump
         return now - self._jumped_seconds
 
     async def _delete(self, task: Task) -> None:
         with log_fields(task=task.id), suppress(TaskNotFound):  # a client can have deleted it meanwhile
-            log.info("task %s is deleted: kept for long enough", task.id)
+            log.info("Task %s is deleted: kept for long enough", task.id)
             await self._delete_task(task)
 
 

@@ -152,7 +152,7 @@ class Webhooks:
     def _enqueue(self, task_id: str, webhook: Webhook) -> None:
         if webhook.secret is None and self._service.webhook_secret is None:
             with log_fields(task=task_id):
-                log.warning("the webhook of task %s waits until this service has a secret again", task_id)
+                log.warning("the webhook of Task %s waits until this service has a secret again", task_id)
             return
         self._queue.put(_Delivery(task_id, webhook, self._settings))
 
@@ -172,14 +172,14 @@ class Webhooks:
             except TaskNotFound:
                 return True
             except StoreError as error:
-                log.error("the webhook of task %s cannot be stored, which is tried again: %s", delivery.task_id, error)
+                log.error("the webhook of Task %s cannot be stored, which is tried again: %s", delivery.task_id, error)
                 delivery.delay(self._settings.local_retry_seconds)
                 return False
             except Exception:
-                log.exception("the webhook of task %s failed because of a fault in this service", delivery.task_id)
+                log.exception("the webhook of Task %s failed because of a fault in this service", delivery.task_id)
                 return True
             log.info(
-                "the webhook of task %s, attempt %d: %s, %s",
+                "the webhook of Task %s, attempt %d: %s, %s",
                 delivery.task_id, webhook.attempts, webhook.last, webhook.status,
             )  # fmt: skip
             delivery.outcome = None

@@ -25,7 +25,7 @@ _DUPLICATE_WINDOW: Final = 50_000  # results; those of one URL are at most this 
 
 
 async def submit(request: web.Request) -> web.Response:
-    """Submit a batch as a new Task."""
+    """Submit a list of URLs, as JSON, as a new Task; the answer is its id."""
     app, owner = request.app, owner_of(request)
     with app[QUOTAS].reserve_task(owner) as count_lines:
         lines = read_lines(read_chunks(request, app[SERVICE_OPTIONS].max_body), open_reader("json"), count_lines)

@@ -84,7 +84,7 @@ class _LiveTask(Mapping[str, Any]):
         return len(_KEYS)
 
     def __repr__(self) -> str:
-        return f"<task {self._task.id}: {self._task.status}, {self._task.counts.done} of {self._task.total}>"
+        return f"<Task {self._task.id}: {self._task.status}, {self._task.counts.done} of {self._task.total}>"
 
     def _result(self) -> dict[str, Any]:
         results = self._registry.results_in_memory(self._task.id)

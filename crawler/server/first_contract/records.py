@@ -24,7 +24,7 @@ class FirstContractResult(msgspec.Struct, frozen=True):
 
 
 class FirstBatch(msgspec.Struct):
-    """A submitted batch in the first version. Other members are ignored."""
+    """A submitted list in the first version. Other members are ignored."""
 
     urls: Annotated[list[str], Meta(min_length=1, description="The URLs. Results report them as they are here.")]
 

@@ -6,7 +6,7 @@ From outside, import `RedisRegistry` and `FleetSettings`. `crawler.distributed` 
     task_cache      this process's copy of the Tasks, kept up to date by published changes
     chunk_store     the lines that are left to probe, in chunks
     chunk           the records of a chunk
-    chunking        cuts a batch into chunks
+    chunking        cuts a list into chunks; sorts a long one with SQLite, in a temporary file
     result_store    the results, in compressed blocks
     connection      connection pool, errors, leader lock
     scripts         the Lua scripts that change several keys in one step

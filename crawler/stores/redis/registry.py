@@ -141,7 +141,7 @@ class RedisRegistry(Registry):
         if answer == 0:
             raise IdempotencyKeyTaken(key)
         if answer < 0:
-            raise StoreError(f"{self.location}: the lines of task {task.id} were dropped before it was stored")
+            raise StoreError(f"{self.location}: the lines of Task {task.id} were dropped before it was stored")
 
     async def _record(self, task: Task, results: Sequence[ProbeResult]) -> None:
         seqs = {result.seq for result in results}
@@ -169,7 +169,7 @@ class RedisRegistry(Registry):
             with suppress(StoreError):  # then `drop_stale_batches` drops them
                 await self.chunks.drop(task.id)
         if answer != b"saved":
-            raise TransitionError(f"task {task.id} cannot go to {task.status}: it is {answer.decode()}")
+            raise TransitionError(f"Task {task.id} cannot go to {task.status}: it is {answer.decode()}")
 
     async def _delete(self, task: Task) -> None:
         was_stored = await self._drop(task)

@@ -116,7 +116,7 @@ class TaskCache:
             except (RedisError, OSError, StoreError) as error:
                 log.warning("%s does not answer; trying again: %s", self._connection.location, error)
             except Exception:  # for example a message in the format of a newer version
-                log.exception("a change could not be decoded; all tasks are read again")
+                log.exception("a change could not be decoded; all Tasks are read again")
             await asyncio.sleep(_RETRY_SECONDS)
 
     def _apply_message(self, message: bytes) -> None:
@@ -142,7 +142,7 @@ class TaskCache:
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._has_outdated.set()
             except Exception:
-                log.exception("the changes of %d tasks could not be decoded", len(ids))
+                log.exception("the changes of %d Tasks could not be decoded", len(ids))
 
     def _apply(self, id_: str, fields: dict[bytes, bytes]) -> None:
         """Apply the hash of a Task; an empty hash means that the Task was deleted."""
@@ -157,7 +157,7 @@ class TaskCache:
             ValueError,
         ) as error:  # it stays in Redis for a version that can read it
             with log_fields(task=id_):
-                log.error("task %s cannot be read and is left out: %s", id_, error)
+                log.error("Task %s cannot be read and is left out: %s", id_, error)
             return
         if (known := self.tasks.get(id_)) is None:
             self.tasks[id_] = task

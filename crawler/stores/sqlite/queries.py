@@ -108,7 +108,7 @@ def read_tasks(connection: sqlite3.Connection) -> list[tuple[int, Task]]:
             task = msgspec.json.decode(body, type=Task)
         except (msgspec.MsgspecError, InputError) as error:  # it stays in the file, for a version that can decode it
             with log_fields(task=id_):
-                log.error("task %s cannot be read and is left out: %s", id_, error)
+                log.error("Task %s cannot be read and is left out: %s", id_, error)
             continue
         task.counts = Counts(*counts)
         found.append((number, task))
@@ -188,7 +188,7 @@ def record(
     counts = _counts.decode(connection.execute(_COUNT, values).fetchone()[0])
     more = ", ".join(f"{outcome} = {outcome} + {count}" for outcome, count in counts.items())
     if not connection.execute(f"UPDATE tasks SET {more} WHERE number = ?", (number,)).rowcount:
-        raise sqlite3.DatabaseError(f"there is no task {number} any more")
+        raise sqlite3.DatabaseError(f"there is no Task {number} any more")
     if not wants_bodies:
         return RecordedResults(counts, "")
     bodies = [body for *_, body in results]
@@ -254,4 +254,4 @@ def _read_targets(connection: sqlite3.Connection, statement: str, values: dict[s
 def _set_body(connection: sqlite3.Connection, number: int, task: Task) -> None:
     body = msgspec.json.encode(task).decode()
     if not connection.execute("UPDATE tasks SET body = ? WHERE number = ?", (body, number)).rowcount:
-        raise sqlite3.DatabaseError(f"task {task.id} is not there any more")
+        raise sqlite3.DatabaseError(f"Task {task.id} is not there any more")

@@ -52,7 +52,7 @@ class Sweeper(BackgroundJob):
             try:
                 is_all = await self._sweep()
             except StoreError as error:
-                log.error("rows of deleted tasks could not be deleted, which is tried again: %s", error)
+                log.error("rows of deleted Tasks could not be deleted, which is tried again: %s", error)
                 self._requested.set()
                 await asyncio.sleep(self._retry_seconds)
                 continue

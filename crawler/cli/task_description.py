@@ -11,4 +11,4 @@ def describe_task(task: Summary) -> str:
     numbers = [f"{number} {outcome.replace('_', ' ')}" for outcome, number in task.counts.by_outcome() if number]
     counts = f" ({', '.join(numbers)})" if numbers else ""
     detail = f" ({replace_unprintable(task.detail)})" if task.detail else ""
-    return f"task {task.id}: {task.status}{detail}, {task.counts.done} of {task.total} done{counts}"
+    return f"Task {task.id}: {task.status}{detail}, {task.counts.done} of {task.total} done{counts}"
