@@ -32,7 +32,7 @@ from crawler.runtime.logs import log_fields
 from crawler.server.settings import WebhookSettings
 from crawler.transport.base import Transport
 
-__all__ = ["WebhookEvent", "Webhooks", "new_webhook", "next_state"]
+__all__ = ["WebhookEvent", "Webhooks", "choose_secret", "new_webhook", "next_state"]
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +80,14 @@ def new_webhook(url: str, secret: str | None, service: ServiceOptions, place: st
         raise InputError(reason.message, place)
     if secret is not None:
         parse_secret(secret, "$.webhook.secret")
-    elif service.webhook_secret is None:
+    if choose_secret(secret, service) is None:
         raise InputError("needs a secret, because the service has none", place)
     return Webhook(url=url, secret=secret)
+
+
+def choose_secret(own: str | None, service: ServiceOptions) -> str | None:
+    """The secret that signs a webhook: its own, or else the service's at the time of signing; None without both."""
+    return service.webhook_secret if own is None else own
 
 
 class Webhooks:
@@ -150,7 +155,7 @@ class Webhooks:
             self._watched.discard(task_id)
 
     def _enqueue(self, task_id: str, webhook: Webhook) -> None:
-        if webhook.secret is None and self._service.webhook_secret is None:
+        if choose_secret(webhook.secret, self._service) is None:
             with log_fields(task=task_id):
                 log.warning("the webhook of Task %s waits until this service has a secret again", task_id)
             return
@@ -197,7 +202,7 @@ class Webhooks:
     async def _send(self, task: Task, webhook: Webhook, url: Url | ProbeError) -> HopResult:
         if isinstance(url, ProbeError):
             return HopResult(Timings(), error=url)
-        secret = webhook.secret or self._service.webhook_secret
+        secret = choose_secret(webhook.secret, self._service)
         assert secret is not None
         body = msgspec.json.encode(WebhookEvent.of(task))
         headers = [
