@@ -18,7 +18,7 @@ import msgspec
 from crawler.core.errors import TaskNotFound
 from crawler.core.options import Options
 from crawler.core.results import ProbeResult
-from crawler.core.tasks import ANY_RESULT, ResultFilter, ResultPage, Status, Task
+from crawler.core.tasks import ANY_RESULT, ResultFilter, ResultSlice, Status, Task
 from crawler.core.urls import Target
 from crawler.runtime.counters import CallCounters
 from crawler.runtime.iteration import iterate
@@ -26,7 +26,7 @@ from crawler.runtime.iteration import iterate
 __all__ = ["Lines", "PageReader", "Registry", "passes_filter"]
 
 Lines = Iterable[str | bytes] | AsyncIterable[str | bytes]
-PageReader = Callable[[int, int, ResultFilter], Awaitable[ResultPage]]  # start, limit, filter
+PageReader = Callable[[int, int, ResultFilter], Awaitable[ResultSlice]]  # start, limit, filter
 
 _PAGE_RESULTS: Final = 1_000
 
@@ -126,7 +126,7 @@ class Registry(ABC):
 
     async def page(
         self, task_id: str, start: int = 0, limit: int = _PAGE_RESULTS, where: ResultFilter = ANY_RESULT
-    ) -> ResultPage:
+    ) -> ResultSlice:
         """Read some of the results so far, in the order in which they were recorded.
 
         Args:

@@ -46,9 +46,9 @@ from crawler.server.background.leader import Leader
 from crawler.server.background.retention import Retention
 from crawler.server.background.webhooks import Webhooks
 from crawler.server.counting_prober import CountingProber
-from crawler.server.first_contract import handlers as first_contract
-from crawler.server.first_contract import operations as first_contract_operations
+from crawler.server.first_contract.handlers import FIRST_ROUTES
 from crawler.server.first_contract.live_tasks import TASKS, LiveTasks
+from crawler.server.first_contract.operations import FIRST_OPERATIONS
 from crawler.server.health import HealthMonitor
 from crawler.server.http.connection_limits import ConnectionLimiter
 from crawler.server.http.request_body import HANDLER_ARGS
@@ -70,7 +70,7 @@ from crawler.transport.tls import server_context
 
 __all__ = ["TASKS", "create_app", "run_service"]
 
-_OPERATIONS: Final = {**first_contract_operations.OPERATIONS, **api.OPERATIONS}
+_OPERATIONS: Final = {**FIRST_OPERATIONS, **api.OPERATIONS}
 
 # How long the loop's thread may keep the interpreter's lock. The store's thread needs it often, each time for an
 # instant; Python's default of 5 ms would slow it down.
@@ -150,7 +150,7 @@ def create_app(
     app.cleanup_ctx.append(partial(_run, probes=probes, lag=lag))
     app.on_shutdown.append(_stop)
     app.on_response_prepare.extend([add_request_id, count_response])
-    app.add_routes([*first_contract.ROUTES, *api.ROUTES])
+    app.add_routes([*FIRST_ROUTES, *api.ROUTES])
     return app
 
 

@@ -137,6 +137,7 @@ def results(
                 async with aclosing(found):
                     async for result in found:
                         writer.write(result)
+                writer.close()
 
     with exit_on_errors(output):
         run(write())

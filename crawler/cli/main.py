@@ -36,9 +36,9 @@ from crawler.cli.url_files import FormatChoice, count_lines, read_urls
 from crawler.compose import open_redis
 from crawler.compose import probe as probe_urls
 from crawler.core.errors import ChildError, InputError
-from crawler.core.options import VERSION, WORKER_OPTIONS, Options
+from crawler.core.options import VERSION, Options
 from crawler.core.results import ProbeResult
-from crawler.core.service_options import ServiceOptions
+from crawler.core.service_options import WORKER_OPTIONS, ServiceOptions
 from crawler.core.tasks import Counts
 from crawler.core.urls import Line
 from crawler.formats.result_writers import open_writer
@@ -146,12 +146,13 @@ def probe(
         total = _count_urls(urls, file, input_) if has_terminal() else None
         with open_output(output) as stream:
             chosen_format = format_ or ("table" if stream.isatty() else "ndjson")
-            write = open_writer(chosen_format, stream).write
+            writer = open_writer(chosen_format, stream)
             # NDJSON and CSV on a terminal are for copying, and a progress bar would break their lines.
             has_progress = chosen_format == "table" or not stream.isatty()
             with progress_bar(counts, total) if has_progress else nullcontext():
                 tune_garbage_collector()
-                run(_probe(lines, options, counts, write))
+                run(_probe(lines, options, counts, writer.write))
+            writer.close()
     raise typer.Exit(OK if counts.ok == counts.done else SOME_NOT_OK)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from crawler.cli.url_files import FORMAT_CHOICES, FormatChoice
-from crawler.formats.result_writers import Format
+from crawler.formats.result_writers import ResultFormat
 
 __all__ = [
     "ColumnOption",
@@ -41,7 +41,7 @@ ColumnOption: TypeAlias = Annotated[
     ),
 ]
 OutputFormatOption: TypeAlias = Annotated[
-    Format | None,
+    ResultFormat | None,
     typer.Option("--format", envvar="CRAWLER_FORMAT", help="Default: table on a terminal, else ndjson."),
 ]
 OutputOption: TypeAlias = Annotated[

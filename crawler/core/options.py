@@ -22,7 +22,7 @@ from crawler.core.option_syntax import (
 )
 from crawler.core.patterns import compile_pattern
 
-__all__ = ["TASK_OPTIONS", "VERSION", "WORKER_OPTIONS", "CheckedOptions", "Options", "task_options"]
+__all__ = ["TASK_OPTIONS", "VERSION", "CheckedOptions", "Options", "task_options"]
 
 VERSION: Final = "0.1.0"
 
@@ -34,9 +34,6 @@ TASK_OPTIONS: Final = frozenset(
         "max_redirects", "method", "per_host", "retries", "robots", "timeout", "title", "user_agent",
     }
 )  # fmt: skip
-
-# The options of a service that also apply to `crawler worker`.
-WORKER_OPTIONS: Final = ("redis", "drain", "log_level", "log_json")
 
 ProcessCount = Annotated[int, Meta(ge=1, le=256)] | Literal["auto"]
 

@@ -8,7 +8,10 @@ from crawler.core.option_syntax import parse_secret
 from crawler.core.options import CheckedOptions
 from crawler.core.tokens import parse_tokens
 
-__all__ = ["ServiceOptions"]
+__all__ = ["WORKER_OPTIONS", "ServiceOptions"]
+
+# The options that also apply to `crawler worker`.
+WORKER_OPTIONS: Final = ("redis", "drain", "log_level", "log_json")
 
 # Panels of `--help`.
 _ACCESS: Final = {"panel": "Access"}

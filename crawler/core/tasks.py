@@ -18,7 +18,7 @@ __all__ = [
     "IdempotencyKey",
     "QueueStatus",
     "ResultFilter",
-    "ResultPage",
+    "ResultSlice",
     "Status",
     "Task",
     "Webhook",
@@ -70,7 +70,7 @@ class ResultFilter(msgspec.Struct, frozen=True, kw_only=True):
 ANY_RESULT: Final = ResultFilter()
 
 
-class ResultPage(msgspec.Struct, frozen=True):
+class ResultSlice(msgspec.Struct, frozen=True):
     """Some results of a Task, in the order of recording; `next` is the position at which the next page starts."""
 
     results: Sequence[ProbeResult]

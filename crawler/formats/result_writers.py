@@ -8,10 +8,10 @@ import msgspec
 
 from crawler.core.results import ProbeResult
 
-__all__ = ["COLUMNS", "FORMATS", "Format", "ResultWriter", "open_writer"]
+__all__ = ["COLUMNS", "RESULT_FORMATS", "ResultFormat", "ResultWriter", "open_writer"]
 
-Format = Literal["table", "ndjson", "csv"]
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+ResultFormat = Literal["table", "ndjson", "csv"]
+RESULT_FORMATS: Final[tuple[ResultFormat, ...]] = get_args(ResultFormat)
 
 # The columns of CSV in their order.
 COLUMNS: Final[dict[str, Callable[[ProbeResult], object]]] = {
@@ -31,19 +31,24 @@ COLUMNS: Final[dict[str, Callable[[ProbeResult], object]]] = {
 
 
 class ResultWriter(Protocol):
-    """Writes each result with one call of the stream's `write`."""
+    """Writes results to a stream, each with one call of the stream's `write`. A format may begin with a header."""
 
     def write(self, result: ProbeResult) -> None:
         """Write one result."""
 
+    def close(self) -> None:
+        """Write the end of the format, if it has one, after the last result. The stream stays open."""
 
-def open_writer(format_: Format, stream: TextIO) -> ResultWriter:
-    """Make a writer that writes this format to the stream."""
-    if format_ == "table":
-        from crawler.formats.table import ResultTable  # imports rich, which the other formats do not need
 
-        return ResultTable(stream)
-    return _NdjsonWriter(stream) if format_ == "ndjson" else _CsvWriter(stream)
+def open_writer(format_: ResultFormat, stream: TextIO) -> ResultWriter:
+    """Make a writer that writes this format to the stream. Close the writer when all results are written."""
+    return _WRITERS[format_](stream)
+
+
+def _open_table(stream: TextIO) -> ResultWriter:
+    from crawler.formats.table import ResultTable  # imports rich, which the other formats do not need
+
+    return ResultTable(stream)
 
 
 class _NdjsonWriter:
@@ -56,6 +61,9 @@ class _NdjsonWriter:
     def write(self, result: ProbeResult) -> None:
         self._stream.write(self._encode(result).decode() + "\n")
 
+    def close(self) -> None:
+        """The format has no end."""
+
 
 class _CsvWriter:
     """CSV (RFC 4180) with `COLUMNS` in the first line."""
@@ -67,9 +75,19 @@ class _CsvWriter:
     def write(self, result: ProbeResult) -> None:
         self._rows.writerow([_escape_formula(column(result)) for column in COLUMNS.values()])
 
+    def close(self) -> None:
+        """The format has no end."""
+
 
 def _escape_formula(value: object) -> object:
     """Quote text that a spreadsheet would run as a formula."""
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
         return "'" + value
     return value
+
+
+_WRITERS: Final[dict[ResultFormat, Callable[[TextIO], ResultWriter]]] = {
+    "table": _open_table,
+    "ndjson": _NdjsonWriter,
+    "csv": _CsvWriter,
+}

@@ -43,6 +43,9 @@ class ResultTable:
                 console.control(_CLEAR_LINE)
             console.print(row, style=STYLES[result.outcome])
 
+    def close(self) -> None:
+        """The table has no end."""
+
 
 def replace_unprintable(text: str) -> str:
     """Replace control characters in a text from outside, so that it cannot control the terminal."""

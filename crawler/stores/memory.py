@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from crawler.core.results import ProbeResult
-from crawler.core.tasks import ResultFilter, ResultPage, Task
+from crawler.core.tasks import ResultFilter, ResultSlice, Task
 from crawler.core.urls import Target
 from crawler.registry import Lines, PageReader, Registry, passes_filter
 from crawler.runtime.iteration import iterate
@@ -98,7 +98,7 @@ class _StoredTask:
         """Bring the targets into probing order."""
         self.targets = interleave(self.targets, attrgetter("host"))
 
-    async def read_page(self, start: int, limit: int, where: ResultFilter) -> ResultPage:
+    async def read_page(self, start: int, limit: int, where: ResultFilter) -> ResultSlice:
         """Read results from a place on, as `Registry.page` does."""
         found: list[ProbeResult] = []
         place = start
@@ -106,7 +106,7 @@ class _StoredTask:
             if passes_filter(self.results[place], where):
                 found.append(self.results[place])
             place += 1
-        return ResultPage(found, place)
+        return ResultSlice(found, place)
 
     def record(self, result: ProbeResult) -> Iterator[ProbeResult]:
         """Record a result for each line of its target that has none; yield what was recorded."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.core.results import ProbeResult
-from crawler.formats.result_writers import COLUMNS, FORMATS, Format, open_writer
+from crawler.formats.result_writers import COLUMNS, RESULT_FORMATS, ResultFormat, open_writer
 from tests.support.results import OUTCOMES, RESULT_KEYS, TEXT, a_result, written
 
 
@@ -79,14 +79,14 @@ def test_any_text_is_one_cell_of_csv(texts: list[str]) -> None:
 
 
 def test_every_format_writes_every_outcome() -> None:
-    for format_ in FORMATS:
+    for format_ in RESULT_FORMATS:
         for outcome in OUTCOMES:
             assert outcome in written(format_, a_result(outcome=outcome))
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])
-@pytest.mark.parametrize("format_", FORMATS)
-def test_a_result_is_written_whole(format_: Format, is_terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("format_", RESULT_FORMATS)
+def test_a_result_is_written_whole(format_: ResultFormat, is_terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stream(io.StringIO):
         """Remembers each write."""
 

@@ -6,7 +6,7 @@ from typing import Final, get_args
 from hypothesis import strategies as st
 
 from crawler.core.results import Outcome, ProbeError, ProbeResult
-from crawler.formats.result_writers import Format, open_writer
+from crawler.formats.result_writers import ResultFormat, open_writer
 
 OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 
@@ -28,10 +28,11 @@ def a_result(
     return ProbeResult(seq=seq, url=url, timestamp=1_790_000_000, outcome=outcome, status=status, error=problem)
 
 
-def written(format_: Format, *results: ProbeResult) -> str:
+def written(format_: ResultFormat, *results: ProbeResult) -> str:
     """What the writer of a format writes for these results."""
     stream = io.StringIO(newline="")
     writer = open_writer(format_, stream)
     for result in results:
         writer.write(result)
+    writer.close()
     return stream.getvalue()

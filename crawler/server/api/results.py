@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import AsyncIterator, Iterable
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 from aiohttp import web
@@ -11,21 +11,23 @@ from crawler.core.errors import ERROR_TYPES, InputError
 from crawler.core.results import ProbeResult
 from crawler.core.tasks import ResultFilter, Task
 from crawler.core.urls import parse_host
-from crawler.formats.result_writers import open_writer
+from crawler.formats.result_writers import ResultFormat, open_writer
 from crawler.runtime.iteration import iterate
 from crawler.server.api.content_negotiation import choose_media_type
 from crawler.server.api.params import next_page_header, read_query
-from crawler.server.api.schemas import ResultPage, ResultsQuery
+from crawler.server.api.schemas import ApiFormat, ResultPage, ResultsQuery
 from crawler.server.app_keys import REGISTRY
 from crawler.server.http.responses import batch_chunks, json_response, stream_response
 from crawler.server.middleware.auth import task_of
 
 __all__ = ["results"]
 
-Format = Literal["json", "ndjson", "csv"]
-
 # The first format is the default.
-_FORMATS: Final[dict[str, Format]] = {"application/json": "json", "application/x-ndjson": "ndjson", "text/csv": "csv"}
+_FORMATS: Final[dict[str, ApiFormat]] = {
+    "application/json": "json",
+    "application/x-ndjson": "ndjson",
+    "text/csv": "csv",
+}
 _MEDIA_TYPES: Final = {format_: type_ for type_, format_ in _FORMATS.items()} | {"csv": "text/csv; charset=utf-8"}
 _VARY: Final = {"Vary": "Accept"}
 _MAX_CURSOR_DIGITS: Final = 19
@@ -51,7 +53,7 @@ async def results(request: web.Request) -> web.StreamResponse:
     return web.Response(body=rows, headers={"Content-Type": _MEDIA_TYPES[format_], **headers})
 
 
-def _choose_format(request: web.Request, query: ResultsQuery) -> Format:
+def _choose_format(request: web.Request, query: ResultsQuery) -> ApiFormat:
     if query.format is not None:
         return query.format
     accept = ",".join(request.headers.getall("Accept", []))
@@ -94,7 +96,7 @@ async def _write_json(task: Task, found: AsyncIterator[ProbeResult]) -> AsyncIte
 
 
 async def _write_rows(
-    format_: Literal["ndjson", "csv"], found: AsyncIterator[ProbeResult] | Iterable[ProbeResult]
+    format_: ResultFormat, found: AsyncIterator[ProbeResult] | Iterable[ProbeResult]
 ) -> AsyncIterator[bytes]:
     text = io.StringIO(newline="")
     writer = open_writer(format_, text)  # may write a header
@@ -103,4 +105,5 @@ async def _write_rows(
         yield text.getvalue().encode()
         text.seek(0)
         text.truncate()
+    writer.close()
     yield text.getvalue().encode()

@@ -40,7 +40,7 @@ Column = Annotated[
     str | None,
     Meta(description="Where the URL is: a column of CSV, by name or by number from 1, or a key of NDJSON objects."),
 ]
-Format = Annotated[Literal["json", "ndjson", "csv"] | None, Meta(description="Overrules the Accept header.")]
+ApiFormat = Literal["json", "ndjson", "csv"]  # of results; the formats of the command are in `formats`
 
 
 # --- Bodies ---
@@ -183,7 +183,7 @@ class ResultsQuery(msgspec.Struct):
         Meta(description="Only results with this error type.", extra_json_schema={"enum": list(ERROR_TYPES)}),
     ] = None
     host: Annotated[str | None, Meta(description="Only results of URLs with this host.")] = None
-    format: Format = None
+    format: Annotated[ApiFormat | None, Meta(description="Overrules the Accept header.")] = None
 
 
 class EventsQuery(msgspec.Struct):

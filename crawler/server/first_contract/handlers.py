@@ -19,7 +19,7 @@ from crawler.server.http.responses import batch_chunks, json_response, stream_re
 from crawler.server.http.routing import SUBMIT_PATH, SUBMIT_ROUTE
 from crawler.server.middleware.auth import owner_of, task_of, tasks_of
 
-__all__ = ["ROUTES"]
+__all__ = ["FIRST_ROUTES"]
 
 _DUPLICATE_WINDOW: Final = 50_000  # results; those of one URL are at most this far apart
 
@@ -66,7 +66,7 @@ async def delete_task(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-ROUTES: Final = [
+FIRST_ROUTES: Final = [
     web.post(SUBMIT_PATH, submit, name=SUBMIT_ROUTE),
     web.get("/tasks", show_tasks),
     web.get("/tasks/{task_id}", show_task),

@@ -16,7 +16,7 @@ from crawler.server.api.operation import (
 )
 from crawler.server.first_contract.records import FirstBatch, FirstTask, Submitted
 
-__all__ = ["OPERATIONS"]
+__all__ = ["FIRST_OPERATIONS"]
 
 _TAG: Final = "first version"
 
@@ -30,7 +30,7 @@ _TASK: Final = {
     },
 }
 
-OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
+FIRST_OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ("POST", "/submit"): Operation(
         "firstSubmit",
         _TAG,

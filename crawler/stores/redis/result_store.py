@@ -9,7 +9,7 @@ import msgspec
 
 from crawler.core.errors import TaskNotFound
 from crawler.core.results import ProbeResult
-from crawler.core.tasks import ResultFilter, ResultPage, Task
+from crawler.core.tasks import ResultFilter, ResultSlice, Task
 from crawler.registry import passes_filter
 from crawler.stores.redis.connection import RedisConnection
 from crawler.stores.redis.keys import OFFSETS_PER_HASH, results_key, results_prefix, shared_key, task_key
@@ -39,7 +39,7 @@ class ResultStore:
         for start in range(0, len(results), _MAX_RESULTS_PER_BLOCK):
             await self._add_block(task, results[start : start + _MAX_RESULTS_PER_BLOCK])
 
-    async def read(self, task: Task, start: int, limit: int, where: ResultFilter) -> ResultPage:
+    async def read(self, task: Task, start: int, limit: int, where: ResultFilter) -> ResultSlice:
         """Return results from an offset on, as `Registry.page` does.
 
         Raises:
@@ -57,8 +57,8 @@ class ResultStore:
                 if passes_filter(result, where):
                     wanted.append(result)
                     if len(wanted) == limit:
-                        return ResultPage(wanted, offset)
-        return ResultPage(wanted, offset)
+                        return ResultSlice(wanted, offset)
+        return ResultSlice(wanted, offset)
 
     def keys(self, task: Task) -> list[str]:
         """Return the keys that hold a Task's results."""

@@ -12,7 +12,7 @@ import msgspec
 
 from crawler.core.errors import InputError
 from crawler.core.results import Outcome, ProbeError, ProbeResult
-from crawler.core.tasks import Counts, ResultFilter, ResultPage, Task
+from crawler.core.tasks import Counts, ResultFilter, ResultSlice, Task
 from crawler.core.urls import Target
 from crawler.runtime.logs import log_fields
 from crawler.stores.sqlite.connection import insert_rows
@@ -199,12 +199,12 @@ def record(
 
 def read_results(
     connection: sqlite3.Connection, *, number: int, start: int, end: int, limit: int, where: ResultFilter
-) -> ResultPage:
+) -> ResultSlice:
     """Return at most `limit` of the results from place `start` to before place `end`."""
     base = number * PLACES_PER_TASK
     values: dict[str, Any] = {"base": base, "start": start, "end": end, "limit": limit, **msgspec.structs.asdict(where)}
     text, last, count = connection.execute(_READ_RESULTS, values).fetchone()
-    return ResultPage(_results.decode(text), last + 1 - base if 0 < count == limit else max(start, end))
+    return ResultSlice(_results.decode(text), last + 1 - base if 0 < count == limit else max(start, end))
 
 
 def list_orphans(connection: sqlite3.Connection) -> list[int]:

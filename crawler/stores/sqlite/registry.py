@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Self
 
 from crawler.core.errors import InputError, StoreDamaged, TaskNotFound
 from crawler.core.results import ProbeResult
-from crawler.core.tasks import ResultFilter, ResultPage, Task
+from crawler.core.tasks import ResultFilter, ResultSlice, Task
 from crawler.core.urls import Target
 from crawler.registry import Lines, PageReader, Registry
 from crawler.stores.sqlite import queries
@@ -204,7 +204,7 @@ class SqliteRegistry(Registry):
         readers = self._sweeper.readers
         readers[number] += 1
 
-        async def read(start: int, limit: int, where: ResultFilter) -> ResultPage:
+        async def read(start: int, limit: int, where: ResultFilter) -> ResultSlice:
             end = min(start + _MAX_SCANNED_RESULTS, task.counts.done)
             return await self._reading.read(
                 partial(queries.read_results, number=number, start=start, end=end, limit=limit, where=where)
