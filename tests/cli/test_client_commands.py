@@ -219,7 +219,7 @@ async def test_submit_prints_the_id_alone_and_sends_what_was_chosen(service: Ser
     assert {request.header("X-A") for request in site.requests} == {"b c"}
 
 
-async def test_what_is_not_chosen_is_as_the_service_has_it(site: Site) -> None:
+async def test_options_that_are_not_given_have_the_values_of_the_service(site: Site) -> None:
     async with serving(Options(guard="any", timeout=7, title=True, user_agent="mine")) as service:
         task = await service.done(await service.submit(site.url("/ok"), env={"CRAWLER_RETRIES": "3"}))
         assert (task.options.timeout, task.options.title, task.options.user_agent) == (7, True, "mine")

@@ -151,7 +151,7 @@ async def test_the_column_is_chosen(tmp_path: Path) -> None:
         ("a.txt", b"\x1f\x8babc", None, "is not gzip, or damaged"),
     ],
 )
-async def test_what_is_not_of_its_format_is_an_error_that_names_file_and_place(
+async def test_a_file_that_breaks_its_format_is_an_error_that_names_file_and_place(
     tmp_path: Path, name: str, content: bytes, column: str | None, message: str
 ) -> None:
     file = tmp_path / name
@@ -161,7 +161,7 @@ async def test_what_is_not_of_its_format_is_an_error_that_names_file_and_place(
     assert (caught.value.place, caught.value.message) == (str(file), message)
 
 
-async def test_what_is_packed_comes_through_a_pipe_in_any_pieces(pipe: Path) -> None:
+async def test_gzip_comes_through_a_pipe_in_chunks_of_any_size(pipe: Path) -> None:
     reader = asyncio.ensure_future(lines_of(pipe))
     with await asyncio.to_thread(pipe.open, "wb", buffering=0) as writer:
         for byte in gzip.compress(b"a\nb"):
@@ -194,7 +194,7 @@ async def test_a_pipe_that_says_nothing_holds_nothing_up(pipe: Path) -> None:
     assert await reader == [b"a"]
 
 
-async def test_who_stops_reading_a_pipe_leaves_it_closed(pipe: Path) -> None:
+async def test_a_reader_that_stops_early_closes_the_pipe(pipe: Path) -> None:
     async with asyncio.timeout(DEADLINE):
         lines = cast(AsyncGenerator[Line, None], read_lines(str(pipe)))
         first = asyncio.ensure_future(anext(lines))

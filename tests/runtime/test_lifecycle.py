@@ -92,7 +92,7 @@ async def test_a_loop_that_is_stuck_gives_no_sign_of_life(told: Systemd) -> None
         {"WATCHDOG_USEC": "soon"},
     ],
 )
-async def test_a_watchdog_that_watches_nobody_here_hears_nothing(watchdog: dict[str, str], told: Systemd) -> None:
+async def test_a_watchdog_for_another_process_is_not_fed(watchdog: dict[str, str], told: Systemd) -> None:
     async with SystemdNotifier({"NOTIFY_SOCKET": told.name, **watchdog}) as notifier:
         for _ in range(3):
             await asyncio.sleep(0)
@@ -100,18 +100,20 @@ async def test_a_watchdog_that_watches_nobody_here_hears_nothing(watchdog: dict[
         assert await told.next() == "READY=1"
 
 
-async def test_without_systemd_nobody_is_told() -> None:
+async def test_without_systemd_nothing_is_sent() -> None:
     async with SystemdNotifier({"WATCHDOG_USEC": "1000"}) as notifier:
         notifier.notify("READY=1")
 
 
-async def test_a_service_goes_on_though_nobody_listens(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_service_goes_on_if_systemd_cannot_be_notified(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with SystemdNotifier({"NOTIFY_SOCKET": str(tmp_path / "gone"), "WATCHDOG_USEC": "1000"}) as notifier:
         notifier.notify("READY=1")
     assert "READY=1" in caplog.text
 
 
-async def test_who_waited_for_signals_leaves_them_as_they_were() -> None:
+async def test_signal_handlers_are_restored() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with stop_signals() as stop:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -212,7 +212,7 @@ def configured(chosen: LogSettings) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("chosen", [LogSettings(logging.INFO, as_json=True), LogSettings(logging.ERROR, as_json=False)])
-def test_who_is_started_learns_how_to_log(chosen: LogSettings) -> None:
+def test_child_processes_get_the_log_settings(chosen: LogSettings) -> None:
     with configured(chosen):
         assert current_log_settings() == chosen
         configure_logging(LogSettings(logging.DEBUG))
