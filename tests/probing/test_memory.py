@@ -126,7 +126,7 @@ HEADS: dict[str, int | str] = {
 
 
 async def test_heads_of_all_kinds(site: Site) -> None:
-    await check(site.url("/ok"), {site.url(path): meaning for path, meaning in HEADS.items()}, timeout=5)
+    await check(site.url("/ok"), {site.url(path): meaning for path, meaning in HEADS.items()}, timeout=20)
 
 
 async def test_a_redirect_to_a_blocked_address(site: Site) -> None:
@@ -154,7 +154,7 @@ async def test_heads_without_end(site: Site) -> None:
         repeats(site, "/blank-lines", b"", b"\r\n" * 30_000): "http.protocol.error",
         repeats(site, "/zeros", b"", b"\0" * 65536): "http.protocol.error",
     }
-    await check(site.url("/ok"), meanings, timeout=5)
+    await check(site.url("/ok"), meanings, timeout=20)
 
 
 # --- Bodies ---
@@ -241,7 +241,7 @@ async def test_certificates_with_faults(site: Site, authority: Authority) -> Non
         for fault, meaning in FAULTS.items():
             bad = await stack.enter_async_context(Site(tls=getattr(authority, fault)()))
             meanings[bad.url("/ok")] = meaning
-        await check(site.url("/ok"), meanings, cafile=str(authority.cafile), timeout=5)
+        await check(site.url("/ok"), meanings, cafile=str(authority.cafile), timeout=20)
 
 
 async def test_a_body_without_end_over_tls(site: Site, authority: Authority) -> None:
