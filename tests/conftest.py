@@ -25,20 +25,23 @@ def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callab
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What may take long begins first, for at the end one process would wait for the other."""
+    """Run tests that may take long first, so that no process waits for another one at the end."""
     items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def all_that_was_opened_is_closed() -> Iterator[None]:
-    """What is never awaited or closed fails the last test: of what its end brings to light, a worker tells nobody."""
+    """Collect garbage at the end: an object that was never awaited or closed fails the last test.
+
+    Without this, a worker process of pytest would end without a report of it.
+    """
     yield
     gc.collect()
 
 
 @pytest.fixture(autouse=True)
 def state_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a service keeps where nobody says where, it keeps for one test."""
+    """Give each test its own state directory, where a service keeps its file by default."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "user-state"))
 
 
@@ -67,6 +70,6 @@ def redis_process() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def redis_server(redis_process: RedisServer) -> RedisServer:
-    """An empty Redis, shared with the other tests; whoever stops one has one of his own."""
+    """An empty Redis, shared with the other tests. A test that stops a Redis starts its own."""
     redis_process.clear()
     return redis_process

@@ -58,7 +58,7 @@ async def look(client: Client, task_id: str) -> Any:
 
 
 async def finished(client: Client, task_id: str) -> Any:
-    """The Task, once its workers have ended, or have told the registry so."""
+    """Return the Task once its workers have ended, or the registry has its end."""
     assert client.app is not None
     registry = client.app[REGISTRY]
     if registry.is_shared:
@@ -106,7 +106,7 @@ async def test_all_tasks_at_once(client: Client, site: Site) -> None:
     assert tasks[ids[1]] == await look(client, ids[1])
 
 
-async def test_delete_stops_the_requests_in_flight_and_forgets(client: Client, site: Site) -> None:
+async def test_delete_stops_the_requests_in_flight_and_removes_the_task(client: Client, site: Site) -> None:
     task_id = await submit(client, [site.url(f"/hang/{number}") for number in range(50)])
     await site.until(lambda: site.active == 8)
     async with client.delete(f"/tasks/{task_id}") as response:
@@ -220,7 +220,9 @@ def test_a_result_is_shown_with_its_time_and_its_errors() -> None:
     ],
     ids=lambda value: value[:20].decode("latin-1") if isinstance(value, bytes) else "",
 )
-async def test_a_body_that_is_no_batch(body: bytes, status: int, words: list[str], client: Client) -> None:
+async def test_a_body_that_is_not_a_batch_is_refused(
+    body: bytes, status: int, words: list[str], client: Client
+) -> None:
     async with client.post("/submit", data=body) as response:
         await check_problem(response, status, *words)
     async with client.get("/tasks") as response:
@@ -232,19 +234,19 @@ async def test_a_body_of_fifty_megabytes(client: Client) -> None:
         await check_problem(response, 413, "bytes")
 
 
-async def test_a_body_that_grows_when_unpacked(client: Client) -> None:
+async def test_a_body_that_is_too_large_after_decompression_is_refused(client: Client) -> None:
     packed = gzip.compress(b'{"urls": [' + b" " * 50_000_000 + b'"a"]}')
     async with client.post("/submit", data=packed, headers={"Content-Encoding": "gzip"}) as response:
         await check_problem(response, 413, "bytes")
 
 
-async def test_a_body_packed_with_gzip(client: Client) -> None:
+async def test_a_gzip_body_is_decompressed(client: Client) -> None:
     packed = gzip.compress(b'{"urls": ["x"]}')
     async with client.post("/submit", data=packed, headers={"Content-Encoding": "gzip"}) as response:
         assert response.status == 200
 
 
-async def test_a_body_that_says_gzip_and_is_not(client: Client) -> None:
+async def test_a_body_that_claims_gzip_and_is_not_is_refused(client: Client) -> None:
     async with client.post("/submit", data=b'{"urls": ["x"]}', headers={"Content-Encoding": "gzip"}) as response:
         assert response.status == 400
 
@@ -259,7 +261,7 @@ async def test_a_chunked_body_has_the_same_limit() -> None:
         await check_problem(response, 413, "10000 bytes")
 
 
-async def test_a_client_that_leaves_in_the_middle_of_its_body(client: Client) -> None:
+async def test_a_client_that_disconnects_during_its_body_makes_no_task(client: Client) -> None:
     reader, writer = await asyncio.open_connection(client.host, client.port)
     writer.write(b'POST /submit HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"urls": ["htt')
     await writer.drain()
@@ -323,7 +325,7 @@ async def test_ten_urls_behind_a_hundred_thousand_wait_for_about_as_long_as_ten(
 # --- Embedding and serving ---
 
 
-async def test_an_application_probes_nothing_that_only_this_machine_can_reach(site: Site) -> None:
+async def test_an_application_probes_no_private_address(site: Site) -> None:
     async with serving(crawler.create_app()) as client:
         task = await finished(client, await submit(client, [site.url("/ok")]))
     assert [record["errors"] for record in task["result"].values()] == [{"http": "BLOCKED"}]

@@ -1,4 +1,4 @@
-"""Clients that submit, read and listen while faults are injected, and remember everything they were told."""
+"""Clients that submit, read and listen while faults are injected, and remember all answers."""
 
 import asyncio
 import random
@@ -48,7 +48,7 @@ class Clients:
     Attributes:
         batches: What was acknowledged, by Task id.
         changed_results: How often a result, or the order of events, differed from what had been read before.
-        has_enough: Set to end `submit`.
+        has_enough: An event that ends `submit`.
     """
 
     def __init__(self, site: Site, services: list[RestartedProcess], chance: random.Random) -> None:

@@ -241,7 +241,7 @@ async def _answer(x: Exchange) -> None:
 
 
 async def run_fleet_chaos(rounds: int, server: RedisServer, seed: int, lease: float | None = None) -> Report:
-    """Inject so many faults, and check what was lost.
+    """Inject faults, and check what was lost.
 
     Args:
         rounds: How many faults.

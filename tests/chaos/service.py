@@ -184,7 +184,7 @@ class Chaos:
 
 
 async def run_service_chaos(rounds: int, folder: Path, seed: int) -> Report:
-    """Kill the service so many times, and check what was lost."""
+    """Kill the service `rounds` times, and check what was lost."""
     async with Site(host="0.0.0.0") as site, aiohttp.ClientSession() as session:
         chaos = Chaos(site, session, folder, seed)
         for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""A service or worker process whose leases are short, so that others take over soon.
+"""A service or worker process whose leases are short, so that other processes get its work soon.
 
     python -m tests.chaos.short_leases --lease 2 serve --redis URL
     python -m tests.chaos.short_leases --lease 2 worker --redis URL --processes 2

@@ -150,5 +150,5 @@ def test_a_task_not_found_cannot_forge_a_log_line() -> None:
     assert str(error) == r"no Task 'x\nforged'"
 
 
-def test_a_transition_error_says_which() -> None:
+def test_a_transition_error_names_both_statuses() -> None:
     assert str(TransitionError("from a to b")) == "from a to b"

@@ -330,7 +330,7 @@ def test_without_statuses_all_below_400_count_as_ok() -> None:
         "\u0662\u0660\u0660",
     ],
 )
-def test_anything_else_is_no_status(text: str) -> None:
+def test_other_texts_are_not_statuses(text: str) -> None:
     error = refusal(accept=["200", text])
     assert error.place == "accept"
     assert error.message.startswith(repr(text))
@@ -412,7 +412,7 @@ def test_a_dns_server_is_an_address_with_or_without_port(text: str, server: tupl
         "https://1.1.1.1",
     ],
 )
-def test_anything_else_is_no_dns_server(text: str) -> None:
+def test_other_texts_are_not_dns_servers(text: str) -> None:
     error = refusal(dns=[text])
     assert error.place == "dns"
     assert error.message == f"{text!r} is not an IP address with an optional port"
@@ -472,7 +472,7 @@ def test_a_host_and_port_may_have_a_fixed_address(text: str, entry: tuple[tuple[
         "m\u00fcnchen.example:80:127.0.0.1",  # no target has such a host: it is xn--...
     ],
 )
-def test_anything_else_is_no_fixed_address(text: str) -> None:
+def test_other_texts_are_not_fixed_addresses(text: str) -> None:
     error = refusal(resolve=[text])
     assert error.place == "resolve"
     assert error.message == f"{text!r} is not of the form HOST:PORT:ADDRESS"

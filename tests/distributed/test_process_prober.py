@@ -215,7 +215,7 @@ async def test_a_child_that_ends_is_replaced_and_its_targets_are_probed_again(si
 
 @contextmanager
 def descriptors(more: int) -> Iterator[None]:
-    """Allow only so many more open files."""
+    """Allow only `more` more open files."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
     taken = [os.open(os.devnull, os.O_RDONLY)]  # those that were free below it
@@ -283,7 +283,7 @@ async def test_a_target_that_ends_three_children_is_given_up_and_no_other(site: 
 
 
 async def test_only_one_suspect_is_isolated_at_a_time(site: Site) -> None:
-    """Otherwise a target of another caller, in flight at each crash, would be blamed."""
+    """Otherwise a target of another caller, in flight at each crash, would be given up."""
     async with open_process_prober(per_host=4, retries=0) as (prober, pool):
 
         async def kill(x: Exchange) -> None:

@@ -1,4 +1,4 @@
-"""slowhttptest (https://github.com/shekyan/slowhttptest) against the service, which has to serve others meanwhile."""
+"""slowhttptest (https://github.com/shekyan/slowhttptest) against the service, which has to serve other clients meanwhile."""
 
 import asyncio
 import statistics
@@ -74,7 +74,9 @@ def resident(pid: int) -> int:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("mode", MODES)
-async def test_nobody_is_kept_out(mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_slow_clients_do_not_block_other_clients(
+    mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     if not SLOW.exists():
         pytest.fail("`make harden` fetches slowhttptest")
     flags, path = MODES[mode]

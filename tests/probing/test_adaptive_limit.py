@@ -1,4 +1,4 @@
-"""The limit of one host falls at once when the host is in trouble, and rises again little by little."""
+"""The limit of one host falls at once when the host fails or slows down, and rises again little by little."""
 
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ LATER = 1000.0
 
 
 def answer(adaptive_limit: AdaptiveLimit, times: int, seconds: float, now: float) -> float:
-    """Record so many answers one after another; return the time after them."""
+    """Record `times` answers one after another; return the time after them."""
     for _ in range(times):
         now += seconds
         adaptive_limit.record_answer(seconds, now)
@@ -21,7 +21,7 @@ def answer(adaptive_limit: AdaptiveLimit, times: int, seconds: float, now: float
 
 
 def refuse(adaptive_limit: AdaptiveLimit, times: int, now: float) -> float:
-    """Record so many refusals of requests that were not in flight together; return the time after them."""
+    """Record `times` refusals of requests that were not in flight together; return the time after them."""
     for _ in range(times):
         now += 60
         adaptive_limit.record_refusal(0, now)
@@ -64,7 +64,7 @@ def test_each_round_of_answers_gives_one_slot_back_until_all_are_there() -> None
     assert not adaptive_limit.is_slowed(now)
 
 
-def test_refusals_of_requests_that_were_under_way_together_count_once() -> None:
+def test_refusals_of_requests_that_were_in_flight_together_count_once() -> None:
     adaptive_limit = AdaptiveLimit(8)
     now = answer(adaptive_limit, 20, 2.0, LATER)
     for number in range(8):
@@ -87,7 +87,7 @@ def test_refusals_of_later_requests_count_again() -> None:
     assert adaptive_limit.limit == 2
 
 
-def test_a_refusal_may_say_when_to_come_back() -> None:
+def test_a_refusal_may_say_when_the_next_request_may_start() -> None:
     adaptive_limit = AdaptiveLimit(8)
     adaptive_limit.record_refusal(30, LATER)
     assert adaptive_limit.free_at == LATER + 30
@@ -97,7 +97,7 @@ def test_a_refusal_may_say_when_to_come_back() -> None:
     assert adaptive_limit.free_at == LATER + 62
 
 
-def test_a_host_with_one_slot_is_slowed_while_it_may_not_be_asked() -> None:
+def test_a_host_with_one_slot_is_slowed_while_it_may_get_no_request() -> None:
     adaptive_limit = AdaptiveLimit(1)
     adaptive_limit.record_refusal(30, LATER)
     assert adaptive_limit.is_slowed(LATER + 29)
@@ -150,7 +150,7 @@ def test_an_interval_does_not_shorten_what_a_refusal_asked_for() -> None:
 # --- Answers that take longer and longer ---
 
 
-def test_a_host_that_answers_slower_and_slower_is_asked_less() -> None:
+def test_a_host_whose_answers_take_longer_and_longer_gets_fewer_requests() -> None:
     adaptive_limit = AdaptiveLimit(8)
     now = answer(adaptive_limit, 50, QUICK, LATER)
     assert adaptive_limit.limit == 8
@@ -160,13 +160,13 @@ def test_a_host_that_answers_slower_and_slower_is_asked_less() -> None:
     assert adaptive_limit.limit == 1
 
 
-def test_a_host_that_is_slow_from_the_start_is_not_asked_less() -> None:
+def test_a_host_that_is_slow_from_the_start_keeps_its_slots() -> None:
     adaptive_limit = AdaptiveLimit(8)
     answer(adaptive_limit, 500, 5.0, LATER)
     assert adaptive_limit.limit == 8
 
 
-def test_a_host_whose_answers_differ_by_little_is_not_asked_less() -> None:
+def test_a_host_whose_answers_differ_by_little_keeps_its_slots() -> None:
     """Three times as long does not count unless it is half a second longer."""
     adaptive_limit = AdaptiveLimit(8)
     now = LATER
@@ -183,7 +183,7 @@ def test_one_slow_answer_among_many_changes_nothing() -> None:
     assert adaptive_limit.limit == 8
 
 
-def test_answers_of_requests_that_were_under_way_together_count_once() -> None:
+def test_answers_of_requests_that_were_in_flight_together_count_once() -> None:
     adaptive_limit = AdaptiveLimit(64)
     now = answer(adaptive_limit, 50, QUICK, LATER)
     for _ in range(32):

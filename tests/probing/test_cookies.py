@@ -105,7 +105,7 @@ def test_a_cookie_goes_back_as_in_chromium(
     ],
 )
 def test_dates_of_all_forms_are_read(date: str, is_past: bool) -> None:
-    """RFC 6265, 5.1.1. The dates are from its corpus, tests/data/dates; what is no date sets no limit."""
+    """RFC 6265, 5.1.1. The dates are from its corpus, tests/data/dates; a text that is not a date sets no limit."""
     assert (sent_back("http://example.com/", [f"s=1; Expires={date}"], "/") is None) == is_past
 
 

@@ -95,5 +95,5 @@ async def test_every_answer_agrees_with_the_files_on_disk(server: WebServer) -> 
     expected = {url: {} if hops[-1][1] < 400 else {"http": hops[-1][1]} for url, hops in answers.items()}
     assert found.keys() == expected.keys()
     assert {url: (found[url], expected[url]) for url in urls if found[url] != expected[url]} == {}
-    # And it was found out by asking: nginx saw every path and every redirect, just as they stand in the pages.
+    # The answers are from requests: nginx logged every path and every redirect, exactly as they are in the pages.
     assert server.logged_answers() == {answer for hops in answers.values() for answer in hops}

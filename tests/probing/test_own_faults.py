@@ -31,7 +31,7 @@ def limited(files: str, *command: str) -> list[str]:
 
 
 def hosts(site: Site, count: int) -> list[str]:
-    """Return so many host names, all of this site."""
+    """Return `count` host names, all of this site."""
     return [f"127.0.{number // 250}.{1 + number % 250}" for number in range(count)]
 
 
@@ -214,7 +214,7 @@ def a_probe(clock: ManualClock, **options: Any) -> Probe:
     return Probe.of(Target.of(0, "http://a.test/"), Options(**options), clock)
 
 
-def test_a_fault_that_passes_costs_no_attempt_and_no_time() -> None:
+def test_a_fault_that_passes_counts_as_no_attempt_and_no_time() -> None:
     clock = ManualClock()
     probe = a_probe(clock, timeout=10, retries=0)
     for _ in range(4):
@@ -244,7 +244,7 @@ def test_a_fault_that_stays_is_reported_after_longer_and_longer_waits() -> None:
     assert probe.result.error.type == "local.ports"
 
 
-def test_a_fault_that_stays_costs_no_attempt_whatever_retries_there_are() -> None:
+def test_a_fault_that_stays_counts_as_no_attempt() -> None:
     probe = a_probe(ManualClock(), retries=5)
     while not probe.is_finished:
         probe.take(fault(), 0.0)
@@ -263,7 +263,7 @@ class QuickItem:
 
 
 async def let_pass(scheduler: Scheduler, count: int) -> None:
-    """Record so many good answers."""
+    """Record `count` good answers."""
 
     async def run_item(item: QuickItem) -> bool:
         scheduler.record_answer(item.host, 0.001)
@@ -299,7 +299,7 @@ async def peak(scheduler: Scheduler, count: int = 200) -> int:
 
 
 async def shortage(scheduler: Scheduler, count: int, fails: int) -> None:
-    """Run so many items at once; the first few fail for lack of something on this machine."""
+    """Run `count` items at once; the first few fail because this machine lacks something."""
 
     async def run_item(_: QuickItem) -> bool:
         nonlocal fails

@@ -34,7 +34,7 @@ def sent(site: Site, path: str) -> list[str]:
     return [request.method for request in site.requests if request.path == path]
 
 
-# --- A host in trouble ---
+# --- A host that refuses or slows down ---
 
 
 async def test_a_host_that_has_too_many_requests_gets_fewer_and_then_more_again(site: Site) -> None:
@@ -77,7 +77,7 @@ def test_a_host_that_answers_slower_and_slower_gets_fewer() -> None:
     assert adaptive_limit.limit < 8
 
 
-def test_a_host_that_is_slow_from_the_start_is_in_no_trouble() -> None:
+def test_a_host_that_is_slow_from_the_start_keeps_all_slots() -> None:
     adaptive_limit = AdaptiveLimit(8)
     for second in range(100):
         adaptive_limit.record_answer(5.0 + second % 2, now=float(second))
@@ -100,9 +100,7 @@ def test_a_host_that_asked_for_no_interval_is_forgotten() -> None:
 @pytest.mark.parametrize(
     ("path", "seconds"), [("/retry-after/1?status=429", 1.0), ("/retry-after-date/0.6?status=503", 0.6)]
 )
-async def test_retry_after_holds_back_all_of_its_host_and_nothing_of_another(
-    path: str, seconds: float, site: Site
-) -> None:
+async def test_retry_after_delays_all_requests_of_its_host_and_no_other(path: str, seconds: float, site: Site) -> None:
     page, started = SlowPage(site), now()
     results = await probe_all(
         [site.url(path, host=ONE), *page.urls(ONE, 8), *page.urls(OTHER, 8)], per_host=1, method="GET"
@@ -118,7 +116,7 @@ async def test_a_refused_head_waits_as_long_as_a_refused_get(site: Site) -> None
     assert min(page.times[ONE]) >= started + 1
 
 
-async def test_retry_after_holds_back_what_is_under_way_at_its_host(site: Site) -> None:
+async def test_retry_after_delays_the_next_request_of_probes_in_progress(site: Site) -> None:
     """One page answers Retry-After. The other was asked with HEAD by then, and its GET would be a further request."""
     refused = asyncio.Event()
     gets: list[float] = []
@@ -143,7 +141,7 @@ async def test_retry_after_holds_back_what_is_under_way_at_its_host(site: Site) 
     assert min(gets) >= started + 1
 
 
-async def test_a_retry_after_stands_when_a_hold_for_another_reason_ends() -> None:
+async def test_a_retry_after_holds_after_a_hold_for_another_reason_ends() -> None:
     scheduler = Scheduler(concurrency=8, per_host=8)
     scheduler._host("host")
     scheduler.hold("host", 60)
@@ -253,7 +251,7 @@ async def test_without_a_budget_a_dead_batch_makes_a_hundred_retries_in_all() ->
     assert retries(results) == 100
 
 
-async def test_with_a_budget_each_url_that_is_done_buys_its_share_of_a_retry() -> None:
+async def test_with_a_budget_each_finished_url_adds_its_share_of_a_retry() -> None:
     results = await probe_all(await dead_urls(1000), settings=TENTH, retry_budget=0.1, retries=1)
     assert 100 < retries(results) <= 200
 
@@ -293,7 +291,7 @@ async def test_a_host_where_get_fails_too_is_still_asked_with_head(site: Site) -
     assert {(status_of(result), result.method) for result in results} == {(404, "GET")}
 
 
-async def test_what_is_known_of_head_outlives_its_task(site: Site) -> None:
+async def test_knowledge_about_head_is_kept_after_its_task(site: Site) -> None:
     async with crawler.open_prober(crawler.Options(per_host=1)) as prober:
         for seq in range(5):
             await prober.probe(crawler.Target.of(seq, site.url(f"/head/405?{seq}")))

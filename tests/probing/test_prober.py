@@ -80,7 +80,7 @@ async def test_a_final_failure_is_not_retried(site: Site) -> None:
     assert (result.attempts, len(site.requests)) == (1, 2)
 
 
-async def test_the_server_says_when_to_come_back(site: Site) -> None:
+async def test_a_retry_waits_for_retry_after(site: Site) -> None:
     loop = asyncio.get_running_loop()
     started = loop.time()
     result = await probe_one(site.url("/retry-after/1"))
@@ -115,18 +115,18 @@ async def test_a_retry_after_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
-async def test_a_method_given_is_the_only_one(method: str, site: Site) -> None:
+async def test_a_given_method_is_the_only_one_sent(method: str, site: Site) -> None:
     result = await probe_one(site.url("/head/404"), method=method)
     assert {request.method for request in site.requests} == {method}
     assert (status_of(result), result.method) == ({"HEAD": 404, "GET": 200}[method], method)
 
 
-async def test_redirects_can_be_left_alone(site: Site) -> None:
+async def test_redirects_need_not_be_followed(site: Site) -> None:
     result = await probe_one(site.url("/redirect/1"), max_redirects=0)
     assert status_of(result) == "http.response.redirect_loop"
 
 
-async def test_what_is_sent(site: Site) -> None:
+async def test_the_request_line_and_headers_that_are_sent(site: Site) -> None:
     await probe_one(site.url("/ok"), user_agent="me/1", headers={"X-Mine": "yes", "accept": "text/html"})
     [request] = site.requests
     assert request.host == f"127.0.0.1:{site.port}"

@@ -47,7 +47,7 @@ def descriptors() -> int:
 async def test_trap_1_a_self_signed_host_with_four_addresses_gets_one_handshake(
     names: DnsServer, authority: Authority
 ) -> None:
-    """And one look at what it refused, at the same address."""
+    """A second, unverified handshake reads the certificate, at the same address."""
     names.a("four.test", *FOUR)
     async with Site(host="0.0.0.0", tls=authority.self_signed("four.test")) as site:
         result = await probe_one(site.url("/ok", host="four.test"), **asking(names))
@@ -73,12 +73,12 @@ async def test_trap_1_a_host_with_four_addresses_that_refuse_is_one_failure(name
 
 
 @pytest.mark.parametrize("path", ["/reset", "/close", "/partial"])
-async def test_trap_2_a_fresh_connection_that_ends_is_not_asked_twice(path: str, site: Site) -> None:
+async def test_trap_2_a_request_on_a_new_connection_that_ends_is_not_repeated(path: str, site: Site) -> None:
     result = await probe_one(site.url(path), method="GET", retries=0)
     assert (len(site.requests), site.connections, len(result.hops)) == (1, 1, 1)
 
 
-async def test_trap_2_a_fresh_tls_connection_that_ends_is_not_asked_twice(authority: Authority) -> None:
+async def test_trap_2_a_request_on_a_new_tls_connection_that_ends_is_not_repeated(authority: Authority) -> None:
     async with Site(tls=authority.good()) as site:
         for path in ("/reset", "/close", "/partial"):
             site.requests.clear()
@@ -99,7 +99,7 @@ async def test_trap_3_a_head_that_fails_in_any_way_is_confirmed_with_get(path: s
     assert [request.method for request in site.requests] == ["HEAD", "GET"]
 
 
-async def test_trap_3_a_head_that_is_answered_with_rubbish_is_confirmed_with_get(site: Site) -> None:
+async def test_trap_3_a_head_answered_with_bytes_that_are_not_http_is_confirmed_with_get(site: Site) -> None:
     async def rubbish(x: Exchange) -> None:
         x.keeps_open = False
         await (x.send(b"what?") if x.request.method == "HEAD" else x.reply())
@@ -121,12 +121,12 @@ async def test_trap_3_a_head_answered_with_a_body_is_an_answer(site: Site) -> No
              "/lf-only", "/after-close", "/obs-fold", "/non-ascii", "/no-reason", "/lowercase-proto"],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
-async def test_trap_4_a_server_is_alive_that_a_strict_parser_would_refuse(path: str, method: str, site: Site) -> None:
+async def test_trap_4_a_response_that_a_strict_parser_refuses_is_accepted(path: str, method: str, site: Site) -> None:
     assert status_of(await probe_one(site.url(path), method=method)) == 200
 
 
 @pytest.mark.parametrize("path", ["/bad-lengths", "/nul-header", "/http09", "/h2-preface", "/garbage", "/status/099"])
-async def test_trap_4_what_cannot_be_read_has_no_status_of_400(path: str, site: Site) -> None:
+async def test_trap_4_an_unreadable_response_has_no_invented_status_400(path: str, site: Site) -> None:
     result = await probe_one(site.url(path), retries=0)
     assert result.outcome == "failed"
     assert result.status in (None, 99)
@@ -134,15 +134,15 @@ async def test_trap_4_what_cannot_be_read_has_no_status_of_400(path: str, site: 
 
 
 @pytest.mark.parametrize("stray", [b"\n", b"\r\n", b"\r\n\r\n", b"\n\n\n\n"])
-async def test_trap_4_so_is_one_that_begins_with_empty_lines(stray: bytes, site: Site) -> None:
+async def test_trap_4_a_response_that_begins_with_empty_lines_is_accepted(stray: bytes, site: Site) -> None:
     site.on("/stray", stray + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     assert status_of(await probe_one(site.url("/stray"))) == 200
 
 
-# --- 5. Waiting for a turn is not the target's time ---
+# --- 5. The wait for a slot does not count towards the timeout ---
 
 
-async def test_trap_5_a_wait_for_a_slot_costs_no_target_its_time(site: Site) -> None:
+async def test_trap_5_the_wait_for_a_slot_does_not_count_towards_the_timeout(site: Site) -> None:
     urls = [site.url(f"/delay/0.05?{number}", host=f"127.0.0.{number % 5 + 1}") for number in range(25)]
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -155,7 +155,7 @@ async def test_trap_5_a_wait_for_a_slot_costs_no_target_its_time(site: Site) -> 
 # --- 6. DNS ---
 
 
-async def test_trap_6_a_name_is_asked_for_once_whatever_the_port(site: Site, names: DnsServer) -> None:
+async def test_trap_6_a_name_is_looked_up_once_for_all_ports(site: Site, names: DnsServer) -> None:
     names.a("good.test", "127.0.0.9")
     async with Site(host="0.0.0.0") as other:
         urls = [site.url("/ok", host="good.test"), other.url("/ok", host="good.test")]
@@ -164,7 +164,7 @@ async def test_trap_6_a_name_is_asked_for_once_whatever_the_port(site: Site, nam
     assert names.queries == [("good.test", "A")]
 
 
-async def test_trap_6_no_lookup_outlives_who_asked(names: DnsServer) -> None:
+async def test_trap_6_no_lookup_outlives_its_prober(names: DnsServer) -> None:
     names.silent("slow.test")
     before, loop = asyncio.all_tasks(), asyncio.get_running_loop()
     started = loop.time()
@@ -183,7 +183,9 @@ async def test_trap_6_no_lookup_outlives_who_asked(names: DnsServer) -> None:
         ("refused", "dns.failed", "refused"),
     ],
 )
-async def test_trap_6_what_dns_answers_is_told(rule: str, expected: str, says: str, names: DnsServer) -> None:
+async def test_trap_6_a_failure_of_dns_is_reported_precisely(
+    rule: str, expected: str, says: str, names: DnsServer
+) -> None:
     getattr(names, rule)("bad.test")
     result = await probe_one("http://bad.test/", retries=0, **asking(names))
     assert status_of(result) == expected
@@ -191,10 +193,10 @@ async def test_trap_6_what_dns_answers_is_told(rule: str, expected: str, says: s
     assert says in result.error.message.lower()
 
 
-# --- 7. Nobody waits for a goodbye ---
+# --- 7. A missing close_notify is not waited for ---
 
 
-async def test_trap_7_a_server_that_says_no_goodbye_is_not_waited_for(authority: Authority) -> None:
+async def test_trap_7_a_missing_close_notify_is_not_waited_for(authority: Authority) -> None:
     async def stays(x: Exchange) -> None:
         await x.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
         await x.hang()
@@ -269,7 +271,7 @@ async def test_trap_9_a_location_is_followed_as_it_is_written(location: str, pat
     assert site.requests[-1].path == path
 
 
-async def test_trap_9_a_location_in_no_encoding_is_followed_as_a_browser_does(site: Site) -> None:
+async def test_trap_9_a_location_that_is_not_utf_8_is_followed_as_by_a_browser(site: Site) -> None:
     assert status_of(await probe_one(site.url("/raw-location"))) == 200
     assert site.requests[-1].path.startswith("/ok?caf%")
     assert "%20and%20spaces" in site.requests[-1].path
@@ -299,13 +301,15 @@ async def test_trap_10_a_timeout_of_more_than_five_seconds_is_not_rounded_up() -
     async with Site(on_accept="silent") as site:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        end = math.ceil(started + 5) + 0.05  # who rounds it up to the clock's next second is nearly one too late
+        end = (
+            math.ceil(started + 5) + 0.05
+        )  # a timer that is rounded up to the next second would be nearly a second late
         result = await probe_one(site.url("/"), method="GET", timeout=end - started, retries=0)
     assert status_of(result) == "http.timed_out"
     assert end - 0.05 < loop.time() < end + 0.9
 
 
-async def test_trap_10_a_timeout_tells_which_phase_it_was(names: DnsServer) -> None:
+async def test_trap_10_a_timeout_names_its_phase(names: DnsServer) -> None:
     names.silent("silent.test")
     async with Site(on_accept="full") as full, Site(on_accept="stall") as stall, Site(on_accept="silent") as silent:
         urls = ["http://silent.test/", full.url("/"), stall.url("/"), silent.url("/")]
@@ -325,7 +329,7 @@ async def test_trap_10_a_timeout_tells_which_phase_it_was(names: DnsServer) -> N
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
-async def test_trap_11_no_proxy_of_the_environment_is_obeyed(
+async def test_trap_11_proxies_of_the_environment_are_ignored(
     name: str, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("no_proxy", raising=False)
@@ -450,12 +454,12 @@ async def test_tls_an_address_is_not_sent_as_a_name(authority: Authority) -> Non
     assert await hello(authority, "127.0.0.1", lambda site: site.url("/ok")) == (None, "http/1.1")
 
 
-async def test_tls_plain_http_on_the_port_is_told(site: Site) -> None:
+async def test_tls_plain_http_on_the_tls_port_is_reported(site: Site) -> None:
     result = await probe_one(site.url("/ok").replace("http:", "https:"), retries=0)
     assert status_of(result) == "tls.protocol.error"
 
 
-async def test_tls_on_the_plain_port_is_told(authority: Authority) -> None:
+async def test_tls_on_the_plain_port_is_reported(authority: Authority) -> None:
     """The answer to plain text is seven bytes of alert."""
     async with Site() as site:
         site.on("/alert", b"\x15\x03\x03\0\x02\x02\x46")
@@ -500,7 +504,7 @@ uvloop.run(main())
     assert json.loads(asyncio.run(served())) == [200] * 400
 
 
-async def test_os_the_limit_of_descriptors_is_raised_for_what_was_asked() -> None:
+async def test_os_the_limit_of_descriptors_is_raised_for_the_concurrency() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     try:
@@ -510,8 +514,8 @@ async def test_os_the_limit_of_descriptors_is_raised_for_what_was_asked() -> Non
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_os_no_port_is_left_waiting(site: Site) -> None:
-    """Who closes first, and not at once, has the port in TIME_WAIT for a minute: after 28,000 there are no more."""
+async def test_os_no_local_port_stays_in_time_wait(site: Site) -> None:
+    """The side that closes first keeps the port in TIME_WAIT for a minute; this machine has 28,000 ports."""
     await probe_all(site.url(f"/te-cl?{number}") for number in range(50))
     assert site.connections == 50
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]  # noqa: ASYNC240
@@ -530,7 +534,7 @@ async def test_os_a_million_lines_are_not_a_million_tasks(site: Site) -> None:
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
-async def test_os_an_end_that_comes_with_the_last_bytes_is_noticed(method: str, site: Site) -> None:
+async def test_os_an_end_that_arrives_with_the_last_bytes_is_noticed(method: str, site: Site) -> None:
     """They are one event then, and no other follows."""
 
     async def at_once(x: Exchange) -> None:

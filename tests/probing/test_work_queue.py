@@ -441,13 +441,13 @@ JOURNEYS = st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=3), ma
     slots=st.integers(1, 6),
     own=LIMITS,
     queues=st.lists(st.tuples(LIMITS, JOURNEYS), min_size=1, max_size=4),
-    trouble=st.sets(st.integers(0, 40)),
+    failing=st.sets(st.integers(0, 40)),
 )
 async def test_every_item_is_finished_under_any_limits(
     slots: int,
     own: tuple[int, float],
     queues: list[tuple[tuple[int, float], list[list[str]]]],
-    trouble: set[int],
+    failing: set[int],
 ) -> None:
     scheduler = Scheduler(slots, *own)
     active: Counter[tuple[int, str]] = Counter()
@@ -463,7 +463,7 @@ async def test_every_item_is_finished_under_any_limits(
             assert scheduler.active <= slots
             for _ in range(runs % 3):
                 await asyncio.sleep(0)
-            if runs in trouble:
+            if runs in failing:
                 scheduler.record_refusal(step.host, 0.001)
             active[at] -= 1
             step.hosts = step.hosts[1:]

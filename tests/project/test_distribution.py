@@ -19,7 +19,7 @@ def lines_of(option: str, section: str = "metadata") -> list[str]:
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_text_names_the_distribution_of_a_stranger(path: Path) -> None:
+def test_no_text_names_the_other_distribution_called_crawler(path: Path) -> None:
     """On the index, `crawler` is another project's."""
     assert SETUP["metadata"]["name"] == "urlprober"
     assert not re.search(r"\binstall\s+(-\S+\s+)*['\"]?crawler\b|\bcrawler\[[a-z]", path.read_text(encoding="utf-8"))

@@ -58,7 +58,7 @@ def first_column(text: str, *, after: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_each_table_stands_in_a_document(name: str) -> None:
+def test_each_table_is_in_a_document(name: str) -> None:
     assert sum(page.read_text(encoding="utf-8").count(f"<!-- made: {name} -->") for page in PAGES) == 1
 
 
@@ -211,7 +211,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pages
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_existing_targets(page: Path) -> None:
     for target in re.findall(r"\]\(([^)]*)\)", page.read_text(encoding="utf-8")):
         path, _, anchor = target.partition("#")
         if ":" not in path:

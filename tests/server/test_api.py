@@ -154,13 +154,15 @@ async def test_a_batch_without_a_line(format_: str, api: Api) -> None:
         ("text/plain; charset=latin-1", b"a", 415, ["UTF-8"]),
     ],
 )
-async def test_a_body_that_is_no_batch(media_type: str, body: bytes, status: int, words: list[str], api: Api) -> None:
+async def test_a_body_that_is_not_a_batch_is_refused(
+    media_type: str, body: bytes, status: int, words: list[str], api: Api
+) -> None:
     await api.refuses("POST", "/tasks", status, *words, data=body, headers={"Content-Type": media_type})
     await has_no_task(api)
 
 
 @pytest.mark.parametrize("format_", BODIES)
-async def test_a_packed_batch_that_stops_half_way(format_: str, api: Api) -> None:
+async def test_a_truncated_gzip_batch_is_refused(format_: str, api: Api) -> None:
     media_type, body = BODIES[format_]
     headers = {"Content-Type": media_type, "Content-Encoding": "gzip"}
     packed = gzip.compress(body + b" " * 100_000)
@@ -169,13 +171,13 @@ async def test_a_packed_batch_that_stops_half_way(format_: str, api: Api) -> Non
     await has_no_task(api)
 
 
-async def test_what_says_gzip_and_is_not(api: Api) -> None:
+async def test_a_body_that_claims_gzip_and_is_not_is_refused(api: Api) -> None:
     headers = {"Content-Type": "text/plain", "Content-Encoding": "gzip"}
     await api.refuses("POST", "/tasks", 400, "gzip", data=b"http://a/", headers=headers)
     await has_no_task(api)
 
 
-async def test_a_batch_packed_in_several_members(api: Api) -> None:
+async def test_a_gzip_batch_of_several_members_is_read(api: Api) -> None:
     headers = {"Content-Type": "text/plain", "Content-Encoding": "gzip"}
     packed = b"".join(gzip.compress(line.encode() + b"\n") for line in LINES)
     task = (await api.ask("POST", "/tasks", 201, data=packed, headers=headers)).json
@@ -183,13 +185,13 @@ async def test_a_batch_packed_in_several_members(api: Api) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["deflate", "br", "zstd", "gzip, gzip", "x"])
-async def test_a_body_packed_otherwise(encoding: str, api: Api) -> None:
+async def test_another_content_encoding_is_refused(encoding: str, api: Api) -> None:
     headers = {"Content-Type": "text/plain", "Content-Encoding": encoding}
     answer = await api.refuses("POST", "/tasks", 415, "gzip", data=b"x", headers=headers)
     assert answer.headers["Accept-Encoding"] == "gzip"
 
 
-async def test_a_bomb_of_white_space_is_measured_unpacked(api: Api) -> None:
+async def test_a_gzip_bomb_is_measured_after_decompression(api: Api) -> None:
     packed = gzip.compress(b" " * 50_000_000)
     assert len(packed) < 100_000
     headers = {"Content-Type": "text/plain", "Content-Encoding": "gzip"}
@@ -198,7 +200,7 @@ async def test_a_bomb_of_white_space_is_measured_unpacked(api: Api) -> None:
     await has_no_task(api)
 
 
-async def test_a_client_that_leaves_in_the_middle_of_its_batch(api: Api) -> None:
+async def test_a_client_that_disconnects_during_its_batch_makes_no_task(api: Api) -> None:
     reader, writer = await asyncio.open_connection(api.client.host, api.client.port)
     writer.write(b"POST /api/v1/tasks HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n")
     writer.write(b"Content-Length: 100\r\n\r\nhttp://a/\nhttp://")
@@ -220,7 +222,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_batch(api: Api) -> None
     ],
     ids=["before the URLs", "after them"],
 )
-async def test_options_of_json_overrule_the_query_name_by_name(body: Any, api: Api) -> None:
+async def test_options_in_json_replace_those_of_the_query_by_name(body: Any, api: Api) -> None:
     query = {"timeout": "7", "retries": "3", "accept": "200\n300-399", "label": "other"}
     task = (await api.ask("POST", "/tasks", 201, json=body, params=query)).json
     options = task["options"]
@@ -278,14 +280,14 @@ async def test_the_same_key_and_request_make_one_task(api: Api) -> None:
     assert len((await api.get("/tasks"))["tasks"]) == 1
 
 
-async def test_packed_it_is_still_the_same_request(api: Api) -> None:
+async def test_a_compressed_request_has_the_same_digest(api: Api) -> None:
     headers = {"Idempotency-Key": "k", "Content-Type": "text/plain"}
     await api.ask("POST", "/tasks", 201, data=b"x", headers=headers)
     packed = gzip.compress(b"x")
     await api.ask("POST", "/tasks", 200, data=packed, headers={**headers, "Content-Encoding": "gzip"})
 
 
-async def test_the_same_key_on_another_request(api: Api) -> None:
+async def test_the_same_key_with_another_request_is_refused(api: Api) -> None:
     headers = {"Idempotency-Key": "k", "Content-Type": "text/plain"}
     task = (await api.ask("POST", "/tasks", 201, data=b"x", headers=headers)).json
     csv_headers = {**headers, "Content-Type": "text/csv"}
@@ -308,7 +310,7 @@ async def test_a_deleted_task_leaves_its_key_free(api: Api) -> None:
     assert (await api.ask("POST", "/tasks", 201, **request)).json["id"] != first["id"]
 
 
-async def test_the_same_key_while_the_first_request_is_under_way(api: Api) -> None:
+async def test_the_same_key_while_the_first_request_is_in_progress(api: Api) -> None:
     headers = {"Idempotency-Key": "k", "Content-Type": "text/plain"}
     go_on = asyncio.Event()
 
@@ -329,12 +331,12 @@ async def test_the_same_key_while_the_first_request_is_under_way(api: Api) -> No
 
 
 @pytest.mark.parametrize("key", ["", "a b", "é", "x" * 256])
-async def test_a_key_that_is_none(key: str, api: Api) -> None:
+async def test_a_malformed_key_is_refused(key: str, api: Api) -> None:
     headers = {"Idempotency-Key": key}
     await api.refuses("POST", "/tasks", 422, "Idempotency-Key", json={"urls": ["x"]}, headers=headers)
 
 
-async def test_two_keys(api: Api) -> None:
+async def test_two_keys_in_one_request_are_refused(api: Api) -> None:
     headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
     await api.refuses("POST", "/tasks", 422, "Idempotency-Key", json={"urls": ["x"]}, headers=headers)
 
@@ -379,7 +381,7 @@ async def test_tasks_are_listed_newest_first_in_pages(api: Api) -> None:
     assert "Link" not in answer.headers
 
 
-async def test_a_cursor_stands_whatever_comes_and_goes(api: Api) -> None:
+async def test_a_cursor_stays_valid_while_tasks_come_and_go(api: Api) -> None:
     ids = [(await api.submit(["x"]))["id"] for _ in range(6)][::-1]
     page = await api.get("/tasks", limit=3)
     await api.ask("DELETE", f"/tasks/{ids[2]}", 204)  # the one that the cursor points to
@@ -425,7 +427,7 @@ async def test_tasks_by_status_and_label(api: Api, site: Site) -> None:
         ("/probe?url=x&timout=1", "timout"),
     ],
 )
-async def test_a_question_that_is_wrong(path: str, word: str, api: Api) -> None:
+async def test_a_wrong_query_is_refused(path: str, word: str, api: Api) -> None:
     task = await api.submit(["x"])
     await api.refuses("GET", path.replace("{id}", task["id"]), 422, word)
 
@@ -452,7 +454,7 @@ async def test_an_unknown_task_and_an_unknown_parameter(method: str, path: str, 
     ("method", "path", "status"),
     [("GET", "/nowhere", 404), ("GET", "", 404), ("PUT", "/tasks", 405), ("GET", "/tasks/x/cancel", 405)],
 )
-async def test_a_request_that_leads_nowhere(method: str, path: str, status: int, api: Api) -> None:
+async def test_a_request_without_a_route_is_answered_404_or_405(method: str, path: str, status: int, api: Api) -> None:
     answer = await api.refuses(method, path, status)
     if status == 405:
         assert answer.headers["Allow"]
@@ -469,7 +471,7 @@ async def test_head_has_no_body(path: str, api: Api) -> None:
 # --- Waiting ---
 
 
-async def test_who_waits_is_answered_when_the_task_ends(api: Api, site: Site) -> None:
+async def test_a_waiting_request_is_answered_when_the_task_ends(api: Api, site: Site) -> None:
     task = await hanging(site, api)
     waiting = asyncio.ensure_future(api.get(f"/tasks/{task['id']}", wait=60))
     while (await api.get(f"/tasks/{task['id']}"))["done"] < 2:
@@ -479,7 +481,7 @@ async def test_who_waits_is_answered_when_the_task_ends(api: Api, site: Site) ->
     assert (await waiting)["status"] == "error"
 
 
-async def test_who_waits_for_a_task_that_goes_on_is_answered_in_the_end(api: Api, site: Site) -> None:
+async def test_a_waiting_request_is_answered_after_its_time(api: Api, site: Site) -> None:
     task = await hanging(site, api)
     seen = await api.get(f"/tasks/{task['id']}", wait="0.05")
     assert (seen["status"], seen["done"]) == ("running", 2)
@@ -487,7 +489,7 @@ async def test_who_waits_for_a_task_that_goes_on_is_answered_in_the_end(api: Api
     assert seen["eta"] > 0
 
 
-async def test_who_waits_for_a_task_that_is_deleted(api: Api, site: Site) -> None:
+async def test_a_waiting_request_is_answered_404_when_the_task_is_deleted(api: Api, site: Site) -> None:
     task = await hanging(site, api)
     waiting = asyncio.ensure_future(api.refuses("GET", f"/tasks/{task['id']}?wait=60", 404))
     while not waiting.done():
@@ -496,7 +498,7 @@ async def test_who_waits_for_a_task_that_is_deleted(api: Api, site: Site) -> Non
     await waiting
 
 
-async def test_the_service_stops_though_somebody_waits(site: Site) -> None:
+async def test_the_service_stops_while_a_request_waits(site: Site) -> None:
     waits = asyncio.Event()
 
     class Watched(MemoryRegistry):
@@ -516,7 +518,7 @@ async def test_the_service_stops_though_somebody_waits(site: Site) -> None:
 # --- Ends ---
 
 
-async def test_cancel_keeps_what_is_found(api: Api, site: Site) -> None:
+async def test_cancel_keeps_the_results(api: Api, site: Site) -> None:
     task = await hanging(site, api)
     cancelled = (await api.ask("POST", f"/tasks/{task['id']}/cancel")).json
     assert (cancelled["status"], cancelled["detail"], cancelled["done"]) == ("error", "cancelled", 2)
@@ -556,7 +558,7 @@ async def test_a_task_is_ended_by_many_at_once(api: Api, site: Site) -> None:
     await has_no_task(api)
 
 
-async def test_what_was_deleted_while_it_was_cancelled_does_not_come_back(site: Site, tmp_path: Path) -> None:
+async def test_a_task_deleted_during_its_cancellation_stays_deleted(site: Site, tmp_path: Path) -> None:
     async with serving_api(SqliteRegistry(tmp_path / "tasks.db")) as api:
         task = await hanging(site, api)
         kept = api.registry.task(task["id"])
@@ -565,7 +567,7 @@ async def test_what_was_deleted_while_it_was_cancelled_does_not_come_back(site: 
         await has_no_task(api)
 
 
-async def test_delete_stops_and_forgets(api: Api, site: Site) -> None:
+async def test_delete_stops_the_work_and_removes_the_task(api: Api, site: Site) -> None:
     task = await hanging(site, api)
     assert (await api.ask("DELETE", f"/tasks/{task['id']}", 204)).body == b""
     await site.until(lambda: site.active == 0)
@@ -589,7 +591,7 @@ class NoRoom(MemoryRegistry):
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/cancel"), ("DELETE", "")])
-async def test_work_on_a_task_that_cannot_be_ended_goes_on(method: str, path: str, site: Site) -> None:
+async def test_work_continues_if_the_store_cannot_end_the_task(method: str, path: str, site: Site) -> None:
     registry = NoRoom()
     async with serving_api(registry) as api:
         task = await hanging(site, api)
@@ -605,7 +607,7 @@ async def test_work_on_a_task_that_cannot_be_ended_goes_on(method: str, path: st
 # --- Recheck ---
 
 
-async def test_a_recheck_probes_what_failed_once_more(api: Api, site: Site) -> None:
+async def test_a_recheck_probes_the_failed_lines_again(api: Api, site: Site) -> None:
     urls = [site.url("/ok"), site.url("/status/404"), site.url("/reset"), "nonsense", site.url("/status/404")]
     task = await api.ended(urls, options={"retries": 0, "method": "GET"}, label="nightly")
     answer = await api.ask("POST", f"/tasks/{task['id']}/recheck", 201)
@@ -625,7 +627,7 @@ async def test_a_recheck_with_other_options(api: Api, site: Site) -> None:
     assert (again["counts"]["ok"], again["label"]) == (1, "again")
 
 
-async def test_a_recheck_that_cannot_be(api: Api, site: Site) -> None:
+async def test_a_recheck_that_is_not_possible_is_refused(api: Api, site: Site) -> None:
     running = await hanging(site, api)
     await api.refuses("POST", f"/tasks/{running['id']}/recheck", 409, "runs")
     task = await api.ended([site.url("/ok"), "nonsense"])
@@ -648,7 +650,7 @@ async def test_one_url_now(api: Api, site: Site) -> None:
     await has_no_task(api)
 
 
-async def test_a_hundred_single_urls_at_once_are_enough(api: Api, site: Site) -> None:
+async def test_the_number_of_single_probes_is_limited(api: Api, site: Site) -> None:
     go_on = asyncio.Event()
 
     async def answer(x: Exchange) -> None:
@@ -676,7 +678,9 @@ async def test_a_hundred_single_urls_at_once_are_enough(api: Api, site: Site) ->
 
 
 @pytest.mark.parametrize(("fault", "status"), [(StoreFull, 507), (StoreError, 503)])
-async def test_a_store_that_cannot(fault: type[Exception], status: int, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_store_that_fails_is_answered_503_or_507(
+    fault: type[Exception], status: int, caplog: pytest.LogCaptureFixture
+) -> None:
     class Broken(MemoryRegistry):
         async def _insert(self, *args: Any) -> None:
             raise fault("/secret/tasks.db")
@@ -688,7 +692,7 @@ async def test_a_store_that_cannot(fault: type[Exception], status: int, caplog: 
     assert "secret" in caplog.text
 
 
-async def test_a_full_file_is_told_from_another_fault(tmp_path: Path) -> None:
+async def test_a_full_file_is_a_store_full_error_and_another_fault_is_not(tmp_path: Path) -> None:
     connect(tmp_path / "small.db", create=True).close()
     database = Database(tmp_path / "small.db", asyncio.Lock(), CallCounters())
     await database.call(lambda connection: connection.execute("PRAGMA max_page_count = 4"))

@@ -51,7 +51,7 @@ async def results_of(events: AsyncIterator[Event], count: int) -> list[tuple[int
     return found
 
 
-async def test_results_come_as_they_are_found_and_last_the_end(api: Api) -> None:
+async def test_results_are_sent_as_they_are_found_and_the_end_comes_last(api: Api) -> None:
     task_id = await running(api, 3)
     async with listening(api, task_id) as events:
         first = await anext(events)
@@ -66,7 +66,7 @@ async def test_results_come_as_they_are_found_and_last_the_end(api: Api) -> None
     assert last.data == await api.get(f"/tasks/{task_id}")
 
 
-async def test_a_real_task_tells_all(api: Api) -> None:
+async def test_the_events_of_a_real_task(api: Api) -> None:
     task = await api.submit([f"no url {number}" for number in range(1000)])
     async with listening(api, task["id"]) as events:
         heard = [event async for event in events]
@@ -76,7 +76,7 @@ async def test_a_real_task_tells_all(api: Api) -> None:
 
 
 @pytest.mark.parametrize("way", ["header", "query", "both"])
-async def test_a_stream_goes_on_after_the_last_event(way: str, api: Api) -> None:
+async def test_a_stream_continues_after_the_last_event(way: str, api: Api) -> None:
     task_id = await running(api, 4)
     await record(api, task_id, 0, 1, 2)
     async with listening(api, task_id) as events:
@@ -89,7 +89,7 @@ async def test_a_stream_goes_on_after_the_last_event(way: str, api: Api) -> None
         assert await results_of(events, 1) == [(4, 3)]
 
 
-async def test_a_stream_goes_on_after_a_restart(tmp_path: Path) -> None:
+async def test_a_stream_continues_after_a_restart(tmp_path: Path) -> None:
     async with serving_api(REGISTRIES["sqlite"](tmp_path)) as api:
         task = await api.ended([f"no url {number}" for number in range(3)])
     async with (
@@ -169,12 +169,12 @@ async def test_the_stream_of_a_deleted_task_ends_without_an_end(api: Api) -> Non
         ("?result=false", {}, "result"),
     ],
 )
-async def test_a_question_that_is_wrong(query: str, headers: dict[str, str], word: str, api: Api) -> None:
+async def test_a_wrong_query_is_refused(query: str, headers: dict[str, str], word: str, api: Api) -> None:
     task = await api.ended(["x"])
     await api.refuses("GET", f"/tasks/{task['id']}/events{query}", 422, word, headers=headers)
 
 
-async def test_who_reads_nothing_holds_up_what_is_sent_to_him(tmp_path: Path) -> None:
+async def test_a_client_that_reads_nothing_pauses_its_own_stream(tmp_path: Path) -> None:
     read: list[int] = []
 
     class Counting(MemoryRegistry):
@@ -202,7 +202,7 @@ async def test_who_reads_nothing_holds_up_what_is_sent_to_him(tmp_path: Path) ->
             await reader.readexactly(10**9)
 
 
-async def test_the_service_stops_though_somebody_listens() -> None:
+async def test_the_service_stops_while_a_client_listens_to_events() -> None:
     async with serving_api(MemoryRegistry()) as api:
         task_id = await running(api, 2)
         async with listening(api, task_id) as events:

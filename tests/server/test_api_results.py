@@ -139,7 +139,7 @@ async def test_some_results_only(query: dict[str, str | int], expected: list[int
         ("format=xml", "format"),
     ],
 )
-async def test_a_question_that_is_wrong(query: str, word: str, api: Api) -> None:
+async def test_a_wrong_query_is_refused(query: str, word: str, api: Api) -> None:
     task_id = await recorded(api, RESULTS)
     await api.refuses("GET", f"/tasks/{task_id}/results?{query}", 422, word)
 
@@ -200,7 +200,7 @@ async def test_the_next_page_of_csv_is_in_the_link(api: Api) -> None:
         (";;,,/", None),
     ],
 )
-def test_what_an_accept_header_likes_best(accept: str, expected: str | None) -> None:
+def test_the_media_type_that_an_accept_header_prefers(accept: str, expected: str | None) -> None:
     assert choose_media_type(accept, OFFERS) == expected
 
 
@@ -209,7 +209,7 @@ def test_any_text_may_be_an_accept_header(accept: str) -> None:
     assert choose_media_type(accept, OFFERS) in (None, *OFFERS.values())
 
 
-async def test_a_format_that_there_is_not(api: Api) -> None:
+async def test_a_format_that_is_not_offered_is_refused(api: Api) -> None:
     task_id = await recorded(api, RESULTS)
     path = f"/tasks/{task_id}/results"
     await api.refuses("GET", path, 406, "text/csv", headers={"Accept": "application/xml"})
@@ -226,7 +226,7 @@ async def many(api: Api) -> str:
 
 
 @pytest.mark.parametrize("format_", OFFERS.values())
-async def test_the_stream_of_a_deleted_task_goes_on_to_its_end(format_: str, api: Api) -> None:
+async def test_the_stream_of_a_deleted_task_continues_to_its_end(format_: str, api: Api) -> None:
     task_id = await many(api)
     async with api.client.get(f"/api/v1/tasks/{task_id}/results?format={format_}") as response:
         await api.ask("DELETE", f"/tasks/{task_id}", 204)
@@ -253,7 +253,7 @@ async def test_a_stream_that_fails_half_way_is_cut_off(caplog: pytest.LogCapture
     assert "the disk is gone" in caplog.text
 
 
-async def test_a_client_that_leaves_in_the_middle_of_a_stream_is_no_error(
+async def test_a_client_that_disconnects_during_a_stream_is_no_error(
     api: Api, caplog: pytest.LogCaptureFixture
 ) -> None:
     task_id = await many(api)

@@ -157,7 +157,7 @@ async def test_paths_below_the_mount(path: str, root: str, status: int, links: s
         assert headers[b"link"].startswith(f"<{links}?limit=1&cursor=".encode())
 
 
-async def test_a_body_is_taken_in_no_faster_than_it_is_read() -> None:
+async def test_a_body_is_received_no_faster_than_it_is_read() -> None:
     begin, sizes = asyncio.Event(), []
 
     async def read(request: web.Request) -> web.Response:
@@ -177,7 +177,7 @@ async def test_a_body_is_taken_in_no_faster_than_it_is_read() -> None:
     assert sum(sizes) == 20_000_000
 
 
-async def test_an_answer_is_made_no_faster_than_it_is_taken_in() -> None:
+async def test_an_answer_is_made_no_faster_than_the_client_reads() -> None:
     made = 0
 
     async def write(request: web.Request) -> web.StreamResponse:
@@ -215,7 +215,7 @@ async def test_each_piece_is_sent_at_once() -> None:
     assert len(asyncio.all_tasks() - others) == 1  # the application itself; the task that receives the body has ended
 
 
-async def test_who_leaves_in_the_middle_of_an_answer_is_written_to_no_more() -> None:
+async def test_a_client_that_disconnects_during_an_answer_gets_no_more_of_it() -> None:
     async def write(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -230,7 +230,7 @@ async def test_who_leaves_in_the_middle_of_an_answer_is_written_to_no_more() -> 
     assert not peer.has_ended
 
 
-async def test_a_server_may_say_by_an_error_that_the_client_has_left() -> None:
+async def test_a_server_may_report_a_disconnect_by_an_error() -> None:
     async def send(message: Message) -> None:
         raise OSError("gone")
 
@@ -250,7 +250,7 @@ async def test_an_answer_that_is_cut_off_has_no_end() -> None:
     assert (peer.body, peer.has_ended) == (b"half", False)
 
 
-async def test_who_leaves_in_the_middle_of_his_body_leaves_no_task(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_disconnects_during_its_body_makes_no_task(caplog: pytest.LogCaptureFixture) -> None:
     inner = open_app()
 
     async def receive() -> Message:
@@ -265,7 +265,7 @@ async def test_who_leaves_in_the_middle_of_his_body_leaves_no_task(caplog: pytes
     assert (peer.sent, len(inner[crawler.TASKS]), caplog.records) == ([], 0, [])
 
 
-async def test_who_is_cancelled_by_the_server_ends() -> None:
+async def test_an_exchange_that_the_server_cancels_ends() -> None:
     begun = asyncio.Event()
 
     async def hang(request: web.Request) -> web.Response:
@@ -289,7 +289,7 @@ async def test_a_redirect_that_is_raised_is_an_answer() -> None:
     assert (peer.sent[0]["status"], dict(peer.sent[0]["headers"])[b"location"]) == (303, b"/there")
 
 
-async def test_a_websocket_is_none_of_ours() -> None:
+async def test_a_websocket_is_refused() -> None:
     peer = Peer()
     with pytest.raises(ValueError, match="websocket"):
         await asgi.create_app()({"type": "websocket"}, peer.receive, peer.send)
@@ -371,7 +371,7 @@ async def test_a_first_request_that_is_cancelled_leaves_it_starting() -> None:
 
 
 @pytest.mark.parametrize("fault", [crawler.InputError("cannot be read", "tokens"), OSError("no disk")])
-async def test_what_cannot_start_says_why(fault: Exception, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failed_start_reports_its_reason(fault: Exception, caplog: pytest.LogCaptureFixture) -> None:
     def make() -> web.Application:
         raise fault
 
@@ -391,7 +391,7 @@ async def mounted(host: FastAPI, probes: AsgiApplication) -> AsyncIterator[Clien
         yield client
 
 
-async def test_mounted_where_nobody_starts_it(site: Site) -> None:
+async def test_a_mounted_application_that_is_not_started_starts_with_its_first_request(site: Site) -> None:
     probes = asgi.create_app(Options(guard="any"), service=ServiceOptions(root_path="/proxy"))
     async with mounted(FastAPI(), probes) as client:
         batch = {"urls": [site.url("/ok")]}
@@ -408,7 +408,7 @@ async def test_mounted_where_nobody_starts_it(site: Site) -> None:
             assert await response.json() == {"detail": "Not Found"}
 
 
-async def test_mounted_and_started_by_its_host(site: Site) -> None:
+async def test_a_mounted_application_started_by_its_host(site: Site) -> None:
     probes = asgi.create_app(Options(guard="any"), service=ServiceOptions(drain=0))
     async with mounted(FastAPI(lifespan=probes.lifespan), probes) as client:
         async with client.post("/crawler/submit", json={"urls": [site.url("/hang")]}) as response:
@@ -417,7 +417,7 @@ async def test_mounted_and_started_by_its_host(site: Site) -> None:
     await site.until(lambda: site.active == 0)
 
 
-async def test_a_body_is_asked_for_when_the_client_waits_to_be() -> None:
+async def test_a_client_that_expects_100_continue_gets_it() -> None:
     async with served(asgi.create_app()) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"POST /submit HTTP/1.1\r\nHost: x\r\nContent-Length: 15\r\nExpect: 100-continue\r\n\r\n")

@@ -71,7 +71,7 @@ def test_a_token_says_who_has_it_and_what_for(line: str, name: str, scope: str) 
     assert "s3cret" not in repr(token)
 
 
-def test_how_long_a_token_is_looked_for_says_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_to_find_a_token_reveals_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[bytes] = []
 
     def compare(one: bytes, other: bytes) -> bool:
@@ -87,7 +87,7 @@ def test_how_long_a_token_is_looked_for_says_nothing_of_it(monkeypatch: pytest.M
         compared.clear()
 
 
-def test_a_token_without_a_name_has_always_the_same() -> None:
+def test_a_token_without_a_name_always_gets_the_same_name() -> None:
     [one], [again], [other] = (parse_tokens([secret], "tokens") for secret in ("one", "one", "other"))
     assert one == again
     assert one.name != other.name
@@ -98,7 +98,7 @@ def test_a_token_without_a_name_has_always_the_same() -> None:
     "line",
     ["", " ", "a b", "ann:", ":s3cret", "ann:admin:s3cret", "ann:read:", "a b:s3cret", "s3crét", "s3cret\n", "=s"],
 )
-def test_what_is_no_token_is_not_shown(line: str) -> None:
+def test_a_malformed_token_is_refused_and_not_shown(line: str) -> None:
     with pytest.raises(OptionError, match=r"^tokens: number 2 is not SECRET, ") as caught:
         parse_tokens(["good", line], "tokens")
     assert not line.strip() or line not in str(caught.value)
@@ -136,7 +136,7 @@ def test_a_file_that_has_no_tokens_is_refused(content: bytes | None, words: str,
         crawler.create_app(service=ServiceOptions(token_file=str(path)))
 
 
-# --- Who is let in ---
+# --- Tokens of requests ---
 
 
 def requests_of(app: web.Application) -> list[tuple[str, str]]:
@@ -175,7 +175,7 @@ async def test_every_request_needs_a_token(method: str, path: str, client: Clien
         ("bearer  " + ANN, 200, None),
     ],
 )
-async def test_what_is_shown_has_to_be_a_token(given: str, expected: int, error: str | None, client: Client) -> None:
+async def test_a_request_needs_a_known_token(given: str, expected: int, error: str | None, client: Client) -> None:
     async with client.get("/tasks", headers={"Authorization": given}) as response:
         assert response.status == expected
         challenge = response.headers.get("WWW-Authenticate", "")
@@ -183,14 +183,14 @@ async def test_what_is_shown_has_to_be_a_token(given: str, expected: int, error:
         assert ANN not in await response.text()
 
 
-async def test_two_tokens_at_once_are_none(client: Client) -> None:
+async def test_two_tokens_in_one_request_are_refused(client: Client) -> None:
     headers = [("Authorization", "Bearer " + ANN), ("Authorization", "Bearer " + BOB)]
     async with client.get("/tasks", headers=headers) as response:
         await check_problem(response, 400, "twice")
         assert 'error="invalid_request"' in response.headers["WWW-Authenticate"]
 
 
-async def test_a_token_in_the_query_is_none(client: Client) -> None:
+async def test_a_token_in_the_query_is_ignored(client: Client) -> None:
     async with client.get("/tasks", params={"access_token": ANN}) as response:
         assert response.status == 401
 
@@ -214,7 +214,7 @@ async def test_tokens_come_from_a_file_too(tmp_path: Path) -> None:
         await submit(client, ANN)
 
 
-async def test_paths_that_say_nothing_need_no_token(client: Client) -> None:
+async def test_documentation_and_health_need_no_token(client: Client) -> None:
     assert client.app is not None
     for method, path in requests_of(client.app):
         if path in OPEN:
@@ -235,21 +235,21 @@ async def test_tokens_hold_where_the_application_is_mounted() -> None:
         assert await status_of(client, "DELETE", f"/crawler/tasks/{task}", ANN) == 204
 
 
-# --- Whose Tasks ---
+# --- Owners of Tasks ---
 
 
 OF_A_TASK = [(method, path) for method, path in REQUESTS if "{task_id}" in path]
 
 
 @pytest.mark.parametrize(("method", "path"), OF_A_TASK)
-async def test_a_task_is_there_for_its_owner_only(method: str, path: str, client: Client) -> None:
+async def test_a_task_exists_only_for_its_owner(method: str, path: str, client: Client) -> None:
     task = await submit(client, ANN)
     path = path.format(task_id=task)
     assert await status_of(client, method, path, BOB) == 404
     assert await status_of(client, method, path, ANN) < 300 or path.endswith("/recheck")  # there is nothing to recheck
 
 
-async def test_lists_have_what_is_the_callers(client: Client) -> None:
+async def test_lists_have_only_the_tasks_of_the_owner(client: Client) -> None:
     ann, bob = await submit(client, ANN), await submit(client, BOB)
     assert await seen(client, ANN) == await seen(client, READER) == [ann]
     assert await seen(client, BOB) == [bob]
@@ -262,7 +262,7 @@ async def test_tasks_can_be_shared() -> None:
         assert await status_of(client, "DELETE", f"/tasks/{tasks[0]}", BOB) == 204
 
 
-async def test_an_idempotency_key_is_its_owners(client: Client) -> None:
+async def test_each_owner_has_its_own_idempotency_keys(client: Client) -> None:
     found: dict[str, str] = {}
     for secret in (ANN, BOB, ANN):
         headers = bearer(secret) | {"Idempotency-Key": "1"}
@@ -273,7 +273,7 @@ async def test_an_idempotency_key_is_its_owners(client: Client) -> None:
     assert found[ANN] != found[BOB]
 
 
-async def test_a_rechecked_task_is_its_owners(client: Client) -> None:
+async def test_a_recheck_has_the_owner_of_the_request(client: Client) -> None:
     async with client.post("/submit", json={"urls": ["http://127.0.0.1:1/"]}, headers=bearer(ANN)) as response:
         task = (await response.json())["task_id"]
     async with client.get(f"/api/v1/tasks/{task}", params={"wait": 30}, headers=bearer(ANN)) as response:
@@ -301,7 +301,7 @@ async def test_tasks_are_their_owners_after_a_restart(tmp_path: Path) -> None:
         assert list(await response.json()) == [before, ann]
 
 
-async def test_the_command_shows_its_token() -> None:
+async def test_the_client_commands_send_their_token() -> None:
     async with serving(open_guarded_app()) as client:
         task = await submit(client, ANN)
         for name, token, expected in (
@@ -327,7 +327,7 @@ async def test_the_command_shows_its_token() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1", "example.org"])
-def test_without_a_token_it_does_not_listen_beyond_this_machine(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_token_it_does_not_listen_on_other_addresses(host: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--host", host, "--port", "0"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -343,7 +343,7 @@ def test_a_wrong_token_stops_it_at_once(flags: list[str], capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("more", [["--token", "ann:" + ANN], ["--allow-anonymous"]])
-async def test_it_listens_beyond_this_machine_if_told_how(more: list[str]) -> None:
+async def test_with_tokens_or_allow_anonymous_it_listens_on_other_addresses(more: list[str]) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "crawler", "--host", "0.0.0.0", "--port", "0", *more, stdout=asyncio.subprocess.PIPE
     )
@@ -415,7 +415,7 @@ async def test_names_of_this_machine_are_answered(host: str, local: Client) -> N
 
 @pytest.mark.parametrize("host", FOREIGN)
 @pytest.mark.parametrize(("method", "path"), [("GET", "/tasks"), ("POST", "/submit"), ("GET", "/nowhere")])
-async def test_other_names_are_not(method: str, path: str, host: str, local: Client) -> None:
+async def test_names_of_other_machines_are_refused(method: str, path: str, host: str, local: Client) -> None:
     assert not is_local(host)
     async with local.request(method, path, headers={"Host": host}) as response:
         await check_problem(response, 421, "Host")
@@ -426,7 +426,7 @@ def test_any_host_is_local_or_not(text: str) -> None:
     assert is_local(text) in (True, False)
 
 
-async def test_a_request_without_a_host_or_with_two_is_not_answered(local: Client) -> None:
+async def test_a_request_without_a_host_or_with_two_is_refused(local: Client) -> None:
     for hosts in ("", "Host: localhost\r\nHost: localhost\r\n"):
         reader, writer = await asyncio.open_connection(local.host, local.port)
         writer.write(f"GET /tasks HTTP/1.0\r\n{hosts}\r\n".encode())
@@ -450,7 +450,7 @@ async def test_a_request_without_a_host_or_with_two_is_not_answered(local: Clien
     ],
     ids=str,
 )
-async def test_pages_of_others_are_not_answered(method: str, headers: dict[str, str], local: Client) -> None:
+async def test_pages_of_other_origins_are_refused(method: str, headers: dict[str, str], local: Client) -> None:
     async with local.request(method, "/submit", headers={"Host": "127.0.0.1:7777", **headers}) as response:
         await check_problem(response, 403, "other origins")
 
@@ -465,14 +465,14 @@ async def test_pages_of_others_are_not_answered(method: str, headers: dict[str, 
     ],
     ids=str,
 )
-async def test_its_own_pages_are(headers: dict[str, str], local: Client) -> None:
+async def test_its_own_pages_are_answered(headers: dict[str, str], local: Client) -> None:
     headers = {"Host": "127.0.0.1:7777", "Content-Type": "application/json", **headers}
     async with local.post("/submit", data=b'{"urls": ["no url"]}', headers=headers) as response:
         assert response.status == 200
 
 
 @pytest.mark.parametrize("type_", ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data", None])
-async def test_what_a_form_of_another_page_sends_changes_nothing(type_: str | None, local: Client) -> None:
+async def test_a_form_of_another_origin_changes_nothing(type_: str | None, local: Client) -> None:
     headers = {"Sec-Fetch-Site": "same-site", **({"Content-Type": type_} if type_ else {})}
     async with local.post("/submit", data=b'{"urls": ["no url"]}', headers=headers) as response:
         await check_problem(response, 403)
@@ -483,7 +483,7 @@ async def test_what_a_form_of_another_page_sends_changes_nothing(type_: str | No
 
 
 @pytest.mark.parametrize("address", ["192.0.2.7", "10.0.0.1", "::ffff:192.0.2.7", "fe80::1", "unknown"])
-async def test_other_machines_need_a_token_whatever_host_they_name(address: str) -> None:
+async def test_other_machines_need_a_token_with_any_host_header(address: str) -> None:
     service = ServiceOptions(forwarded_allow=("127.0.0.1/32",))
     headers = {"Host": "localhost", "X-Forwarded-For": address}
     async with serving(crawler.create_app(service=service, only_local=True)) as client:
@@ -497,7 +497,7 @@ async def test_other_machines_need_a_token_whatever_host_they_name(address: str)
                 assert response.status == 200
 
 
-async def test_curl_stays_as_it_was(local: Client) -> None:
+async def test_curl_without_a_token_is_answered_on_this_machine(local: Client) -> None:
     process = await asyncio.create_subprocess_exec(
         "curl", "-s", str(local.make_url("/submit")), "-d", '{"urls": ["no url"]}', stdout=asyncio.subprocess.PIPE
     )
@@ -505,7 +505,7 @@ async def test_curl_stays_as_it_was(local: Client) -> None:
     assert list(json.loads(out)) == ["task_id"]
 
 
-async def test_an_application_of_somebody_else_has_its_own_rules() -> None:
+async def test_create_app_leaves_access_to_the_outer_application() -> None:
     async with serving(crawler.create_app()) as client:
         headers = {"Host": "example.org", "Origin": "http://example.com", "Sec-Fetch-Site": "cross-site"}
         async with client.get("/tasks", headers=headers) as response:

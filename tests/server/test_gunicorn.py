@@ -77,7 +77,7 @@ async def submit(session: ClientSession, url: str, *urls: str) -> str:
         return str((await response.json())["task_id"])
 
 
-async def test_a_worker_serves_and_what_it_began_its_successor_ends(site: Site, tmp_path: Path) -> None:
+async def test_a_worker_serves_and_its_successor_continues_its_tasks(site: Site, tmp_path: Path) -> None:
     gate = Gate(site)
     async with gunicorn(tmp_path, CRAWLER_PER_HOST="1", CRAWLER_TIMEOUT="60") as served, ClientSession() as session:
         url = await served.until(r"Listening at: (\S+)")
@@ -132,7 +132,7 @@ async def test_several_workers_that_share_their_tasks(redis_server: RedisServer,
         ([], {"CRAWLER_REGISTRY": "sqlite:////proc/nowhere/tasks.db"}, "/proc/nowhere/tasks.db"),
     ],
 )
-async def test_what_cannot_be_served_is_said_in_a_line(
+async def test_a_wrong_option_or_file_is_reported_in_one_line(
     arguments: Sequence[str], environment: dict[str, str], words: str, tmp_path: Path
 ) -> None:
     async with gunicorn(tmp_path, *arguments, **environment) as served:

@@ -105,7 +105,7 @@ async def with_a_failure() -> AsyncIterator[tuple[Client, str]]:
 
 
 @pytest.mark.parametrize("path", ["/submit", "/api/v1/tasks", "/api/v1/tasks/{}/recheck"])
-async def test_no_json_is_our_fault(path: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_json_causes_a_500(path: str, caplog: pytest.LogCaptureFixture) -> None:
     headers = {"Content-Type": "application/json"}
     async with with_a_failure() as (client, task):
         for name, body in bodies():
@@ -142,7 +142,7 @@ async def test_no_json_is_our_fault(path: str, caplog: pytest.LogCaptureFixture)
     ],
     ids=str,
 )
-async def test_no_header_is_our_fault(path: str, headers: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_header_causes_a_500(path: str, headers: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
     async with with_a_failure() as (client, task):
         headers = {"Content-Type": "application/json", **headers}
         async with client.post(path.format(task), data=b'{"urls": ["x"]}', headers=headers) as response:
@@ -152,7 +152,7 @@ async def test_no_header_is_our_fault(path: str, headers: dict[str, str], caplog
         assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def test_bytes_unpacked_count_as_well() -> None:
+async def test_decompressed_bytes_count_towards_max_body() -> None:
     async with serving(crawler.create_app(service=ServiceOptions(max_body=1000))) as client:
         for path in ("/submit", "/api/v1/tasks"):
             headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
@@ -176,7 +176,7 @@ async def submitted(client: Client, body: bytes, secret: str = "", path: str = "
 
 
 @pytest.mark.parametrize("path", ["/submit", "/api/v1/tasks"])
-async def test_a_task_has_only_so_many_urls(path: str) -> None:
+async def test_the_urls_of_a_task_are_limited(path: str) -> None:
     async with serving(crawler.create_app(service=ServiceOptions(max_urls=10))) as client:
         for count, expected in ((11, 413), (10, 200), (100_000, 413)):
             found, _, answer = await submitted(client, json.dumps({"urls": ["x"] * count}).encode(), path=path)
@@ -185,7 +185,7 @@ async def test_a_task_has_only_so_many_urls(path: str) -> None:
             assert len(await response.json()) == 1
 
 
-async def test_only_so_many_tasks_run(site: Target) -> None:
+async def test_the_running_tasks_are_limited(site: Target) -> None:
     app = crawler.create_app(Options(guard="any"), service=ServiceOptions(max_tasks=2, drain=0))
     async with serving(app) as client:
         for expected in (200, 200, 429):
@@ -205,7 +205,7 @@ async def test_only_so_many_tasks_run(site: Target) -> None:
     ("quota", "policy", "sizes"),
     [({"token_tasks": 2}, "token-tasks", (1, 1, 1)), ({"token_urls": 10}, "token-urls", (4, 5, 2))],
 )
-async def test_a_token_has_only_so_much(
+async def test_the_tasks_and_urls_of_a_token_are_limited(
     quota: dict[str, int], policy: str, sizes: tuple[int, int, int], site: Target
 ) -> None:
     service = ServiceOptions(tokens=("ann:anns-secret", "bob:bobs-secret"), drain=0, **quota)  # type: ignore[arg-type]
@@ -224,7 +224,7 @@ async def test_more_than_a_token_can_ever_have_is_too_large(site: Target) -> Non
         assert (await submitted(client, hanging(site, 3), "anns-secret"))[0] == 200
 
 
-async def test_what_is_being_taken_in_counts(site: Target) -> None:
+async def test_a_batch_that_is_being_received_counts(site: Target) -> None:
     app = crawler.create_app(Options(guard="any"), service=ServiceOptions(max_tasks=1, drain=0))
     async with serving(app) as client:
         _, writer = await asyncio.open_connection(client.host, client.port)
@@ -237,7 +237,7 @@ async def test_what_is_being_taken_in_counts(site: Target) -> None:
 
 
 @pytest.mark.parametrize("tokens", [("ann:anns-secret", "ann:again-ann", "bob:bobs-secret"), ()])
-async def test_only_so_many_requests_are_under_way(tokens: tuple[str, ...], site: Target) -> None:
+async def test_the_requests_in_progress_are_limited(tokens: tuple[str, ...], site: Target) -> None:
     app = crawler.create_app(Options(guard="any"), service=ServiceOptions(tokens=tokens, token_requests=2))
     ann = bearer("anns-secret") if tokens else {}
     again = bearer("again-ann") if tokens else {}
@@ -265,7 +265,9 @@ async def test_only_so_many_requests_are_under_way(tokens: tuple[str, ...], site
 
 
 @pytest.mark.parametrize(("tokens", "expected"), [(("ann:anns-secret",), 429), ((), 200)])
-async def test_bodies_that_do_not_end_keep_only_their_own_token_out(tokens: tuple[str, ...], expected: int) -> None:
+async def test_bodies_that_do_not_end_use_up_only_the_quota_of_their_token(
+    tokens: tuple[str, ...], expected: int
+) -> None:
     service = ServiceOptions(tokens=tokens, token_requests=1)
     async with serving(crawler.create_app(service=service)) as client:
         reader, writer = await asyncio.open_connection(client.host, client.port)
@@ -276,7 +278,7 @@ async def test_bodies_that_do_not_end_keep_only_their_own_token_out(tokens: tupl
 
 
 @pytest.mark.parametrize("path", ["/submit", "/api/v1/tasks"])
-async def test_who_submits_is_told_what_is_left(path: str, site: Target) -> None:
+async def test_the_answer_to_a_submit_shows_what_is_left(path: str, site: Target) -> None:
     service = ServiceOptions(
         tokens=("ann:anns-secret", "bob:bobs-secret"),
         max_tasks=9,
@@ -369,7 +371,7 @@ async def gone(connections: Iterable[Connection]) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"G", GET, HEAD + b"Content-Le"], ids=repr)
-async def test_a_head_that_does_not_end_is_not_waited_for(data: bytes) -> None:
+async def test_a_head_that_does_not_end_is_answered_408(data: bytes) -> None:
     async with listening(SLOW) as port:
         answer = await rest(await opened(port, data))
         assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
@@ -391,7 +393,7 @@ async def dripping(writer: asyncio.StreamWriter, data: bytes) -> None:
     ],
     ids=["head", "body", "chunks"],
 )
-async def test_drops_do_not_keep_a_connection(start: bytes, drip: bytes) -> None:
+async def test_single_bytes_do_not_keep_a_connection_open(start: bytes, drip: bytes) -> None:
     async with listening(SLOW) as port:
         connection = await opened(port, start)
         drops = asyncio.ensure_future(dripping(connection[1], drip))
@@ -403,7 +405,7 @@ async def test_drops_do_not_keep_a_connection(start: bytes, drip: bytes) -> None
         await asyncio.gather(drops, return_exceptions=True)
 
 
-async def test_a_body_that_goes_on_is_waited_for() -> None:
+async def test_a_body_that_makes_progress_is_waited_for() -> None:
     async with listening(SLOW) as port:
         size = 30_000
         reader, writer = await opened(port, HEAD + b"Content-Length: %d\r\n\r\n" % size)
@@ -415,7 +417,7 @@ async def test_a_body_that_goes_on_is_waited_for() -> None:
         writer.close()
 
 
-async def test_bytes_that_came_while_the_process_was_held_up_are_not_late() -> None:
+async def test_bytes_that_arrive_during_a_delay_of_the_process_are_in_time() -> None:
     async with listening(ServiceOptions(receive_timeout=2)) as port:
         reader, writer = await begun(port, 1_015)
         loop, client = asyncio.get_running_loop(), writer.get_extra_info("socket").dup()
@@ -467,7 +469,7 @@ async def test_a_connection_without_requests_is_closed_in_the_end() -> None:
         assert b"\r\n{}\r\n" in await rest(await opened(port, GET + b"\r\n"))
 
 
-async def test_a_thousand_slow_heads_keep_no_other_client_out() -> None:
+async def test_a_thousand_slow_heads_do_not_block_other_clients() -> None:
     service = ServiceOptions(receive_timeout=60, max_connections=1000)  # so long that no slow client is cut off
     async with listening(service) as port:
         slow = [await opened(port, GET) for _ in range(1_100)]
@@ -502,7 +504,7 @@ async def shaken(port: int, trust: ssl.SSLContext) -> bytes:
         writer.close()
 
 
-async def test_handshakes_that_do_not_begin_keep_nobody_out(
+async def test_silent_tls_connections_do_not_block_other_clients(
     secured: tuple[ssl.SSLContext, ssl.SSLContext], caplog: pytest.LogCaptureFixture
 ) -> None:
     service, trust = ServiceOptions(receive_timeout=60, max_connections=50), secured[1]
@@ -520,7 +522,7 @@ async def test_a_handshake_is_waited_for_as_long_as_a_head(secured: tuple[ssl.SS
         assert await rest(await opened(port, b"\x16")) == b""
 
 
-async def test_who_speaks_with_tls_gives_no_way_to_handshakes(
+async def test_a_tls_client_with_a_request_is_not_replaced_by_handshakes(
     secured: tuple[ssl.SSLContext, ssl.SSLContext], site: Target
 ) -> None:
     async with listening(ServiceOptions(max_connections=2), tls=secured[0]) as port:
@@ -536,7 +538,7 @@ async def test_who_speaks_with_tls_gives_no_way_to_handshakes(
             writer.close()
 
 
-async def test_a_thousand_slow_bodies_keep_nobody_out_for_long() -> None:
+async def test_a_thousand_slow_bodies_do_not_block_other_clients_for_long() -> None:
     service = ServiceOptions(receive_timeout=60, max_connections=1000)  # so long that no slow client is cut off
     async with listening(service) as port:
         slow = [await begun(port, 1000) for _ in range(1_000)]
@@ -550,7 +552,7 @@ async def test_a_thousand_slow_bodies_keep_nobody_out_for_long() -> None:
         await gone(slow)
 
 
-async def test_a_body_that_gets_on_gives_no_way_to_others() -> None:
+async def test_a_connection_whose_body_makes_progress_is_not_replaced() -> None:
     service = ServiceOptions(receive_timeout=60, max_connections=1)
     async with listening(service) as port:
         reader, writer = await begun(port, 100_010)
@@ -563,7 +565,7 @@ async def test_a_body_that_gets_on_gives_no_way_to_others() -> None:
         writer.close()
 
 
-async def test_who_has_just_come_gives_no_way_to_others(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_slow_body_is_replaced_before_a_new_connection(caplog: pytest.LogCaptureFixture) -> None:
     async with listening(ServiceOptions(receive_timeout=60, max_connections=2)) as port:
         slow = await begun(port, 1000)
         await asyncio.sleep(1.1)
@@ -576,7 +578,9 @@ async def test_who_has_just_come_gives_no_way_to_others(caplog: pytest.LogCaptur
     assert not caplog.records  # clients that leave are no error
 
 
-async def test_who_leaves_before_his_answer_is_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_disconnects_before_its_answer_causes_no_error_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with listening(ServiceOptions()) as port:
         await gone([await opened(port, GET + b"\r\n") for _ in range(100)])
         assert await asked(port) == b"HTTP/1.1 200 OK"
@@ -589,7 +593,7 @@ def unsent(port: int) -> int:
     return sum(int(line[4].partition(":")[0], 16) for line in lines if line[1].endswith(f":{port:04X}"))
 
 
-async def test_the_kernel_takes_little_ahead_of_a_client() -> None:
+async def test_the_kernel_buffers_little_of_a_response() -> None:
     async with listening(ServiceOptions()) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
         writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -603,7 +607,7 @@ async def test_the_kernel_takes_little_ahead_of_a_client() -> None:
         await gone([(reader, writer)])
 
 
-async def test_one_too_many_is_told_so(site: Target) -> None:
+async def test_one_connection_too_many_is_answered_503(site: Target) -> None:
     service = ServiceOptions(receive_timeout=60, max_connections=2, drain=0)
     app = crawler.create_app(Options(guard="any"), service=service)
     async with listening(service, app) as port:
@@ -625,7 +629,7 @@ async def test_one_too_many_is_told_so(site: Target) -> None:
             pass
 
 
-async def test_a_client_that_takes_nothing_in_makes_room_for_others() -> None:
+async def test_a_client_that_reads_nothing_is_replaced() -> None:
     service = ServiceOptions(receive_timeout=0.5, max_connections=1)
     app = crawler.create_app(Options(guard="any"), service=service)
     async with listening(service, app) as port:
@@ -702,7 +706,7 @@ async def test_a_secret_is_in_no_log_and_no_error(caplog: pytest.LogCaptureFixtu
     ],
     ids=range(9),
 )
-async def test_what_is_no_http_is_answered_and_not_logged(
+async def test_a_request_that_is_not_http_is_answered_and_not_logged(
     data: str, expected: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)

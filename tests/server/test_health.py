@@ -21,7 +21,7 @@ from crawler.stores.sqlite.registry import SqliteRegistry
 from crawler.transport.resolver import has_dns_servers
 from tests.support.app_client import Client, check_problem, serving
 from tests.support.described import check_described
-from tests.support.health import find_store_trouble, open_health
+from tests.support.health import find_store_fault, open_health
 from tests.support.isolated_process import can_unshare, run_and_read
 
 PATHS = pytest.mark.parametrize("path", ["/healthz", "/readyz"])
@@ -41,12 +41,12 @@ async def all_on_disk(registry: Registry, path: Path) -> None:
     connection.close()
 
 
-# --- Who may ask ---
+# --- Access to the health checks ---
 
 
 @PATHS
 @pytest.mark.parametrize("headers", [{"Host": "192.0.2.7:7777"}, {"Host": ""}, {"Origin": "http://example.org"}])
-async def test_whoever_asks_is_answered(headers: dict[str, str], path: str) -> None:
+async def test_health_checks_answer_every_host_name(headers: dict[str, str], path: str) -> None:
     async with (
         serving(crawler.create_app(Options(dns=("127.0.0.1",)), only_local=True)) as client,
         client.get(path, headers=headers) as response,
@@ -70,7 +70,7 @@ async def test_it_is_below_the_mount(path: str) -> None:
         assert response.status == 200
 
 
-async def test_metrics_are_not_for_everybody() -> None:
+async def test_metrics_need_a_token_or_this_machine() -> None:
     async with serving(crawler.create_app(only_local=True)) as client:
         async with client.get("/metrics", headers={"Host": "192.0.2.7"}) as response:
             await check_problem(response, 421)
@@ -84,7 +84,7 @@ async def test_metrics_are_not_for_everybody() -> None:
             assert response.status == 200
 
 
-# --- What is said ---
+# --- The answers ---
 
 
 async def readiness(client: Client) -> tuple[int, Any]:
@@ -101,14 +101,14 @@ async def test_a_service_that_works_is_ready() -> None:
         assert await readiness(client) == (200, {"ready": True, "checks": checks})
 
 
-async def test_the_document_says_what_is_said_when_it_is_not_ready() -> None:
+async def test_the_document_shows_the_answer_of_a_service_that_is_not_ready() -> None:
     document = crawler.create_app()[DOCUMENT].content
     content = document["paths"]["/readyz"]["get"]["responses"]["503"]["content"]
     assert content["application/problem+json"]["schema"] == {"$ref": "#/components/schemas/Unready"}
     assert document["components"]["schemas"]["Unready"]["required"][-2:] == ["ready", "checks"]
 
 
-async def test_a_service_that_is_about_to_end_is_not_ready_but_healthy() -> None:
+async def test_a_service_that_is_stopping_is_not_ready_but_healthy() -> None:
     async with serving(crawler.create_app(Options(dns=("127.0.0.1",)))) as client:
         assert client.app is not None
         assert (await readiness(client))[0] == 200
@@ -121,7 +121,9 @@ async def test_a_service_that_is_about_to_end_is_not_ready_but_healthy() -> None
             assert (response.status, await response.json()) == (200, {"healthy": True})
 
 
-async def test_a_stranger_is_not_told_where_the_file_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_answer_does_not_reveal_the_path_of_the_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "tasks.db"
     async with serving(crawler.create_app(registry=SqliteRegistry(path))) as client:
         path.unlink()
@@ -135,24 +137,24 @@ async def test_a_stranger_is_not_told_where_the_file_is(tmp_path: Path, caplog: 
 # --- The store ---
 
 
-async def test_a_store_in_memory_is_well() -> None:
-    assert await find_store_trouble(MemoryRegistry()) is None
+async def test_a_store_in_memory_is_ok() -> None:
+    assert await find_store_fault(MemoryRegistry()) is None
 
 
-async def test_a_file_is_well_before_and_after_it_is_used(registry: SqliteRegistry) -> None:
-    assert await find_store_trouble(registry) is None
+async def test_a_file_is_ok_before_and_after_it_is_used(registry: SqliteRegistry) -> None:
+    assert await find_store_fault(registry) is None
     await registry.submit([f"http://a/{number}" for number in range(5_000)], Options())
-    assert await find_store_trouble(registry) is None
+    assert await find_store_fault(registry) is None
 
 
 async def test_a_file_that_became_something_else_is_damaged(registry: SqliteRegistry, tmp_path: Path) -> None:
     await all_on_disk(registry, tmp_path / "tasks.db")
     with (tmp_path / "tasks.db").open("r+b") as file:
         file.write(b"no database")
-    assert await find_store_trouble(registry) == "is damaged"
+    assert await find_store_fault(registry) == "is damaged"
 
 
-async def test_once_something_could_not_be_read_a_file_is_damaged(registry: SqliteRegistry, tmp_path: Path) -> None:
+async def test_a_file_is_damaged_after_a_failed_read(registry: SqliteRegistry, tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
     urls = [f"http://a/{number}" for number in range(3_000)]
     task = await registry.submit(urls, Options())
@@ -164,7 +166,7 @@ async def test_once_something_could_not_be_read_a_file_is_damaged(registry: Sqli
         file.write(b"\xff" * (path.stat().st_size - 4096))  # everything but the first page
     with pytest.raises(StoreDamaged):
         [result async for result in registry.results(task.id)]
-    assert await find_store_trouble(registry) == "is damaged"
+    assert await find_store_fault(registry) == "is damaged"
 
 
 FULL = """
@@ -172,23 +174,23 @@ import asyncio, os, sys, uvloop
 from pathlib import Path
 from crawler import Options
 from crawler.stores.sqlite.registry import SqliteRegistry
-from tests.support.health import find_store_trouble
+from tests.support.health import find_store_fault
 
 async def main():
     folder = Path(sys.argv[1])
     async with SqliteRegistry(folder / "tasks.db") as registry:
-        assert await find_store_trouble(registry) is None
+        assert await find_store_fault(registry) is None
         with open(folder / "ballast", "wb", buffering=0) as ballast:
             try:
                 while True:
                     ballast.write(bytes(4096))
             except OSError:
                 pass
-        assert await find_store_trouble(registry) == "has no space left"
+        assert await find_store_fault(registry) == "has no space left"
         os.truncate(folder / "ballast", os.stat(folder / "ballast").st_size - 2**19)
-        assert await find_store_trouble(registry) == "has no space left", "what is left is not enough"
+        assert await find_store_fault(registry) == "has no space left", "what is left is not enough"
         (folder / "ballast").unlink()
-        assert await find_store_trouble(registry) is None
+        assert await find_store_fault(registry) is None
     print('"as it should be"')
 
 uvloop.run(main())
@@ -197,19 +199,19 @@ NO_QUOTA = """
 import asyncio, resource, sys, uvloop
 from pathlib import Path
 from crawler.stores.sqlite.registry import SqliteRegistry
-from tests.support.health import find_store_trouble
+from tests.support.health import find_store_fault
 
 async def main():
     path = Path(sys.argv[1], "tasks.db")
     async with SqliteRegistry(path) as registry:
         for _ in range(10):
-            assert await find_store_trouble(registry) is None
+            assert await find_store_fault(registry) is None
         size = Path(f"{path}-wal").stat().st_size
         assert size > 2**15, "or other files would be too long first"
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-        assert await find_store_trouble(registry) in ("cannot be written to", "has no space left")
+        assert await find_store_fault(registry) in ("cannot be written to", "has no space left")
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        assert await find_store_trouble(registry) is None
+        assert await find_store_fault(registry) is None
     print('"as it should be"')
 
 uvloop.run(main())
@@ -218,15 +220,15 @@ READ_ONLY = """
 import asyncio, os, sys, uvloop
 from pathlib import Path
 from crawler.stores.sqlite.registry import SqliteRegistry
-from tests.support.health import find_store_trouble
+from tests.support.health import find_store_fault
 
 async def main():
     async with SqliteRegistry(Path(sys.argv[1], "tasks.db")) as registry:
-        assert await find_store_trouble(registry) is None
+        assert await find_store_fault(registry) is None
         assert os.system('mount --bind "$1" "$1" && mount -o remount,bind,ro "$1"'.replace("$1", sys.argv[1])) == 0
-        assert await find_store_trouble(registry) == "cannot be written to"
+        assert await find_store_fault(registry) == "cannot be written to"
         assert os.system('mount -o remount,bind,rw "$1"'.replace("$1", sys.argv[1])) == 0
-        assert await find_store_trouble(registry) is None
+        assert await find_store_fault(registry) is None
     print('"as it should be"')
 
 uvloop.run(main())
@@ -242,7 +244,7 @@ uvloop.run(main())
         pytest.param(READ_ONLY, id="read-only"),
     ],
 )
-async def test_what_befalls_a_disk_is_said_and_passes(program: str, tmp_path: Path) -> None:
+async def test_a_fault_of_the_disk_is_reported_until_it_has_passed(program: str, tmp_path: Path) -> None:
     script = 'mount -t tmpfs -o size=4m none "$1" && exec "$2" -c "$3" "$1"'
     command = ["unshare", "-rm", "sh", "-c", script, "sh", str(tmp_path), sys.executable, program]
     code, out, err = await run_and_read(command, [])
@@ -271,7 +273,7 @@ async def test_a_store_that_does_not_answer_is_waited_for_once() -> None:
         assert registry.asked == 1
 
 
-async def test_who_asks_at_once_or_soon_after_is_given_the_same_answer() -> None:
+async def test_checks_at_the_same_time_share_one_answer() -> None:
     registry = Slow()
     async with open_health(registry) as health:
         asking = [asyncio.ensure_future(health.find_faults()) for _ in range(100)]
@@ -282,7 +284,7 @@ async def test_who_asks_at_once_or_soon_after_is_given_the_same_answer() -> None
         assert registry.asked == 1
 
 
-async def test_an_answer_does_not_hold_for_ever() -> None:
+async def test_an_answer_is_not_cached_for_ever() -> None:
     registry = Slow()
     registry.gate.set()
     async with open_health(registry, cache_seconds=0.0) as health:
@@ -292,7 +294,7 @@ async def test_an_answer_does_not_hold_for_ever() -> None:
         assert registry.asked == 2
 
 
-async def test_who_gives_up_takes_the_answer_from_nobody() -> None:
+async def test_a_cancelled_check_does_not_cancel_the_check_of_others() -> None:
     registry = Slow()
     async with open_health(registry) as health:
         first, second = (asyncio.ensure_future(health.find_faults()) for _ in range(2))
@@ -314,10 +316,10 @@ async def test_who_gives_up_takes_the_answer_from_nobody() -> None:
         ({"is_stopping": lambda: True}, "service"),
     ],
 )
-async def test_what_is_wrong_is_told_apart(other: dict[str, Any], name: str) -> None:
+async def test_each_part_has_its_own_fault(other: dict[str, Any], name: str) -> None:
     async with open_health(MemoryRegistry(), **other) as health:
         faults = await health.find_faults()
-    assert [part for part, trouble in faults.items() if trouble is not None] == [name]
+    assert [part for part, fault in faults.items() if fault is not None] == [name]
 
 
 @pytest.mark.parametrize(
@@ -330,7 +332,7 @@ async def test_what_is_wrong_is_told_apart(other: dict[str, Any], name: str) -> 
         (None, False),
     ],
 )
-def test_somebody_is_named_to_be_asked_for_names(content: str | None, expected: bool, tmp_path: Path) -> None:
+def test_the_resolver_check_needs_a_configured_dns_server(content: str | None, expected: bool, tmp_path: Path) -> None:
     path = tmp_path / "resolv.conf"
     if content is not None:
         path.write_text(content)
@@ -338,7 +340,7 @@ def test_somebody_is_named_to_be_asked_for_names(content: str | None, expected: 
     assert has_dns_servers(Options(dns=("192.0.2.1",)), path)
 
 
-async def test_a_program_that_holds_the_loop_up_is_seen() -> None:
+async def test_a_blocked_event_loop_is_reported() -> None:
     async with LoopLag(every=0.01) as lag:
         await asyncio.sleep(0.03)
         os.system("sleep 0.2")  # noqa: ASYNC221 - which is what must not be done

@@ -45,7 +45,7 @@ async def test_webhooks_are_sent_though_the_first_tries_failed(fault: Exception,
         await site.until(lambda: any(request.method == "POST" for request in site.requests))
 
 
-async def test_what_was_left_lying_is_looked_for_though_that_failed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stalled_tasks_are_queued_again_after_a_failed_search(monkeypatch: pytest.MonkeyPatch) -> None:
     faults, tended = [RuntimeError("ours")], asyncio.Event()
 
     async def requeue_stalled(_: LocalEngine) -> None:

@@ -43,7 +43,7 @@ async def api(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[A
 # --- Numbers ---
 
 
-async def test_what_a_task_came_to_is_counted(api: Api, site: Site) -> None:
+async def test_the_results_of_a_task_are_counted(api: Api, site: Site) -> None:
     urls = [
         site.url("/ok"),
         site.url("/ok"),
@@ -72,7 +72,7 @@ async def test_a_single_url_is_counted_too(api: Api, site: Site) -> None:
     assert await sum_of(api.client, "crawler_probes_total", outcome="ok") == 1
 
 
-async def test_work_under_way_is_seen(site: Site) -> None:
+async def test_slots_and_hosts_of_running_work_are_shown(site: Site) -> None:
     async with serving_api(crawler.MemoryRegistry(), concurrency=3, per_host=2) as api:
         await api.submit([site.url(f"/hang?{number}") for number in range(5)])
         await site.until(lambda: site.active == 2)
@@ -83,7 +83,7 @@ async def test_work_under_way_is_seen(site: Site) -> None:
         assert await sum_of(api.client, "crawler_lines_pending") == 5
 
 
-async def test_work_under_way_in_other_processes_is_seen_too(site: Site) -> None:
+async def test_slots_and_hosts_of_child_processes_are_shown(site: Site) -> None:
     others = children()  # what the tests use serves on
     async with serving_api(crawler.MemoryRegistry(), concurrency=6, per_host=1, processes=2) as api:
         places = [f"127.0.0.{number}" for number in range(1, 5)]
@@ -105,7 +105,7 @@ def children() -> set[int]:
     return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
 
 
-async def test_hosts_in_trouble_are_seen_while_they_have_work() -> None:
+async def test_slowed_hosts_are_counted_while_they_have_work() -> None:
     scheduler = Scheduler(concurrency=5, per_host=2)
 
     async def never(_: Probe) -> bool:
@@ -135,7 +135,7 @@ async def test_calls_of_a_store_are_timed(tmp_path: Path, site: Site) -> None:
         assert await sum_of(api.client, "crawler_store_failures_total", kind="write") == 1
 
 
-async def test_the_loop_is_looked_at(api: Api) -> None:
+async def test_the_lag_of_the_event_loop_is_measured(api: Api) -> None:
     while not await sum_of(api.client, "crawler_event_loop_lag_seconds_count"):
         pass  # each look at it takes the loop around
 
@@ -188,7 +188,7 @@ async def test_faults_of_the_service_are_counted(api: Api, monkeypatch: pytest.M
     assert await sum_of(api.client, "crawler_http_requests_total", route="/readyz", status="5xx") == 1
 
 
-async def test_clients_make_up_no_labels(api: Api) -> None:
+async def test_clients_cannot_create_label_values(api: Api) -> None:
     await read_metrics(api.client)  # the first request of its kind adds samples
     before = {name: len(family.samples) for name, family in (await read_metrics(api.client)).items()}
     for method in ("GET", "PROPFIND", "SUBSCRIBE"):
@@ -234,7 +234,7 @@ async def test_a_request_that_wants_to_wait_is_not_slow(api: Api, site: Site) ->
     assert await sum_of(api.client, "crawler_http_request_duration_seconds_sum", **labels) < took - 0.49
 
 
-async def test_a_stream_is_counted_when_it_has_begun(api: Api, site: Site) -> None:
+async def test_a_stream_is_counted_when_it_begins(api: Api, site: Site) -> None:
     task = await api.submit([site.url("/hang")])
     labels = {"route": "/api/v1/tasks/{task_id}/events", "method": "GET"}
     async with api.client.get(f"/api/v1/tasks/{task['id']}/events") as response:
@@ -253,7 +253,7 @@ async def test_a_service_that_is_mounted_counts_its_own() -> None:
     assert [(each.labels["route"], each.value) for each in found["crawler_http_requests"].samples] == [("/tasks", 1)]
 
 
-async def test_what_those_around_it_answer_is_not_counted() -> None:
+async def test_responses_of_outer_applications_are_not_counted() -> None:
     @web.middleware
     async def closed(request: web.Request, handler: Any) -> web.Response:
         return web.Response(status=503) if request.path == "/crawler/tasks" else await handler(request)
@@ -266,7 +266,7 @@ async def test_what_those_around_it_answer_is_not_counted() -> None:
         assert (await read_metrics(client, "/crawler/metrics"))["crawler_http_requests"].samples == []
 
 
-async def test_what_is_mounted_in_it_is_answered_as_ever() -> None:
+async def test_applications_mounted_in_it_are_answered() -> None:
     async def hello(_: web.Request) -> web.Response:
         return web.Response(text="hello")
 
@@ -277,7 +277,7 @@ async def test_what_is_mounted_in_it_is_answered_as_ever() -> None:
         assert (response.status, await response.text()) == (200, "hello")
 
 
-async def test_two_services_of_one_process_count_apart(site: Site) -> None:
+async def test_two_services_of_one_process_count_separately(site: Site) -> None:
     async with (
         serving_api(crawler.MemoryRegistry()) as one,
         serving_api(crawler.MemoryRegistry()) as other,
@@ -334,7 +334,7 @@ async def test_the_process_has_its_usual_metrics(api: Api) -> None:
     assert await sum_of(api.client, "process_open_fds") > 0
 
 
-# --- What is made of them ---
+# --- Dashboard and alerts ---
 
 
 def queries(file: Path) -> list[str]:
@@ -351,7 +351,7 @@ def objects(content: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", ["grafana/crawler.json", "prometheus/alerts.yml"])
-def test_what_is_asked_for_is_there(name: str, everything: dict[str, Metric]) -> None:
+def test_queries_of_dashboard_and_alerts_name_existing_metrics(name: str, everything: dict[str, Metric]) -> None:
     samples = [each for family in everything.values() for each in family.samples]
     labels_of = {each.name: set(each.labels) | {"le"} for each in samples}
     found = queries(DEPLOY / name)

@@ -83,7 +83,7 @@ async def test_it_has_every_route_and_no_other(client: Client) -> None:
     assert all(operation["summary"] for methods in paths.values() for operation in methods.values())
 
 
-def test_everything_that_it_names_is_there() -> None:
+def test_every_reference_in_the_document_resolves() -> None:
     document = described(crawler.create_app())
     assert document["openapi"].startswith("3.1.")
     operations = [operation for methods in document["paths"].values() for operation in methods.values()]
@@ -107,7 +107,7 @@ def test_everything_that_it_names_is_there() -> None:
     assert unused == set()
 
 
-def test_parameters_stand_in_their_paths() -> None:
+def test_path_parameters_are_described() -> None:
     for path, methods in described(crawler.create_app())["paths"].items():
         for operation in methods.values():
             named = [each["name"] for each in operation.get("parameters", ()) if each.get("in") == "path"]
@@ -143,7 +143,7 @@ async def test_it_says_whether_a_token_is_needed_and_is_read_without(tokens: tup
 
 
 @pytest.mark.parametrize(("method", "path", "media_type", "media"), media_of("body"))
-async def test_examples_of_bodies_are_taken(method: str, path: str, media_type: str, media: Media) -> None:
+async def test_examples_of_bodies_are_accepted(method: str, path: str, media_type: str, media: Media) -> None:
     example = media.example if isinstance(media.example, str) else json.dumps(media.example)
     async with serving(crawler.create_app(Options(dns=("127.0.0.1:9",), retries=0))) as client:
         async with client.post("/api/v1/tasks", json={"urls": ["http://127.0.0.1/"]}) as response:
@@ -162,7 +162,7 @@ def test_examples_of_answers_are_of_their_types(method: str, path: str, media_ty
     assert msgspec.to_builtins(plain) == media.example  # the example has every member
 
 
-# --- What is answered ---
+# --- Answers of the service ---
 
 
 async def test_errors_are_as_described(client: Client) -> None:
@@ -174,7 +174,7 @@ async def test_errors_are_as_described(client: Client) -> None:
 
 
 @pytest.mark.parametrize("query", ["status=null", "limit=NULL", "cursor=null"])
-async def test_the_word_null_is_no_value(query: str, client: Client) -> None:
+async def test_the_word_null_in_a_query_is_refused(query: str, client: Client) -> None:
     async with client.get(f"/api/v1/tasks?{query}") as response:
         assert response.status == 422
 
@@ -202,7 +202,7 @@ async def test_the_page_has_its_files_beside_it_and_no_script_of_its_own(client:
         assert (response.status, response.content_type) == (200, "text/html")
         policy = response.headers["Content-Security-Policy"]
         page = await response.text()
-    # The first does not stand in for the others.
+    # One document does not replace the others.
     for directive in ("default-src", "base-uri", "form-action", "frame-ancestors"):
         assert f"{directive} 'none'" in policy.split("; ")
     assert "unsafe" not in policy
@@ -234,7 +234,7 @@ async def test_no_other_file_is_sent(name: str, client: Client) -> None:
         assert (response.status, response.content_type) == (404, PROBLEM_TYPE)
 
 
-async def test_all_of_it_works_under_a_prefix() -> None:
+async def test_the_document_and_its_page_work_under_a_prefix() -> None:
     root = web.Application()
     root.add_subapp("/some/where", crawler.create_app(Options(guard="any")))
     async with serving(root) as client:

@@ -56,7 +56,7 @@ async def test_the_service_speaks_tls(authority: trustme.CA, tmp_path: Path) -> 
         (["--root-path", "no/slash"], "root-path"),
     ],
 )
-def test_what_is_wrong_is_told_at_the_start(
+def test_a_wrong_tls_file_is_reported_at_the_start(
     flags: list[str], words: str, authority: trustme.CA, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     both = write_combined_pem(authority, tmp_path)
@@ -102,13 +102,13 @@ async def test_a_trusted_proxy_is_believed(headers: list[tuple[str, str]], expec
 
 
 @pytest.mark.parametrize("networks", [(), ("10.0.0.0/8", "::1/128")])
-async def test_nobody_else_is(networks: tuple[str, ...]) -> None:
+async def test_an_untrusted_proxy_is_not_believed(networks: tuple[str, ...]) -> None:
     headers = [(FOR, "192.0.2.1"), (PROTO, "https"), (HOST, "there")]
     assert await seen(networks, headers) == ("127.0.0.1", "http", "here")
 
 
 @pytest.mark.parametrize("network", ["", "x", "10.0.0.1/8", "10.0.0.0/33"])
-def test_what_is_no_network_is_refused(network: str) -> None:
+def test_a_text_that_is_not_a_network_is_refused(network: str) -> None:
     with pytest.raises(OptionError, match="forwarded_allow"):
         crawler.create_app(service=ServiceOptions(forwarded_allow=(network,)))
 
@@ -126,7 +126,7 @@ async def test_links_lead_through_the_proxy() -> None:
             assert response.headers["Link"].startswith("</crawler/here/api/v1/tasks?")
 
 
-def test_strangers_behind_a_proxy_reach_nothing_that_only_this_machine_can() -> None:
+def test_behind_a_proxy_the_guard_is_public() -> None:
     with pytest.raises(InputError, match="proxy"):  # a public guard excludes a proxy for probes
         crawler.run_service(
             options=crawler.Options(proxy="http://127.0.0.1:1"),

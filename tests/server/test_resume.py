@@ -1,4 +1,4 @@
-"""A service that stops and starts again goes on with its Tasks where they were."""
+"""A service that stops and starts again continues its Tasks where they stopped."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def on(path: Path, **options: object) -> web.Application:
     return crawler.create_app(probing, registry=SqliteRegistry(path), service=ServiceOptions(drain=0))
 
 
-async def test_a_task_goes_on_after_a_restart_and_probes_nothing_again(site: Site, tmp_path: Path) -> None:
+async def test_a_task_continues_after_a_restart_and_probes_nothing_again(site: Site, tmp_path: Path) -> None:
     urls = [site.url(f"/ok?{number}") for number in range(100)]
     slow = [site.url(f"/hang?{number}", host="127.0.0.2") for number in range(20)]
     async with serving(on(tmp_path / "tasks.db")) as client:
@@ -36,7 +36,7 @@ async def test_a_task_goes_on_after_a_restart_and_probes_nothing_again(site: Sit
     assert {request.path for request in site.requests[before:]} == {f"/hang?{number}" for number in range(20)}
 
 
-async def test_what_a_task_chose_is_asked_for_after_a_restart_and_what_the_service_says_is_the_new_one(
+async def test_after_a_restart_a_task_keeps_its_options_under_the_new_ones_of_the_service(
     site: Site, tmp_path: Path
 ) -> None:
     async with serving(on(tmp_path / "tasks.db")) as client:
@@ -52,7 +52,7 @@ async def test_what_a_task_chose_is_asked_for_after_a_restart_and_what_the_servi
     assert site.requests[-1].header("X-Task") == "this"
 
 
-async def test_a_task_that_has_ended_is_not_begun_again(site: Site, tmp_path: Path) -> None:
+async def test_a_task_that_has_ended_is_not_started_again(site: Site, tmp_path: Path) -> None:
     async with serving(on(tmp_path / "tasks.db")) as client:
         ready = await manager_of(client).submit([site.url("/ok")])
         stopped = await manager_of(client).submit([site.url("/hang")])

@@ -37,15 +37,17 @@ TASKS = [ended("a", 3), ended("b", None), ended("c", 40), ended("d", 1), ended("
         (ServiceOptions(keep_days=2.5, keep_tasks=1), "cae"),
     ],
 )
-def test_those_that_ended_first_go_first_and_those_that_run_stay(kept: ServiceOptions, expected: str) -> None:
+def test_tasks_are_deleted_in_the_order_in_which_they_ended_and_running_ones_stay(
+    kept: ServiceOptions, expected: str
+) -> None:
     assert "".join(task.id for task in find_expired(TASKS, kept, 1000 * DAY)) == expected
 
 
-def test_a_clock_that_went_back_deletes_nothing() -> None:
+def test_a_clock_that_is_set_back_deletes_nothing() -> None:
     assert find_expired(TASKS, ServiceOptions(), 900 * DAY) == []
 
 
-async def test_a_clock_that_is_set_right_deletes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_clock_that_is_set_forward_deletes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = MemoryRegistry()
     retention = open_retention(registry, ServiceOptions(keep_days=1))
     task = await submit_ended(registry, ["http://a/"])
@@ -57,7 +59,7 @@ async def test_a_clock_that_is_set_right_deletes_nothing(monkeypatch: pytest.Mon
     assert list(registry.tasks) == [task.id, later.id]
 
 
-async def test_what_is_find_expired_is_deleted() -> None:
+async def test_expired_tasks_are_deleted() -> None:
     registry = MemoryRegistry()
     tasks = [await submit_ended(registry, ["http://a/"]) for _ in range(5)]
     running = await registry.submit(["http://a/"], Options())
@@ -65,7 +67,7 @@ async def test_what_is_find_expired_is_deleted() -> None:
     assert list(registry.tasks) == [tasks[3].id, tasks[4].id, running.id]
 
 
-async def test_a_fault_of_ours_does_not_end_it() -> None:
+async def test_an_unexpected_error_does_not_end_retention() -> None:
     registry, faults, goes = MemoryRegistry(), [RuntimeError("ours")], asyncio.Event()
     task = await submit_ended(registry, ["http://a/"])
 
@@ -80,7 +82,7 @@ async def test_a_fault_of_ours_does_not_end_it() -> None:
     assert task.id not in registry.tasks
 
 
-async def test_tasks_go_until_the_rest_has_room(tmp_path: Path) -> None:
+async def test_tasks_are_deleted_until_the_rest_fits(tmp_path: Path) -> None:
     async with SqliteRegistry(tmp_path / "tasks.db") as registry:
         small = await submit_ended(registry, ["http://a/"])
         empty = await registry.stored_bytes()
@@ -94,7 +96,7 @@ async def test_tasks_go_until_the_rest_has_room(tmp_path: Path) -> None:
         assert list(registry.tasks) == [running.id]
 
 
-async def test_what_is_still_read_costs_no_other_task_its_place(tmp_path: Path) -> None:
+async def test_a_deleted_task_that_is_being_read_does_not_cost_another_task_its_place(tmp_path: Path) -> None:
     async with SqliteRegistry(tmp_path / "tasks.db") as registry:
         tasks = [await submit_ended(registry, [f"http://a/{n}/{'x' * 500}" for n in range(1000)]) for _ in range(3)]
         service = ServiceOptions(keep_bytes=await registry.stored_bytes() - 1)
@@ -107,7 +109,7 @@ async def test_what_is_still_read_costs_no_other_task_its_place(tmp_path: Path) 
         assert list(registry.tasks) == [task.id for task in tasks[1:]]
 
 
-async def test_what_cannot_be_dropped_costs_no_other_task_its_place(
+async def test_a_deleted_task_whose_rows_remain_does_not_cost_another_task_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     delete_some_rows, failures = queries.delete_some_rows, iter([sqlite3.OperationalError("database or disk is full")])

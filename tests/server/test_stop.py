@@ -1,4 +1,4 @@
-"""A service that stops finishes what is under way, loses nothing, and probes no target twice."""
+"""A service that stops finishes its probes and answers, loses nothing, and probes no target twice."""
 
 import asyncio
 import json
@@ -145,7 +145,7 @@ async def test_a_task_whose_lines_were_all_in_flight_is_ready(site: Site, make: 
         assert (task.status, task.counts.done) == ("ready", 8)
 
 
-async def test_a_batch_that_comes_during_the_stop_begins_at_the_next_start(site: Site, tmp_path: Path) -> None:
+async def test_a_batch_that_is_received_during_the_stop_starts_at_the_next_start(site: Site, tmp_path: Path) -> None:
     app, state = state_of(REGISTRIES["sqlite"](tmp_path))
     coming: asyncio.Queue[str | None] = asyncio.Queue()
 
@@ -195,7 +195,7 @@ async def test_a_list_that_is_not_read_to_its_end_ends_with_what_was_in_flight(p
 # --- Answers ---
 
 
-async def test_answers_under_way_are_finished_and_no_connection_is_kept(site: Site, tmp_path: Path) -> None:
+async def test_answers_in_progress_are_finished_and_no_connection_is_kept(site: Site, tmp_path: Path) -> None:
     gate = Gate(site)
     body = batch_body(site.url("/gate?later"))
     async with Served(*registry_flags(tmp_path), *FOREVER) as service:
@@ -290,7 +290,7 @@ async def test_a_batch_that_comes_while_it_stops_is_refused(path: str, site: Sit
             assert await response.json() == {}
 
 
-async def test_who_asks_for_one_url_that_can_be_probed_no_more_is_told(site: Site) -> None:
+async def test_a_single_probe_during_the_stop_is_answered_503(site: Site) -> None:
     app = crawler.create_app(Options(guard="any", per_host=1, timeout=60), service=ServiceOptions(drain=0))
     async with serving(app) as client:
         asking = [asyncio.ensure_future(client.get("/api/v1/probe", params={"url": site.url("/hang")})) for _ in "12"]
@@ -303,7 +303,7 @@ async def test_who_asks_for_one_url_that_can_be_probed_no_more_is_told(site: Sit
             response.release()
 
 
-async def test_a_handshake_that_is_not_over_leads_to_no_request(site: Site, tmp_path: Path) -> None:
+async def test_an_unfinished_handshake_at_the_stop_leads_to_no_request(site: Site, tmp_path: Path) -> None:
     Gate(site)
     authority, context = trustme.CA(), ssl.create_default_context()
     authority.configure_trust(context)

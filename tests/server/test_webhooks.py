@@ -53,10 +53,10 @@ def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Registry:
     return REGISTRIES[request.param](tmp_path)
 
 
-# --- What is sent ---
+# --- The request ---
 
 
-async def test_a_task_that_is_ready_is_told_of_once(registry: Registry, site: Site) -> None:
+async def test_a_ready_task_is_reported_once(registry: Registry, site: Site) -> None:
     site.on("/hook", answering())
     async with serving_api(registry) as api:
         task = await api.submit([site.url("/ok"), *NO_URL], label="nightly", webhook=hook_at(site))
@@ -80,7 +80,7 @@ async def test_a_task_that_is_ready_is_told_of_once(registry: Registry, site: Si
     assert task["webhook"] == {"status": "delivered", "attempts": 1, "due": None, "last": "HTTP 200"}
 
 
-async def test_a_task_that_is_cancelled_is_told_of_too(site: Site) -> None:
+async def test_a_cancelled_task_is_reported(site: Site) -> None:
     async with serving_api(MemoryRegistry()) as api:
         task = await api.submit([site.url("/hang")], webhook=hook_at(site, "/ok"))
         await site.until(lambda: site.active == 1)
@@ -92,7 +92,7 @@ async def test_a_task_that_is_cancelled_is_told_of_too(site: Site) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
-async def test_every_2xx_will_do(status: int, site: Site) -> None:
+async def test_every_2xx_is_a_delivery(status: int, site: Site) -> None:
     site.on("/hook", answering(status))
     async with serving_api(MemoryRegistry()) as api:
         task = await api.submit(NO_URL, webhook=hook_at(site))
@@ -110,7 +110,7 @@ async def test_a_query_names_a_webhook_that_the_service_signs(site: Site) -> Non
     verified(hooks(site, "/ok?a=1&b")[0], OTHER_KEY)
 
 
-async def test_a_body_may_leave_the_secret_to_the_service_and_overrules_the_query(site: Site) -> None:
+async def test_a_webhook_in_the_body_needs_no_secret_and_replaces_that_of_the_query(site: Site) -> None:
     async with serving_api(MemoryRegistry(), WITH_SECRET) as api:
         body = {"urls": NO_URL, "webhook": {"url": site.url("/ok")}}
         answer = await api.ask("POST", "/tasks", 201, params={"webhook": site.url("/hang")}, json=body)
@@ -133,7 +133,7 @@ async def test_a_recheck_has_a_webhook_of_its_own(site: Site) -> None:
 
 
 @pytest.mark.parametrize("transport", ["socket", "aiohttp"])
-async def test_only_what_concerns_the_receiver_is_sent(transport: str, site: Site) -> None:
+async def test_a_webhook_has_the_user_agent_and_no_headers_for_targets(transport: str, site: Site) -> None:
     headers = {"X-For-Targets": "only"}
     async with serving_api(MemoryRegistry(), transport=transport, user_agent="test/1", headers=headers) as api:
         task = await api.submit(NO_URL, webhook=hook_at(site, "/ok"))
@@ -152,13 +152,13 @@ async def test_user_information_in_the_url_becomes_credentials(site: Site) -> No
     assert hooks(site, "/ok")[0].header("Authorization") == "Basic " + base64.b64encode(b"name:pass").decode()
 
 
-# --- What is refused ---
+# --- Refused webhooks ---
 
 
 @pytest.mark.parametrize(
     "url", ["", "nonsense", "ftp://a.example/", "file:///etc/passwd", "http://a b/", "http://a:0/"]
 )
-async def test_what_is_no_url_is_refused(url: str, site: Site) -> None:
+async def test_a_text_that_is_not_a_url_is_refused(url: str, site: Site) -> None:
     async with serving_api(MemoryRegistry(), WITH_SECRET) as api:
         body = {"urls": NO_URL, "webhook": {"url": url, "secret": SECRET}}
         await api.refuses("POST", "/tasks", 422, "$.webhook.url: ", json=body)
@@ -170,7 +170,7 @@ async def test_what_is_no_url_is_refused(url: str, site: Site) -> None:
     "secret",
     ["", "whsec_", KEY.decode(), SECRET.removeprefix("whsec_"), SECRET[:-1], SECRET + "\n", "whsec_é" + SECRET],
 )
-async def test_what_is_no_secret_is_refused_and_not_repeated(secret: str) -> None:
+async def test_a_malformed_secret_is_refused_and_not_shown(secret: str) -> None:
     async with serving_api(MemoryRegistry(), WITH_SECRET) as api:
         body = {"urls": NO_URL, "webhook": {"url": "http://a.example/", "secret": secret}}
         answer = await api.refuses("POST", "/tasks", 422, "$.webhook.secret: ", json=body)
@@ -188,7 +188,7 @@ async def test_a_webhook_that_nothing_can_sign_is_refused() -> None:
 
 
 @pytest.mark.parametrize("webhook", ["http://a.example/", [], {}, {"url": 1}, {"url": "http://a/", "secrets": SECRET}])
-async def test_what_is_no_webhook_is_refused(webhook: Any) -> None:
+async def test_a_malformed_webhook_is_refused(webhook: Any) -> None:
     async with serving_api(MemoryRegistry(), WITH_SECRET) as api:
         await api.refuses("POST", "/tasks", 422, "$.webhook", json={"urls": NO_URL, "webhook": webhook})
 
@@ -235,7 +235,7 @@ async def test_two_tasks_have_events_of_their_own(site: Site) -> None:
     assert len({request.header("webhook-id") for request in hooks(site, "/ok")}) == 2
 
 
-async def test_it_fails_when_all_attempts_have(site: Site) -> None:
+async def test_a_webhook_fails_after_its_last_attempt(site: Site) -> None:
     async with serving_api(MemoryRegistry(), settings=AT_ONCE) as api:
         task = await api.submit(NO_URL, webhook=hook_at(site, "/status/503"))
         webhook = await until_webhook(api.registry, task["id"], "failed")
@@ -247,14 +247,14 @@ async def test_it_fails_when_all_attempts_have(site: Site) -> None:
 @pytest.mark.parametrize(
     ("path", "last"), [("/reset", "tcp.reset"), ("/close", "tcp.closed"), ("/garbage", "http.protocol.error")]
 )
-async def test_no_answer_is_tried_again(path: str, last: str, site: Site) -> None:
+async def test_an_attempt_without_an_answer_is_retried(path: str, last: str, site: Site) -> None:
     async with serving_api(MemoryRegistry(), settings=AT_ONCE) as api:
         task = await api.submit(NO_URL, webhook=hook_at(site, path))
         webhook = await until_webhook(api.registry, task["id"], "failed")
     assert (webhook.attempts, webhook.last) == (10, last)
 
 
-async def test_a_receiver_that_is_gone_is_not_asked_again(site: Site) -> None:
+async def test_after_410_no_attempt_follows(site: Site) -> None:
     async with serving_api(MemoryRegistry(), settings=AT_ONCE) as api:
         task = await api.submit(NO_URL, webhook=hook_at(site, "/status/410"))
         webhook = await until_webhook(api.registry, task["id"], "failed")
@@ -297,7 +297,7 @@ def test_a_receiver_may_ask_for_more_time(asked: str, wait: float) -> None:
     assert wait <= after.due - 1000.0 <= wait + 0.5
 
 
-def test_waits_grow_as_the_standard_says() -> None:
+def test_the_delays_are_those_of_the_standard() -> None:
     answer = HopResult(Timings(), error=ProbeError.of("tcp.refused", ""))
     waits = []
     for attempts in range(1, 10):
@@ -309,7 +309,7 @@ def test_waits_grow_as_the_standard_says() -> None:
     assert next_state(Webhook("http://a/", attempts=10), answer, 0.0).status == "failed"
 
 
-async def test_a_fault_of_this_machine_is_no_attempt() -> None:
+async def test_a_fault_of_this_machine_does_not_count_as_an_attempt() -> None:
     async with DnsServer() as names:
         pass
     async with serving_api(MemoryRegistry(), dns=(names.address,)) as api:
@@ -338,7 +338,7 @@ async def test_a_request_that_a_stop_cuts_off_is_made_again(site: Site, tmp_path
     assert first.header("webhook-id") == second.header("webhook-id")
 
 
-async def test_what_is_due_later_stays_so_and_what_is_settled_too(site: Site, tmp_path: Path) -> None:
+async def test_after_a_restart_due_times_and_final_states_are_kept(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
     site.on("/later", answering(503, headers=[("Retry-After", "3600")]))
     ids = {}
@@ -355,7 +355,7 @@ async def test_what_is_due_later_stays_so_and_what_is_settled_too(site: Site, tm
     assert Counter(request.path for request in site.requests) == dict.fromkeys([*ids, "/ok?2"], 1)
 
 
-async def test_a_task_whose_end_was_its_process_s_last_act_is_told_of(site: Site, tmp_path: Path) -> None:
+async def test_a_task_that_ended_just_before_a_crash_is_reported(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
     async with SqliteRegistry(path) as registry:
         task = await registry.submit(NO_URL, Options(), webhook=Webhook(site.url("/ok"), SECRET))
@@ -366,7 +366,7 @@ async def test_a_task_whose_end_was_its_process_s_last_act_is_told_of(site: Site
     assert verified(hooks(site, "/ok")[0])["data"]["counts"]["invalid"] == 1
 
 
-async def test_a_clock_that_was_wrong_puts_it_off_for_a_day_at_most(site: Site, tmp_path: Path) -> None:
+async def test_a_wrong_clock_delays_a_webhook_by_a_day_at_most(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
     no_day = ServerSettings(webhooks=WebhookSettings(max_retry_after_seconds=0.0))  # a day by default
     async with SqliteRegistry(path) as registry:
@@ -406,7 +406,7 @@ class FullAtTimes(MemoryRegistry):
         await super()._save(task, names)
 
 
-async def test_a_full_disk_neither_loses_nor_repeats_it(site: Site) -> None:
+async def test_a_full_disk_neither_loses_nor_repeats_a_webhook(site: Site) -> None:
     site.on("/hook", answering())
     registry = FullAtTimes()
     registry.full = {2, 3, 5, 6}
@@ -418,7 +418,7 @@ async def test_a_full_disk_neither_loses_nor_repeats_it(site: Site) -> None:
     assert registry.kept == ["waiting", *3 * ["pending"], *3 * ["delivered"]]
 
 
-# --- Where it must not go, and what must not be seen ---
+# --- Forbidden addresses, and secrets ---
 
 
 @pytest.mark.parametrize("transport", ["socket", "aiohttp"])
@@ -438,7 +438,7 @@ async def test_the_guard_holds_for_webhooks(transport: Any, host: str, site: Sit
     assert site.connections == 0
 
 
-async def test_a_redirect_leads_nowhere(site: Site) -> None:
+async def test_a_redirect_of_a_receiver_is_not_followed(site: Site) -> None:
     async with serving_api(MemoryRegistry()) as api:
         task = await api.submit(NO_URL, webhook={"url": site.redirect_to(site.url("/ok")), "secret": SECRET})
         assert (await until_webhook(api.registry, task["id"], "pending")).last == "HTTP 302"
@@ -473,7 +473,7 @@ async def test_no_secret_is_logged_or_shown(registry: Registry, site: Site, capl
 # --- Many ---
 
 
-async def test_a_thousand_tasks_that_end_at_once_are_told_of_a_few_at_a_time(site: Site) -> None:
+async def test_webhooks_of_a_thousand_tasks_are_sent_a_few_at_a_time(site: Site) -> None:
     served: Counter[str] = Counter()
     peak = active = 0
 
@@ -517,7 +517,7 @@ async def test_a_receiver_that_hangs_delays_only_its_own_webhooks(site: Site) ->
     assert site.peak_of("127.0.0.2") == 8
 
 
-async def test_a_prober_whose_slots_are_all_taken_holds_up_no_webhook(site: Site) -> None:
+async def test_a_prober_without_free_slots_delays_no_webhook(site: Site) -> None:
     async with serving_api(MemoryRegistry(), concurrency=1) as api:
         await api.submit([site.url("/hang")])
         await site.until(lambda: site.active == 1)
@@ -528,7 +528,7 @@ async def test_a_prober_whose_slots_are_all_taken_holds_up_no_webhook(site: Site
 # --- Deleted ---
 
 
-async def test_a_task_that_is_deleted_before_its_end_is_told_of_to_nobody(site: Site) -> None:
+async def test_a_task_that_is_deleted_before_its_end_is_not_reported(site: Site) -> None:
     async with serving_api(MemoryRegistry()) as api:
         task = await api.submit([site.url("/hang")], webhook=hook_at(site))
         await site.until(lambda: site.active == 1)
@@ -538,7 +538,7 @@ async def test_a_task_that_is_deleted_before_its_end_is_told_of_to_nobody(site: 
     assert not hooks(site)
 
 
-async def test_a_task_that_is_deleted_while_it_is_told_of_is_told_of_no_more(registry: Registry, site: Site) -> None:
+async def test_a_task_that_is_deleted_during_its_delivery_is_not_reported_again(registry: Registry, site: Site) -> None:
     async with serving_api(registry, settings=AT_ONCE) as api:
 
         async def delete(exchange: Exchange) -> None:
@@ -555,7 +555,7 @@ async def test_a_task_that_is_deleted_while_it_is_told_of_is_told_of_no_more(reg
         assert len(api.registry.tasks) == 3
 
 
-def test_a_library_s_caller_is_told_what_is_wrong() -> None:
+def test_a_wrong_webhook_raises_for_a_caller_of_the_library() -> None:
     with pytest.raises(InputError) as caught:
         new_webhook("ftp://a.example/", SECRET, ServiceOptions())
     assert caught.value.place == "$.webhook.url"

@@ -207,7 +207,7 @@ async def test_what_changed_while_the_connection_was_lost_is_known_soon(redis_se
                 await registry.wait_for_change(task.id)
 
 
-async def test_other_processes_hear_of_recorded_results(redis_server: RedisServer) -> None:
+async def test_other_processes_are_notified_of_recorded_results(redis_server: RedisServer) -> None:
     async with RedisRegistry(redis_server.url) as registry, RedisRegistry(redis_server.url) as other:
         task = await registry.submit(LINES, Options())
         known = await other.fetch(task.id)
@@ -225,7 +225,7 @@ async def test_results_of_a_task_that_has_ended_elsewhere_are_not_stored(redis_s
         await registry.finish(task.id, "error")
         while known.status == "running":
             await late.wait_for_change(task.id)
-        known.status = "running"  # as if this process had not heard of it yet
+        known.status = "running"  # as if the message had not arrived yet
         await late.record(task.id, [ProbeResult(seq=0, url=LINES[0], timestamp=0, outcome="ok")])
         assert (await registry.fetch(task.id)).counts.done == 0
         assert (await registry.page(task.id)).results == []

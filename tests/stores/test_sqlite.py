@@ -391,7 +391,7 @@ async def test_a_task_of_a_file_of_version_1_goes_on(path: Path) -> None:
         assert [column[1] for column in connection.execute("PRAGMA table_info(lines)")] == ["id", "problem", "text"]
 
 
-# --- What is in memory ---
+# --- Results in memory ---
 
 
 async def test_results_of_small_tasks_are_in_memory_until_a_restart(path: Path) -> None:
@@ -425,7 +425,7 @@ def test_the_task_whose_results_were_used_least_recently_leaves_memory() -> None
 
 
 @pytest.mark.parametrize("version", range(len(MIGRATIONS) + 1))
-async def test_a_file_of_any_earlier_version_is_carried_over(version: int, tmp_path: Path) -> None:
+async def test_a_file_of_any_earlier_version_is_upgraded(version: int, tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
     connection = connect(path, create=True)
     for script in MIGRATIONS[:version]:

@@ -54,7 +54,7 @@ def registry_of(client: Client) -> Registry:
 
 
 async def until_done(registry: Registry, task: Task, done: int) -> None:
-    """Return when so many lines have a result."""
+    """Return when `done` lines have a result."""
     while task.counts.done < done:
         await registry.wait_for_change(task.id)
 

@@ -53,7 +53,7 @@ class ServerConnection:
         return self._tls is not None and bool(self._tls.session_reused)
 
     async def fill_reader(self) -> NoReturn:
-        """Feed what comes to the reader. Raise when the client closes: no client under test half-closes."""
+        """Feed received bytes to the reader. Raise when the client closes: no client under test half-closes."""
         data = b""
         while True:
             if self._tls:

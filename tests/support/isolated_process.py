@@ -1,4 +1,4 @@
-"""Run a program in a process of its own, if need be in a namespace of its own."""
+"""Run a program in its own process, optionally in its own namespace."""
 
 import asyncio
 import functools

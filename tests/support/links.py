@@ -34,7 +34,7 @@ def find_pages(root: Path) -> list[Path]:
 
 
 def find_links(page: Path, url: str) -> set[str]:
-    """Return the absolute URLs of the page's links to its own server, as they stand in the page apart from that."""
+    """Return the absolute URLs of the page's links to its own server, otherwise exactly as in the page."""
     parser, server = _Links(), urlsplit(url)[:2]
     tags = (match[0] for match in _TAG.finditer(page.read_text(encoding="utf-8")))
     parser.feed("".join(tag for tag in tags if "href" in tag or "src" in tag))

@@ -1,4 +1,4 @@
-"""Probe from a test, and say in one word what came of it."""
+"""Probe from a test, and give the result as one word."""
 
 from collections.abc import Iterable
 from typing import Any

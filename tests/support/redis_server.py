@@ -83,7 +83,7 @@ class RedisServer:
             client.flushall()
 
     async def restart(self, seconds: float = 0.0) -> None:
-        """Kill it, and start it again after so many seconds."""
+        """Kill it, and start it again after a pause in seconds."""
         self.kill()
         await asyncio.sleep(seconds)
         await asyncio.to_thread(self.start)

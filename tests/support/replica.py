@@ -1,4 +1,4 @@
-"""A service with a Redis: one of several replicas."""
+"""A service with a Redis: one of several that share it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""What schemathesis has to be told of: bodies that are neither JSON nor plain text, and requests that rightly wait."""
+"""Hooks of schemathesis: bodies that are neither JSON nor plain text, and requests that wait for a good reason."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ schemathesis.serializer.alias(["application/x-ndjson", "text/csv"], "text/plain"
 
 @schemathesis.hook
 def map_query(context: Any, query: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Have no single URL wait for an hour after another one of its host, as `interval` may ask."""
+    """Remove a long `interval`, which would make a single URL wait for an hour."""
     if query and isinstance(query.get("interval"), int | float):
         return query | {"interval": min(1, query["interval"])}
     return query

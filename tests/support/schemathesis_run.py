@@ -17,7 +17,7 @@ HOOKS = Path(__file__).parent / "schemathesis_hooks.py"
 
 
 async def check_by_schemathesis(names: DnsServer, folder: Path, *more: str) -> None:
-    """Have schemathesis look; `more` are arguments of its command."""
+    """Check the service with schemathesis; `more` are arguments of its command."""
     # The URLs that it makes up lead nowhere: no name has an address here.
     options = Options(dns=(names.address,), retries=0, timeout=2)
     async with serving(crawler.create_app(options)) as client:

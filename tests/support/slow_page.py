@@ -14,7 +14,7 @@ class SlowPage:
 
     Args:
         site: Serves it.
-        trouble: Seconds for which a host refuses, from its first request on.
+        refuse_seconds: Seconds for which a host refuses, from its first request on.
         status: The status of a refusal.
 
     Attributes:
@@ -22,11 +22,11 @@ class SlowPage:
         times: For each host and request, the loop time at which it came.
     """
 
-    def __init__(self, site: Site, trouble: dict[str, float] | None = None, status: int = 429) -> None:
+    def __init__(self, site: Site, refuse_seconds: dict[str, float] | None = None, status: int = 429) -> None:
         self.crowd: dict[str, list[int]] = defaultdict(list)
         self.times: dict[str, list[float]] = defaultdict(list)
         self._active: dict[str, int] = defaultdict(int)
-        self._trouble = trouble or {}
+        self._refuse_seconds = refuse_seconds or {}
         self._status = status
         self._site = site
         site.on("/page", self._answer)
@@ -40,7 +40,7 @@ class SlowPage:
         self.crowd[host].append(self._active[host])
         self.times[host].append(asyncio.get_running_loop().time())
         try:
-            is_refused = asyncio.get_running_loop().time() < self.times[host][0] + self._trouble.get(host, 0.0)
+            is_refused = asyncio.get_running_loop().time() < self.times[host][0] + self._refuse_seconds.get(host, 0.0)
             await asyncio.sleep(0.04)
         finally:
             self._active[host] -= 1

@@ -1,4 +1,4 @@
-"""An application with tokens, and requests that show them."""
+"""An application with tokens, and requests that send them."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ TOKENS = ("ann:" + ANN, "bob:write:" + BOB, "ann:read:" + READER)
 
 
 def bearer(secret: str) -> dict[str, str]:
-    """The headers that show a token."""
+    """Return the headers that send a token."""
     return {"Authorization": f"Bearer {secret}"}
 
 

@@ -23,7 +23,7 @@ NO_URL = ["nonsense"]
 
 
 def verified(request: Request, key: bytes = KEY) -> Any:
-    """The event, once it is sure who sent it: written from the standard, not from what is tested."""
+    """Verify the signature of a request and return its event. Written from the standard, not from the tested code."""
     id_, timestamp = request.header("webhook-id"), request.header("webhook-timestamp")
     assert abs(time.time() - int(timestamp)) < 300
     expected = hmac.new(key, b".".join([id_.encode(), timestamp.encode(), request.body]), hashlib.sha256)
@@ -55,7 +55,7 @@ def hook_at(site: Site, path: str = "/hook", **more: Any) -> dict[str, Any]:
 
 
 async def until_webhook(registry: Registry, task_id: str, status: str, attempts: int = 0) -> Webhook:
-    """The webhook of a Task, once that is its status after so many attempts or more."""
+    """Return the webhook of a Task once it has this status and at least this number of attempts."""
     while True:
         webhook = registry.task(task_id).webhook
         assert webhook is not None

@@ -210,7 +210,7 @@ def test_errno_decides_wrapped_or_not(number: int, expected: str) -> None:
         assert explain(error, "http").message == "as the system says"
 
 
-def test_local_faults_are_not_blamed_on_the_target() -> None:
+def test_local_faults_are_not_faults_of_the_target() -> None:
     for number in (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.ENOBUFS, errno.ENOMEM):
         problem = explain(aiohttp.ClientConnectorError(KEY, OSError(number, "x")), "connect")
         assert (problem.group, problem.transient) == ("LOCAL_ERROR", True)

@@ -316,7 +316,7 @@ async def test_given_addresses_are_used_without_a_query(site: Site, names: DnsSe
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "2001:db8::1", "10.0.0.1"])
-async def test_an_address_stands_for_itself(address: str, names: DnsServer) -> None:
+async def test_an_address_needs_no_lookup(address: str, names: DnsServer) -> None:
     async with resolving(names) as resolver:
         assert await resolver.resolve(address, 80) == [address]
     assert names.queries == []
