@@ -1,4 +1,4 @@
-"""slowhttptest (https://github.com/shekyan/slowhttptest) against the service, which has to serve other clients meanwhile."""
+"""slowhttptest (https://github.com/shekyan/slowhttptest) against the service, which serves other clients meanwhile."""
 
 import asyncio
 import statistics

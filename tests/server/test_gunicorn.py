@@ -124,9 +124,9 @@ async def test_several_workers_that_share_their_tasks(redis_server: RedisServer,
 @pytest.mark.parametrize(
     ("arguments", "environment", "words"),
     [
-        (["--workers", "2"], {}, "run one, with --workers 1"),
-        (["--workers", "2"], {"CRAWLER_REGISTRY": "memory"}, "run one, with --workers 1"),
-        ([], {"WEB_CONCURRENCY": "2"}, "run one, with --workers 1"),
+        (["--workers", "2"], {}, "Run one worker (--workers 1)"),
+        (["--workers", "2"], {"CRAWLER_REGISTRY": "memory"}, "Run one worker (--workers 1)"),
+        ([], {"WEB_CONCURRENCY": "2"}, "Run one worker (--workers 1)"),
         ([], {"CRAWLER_TIMEOUT": "never"}, "CRAWLER_TIMEOUT"),
         ([], {"CRAWLER_TOKEN_FILE": "/nowhere"}, "/nowhere"),
         ([], {"CRAWLER_REGISTRY": "sqlite:////proc/nowhere/tasks.db"}, "/proc/nowhere/tasks.db"),

@@ -261,7 +261,7 @@ async def test_an_unreadable_message_does_not_stop_the_updates(
         with redis_server.client() as client:
             client.publish("crawler:changes", words.replace(b"%s", task.id.encode()))
         async with asyncio.timeout(10):
-            await until_logged(caplog, "could not be understood")
+            await until_logged(caplog, "could not be decoded")
             await registry.finish(task.id, "error")
             while other.tasks[task.id].status == "running":
                 await other.wait_for_change(task.id)
