@@ -1,8 +1,8 @@
 """Parse and normalise submitted lines into targets.
 
-Ada, the URL parser of Node.js, reads URLs by the WHATWG standard (https://url.spec.whatwg.org/). This module also
-refuses URLs that two parsers may read differently or that cannot be connected to: white space and control characters
-inside, names that are not valid in DNS, port 0.
+Ada, the URL parser of Node.js, reads URLs by the WHATWG standard (https://url.spec.whatwg.org/), as browsers do. This
+module also refuses lines that are rather a mistake, and URLs that cannot be connected to: white space and control
+characters inside, names that are not valid in DNS, port 0. Fragments are never sent, so nothing in them matters.
 """
 
 import base64
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 from urllib.parse import unquote_to_bytes
 
-import can_ada
+import ada_url
 import msgspec
 
 from crawler.core.errors import InputError
@@ -37,12 +37,20 @@ DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 MAX_URL_CHARACTERS: Final = 64 * 1024  # no server accepts a URL of this length
 
 _AMBIGUOUS: Final = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
+_LONE_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 # URLs that Ada would return unchanged: most URLs of most lists. Matching takes a third of the time of parsing.
 _PLAIN_URL: Final = re.compile(
     r"(?P<scheme>https?)://(?P<host>(?:(?!xn--)[a-z0-9](?:[a-z0-9-]{0,61}+(?<!-))?\.){1,3}+[a-z]{2,24}+)"
     r"(?::(?P<port>[1-9][0-9]{3}|[1-5][0-9]{4}))?"
     r"(?P<path>/(?:[A-Za-z0-9_~-][A-Za-z0-9_~.-]*+/?+)*+(?:\?[A-Za-z0-9_~.=&/-]*+)?+)"
 )
+# What Ada returns for URLs of these schemes; user name and password may be left out.
+_NORMAL_URL: Final = re.compile(
+    r"(?P<scheme>https?)://(?:(?P<user>[^/@:]*)(?::(?P<password>[^/@]*))?@)?"
+    r"(?P<authority>(?P<host>\[[^]]*\]|[^/:]*)(?::(?P<port>[0-9]+))?)(?P<path>/[^#]*)"
+)
+_NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]")
+_MAX_HOST_CHARACTERS: Final = 253  # of a name in DNS, without the dot at its end
 _NOT_IN_HOST: Final = re.compile(r"[/\\?#@\s]")
 _MARGIN: Final = " \t\r\n\f\v\ufeff"  # the last is the byte order mark, which some editors write first
 
@@ -53,7 +61,7 @@ class Url(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         href: The whole URL, without user name and password; equal for equal targets.
         scheme: http or https.
-        host: The name in ASCII, or the IP address without brackets.
+        host: The name in ASCII without a dot at its end, or the IP address without brackets.
         port: 1 to 65535.
         path: Path and query, as sent in the request line.
         authorization: Value of the Authorization header, made from the user name and password in the URL.
@@ -73,9 +81,8 @@ class Url(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def authority(self) -> str:
-        """The value of the Host header: IPv6 in brackets, no default port."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if DEFAULT_PORTS[self.scheme] == self.port else f"{host}:{self.port}"
+        """The value of the Host header: IPv6 in brackets, no default port; a dot at the end of the name stays."""
+        return self.href[len(self.scheme) + 3 : -len(self.path)]
 
 
 class Target(msgspec.Struct, gc=False):
@@ -130,10 +137,12 @@ def parse_url(text: str) -> Url | ProbeError:
     if plain := _PLAIN_URL.fullmatch(text):
         scheme, port = plain["scheme"], plain["port"]
         return Url(text, scheme, plain["host"], int(port) if port else DEFAULT_PORTS[scheme], plain["path"])
-    if found := _AMBIGUOUS.search(text):
-        return ProbeError.of("url.invalid", f"{_describe(found[0])} at character {found.start() + 1}")
+    text, _, fragment = text.partition("#")
+    if (found := _AMBIGUOUS.search(text)) or (found := _LONE_SURROGATE.search(fragment)):
+        place = found.start() + 1 + (len(text) + 1 if found.string is fragment else 0)
+        return ProbeError.of("url.invalid", f"{_describe(found[0])} at character {place}")
     try:
-        return _normalise(can_ada.parse(text))
+        return _read_normal(ada_url.normalize_url(text))
     except ValueError:
         return ProbeError.of("url.invalid", _explain(text))
 
@@ -146,7 +155,7 @@ def parse_host(text: str, place: str = "") -> str:
     """
     url = parse_url(f"http://[{text}]/" if ":" in text and "[" not in text else f"http://{text}/")
     # A text with other parts of a URL in it may still parse to a URL with a host alone.
-    if _NOT_IN_HOST.search(text) or not isinstance(url, Url) or url.href != f"http://{url.authority}/":
+    if _NOT_IN_HOST.search(text) or not isinstance(url, Url) or url.port != 80 or url.path != "/":
         raise InputError("is not a host", place)
     return url.host
 
@@ -159,40 +168,54 @@ def find_plain_host(text: str) -> str | None:
 def resolve_redirect(base: Url, location: str) -> Url | ProbeError:
     """Resolve the Location header of a redirect against the URL that answered. An error is returned, not raised.
 
+    As in browsers, TAB, CR and LF vanish wherever they stand, and each byte that is not ASCII is percent-encoded.
+
     Args:
         base: The URL of the request.
-        location: The bytes of the header, decoded as Latin-1. Servers send UTF-8, Latin-1 and white space. As in
-            browsers, each byte that a URL cannot contain is percent-encoded.
+        location: The bytes of the header, decoded as Latin-1. Servers send UTF-8, Latin-1 and white space.
     """
-    quoted = "".join(c if "\x20" < c < "\x7f" else f"%{ord(c):02X}" for c in location.strip(_MARGIN))
+    if len(location) > MAX_URL_CHARACTERS:
+        return ProbeError.of("http.response.invalid", f"the Location is longer than {MAX_URL_CHARACTERS} characters")
+    location, mark, _ = location.partition("#")  # the mark stays, for a blank before it is no margin
     try:
-        return _normalise(can_ada.parse(base.href) + quoted)
+        href = ada_url.join_url(base.href, _NOT_ASCII.sub(_percent_encode, location) + mark)
+        url = _read_normal(href.removesuffix("#"))
     except ValueError:
         return ProbeError.of("http.response.invalid", "the redirect's Location is not a URL")
+    if isinstance(url, Url) and len(url.href) > MAX_URL_CHARACTERS:
+        return ProbeError.of("http.response.invalid", f"leads to a URL of more than {MAX_URL_CHARACTERS} characters")
+    return url
 
 
-def _normalise(url: can_ada.URL) -> Url | ProbeError:
-    scheme = url.protocol[:-1]
-    if scheme not in DEFAULT_PORTS:
-        return ProbeError.of("url.scheme", f"{scheme}: is neither http nor https")
-    authorization = None
-    if url.has_credentials():
-        pair = unquote_to_bytes(url.username) + b":" + unquote_to_bytes(url.password)
-        authorization = "Basic " + base64.b64encode(pair).decode()
-        url.username = url.password = ""
-    if url.has_hash():
-        url.hash = ""
-    host = url.hostname
-    if host.endswith("."):  # the dot of the DNS root changes neither the query nor the name in the certificate
-        url.hostname = host = host[:-1]
-    if host.startswith("["):
+def _percent_encode(character: re.Match[str]) -> str:
+    return f"%{ord(character[0]):02X}"
+
+
+def _read_normal(href: str) -> Url | ProbeError:
+    """Split a URL that Ada has normalised, without a fragment."""
+    parts = _NORMAL_URL.fullmatch(href)
+    if parts is None:
+        return ProbeError.of("url.scheme", f"{href.partition(':')[0]}: is neither http nor https")
+    scheme, user, password, authority, host, digits, path = parts.groups()
+    if host[0] == "[":
         host = host[1:-1]
-    elif len(host) > 253 or not all(0 < len(label) < 64 for label in host.split(".")):
-        return ProbeError.of("url.invalid", "the host has an empty label or is longer than DNS allows")
-    port = int(url.port or DEFAULT_PORTS[scheme])
+    else:
+        host = host.removesuffix(".")  # the dot of the DNS root changes neither the query nor the certificate's name
+        if len(host) > _MAX_HOST_CHARACTERS or not all(0 < len(label) < 64 for label in host.split(".")):
+            return ProbeError.of("url.invalid", "the host has an empty label or is longer than DNS allows")
+    port = int(digits) if digits else DEFAULT_PORTS[scheme]
     if port == 0:
         return ProbeError.of("url.invalid", "port 0 does not exist")
-    return Url(url.href, scheme, host, port, url.href[len(url.origin) :], authorization)
+    if "|" in path:
+        path, mark, query = path.partition("?")
+        path = (
+            path.replace("|", "%7C") + mark + query
+        )  # the standard keeps it; Chromium, whose URLs servers see, does not
+    authorization = None
+    if user is not None:
+        pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password or "")
+        authorization = "Basic " + base64.b64encode(pair).decode()
+    return Url(f"{scheme}://{authority}{path}", scheme, host, port, path, authorization)
 
 
 def _describe(character: str) -> str:

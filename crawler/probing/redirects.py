@@ -14,11 +14,11 @@ __all__ = ["first_method", "follow_redirect", "redirect_location"]
 
 
 def redirect_location(hop: HopResult, options: Options) -> str | None:
-    """Return the Location of a redirect; None if it has none, or if the options accept the redirect as the answer."""
+    """Return the Location of a redirect; None without one, or if the options accept the redirect as the answer."""
     accepts_redirects = options.accept and not options.max_redirects
     if accepts_redirects and hop.status is not None and options.accepts(hop.status):
         return None
-    return hop.header("location")
+    return hop.header("location") or None  # as in Chromium, an empty one is none
 
 
 def follow_redirect(state: ProbeState, hop: HopResult, location: str, options: Options) -> ProbeError | None:
