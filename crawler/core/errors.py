@@ -217,7 +217,7 @@ ERROR_TYPES: Final[dict[str, ErrorType]] = {
     "http.response.redirect_loop": ErrorType(
         "TOO_MANY_REDIRECTS", "http", False, "the redirects form a loop or are too many"
     ),
-    "http.protocol.error": ErrorType("HTTP_ERROR", "http", False, "the response is not HTTP/1"),
+    "http.protocol.error": ErrorType("HTTP_ERROR", "http", False, "the response is not HTTP"),
     "http.response.invalid": ErrorType("HTTP_ERROR", "http", False, "the HTTP response is malformed"),
     "http.failed": ErrorType("HTTP_ERROR", "http", True, "the exchange failed in another way"),
     "url.invalid": ErrorType("INVALID_URL", "url", False, "the text is not a URL, or an ambiguous one"),

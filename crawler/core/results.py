@@ -13,6 +13,7 @@ from crawler.core.errors import ERROR_TYPES
 
 __all__ = [
     "REPORTED_HEADERS",
+    "Body",
     "Hop",
     "HopResult",
     "Outcome",
@@ -89,6 +90,20 @@ class Hop(msgspec.Struct):
     error: str | None = None
 
 
+class Body(msgspec.Struct, frozen=True, gc=False):
+    """The body of a response, as far as it was read.
+
+    Attributes:
+        data: Its bytes, decompressed.
+        codec: How they become text: a codec of Python, or what `crawler.transport.text_encoding` knows besides.
+        is_cut: Whether more follows: it was longer than wanted, or its end did not come.
+    """
+
+    data: bytes
+    codec: str
+    is_cut: bool
+
+
 class HopResult(msgspec.Struct):
     """The result of one exchange of a transport: a response head or `error`.
 
@@ -102,7 +117,7 @@ class HopResult(msgspec.Struct):
     headers: list[tuple[str, str]] = []
     tls: TLSInfo | None = None
     error: ProbeError | None = None
-    body: str | None = None
+    body: Body | None = None
 
     @property
     def is_good(self) -> bool:
@@ -129,7 +144,8 @@ class ProbeResult(msgspec.Struct, kw_only=True):
     """The result of the probe of one target. A failure is in `error`, never raised.
 
     `status` is that of the last hop and `method` the method of its request. `timings` are the sums over the hops.
-    `attempts` counts the first try and the retries. `title` and `matched` are None unless the options ask for them.
+    `attempts` counts the first try and the retries. `title` and `matched` are None unless the options ask for them;
+    `matched` also if the body was cut before a match.
     """
 
     seq: int

@@ -13,7 +13,7 @@ from crawler.core.results import (
     first_contract_errors,
 )
 from crawler.probing.probe_state import ProbeState
-from crawler.transport.response_body import find_title
+from crawler.transport.response_body import body_text, find_title
 
 __all__ = ["build_result"]
 
@@ -57,7 +57,7 @@ def build_result(
         timings=hops[0].timings if len(hops) == 1 else _total_timings([each.timings for each in hops]),
         ip=hop.ip,
         tls=hop.tls,
-        title=find_title(hop.body) if options.title and hop.body is not None else None,
+        title=find_title(body_text(hop.body)) if options.title and hop.body is not None else None,
         matched=matched,
         headers={name: value for name, value in reversed(hop.headers) if name in REPORTED_HEADERS},
     )

@@ -17,6 +17,7 @@ from crawler.probing.robots_gate import RobotsGate
 from crawler.probing.scheduler import Scheduler
 from crawler.probing.settings import RetryPolicy
 from crawler.transport.base import Transport
+from crawler.transport.response_body import body_text
 
 __all__ = ["ProbeRun"]
 
@@ -86,7 +87,9 @@ class ProbeRun:
             self._head_support.learn(host, evidence)
         matched = None
         if self._options.match is not None and answer.body is not None:
-            matched = await has_match(self._options.match, answer.body)
+            matched = await has_match(self._options.match, body_text(answer.body))
+            if answer.body.is_cut and not matched:
+                matched = None  # what is missing may have it
         self._take(probe, answer, seconds, matched)
 
     def _send(self, probe: Probe) -> Coroutine[Any, Any, HopResult]:

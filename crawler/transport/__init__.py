@@ -6,7 +6,8 @@ Other packages may import from `base` (the `Transport` interface), the two trans
     base                   the interface that probing uses
     socket_transport       one hop on our own connections
     |  http_exchange       format a request, read a response
-    |  |  response_body    deframe, decompress, decode; find the title
+    |  |  response_body    deframe, decompress; find the title
+    |  |  |  text_encoding the encodings of the Web
     |  |  response_head    parse status lines and headers
     |  dialling            connect to the first address that answers
     |  connection_pool     idle connections

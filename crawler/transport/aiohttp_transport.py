@@ -9,13 +9,13 @@ import aiohttp
 from yarl import URL
 
 from crawler.core.options import Options
-from crawler.core.results import HopResult, ProbeError
+from crawler.core.results import Body, HopResult, ProbeError
 from crawler.core.urls import Url
 from crawler.transport.address_guard import AddressGuard
 from crawler.transport.aiohttp_connector import current_timer, open_connector
 from crawler.transport.error_mapping import explain
 from crawler.transport.resolver import Resolver
-from crawler.transport.response_body import decode_body
+from crawler.transport.response_body import decompress_body
 from crawler.transport.response_head import MAX_HEAD_BYTES, ResponseHead
 from crawler.transport.timing import HopTimer
 
@@ -122,16 +122,17 @@ def _wrong_credentials() -> ProbeError:
 
 async def _read_body(
     response: aiohttp.ClientResponse, head: ResponseHead, max_bytes: int, deadline: float | None
-) -> str:
+) -> Body:
     """Read a body until its end, its limit, a failure or the deadline; return what has come by then."""
-    body = bytearray()
+    body, is_whole = bytearray(), False
     with suppress(OSError, aiohttp.ClientError):
         async with asyncio.timeout_at(deadline):
             async for chunk in response.content.iter_any():
                 body += chunk
-                if len(body) >= max_bytes:
+                if len(body) > max_bytes:
                     break
-    return decode_body(head, body[:max_bytes], max_bytes)
+            is_whole = len(body) <= max_bytes
+    return decompress_body(head, body[:max_bytes], max_bytes, is_whole=is_whole)
 
 
 def _decode(raw: bytes) -> str:

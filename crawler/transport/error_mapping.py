@@ -131,6 +131,6 @@ def _text(error: BaseException) -> str:
         return str(error.args[1])
     if isinstance(error, OSError) and error.strerror:
         return str(error.strerror)
-    if type(error).__qualname__ == "ServerDisconnectedError":
-        return ""  # its text is a partly parsed response
+    if isinstance(error, EOFError) or type(error).__qualname__ == "ServerDisconnectedError":
+        return ""  # its text counts bytes, or is a partly parsed response
     return str(getattr(error, "message", error))

@@ -3,10 +3,11 @@
 from contextlib import suppress
 from typing import Final, NamedTuple
 
+from crawler.core.results import Body
 from crawler.core.urls import Url
 from crawler.transport.connection import Connection
-from crawler.transport.response_body import BodyDeframer, decode_body
-from crawler.transport.response_head import HeadError, ResponseHead, parse_head
+from crawler.transport.response_body import BodyDeframer, decompress_body
+from crawler.transport.response_head import HeadError, ResponseHead, parse_cut_head, parse_head
 from crawler.transport.timing import HopTimer
 
 __all__ = ["HopRequest", "is_body_received", "read_body", "read_head"]
@@ -65,18 +66,22 @@ async def read_head(connection: Connection, timer: HopTimer, deadline: float) ->
     """Read the head of the final response; return it and the bytes that came after it.
 
     Raises:
-        EOFError: The connection ended before the head did.
+        EOFError: The connection ended before the head did. Over plain HTTP it may end it.
         HeadError: The bytes are not a head.
         OSError: The connection broke, or the deadline passed.
     """
     data = bytearray()
     searched_bytes = interim_responses = 0
+    is_encrypted = connection.tls is not None
     while True:
-        while (parsed := parse_head(data, searched_bytes)) is None:
+        while (parsed := parse_head(data, searched_bytes, is_encrypted=is_encrypted)) is None:
             searched_bytes = len(data)
             received = await connection.receive(deadline)
             if not received:
-                raise EOFError
+                cut_head = None if is_encrypted else parse_cut_head(data)
+                if cut_head is None or cut_head.is_interim:
+                    raise EOFError
+                return cut_head, b""
             if not timer.has_received:
                 timer.start("receive")
             data += received
@@ -92,7 +97,7 @@ async def read_head(connection: Connection, timer: HopTimer, deadline: float) ->
 
 async def read_body(
     connection: Connection, head: ResponseHead, received: bytes, max_bytes: int, deadline: float
-) -> str:
+) -> Body:
     """Read a body until its end, its limit, a failure or the deadline; return what has come by then.
 
     A failure here is not the hop's: the head has answered already.
@@ -100,9 +105,12 @@ async def read_body(
     deframer = BodyDeframer(head, max_bytes)
     deframer.feed(received)
     with suppress(OSError):
-        while not deframer.is_complete and (data := await connection.receive(deadline)):
-            deframer.feed(data)
-    return decode_body(head, deframer.body, max_bytes)
+        while not deframer.is_complete:
+            if data := await connection.receive(deadline):
+                deframer.feed(data)
+            else:
+                deframer.end()
+    return decompress_body(head, deframer.body, max_bytes, is_whole=deframer.is_whole)
 
 
 def is_body_received(connection: Connection, length: int | None, received_bytes: int) -> bool:

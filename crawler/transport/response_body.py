@@ -1,6 +1,5 @@
-"""Read response bodies, as far as they are wanted: deframe, decompress and decode, each up to a limit."""
+"""Read response bodies, as far as they are wanted: deframe and decompress, each up to a limit; find the title."""
 
-import codecs
 import html
 import re
 import zlib
@@ -9,19 +8,18 @@ from typing import Final
 
 import brotli
 
+from crawler.core.results import Body
 from crawler.transport.response_head import ResponseHead
+from crawler.transport.text_encoding import decode, sniff_codec
 
-__all__ = ["ACCEPT_ENCODING", "BodyDeframer", "decode_body", "find_title"]
+__all__ = ["ACCEPT_ENCODING", "BodyDeframer", "body_text", "decompress_body", "find_title"]
 
-ACCEPT_ENCODING: Final = "gzip, deflate, br"  # what `decode_body` can decompress
+ACCEPT_ENCODING: Final = "gzip, deflate, br"  # what `decompress_body` can read
 
-_MAX_CHUNK_LINE_BYTES: Final = 1024
-_CHUNK_SIZE = re.compile(rb"\s*([0-9a-fA-F]{1,15})")
+_MAX_CHUNK_LINE_BYTES: Final = 16 * 1024  # as in Chromium
+_CHUNK_LINE = re.compile(rb"0*([0-9a-fA-F]{1,15}) *(?:;.*)?", re.DOTALL)
 _MIN_FRAMING_BYTES: Final = 64 * 1024  # of chunk sizes that even the smallest body may come with
 _MAX_CODINGS: Final = 5  # a header has room for fifty thousand
-_CHARSET = re.compile(r"charset=[\"']?([\w.:-]{1,40})", re.IGNORECASE)
-# Codecs of Python's that the Web does not have: they produce lone surrogates, or take quadratic time.
-_REFUSED_CODECS: Final = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"})
 # Neither pattern looks further ahead than to the next tag, so a page of a hundred thousand of these takes one pass.
 _TITLE_START = re.compile(r"<title(?:\s[^<>]*)?>", re.IGNORECASE)
 _TITLE_END = re.compile(r"</title", re.IGNORECASE)
@@ -36,19 +34,21 @@ class BodyDeframer:
     Attributes:
         body: The body so far, at most `max_bytes`.
         is_complete: Whether nothing more has to be read.
+        is_whole: Whether the end of the body has come, and all of it is in `body`.
     """
 
     def __init__(self, head: ResponseHead, max_bytes: int) -> None:
         self.body = bytearray()
         self.is_complete = False
+        self.is_whole = False
         self._max_bytes = max_bytes
         self._length = head.body_length("GET")
-        coding = head.get("transfer-encoding")
-        self._is_chunked = coding is not None and coding.lower().endswith("chunked")
+        self._is_chunked = head.is_chunked and self._length is None
         self._framed = bytearray()
         # Framing can take a thousand times the size of the body, so both together have a limit.
         self._remaining_bytes = 2 * max_bytes + _MIN_FRAMING_BYTES
         self._remaining_chunk_bytes = 0
+        self._is_in_chunk = False
         self._append(b"")
 
     def feed(self, data: bytes) -> None:
@@ -61,12 +61,18 @@ class BodyDeframer:
         else:
             self._append(data)
 
+    def end(self) -> None:
+        """Note the end of the stream. It ends a body that has neither a length nor chunks."""
+        self.is_whole = self.is_whole or (self._length is None and not self._is_chunked and not self.is_complete)
+        self.is_complete = True
+
     def _append(self, data: bytes | bytearray) -> None:
         self.body += data
         wanted = self._max_bytes if self._length is None or self._is_chunked else min(self._max_bytes, self._length)
         if len(self.body) >= wanted:
             del self.body[wanted:]
             self.is_complete = True
+            self.is_whole = wanted == self._length
 
     def _take_chunks(self) -> None:
         position = 0  # in `_framed`, which is cut once in the end: a chunk may be a single byte
@@ -79,36 +85,39 @@ class BodyDeframer:
                 self._remaining_chunk_bytes -= len(part)
                 self._append(part)
                 continue
-            if self._framed.startswith(b"\r\n", position):  # after the last chunk's data
-                position += 2
             line_end = self._framed.find(b"\n", position)
-            if line_end < 0:
-                self.is_complete = len(self._framed) - position > _MAX_CHUNK_LINE_BYTES
+            if (len(self._framed) if line_end < 0 else line_end) - position > _MAX_CHUNK_LINE_BYTES:
+                self.is_complete = True
+            if self.is_complete or line_end < 0:
                 break
-            size = _CHUNK_SIZE.match(self._framed, position, line_end)
+            line = self._framed[position:line_end].removesuffix(b"\r")
             position = line_end + 1
+            if self._is_in_chunk:  # after its data comes the end of a line, and nothing else
+                self._is_in_chunk = False
+                self.is_complete = bool(line)
+                continue
+            size = _CHUNK_LINE.fullmatch(line)
             self._remaining_chunk_bytes = int(size[1], 16) if size else 0
-            self.is_complete = not self._remaining_chunk_bytes
+            self._is_in_chunk = self._remaining_chunk_bytes > 0
+            self.is_complete = not self._is_in_chunk
+            self.is_whole = self.is_complete and size is not None
         del self._framed[:position]
 
 
-def decode_body(head: ResponseHead, body: bytes | bytearray, max_bytes: int) -> str:
-    """Decompress a body, as far as possible, to at most `max_bytes`, and decode it by the charset that it names.
-
-    The text has no lone surrogates, so it can always be encoded again.
-    """
+def decompress_body(head: ResponseHead, data: bytes | bytearray, max_bytes: int, *, is_whole: bool) -> Body:
+    """Decompress a body, as far as possible, to at most `max_bytes`, and find out how it is encoded."""
     codings = (head.get("content-encoding") or "").lower().replace(" ", "").split(",")
     for coding in reversed(codings[-_MAX_CODINGS:]):
         if (decompress := _DECOMPRESSORS.get(coding)) is not None:
-            body = decompress(bytes(body), max_bytes)
-    charset = _CHARSET.search(head.get("content-type") or "") or _CHARSET.search(body[:1024].decode("latin-1"))
-    try:
-        codec = codecs.lookup(charset[1] if charset else "utf-8")
-        if codec.name not in _REFUSED_CODECS:
-            return body.decode(codec.name, "replace")
-    except (LookupError, ValueError):  # an unknown charset, or a codec that does not decode to text
-        pass
-    return body.decode("utf-8", "replace")
+            data, is_all = decompress(bytes(data), max_bytes)
+            is_whole = is_whole and is_all
+    content_type = next((value for name, value in reversed(head.fields) if name == "content-type"), "")  # as browsers
+    return Body(bytes(data), sniff_codec(data, content_type), is_cut=not is_whole)
+
+
+def body_text(body: Body) -> str:
+    """Decode a body by its encoding."""
+    return decode(body.data, body.codec)
 
 
 def find_title(text: str) -> str | None:
@@ -121,31 +130,33 @@ def find_title(text: str) -> str | None:
     if end is None:
         return None
     title = _CONTROL_CHARACTERS.sub(" ", html.unescape(title[: end.start()]))
-    return " ".join(title.split())[:_MAX_TITLE_CHARACTERS]
+    return " ".join(filter(None, title.split(" ")))[:_MAX_TITLE_CHARACTERS]
 
 
-def _inflate(body: bytes, max_bytes: int) -> bytes:
+def _inflate(body: bytes, max_bytes: int) -> tuple[bytes, bool]:
     for window_bits in (47, -15):  # a zlib or gzip wrapper, detected; then none, as some servers send it
         decompressor = zlib.decompressobj(window_bits)
         try:
-            return decompressor.decompress(body, max_bytes)
+            return decompressor.decompress(body, max_bytes), decompressor.eof
         except zlib.error:
             continue
-    return b""
+    return b"", not body
 
 
-def _unbrotli(body: bytes, max_bytes: int) -> bytes:
-    decompressor, output = brotli.Decompressor(), bytearray()
+def _unbrotli(body: bytes, max_bytes: int) -> tuple[bytes, bool]:
+    decompressor, output, is_all = brotli.Decompressor(), bytearray(), False
     try:
         output += decompressor.process(body, output_buffer_limit=max_bytes)
         while len(output) < max_bytes and not decompressor.can_accept_more_data() and not decompressor.is_finished():
             output += decompressor.process(b"", output_buffer_limit=max_bytes - len(output))
+        is_all = decompressor.is_finished() and len(output) <= max_bytes
     except brotli.error:
         pass
-    return bytes(output[:max_bytes])
+    return bytes(output[:max_bytes]), is_all
 
 
-_DECOMPRESSORS: Final[dict[str, Callable[[bytes, int], bytes]]] = {
+# Each returns what it read, and whether that is all.
+_DECOMPRESSORS: Final[dict[str, Callable[[bytes, int], tuple[bytes, bool]]]] = {
     "gzip": _inflate,
     "x-gzip": _inflate,
     "deflate": _inflate,

@@ -1,27 +1,38 @@
 """Parse response heads as a browser does.
 
-A prober that is stricter than a browser reports working servers as broken. So the parser accepts what Chromium
-accepts: bare LF, folded lines, lines without a colon, names with a blank, `http/1.1`, no reason phrase, a few stray
-bytes in front. It refuses what has no clear meaning: another protocol, no status, NUL, contradicting lengths or
-locations.
+A prober that is stricter than a browser reports working servers as broken. So the parser reads what Chromium reads, as
+Chromium reads it: bare LF and CR, folded lines, lines without a colon, names with a blank, a few stray bytes in front,
+`http/1.1`, `HTTP/2 200`, `ICY 200`, a status line without a status. It refuses what Chromium refuses: another protocol,
+NUL, contradicting lengths, locations or dispositions.
 """
 
 import re
+from collections.abc import Iterator
 from typing import Final, Self
 
 import msgspec
 
-__all__ = ["MAX_HEAD_BYTES", "HeadError", "NotHTTP", "ResponseHead", "parse_head"]
+__all__ = ["MAX_HEAD_BYTES", "HeadError", "NotHTTP", "ResponseHead", "parse_cut_head", "parse_head"]
 
 MAX_HEAD_BYTES: Final = 256 * 1024  # as in Chromium
 
-_START = re.compile(rb"[\s\S]{0,4}?(HTTP|(?:H(?:TT?)?)?\Z)", re.IGNORECASE)  # or the start of it
+_START = re.compile(rb"[^\0]{0,4}?(HTTP|(?:H(?:TT?)?)?\Z)", re.IGNORECASE)  # or the start of it
+_ICY = re.compile(rb"ICY", re.IGNORECASE)  # how SHOUTcast servers begin, instead of with HTTP/1.0
 _END = re.compile(rb"\r?\n\r?\n")
-_STATUS_LINE = re.compile(r"HTTP/(\d)\.(\d)[ \t]+(\d{3})(?!\d)", re.IGNORECASE)
-_FOLD = re.compile(r"\r?\n[ \t]+")  # obs-fold (RFC 9112, 5.2)
+_CUT_STATUS_LINE = re.compile(rb"HTTP[^ \r\n]* +[0-9]{3}", re.IGNORECASE)
+# These match a head in which each CR has become an LF.
+_STATUS_LINE = re.compile(r"HTTP(?:/([0-9])[0-9]*\.([0-9]))?[^ \n]* *([0-9]{0,9})", re.IGNORECASE)
+_FOLD = re.compile(r"(?<!\n)\n+[ \t]+")  # obs-fold (RFC 9112, 5.2)
 _FIELD = re.compile(r"\n([^:\n]*):([^\n]*)")  # lines without a colon do not match
+_ITEM = re.compile(r'(?:"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)|[^,"])*+')  # of a list; a comma in quotes does not end it
 _CONTENT_LENGTH = re.compile(r"[0-9]{1,18}")
-_SINGLE_VALUED: Final = ("content-length", "location")
+_SINGLE_VALUED: Final = frozenset({"content-length", "content-disposition", "location"})
+_MAX_SHOWN_BYTES: Final = 40  # of what is not HTTP
+# What servers of other protocols begin with, where the bytes themselves say nothing to a reader.
+_OTHER_PROTOCOLS: Final = (
+    (re.compile(rb"[\x14-\x17]\x03[\x00-\x04]"), "TLS (is this the port of an https URL?)"),
+    (re.compile(rb"\0[\s\S]{2}\x04[\0\x01]\0\0\0\0"), "HTTP/2"),
+)
 
 
 class HeadError(Exception):
@@ -29,15 +40,15 @@ class HeadError(Exception):
 
 
 class NotHTTP(HeadError):
-    """The response is not HTTP/1."""
+    """The response is not HTTP, or is a version above 1."""
 
 
 class ResponseHead(msgspec.Struct, gc=False):
     """A parsed status line and header.
 
     Attributes:
-        status: Three digits, 000 to 999.
-        version: Major and minor.
+        status: The number in the status line, 200 if it has none; not always three digits.
+        version: (1, 1) or (1, 0).
         fields: Names in lower case and values, in the order received.
         first_values: The first value of each name.
     """
@@ -64,29 +75,41 @@ class ResponseHead(msgspec.Struct, gc=False):
     @property
     def is_persistent(self) -> bool:
         """Whether the connection can take another request (RFC 9112, 9.3)."""
-        if self.status == 101 or ("content-length" in self.first_values and "transfer-encoding" in self.first_values):
-            return False  # HTTP has ended; or recipients can disagree about where the next response begins (6.3)
+        if self.status == 101:
+            return False  # HTTP has ended
+        has_length = "content-length" in self.first_values
+        if "transfer-encoding" in self.first_values and (has_length or self.version < (1, 1)):
+            return False  # recipients can disagree about where the next response begins (6.1 and 6.3)
         connection = ""
         if "connection" in self.first_values:
             connection = ",".join(value.lower() for name, value in self.fields if name == "connection")
         return "close" not in connection and (self.version >= (1, 1) or "keep-alive" in connection)
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether the body comes in chunks. Like Chromium, in HTTP/1.1 only, and wherever `chunked` stands."""
+        if "transfer-encoding" not in self.first_values or self.version < (1, 1):
+            return False
+        codings = ",".join(value for name, value in self.fields if name == "transfer-encoding")
+        return any(coding.strip(" \t") == "chunked" for coding in codings.lower().split(","))
 
     def body_length(self, method: str) -> int | None:
         """Return the body's length in bytes (RFC 9112, 6.3); None if only reading it tells."""
         if method == "HEAD" or self.status in (204, 304):
             return 0
         length = self.get("content-length")
-        if length is None or self.get("transfer-encoding") is not None or not _CONTENT_LENGTH.fullmatch(length):
-            return None
-        return int(length)
+        return int(length) if length and _CONTENT_LENGTH.fullmatch(length) and not self.is_chunked else None
 
 
-def parse_head(data: bytes | bytearray, searched_bytes: int = 0) -> tuple[ResponseHead, int] | None:
+def parse_head(
+    data: bytes | bytearray, searched_bytes: int = 0, *, is_encrypted: bool = False
+) -> tuple[ResponseHead, int] | None:
     """Parse the head at the start of a response.
 
     Args:
         data: All bytes received of this response so far.
         searched_bytes: How many of them the last call had, if it returned None.
+        is_encrypted: Whether they came through TLS. Without it `ICY` begins a response too: all of it is body.
 
     Returns:
         The head and its size in bytes; None while its end is missing.
@@ -97,35 +120,73 @@ def parse_head(data: bytes | bytearray, searched_bytes: int = 0) -> tuple[Respon
     """
     start = _START.match(data)
     if start is None:
-        raise NotHTTP("the response is not HTTP/1")
+        if not is_encrypted and _ICY.match(data):
+            return ResponseHead.of(200, (1, 0), []), 0
+        raise NotHTTP(f"the response is not HTTP: it {_describe_start(data)}")
     end = _END.search(data, max(start.end(), searched_bytes - 3))
-    if end is None:
-        if len(data) > MAX_HEAD_BYTES:
-            raise HeadError(f"the head has more than {MAX_HEAD_BYTES} bytes")
-        return None
-    if end.end() > MAX_HEAD_BYTES:
-        raise HeadError(f"the head has more than {MAX_HEAD_BYTES} bytes")
-    return _parse(data[start.start(1) : end.start()].decode("latin-1")), end.end()
+    size = len(data) if end is None else end.end()
+    if size > MAX_HEAD_BYTES:
+        raise HeadError(f"the response's header has more than {MAX_HEAD_BYTES} bytes")
+    return None if end is None else (_parse(data[start.start(1) : end.start()]), size)
 
 
-def _parse(text: str) -> ResponseHead:
-    status = _STATUS_LINE.match(text)
-    if status is None:
-        raise HeadError("the status line has no status")
+def parse_cut_head(data: bytes | bytearray) -> ResponseHead | None:
+    """Parse a head that the end of the stream has cut off; None if its status is not there.
+
+    Browsers take such a head over plain HTTP. Over TLS they do not: there it can be an attacker who cuts it.
+    """
+    start = _START.match(data)
+    if start is None or not start[1]:
+        return ResponseHead.of(200, (1, 0), []) if _ICY.match(data) else None
+    head = data[start.start(1) :]
+    return _parse(head) if _CUT_STATUS_LINE.match(head) else None
+
+
+def _parse(data: bytes | bytearray) -> ResponseHead:
+    text = data.decode("latin-1").replace("\r", "\n")
     if "\0" in text:
-        raise HeadError("the head has a NUL")
+        raise HeadError("the response's header has a NUL byte")
+    status_line = _STATUS_LINE.match(text)
+    assert status_line is not None  # it matches all that begins with HTTP
     if "\n " in text or "\n\t" in text:
         text = _FOLD.sub(" ", text)
-    fields = [(name.strip(" \t").lower(), value.strip(" \t\r")) for name, value in _FIELD.findall(text)]
-    head = ResponseHead.of(int(status[3]), (int(status[1]), int(status[2])), fields)
-    if len(head.first_values) < len(fields):
+    fields = [(name.strip(" \t").lower(), value.strip(" \t")) for name, value in _FIELD.findall(text)]
+    major, minor, status = status_line.groups()
+    version = (1, 1) if major and (int(major), int(minor)) >= (1, 1) else (1, 0)
+    head = ResponseHead.of(int(status) if status else 200, version, fields)
+    lists = head.first_values.get("content-length", "") + head.first_values.get("content-disposition", "")
+    if len(head.first_values) < len(fields) or "," in lists:
         _refuse_contradictions(head)
     return head
 
 
 def _refuse_contradictions(head: ResponseHead) -> None:
-    """Refuse heads that recipients could understand differently: unequal lengths, unequal redirects."""
-    for name in _SINGLE_VALUED:
-        values = {value for key, value in head.fields if key == name}
-        if len(values) > 1 and not (name == "content-length" and head.get("transfer-encoding")):
-            raise HeadError(f"several different values of {name}")
+    """Refuse heads that recipients could understand differently: unequal lengths, redirects or dispositions."""
+    values: dict[str, set[str]] = {}
+    for name, value in head.fields:
+        if name in _SINGLE_VALUED:
+            values.setdefault(name, set()).update([value] if name == "location" else _split_list(value))
+    for name, different in values.items():
+        if len(different) > 1 and not (name == "content-length" and head.is_chunked):
+            raise HeadError(f"the response has several different values of {name.title()}")
+    if len(length := values.get("content-length", set())) == 1:
+        head.first_values["content-length"] = length.pop()  # "2" for "2, 2"
+
+
+def _split_list(value: str) -> Iterator[str]:
+    """Split at the commas that are not in quotes."""
+    start = 0
+    while start <= len(value):
+        item = _ITEM.match(value, start)
+        assert item is not None  # it matches the empty text
+        yield item[0].strip(" \t")
+        start = item.end() + 1
+
+
+def _describe_start(data: bytes | bytearray) -> str:
+    """Say which protocol it is instead, or how it begins."""
+    for pattern, protocol in _OTHER_PROTOCOLS:
+        if pattern.match(data):
+            return f"is {protocol}"
+    shown = repr(bytes(data[:_MAX_SHOWN_BYTES]).strip())[2:-1]
+    return f'begins with "{shown}"'

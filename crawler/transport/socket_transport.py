@@ -10,7 +10,7 @@ import ssl
 from typing import Final
 
 from crawler.core.options import Options
-from crawler.core.results import HopResult
+from crawler.core.results import Body, HopResult
 from crawler.core.urls import Url
 from crawler.transport.address_guard import AddressGuard
 from crawler.transport.connection import Connection
@@ -83,7 +83,7 @@ class SocketTransport:
 
     async def _request(
         self, request: HopRequest, timer: HopTimer, deadline: float, is_fresh: bool
-    ) -> tuple[ResponseHead, str | None]:
+    ) -> tuple[ResponseHead, Body | None]:
         """Send the request on a kept connection, or else on a new one."""
         kept = (
             self._pool.take((self._options_key, request.url.origin)) if request.is_repeatable and not is_fresh else None
@@ -147,7 +147,7 @@ class SocketTransport:
 
     async def _exchange(
         self, connection: Connection, request: HopRequest, timer: HopTimer, deadline: float
-    ) -> tuple[ResponseHead, str | None]:
+    ) -> tuple[ResponseHead, Body | None]:
         """Send the request and read what is wanted of the response; then keep or close the connection."""
         if request.answer_share < 1:
             now = self._loop.time()

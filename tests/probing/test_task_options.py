@@ -152,7 +152,7 @@ async def test_each_task_reads_as_much_of_a_body_as_it_asked_for(transport: str,
     assert [(result.title, result.matched) for result in (titled, matching, cut, plain)] == [
         ("Hello", None),
         (None, True),
-        (None, False),
+        (None, None),  # the bytes after the third may match
         (None, None),
     ]
 
@@ -172,7 +172,7 @@ async def test_options_of_the_service_cannot_be_set_by_a_task(site: Site) -> Non
     assert site.requests == []
     async with crawler.open_prober(Options(max_read=3)) as prober:
         greedy = Options(max_read=2**20, match="H.llo")
-        assert (await prober.probe(Target.of(0, site.url("/title/Hello")), greedy)).matched is False
+        assert (await prober.probe(Target.of(0, site.url("/title/Hello")), greedy)).matched is None
 
 
 async def test_options_out_of_bounds_are_refused_however_they_were_made(site: Site) -> None:

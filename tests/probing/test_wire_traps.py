@@ -539,7 +539,7 @@ async def test_os_an_end_that_arrives_with_the_last_bytes_is_noticed(method: str
 
     async def at_once(x: Exchange) -> None:
         x.keeps_open = False
-        x.connection.socket.send(b"HTTP/1.1 200 OK\r\nContent-Le")
+        x.connection.socket.send(b"HTTP/1.1 2")
         x.connection.socket.shutdown(socket.SHUT_WR)
 
     site.on("/at-once", at_once)

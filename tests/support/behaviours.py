@@ -75,10 +75,11 @@ FIXED: dict[str, tuple[bytes, bytes]] = {
     "h2-preface": (b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64", b""),  # a SETTINGS frame: 100 streams
     "garbage": (bytes(range(256)) * 4, b""),
     "close": (b"", b""),
-    "partial": (b"HTTP/1.1 200 OK\r\nContent-Le", b""),
+    "partial": (b"HTTP/1.1 2", b""),
+    "cut-head": (b"HTTP/1.1 200 OK\r\nContent-Le", b""),  # over plain HTTP a browser takes it
 }
 # These end with the end of the connection. After the others, the client may send the next request.
-ENDED_BY_EOF = {"after-close", "http10", "bad-lengths", "http09", "close", "partial"}
+ENDED_BY_EOF = {"after-close", "http10", "bad-lengths", "http09", "close", "partial", "cut-head"}
 
 
 async def send_fixed(name: str, x: Exchange) -> None:

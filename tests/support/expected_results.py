@@ -53,6 +53,7 @@ EXPECTED_RESULTS: dict[str, tuple[int | str, str]] = {
     "/bomb": (200, "HEAD"),
     "/close": ("tcp.closed", "GET"),
     "/partial": ("tcp.closed", "GET"),
+    "/cut-head": (200, "HEAD"),
     "/reset": ("tcp.reset", "GET"),
     "/hang": ("http.timed_out", "GET"),
     "/drip-head/0.2": ("http.timed_out", "GET"),

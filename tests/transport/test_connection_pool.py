@@ -220,7 +220,7 @@ async def test_a_kept_tls_connection_that_ends_is_replaced_once(authority: Autho
 
 
 async def test_a_kept_connection_that_ends_within_the_response_is_a_failure_of_the_target(site: Site) -> None:
-    answers_once_a_connection(site, b"HTTP/1.1 200 O")
+    answers_once_a_connection(site, b"HTTP/1.1 2")
     async with asking(method="GET") as ask:
         await ask(site.url("/once"))
         result = await ask(site.url("/once"))

@@ -1,12 +1,10 @@
-"""Bodies are read as far as wanted, in any framing, coding and charset, and no byte more."""
+"""Bodies are read as far as wanted, in any framing and coding, and no byte more; and their titles are found."""
 
-import encodings.aliases
 import gzip
 import html
 import time
 import zlib
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler import ProbeResult
-from crawler.transport.response_body import BodyDeframer, decode_body, find_title
+from crawler.transport.response_body import BodyDeframer, body_text, decompress_body, find_title
 from crawler.transport.response_head import ResponseHead, parse_head
 from tests.support.exchange import Exchange
 from tests.support.probing import probe_all, probe_one, status_of
@@ -72,43 +70,17 @@ def serve(site: Site, body: bytes, *headers: tuple[str, str], status: int = 200)
 async def test_the_title_of_a_compressed_page_is_found(
     coding: str, compress: Callable[[bytes], bytes], transport: str, site: Site
 ) -> None:
-    url = serve(site, compress(PAGE.format("Fünf").encode()), ("Content-Encoding", coding))
+    headers = [("Content-Encoding", coding), ("Content-Type", "text/html; charset=utf-8")]
+    url = serve(site, compress(PAGE.format("Fünf").encode()), *headers)
     result = await probe_one(url, title=True, match="Hallo, W.lt", transport=transport)
     assert (status_of(result), result.title, result.matched) == (200, "Fünf", True)
     assert site.requests[0].header("Accept-Encoding") == "gzip, deflate, br"
 
 
 @TRANSPORTS
-@pytest.mark.parametrize(
-    ("charset", "content_type", "meta"),
-    [
-        ("utf-8", "text/html", ""),
-        ("utf-8", "text/html; charset=utf-8", ""),
-        ("utf-8", 'text/html; charset="UTF-8"', ""),
-        ("iso-8859-1", "text/html; charset=ISO-8859-1", ""),
-        ("windows-1252", "text/html;charset=windows-1252;x=y", ""),
-        ("iso-8859-1", "text/html", "<meta charset=latin1>"),
-        ("iso-8859-1", "text/html", '<meta http-equiv="Content-Type" content="text/html; charset=iso-8859-1">'),
-        ("utf-8", "text/html; charset=utf-8", "<meta charset=latin1>"),
-        ("utf-8", "text/html; charset=klingon", ""),
-        ("utf-8", "text/html; charset=utf-7", ""),
-        ("utf-8", "text/html; charset=rot13", ""),
-        ("utf-8", "text/html; charset=", ""),
-        ("utf-16", "text/html; charset=utf-16", ""),
-        ("utf-16-le", "text/html; charset=utf-16le", ""),
-    ],
-)
-async def test_a_page_is_decoded_by_the_charset_that_it_names(
-    charset: str, content_type: str, meta: str, transport: str, site: Site
-) -> None:
-    url = serve(site, (meta + PAGE.format("Çà: fünf")).encode(charset), ("Content-Type", content_type))
-    assert (await probe_one(url, title=True, transport=transport)).title == "Çà: fünf"
-
-
-async def test_other_alphabets(site: Site) -> None:
-    for charset, title in {"koi8-r": "Привет", "shift_jis": "こんにちは", "gb18030": "你好", "euc-kr": "안녕"}.items():
-        url = serve(site, PAGE.format(title).encode(charset), ("Content-Type", f"text/html; charset={charset}"))
-        assert (await probe_one(url, title=True)).title == title
+async def test_a_page_is_decoded_by_the_encoding_that_it_names(transport: str, site: Site) -> None:
+    url = serve(site, PAGE.format("Fünf").encode("cp1252"), ("Content-Type", "text/html; charset=latin1"))
+    assert (await probe_one(url, title=True, transport=transport)).title == "Fünf"
 
 
 @pytest.mark.parametrize(
@@ -201,7 +173,7 @@ async def test_an_endless_body_is_read_to_its_limit(path: str, transport: str, s
     await probe()  # the first probe imports and allocates what later ones share
     before = resident()
     result = await probe()
-    assert (status_of(result), result.matched) == (200, False)
+    assert (status_of(result), result.matched) == (200, None)  # what was not read may have it
     assert result.timings.total < 30_000  # it did not end at its timeout
     assert resident() - before < 20 * MIB
 
@@ -211,7 +183,8 @@ async def test_a_bomb_is_decompressed_to_the_limit(coding: str, site: Site) -> N
     zeros = bytes(64 * MIB)
     body = {"gzip": gzip.compress, "br": lambda data: brotli.compress(data, quality=1)}[coding](zeros)
     head = head_of(f"Content-Encoding: {coding}")
-    assert len(decode_body(head, body, 100_000)) == 100_000
+    read = decompress_body(head, body, 100_000, is_whole=True)
+    assert (len(read.data), read.is_cut) == (100_000, True)
 
 
 @TRANSPORTS
@@ -260,22 +233,13 @@ def test_no_page_makes_the_search_for_its_title_slow(what: str, text: str) -> No
     assert cpu_seconds(lambda: find_title(text)) < 2, what
 
 
-@pytest.mark.parametrize("charset", sorted({*encodings.aliases.aliases.values(), "idna", "punycode"}))
-def test_no_charset_is_slow_or_makes_text_that_cannot_be_encoded(charset: str) -> None:
-    head = head_of(f"Content-Type: text/html; charset={charset}")
-    texts = [b"<title>+2AA-\\ud800\xed\xa0\x80\\x</title>", b"a" * 400_000 + b"-" + b"a9" * 50_000, b"\\u" * 200_000]
-    for body in texts:
-        assert cpu_seconds(partial(decode_body, head, body, MIB)) < 5
-        msgspec.json.encode(decode_body(head, body, MIB))
-
-
 @pytest.mark.parametrize(("layers", "is_decoded"), [(1, True), (5, True), (6, False), (1000, False)])
 def test_at_most_five_codings_are_removed(layers: int, is_decoded: bool) -> None:
     body = b"page"
     for _ in range(layers):
         body = gzip.compress(body, mtime=0)
-    text = decode_body(head_of("Content-Encoding: " + ", ".join(["gzip"] * layers)), body, MIB)
-    assert (text == "page") is is_decoded
+    head = head_of("Content-Encoding: " + ", ".join(["gzip"] * layers))
+    assert (decompress_body(head, body, MIB, is_whole=True).data == b"page") is is_decoded
 
 
 @pytest.mark.parametrize("chunk", [b"1\r\na\r\n", b"1;" + b"x" * 1000 + b"\r\na\r\n"], ids=["small", "verbose"])
@@ -350,36 +314,120 @@ def test_malformed_chunks_can_be_cut_anywhere(data: st.DataObject, wire: bytes, 
 
 
 def test_a_line_that_is_too_long_for_a_chunk_size_ends_the_body() -> None:
-    assert deframe(head_of("Transfer-Encoding: chunked"), [b"a" * 1000] * 10, MIB) == (b"", True)
+    assert deframe(head_of("Transfer-Encoding: chunked"), [b"a" * 1000] * 20, MIB) == (b"", True)
 
 
 @pytest.mark.parametrize("status", ["204", "304"])
 def test_a_response_without_a_body_is_complete_at_once(status: str) -> None:
     parsed = parse_head(f"HTTP/1.1 {status} x\r\nContent-Length: 5\r\n\r\n".encode())
     assert parsed is not None
-    assert BodyDeframer(parsed[0], 100).is_complete
+    deframer = BodyDeframer(parsed[0], 100)
+    assert (deframer.is_complete, deframer.is_whole) == (True, True)
 
 
-# --- Decoding of any bytes ---
+CHUNKS: dict[bytes, tuple[bytes, bool]] = {
+    b"2\r\nhi\r\n0\r\n\r\n": (b"hi", True),
+    b"2\nhi\n0\n\n": (b"hi", True),  # bare LF
+    b"2\nhi\r\n0\n\n": (b"hi", True),
+    b"2 \r\nhi\r\n0\r\n\r\n": (b"hi", True),
+    b"2;a=b\r\nhi\r\n0\r\n\r\n": (b"hi", True),
+    b"2 ;x\r\nhi\r\n0\r\n\r\n": (b"hi", True),
+    b"00000000000000000002\r\nhi\r\n0\r\n\r\n": (b"hi", True),
+    b"1\r\nh\r\nA\r\ni123456789\r\n0\r\n\r\n": (b"hi123456789", True),
+    b"2\r\nhi\r\n0\r\nTrailer: x": (b"hi", True),  # to Chromium incomplete, but all of the body is here
+    b"2\r\nhi\r\n": (b"hi", False),
+    b"2\r\nhi": (b"hi", False),
+    b"5\r\nhi": (b"hi", False),
+    b"": (b"", False),
+    # malformed: net::ERR_INVALID_CHUNKED_ENCODING
+    b" 2\r\nhi\r\n0\r\n\r\n": (b"", False),
+    b"\t2\r\nhi\r\n0\r\n\r\n": (b"", False),
+    b"2\t\r\nhi\r\n0\r\n\r\n": (b"", False),
+    b"\r\n2\r\nhi\r\n0\r\n\r\n": (b"", False),
+    b"0x2\r\nhi\r\n0\r\n\r\n": (b"", False),
+    b"2g\r\nhi\r\n0\r\n\r\n": (b"", False),
+    b"-2\r\nhi\r\n0\r\n\r\n": (b"", False),
+    b"+2\r\nhi\r\n0\r\n\r\n": (b"", False),
+    b"2\r\r\nhi\r\n0\r\n\r\n": (b"", False),
+    b"FFFFFFFFFFFFFFFFF\r\nhi": (b"", False),
+    b"xyz\r\nhi": (b"", False),
+    b"2\r\nhi!\r\n0\r\n\r\n": (b"hi", False),
+    b"2\r\nhi0\r\n\r\n": (b"hi", False),
+    b"2\r\nhi\r\n 0\r\n\r\n": (b"hi", False),
+    b"2\r\nhi\r\n\r\n2\r\nho\r\n0\r\n\r\n": (b"hi", False),
+}
+
+
+@pytest.mark.parametrize("wire", CHUNKS)
+def test_chunks_are_read_as_by_a_browser(wire: bytes) -> None:
+    """The witness is Chromium 156: what its `fetch` returned for this body, or its net error."""
+    deframer = BodyDeframer(head_of("Transfer-Encoding: chunked"), 100)
+    for byte in wire:
+        if not deframer.is_complete:
+            deframer.feed(bytes([byte]))
+    deframer.end()
+    assert (bytes(deframer.body), deframer.is_whole) == CHUNKS[wire]
+
+
+@pytest.mark.parametrize("coding", ["identity", "chunked;q=1", "xchunked", '"chunked"'])
+def test_another_transfer_coding_is_not_removed(coding: str) -> None:
+    """As in Chromium 156."""
+    deframer = BodyDeframer(head_of(f"Transfer-Encoding: {coding}"), 100)
+    deframer.feed(b"2\r\nhi\r\n")
+    deframer.end()
+    assert (bytes(deframer.body), deframer.is_whole) == (b"2\r\nhi\r\n", True)
+
+
+async def test_what_a_cut_body_does_not_show_is_not_known(site: Site) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+    site.on("/whole", head % 5 + b"early")
+    site.on("/cut", head % 1000 + b"early")
+    site.on("/closed", b"HTTP/1.1 200 OK\r\n\r\nearly")
+    site.on("/chunks", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nearly\r\n")
+    packed = gzip.compress(b"early" * 100)
+    site.on("/packed", b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + packed[:-10])
+    paths = ["/whole", "/cut", "/closed", "/chunks", "/packed"]
+    found = await probe_all([site.url(path) for path in paths], match="early")
+    assert [result.matched for result in found] == [True] * 5
+    missing = await probe_all([site.url(path) for path in paths], match="later")
+    assert [result.matched for result in missing] == [False, None, False, None, None]
+    assert (await probe_one(site.url("/whole"), match="y", max_read=4)).matched is None
+    assert (await probe_one(site.url("/whole"), match="z", max_read=5)).matched is False
+
+
+# --- Any bytes ---
 
 CODINGS = ["", "gzip", "deflate", "br", "gzip, br", "br,gzip,deflate", "zstd", ",", "x" * 1000]
-CHARSETS = ["", "utf-8", "utf-16", "utf-32", "utf-7", "latin1", "cp037", "idna", "hex", "undefined", "a.b", "--", "0"]
+LABELS = [
+    "",
+    "utf-8",
+    "utf-16",
+    "utf-32",
+    "utf-7",
+    "latin1",
+    "idna",
+    "hex",
+    "x-user-defined",
+    "hz-gb-2312",
+    "a.b",
+    "--",
+]
 
 
 @settings(max_examples=300)
-@given(st.binary(max_size=500), st.sampled_from(CODINGS), st.sampled_from(CHARSETS), st.integers(1, 600))
+@given(st.binary(max_size=500), st.sampled_from(CODINGS), st.sampled_from(LABELS), st.integers(1, 600))
 def test_decoding_never_raises_and_the_text_can_be_encoded(
-    body: bytes, coding: str, charset: str, max_bytes: int
+    body: bytes, coding: str, label: str, max_bytes: int
 ) -> None:
-    head = head_of(f"Content-Encoding: {coding}", f"Content-Type: text/html; charset={charset}")
-    msgspec.json.encode(find_title(decode_body(head, body, max_bytes)))
+    head = head_of(f"Content-Encoding: {coding}", f"Content-Type: text/html; charset={label}")
+    msgspec.json.encode(find_title(body_text(decompress_body(head, body, max_bytes, is_whole=True))))
 
 
 @given(st.binary(max_size=500))
 def test_compressed_bodies_are_decompressed(body: bytes) -> None:
     for coding, compress in COMPRESSORS:
-        head = head_of(f"Content-Encoding: {coding}", "Content-Type: text/html; charset=latin1")
-        assert decode_body(head, compress(body), 500) == body.decode("latin1")
+        read = decompress_body(head_of(f"Content-Encoding: {coding}"), compress(body), 501, is_whole=True)
+        assert (read.data, read.is_cut) == (body, False)
 
 
 COMPRESSORS: list[tuple[str, Callable[[bytes], bytes]]] = [

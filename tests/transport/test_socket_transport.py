@@ -229,3 +229,26 @@ async def test_a_tls_session_is_resumed(authority: Authority) -> None:
             for seq, url in enumerate(urls):
                 assert (await prober.probe(crawler.Target.of(seq, url))).status == 200
     assert reused == [False, True]
+
+
+# --- Heads that the end of the stream cuts off ---
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n"])
+async def test_a_cut_head_is_a_response_over_plain_http_alone(end: bytes, site: Site, authority: Authority) -> None:
+    """Chromium 156 follows the redirect over http, and says net::ERR_RESPONSE_HEADERS_TRUNCATED over https."""
+    answer = b"HTTP/1.1 302 Found\r\nLocation: /ok" + end
+    site.on("/cut", answer)
+    assert status_of(await probe_one(site.url("/cut"))) == 200
+    async with Site(tls=authority.good()) as secure:
+        secure.on("/cut", answer)
+        result = await probe_one(secure.url("/cut", host="localhost"), retries=0, insecure=True)
+    assert status_of(result) == "tcp.closed"
+
+
+async def test_the_message_shows_what_came_instead_of_http(site: Site) -> None:
+    site.on("/ssh", b"SSH-2.0-OpenSSH_9.2\r\n")
+    error = (await probe_one(site.url("/ssh"), retries=0)).error
+    assert error is not None
+    assert error.type == "http.protocol.error"
+    assert error.message == 'the response is not HTTP: it begins with "SSH-2.0-OpenSSH_9.2"'
