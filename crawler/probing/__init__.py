@@ -8,7 +8,8 @@ webhooks too), `probe` (`failed_result`), and `settings`.
     probe_run        ProbeRun: sends the requests of one caller's probes
     request_headers  the headers of each request
     robots_gate      lets a probe pass when robots.txt allows it
-    robots           the rules of robots.txt files
+    robots           the known rules of robots.txt files
+    robots_rules     reads a file for one user agent, and compares URLs with it
     head_support     which hosts answer HEAD as they answer GET
     probe            Probe: what follows each answer; the table of rules, no I/O
     redirects        where a redirect leads, and what goes along

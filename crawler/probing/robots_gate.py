@@ -57,19 +57,20 @@ class RobotsGate:
             if delay := max(self._cache.delay(url.origin), self._interval):
                 probe.wait(delay)
                 return False
-        if not self._cache.allows(url.origin, url.href):
+        if not self._cache.allows(url.origin, url.path):
             probe.fail(ProbeError.of("robots.disallowed", f"{_PATH} does not allow it"))
             return False
         return True
 
     async def _fetch_rules(self, probe: Probe, url: Url) -> HopResult:
         """Fetch an origin's rules into the cache, on the probe's time."""
-        answer, started = None, self._now()
+        answer, rules, started = None, None, self._now()
         self._scheduler.hold(url.host, probe.request_timeout)
         try:
             answer = await self._get_file(url, min(probe.request_timeout / 2, _MAX_FETCH_SECONDS))
+            rules = await self._cache.read(answer)
         finally:
-            self._cache.end_fetch(url.origin, answer)
+            self._cache.end_fetch(url.origin, answer, rules)
             self._scheduler.require_interval(url.host, self._cache.delay(url.origin))
             self._scheduler.resume(url.host)
         probe.spend(self._now() - started)

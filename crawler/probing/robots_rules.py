@@ -1,0 +1,175 @@
+"""Read a robots.txt file for one user agent, and compare URLs with its rules (RFC 9309).
+
+Where the RFC leaves a choice this reads as Google's parser does (https://github.com/google/robotstxt): a missing colon,
+frequent typos, a version after a name. No file and no URL makes reading or comparing slow: the number of rules is
+limited, and a rule is compared in time proportional to the URL.
+"""
+
+import math
+import re
+from typing import Final, Self
+
+__all__ = ["RobotsRules"]
+
+_MAX_RULES: Final = 10_000  # of one group; later ones are not read
+_MAX_WILDCARD_RULES: Final = 1_000
+_MAX_COMPARED_CHARACTERS: Final = 4096  # of a URL, with rules that have wildcards; with others all of it
+_MAX_LINE_BYTES: Final = 8 * 2083  # the rest is not read, as by Google's parser
+_RULE_BYTES: Final = 200  # of memory for one rule, besides its pattern
+_ROBOTS_PATH: Final = "/robots.txt"  # always allowed (RFC 9309, 2.2.2)
+
+_BYTE_ORDER_MARK = re.compile(rb"(?:\xef(?:\xbb\xbf?)?)?")  # or the start of one
+_LINE = re.compile(
+    r"^[ \t\v\f]*+(?:(?P<agent>user(?:-| |)agent)|(?P<allow>allow)"
+    r"|(?P<disallow>dis(?:allow|sallow|salow|alow|allaw)|diasllow)|(?P<delay>crawl-delay))(?P<rest>[^\n]*)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_TOKEN = re.compile(r"[a-z_-]*", re.IGNORECASE)  # a product token (RFC 9309, 2.2.1)
+_PRODUCT = re.compile(r"(?<![\w./:-])([a-z_-]+)/[0-9]", re.IGNORECASE)  # of a User-Agent header (RFC 9110, 10.1.5)
+_INDEX_PAGE = re.compile(r"(.*/)index\.htm[^/]*", re.DOTALL)
+_ENCODED = re.compile(r"%([0-9a-fA-F]{2})|([^!%&'()+,./0-9:;=?@A-Z\[\]_a-z~-])")
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
+
+
+class _Pattern:
+    """The path of a rule, taken apart for the comparison.
+
+    Attributes:
+        length: Its octets, which decide between rules.
+        pieces: What is between its wildcards; each may stand anywhere after the one before it.
+        is_whole: Whether it ends with `$`: the last piece ends the URL.
+    """
+
+    __slots__ = ("is_whole", "length", "pieces")
+
+    def __init__(self, path: str) -> None:
+        self.is_whole = path.endswith("$")
+        self.length = len(path)
+        self.pieces = [_normalise(piece) for piece in path.removesuffix("$").split("*")]
+
+    def matches(self, path: str) -> bool:
+        """Whether it matches a normalised path from its start."""
+        first, *others = self.pieces
+        if not path.startswith(first):
+            return False
+        if not others:
+            return not self.is_whole or len(path) == len(first)
+        last = others.pop() if self.is_whole else ""
+        position = len(first)
+        for piece in others:  # the leftmost place of each leaves the most to the next
+            position = path.find(piece, position, _MAX_COMPARED_CHARACTERS)
+            if position < 0:
+                return False
+            position += len(piece)
+        return len(path) - len(last) >= position and path.endswith(last)
+
+
+class _Group:
+    """The rules and the delay of one user agent, or of all."""
+
+    def __init__(self) -> None:
+        self.is_named = False
+        self.delay = 0.0
+        self.rules: dict[str, bool] = {}  # whether each path is allowed
+        self._wildcard_rules = 0
+
+    def add(self, path: str, is_allowed: bool) -> None:
+        """Add a rule. An empty path is none; of equal ones, Allow counts."""
+        if not path or len(self.rules) >= _MAX_RULES:
+            return
+        if "*" in path and path not in self.rules:
+            self._wildcard_rules += 1
+            if self._wildcard_rules > _MAX_WILDCARD_RULES:
+                return
+        self.rules[path] = self.rules.get(path, False) or is_allowed
+
+
+class RobotsRules:
+    """The rules of one file for one user agent.
+
+    Attributes:
+        delay: Seconds that the file wants between requests (Crawl-delay, which the RFC does not have).
+        size: An estimate of its memory in bytes.
+    """
+
+    def __init__(self, group: _Group) -> None:
+        self.delay = group.delay
+        self.size = sum(len(path) + _RULE_BYTES for path in group.rules)
+        rules = [(_Pattern(path), is_allowed) for path, is_allowed in group.rules.items()]
+        # The longest match decides, and of equally long ones Allow (RFC 9309, 2.2.2).
+        self._rules = sorted(rules, key=lambda rule: (-rule[0].length, not rule[1]))
+
+    @classmethod
+    def parse(cls, data: bytes, user_agent: str) -> Self:
+        """Read a file for a User-Agent header.
+
+        A group is for us if its name is one of the header's products, in any case and without version; all such groups
+        count. Without one, those for `*` count (RFC 9309, 2.2.1).
+        """
+        names = {name.lower() for name in _PRODUCT.findall(user_agent)} | {_token(user_agent)}
+        ours, everyone, nobody = _Group(), _Group(), _Group()
+        group, has_rule = nobody, False
+        start = _BYTE_ORDER_MARK.match(data)
+        text = data[start.end() if start else 0 :].decode("latin-1").replace("\r", "\n")
+        for line in _LINE.finditer(text):
+            if (value := _value(line)) is None:
+                continue
+            if line["agent"]:
+                if has_rule:  # only a rule ends the list of names that a group begins with
+                    group, has_rule = nobody, False
+                if _token(value) in names and _token(value):
+                    group = ours
+                    ours.is_named = True
+                elif group is nobody and re.match(r"\*(?:\s|\Z)", value):
+                    group = everyone
+            elif line["delay"]:
+                group.delay = max(group.delay, _seconds(value))
+            else:
+                has_rule = True
+                if group is not nobody:
+                    group.add(value, bool(line["allow"]))
+                    if line["allow"] and (index_page := _INDEX_PAGE.fullmatch(value)):
+                        group.add(index_page[1] + "$", True)
+        return cls(ours if ours.is_named else everyone)
+
+    def allows(self, path: str) -> bool:
+        """Whether a path with its query, as in the request line, may be requested."""
+        path = _normalise(path)
+        if path == _ROBOTS_PATH:
+            return True
+        return next((is_allowed for pattern, is_allowed in self._rules if pattern.matches(path)), True)
+
+
+def _value(line: re.Match[str]) -> str | None:
+    """Return the value of a line; None if it has no separator."""
+    rest = line["rest"][:_MAX_LINE_BYTES].partition("#")[0]
+    _, colon, value = rest.partition(":")
+    if colon:
+        return value.strip()
+    words = (line[0][: line.start("rest") - line.start()] + rest).split()
+    return words[1] if len(words) == 2 and " " not in (line["agent"] or "") else None
+
+
+def _token(name: str) -> str:
+    found = _TOKEN.match(name)
+    return found[0].lower() if found else ""
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        return 0.0
+    return seconds if math.isfinite(seconds) else 0.0
+
+
+def _normalise(path: str) -> str:
+    """Make equal what is the same path: unreserved characters are not percent-encoded, all other odd ones are."""
+    return _ENCODED.sub(_normal_character, path)
+
+
+def _normal_character(found: re.Match[str]) -> str:
+    if found[1] is None:
+        return f"%{ord(found[2]):02X}"
+    character = chr(int(found[1], 16))
+    return character if _UNRESERVED.match(character) else found[0].upper()
