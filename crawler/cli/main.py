@@ -92,6 +92,9 @@ def main(arguments: list[str] | None = None) -> int:
 @app.callback(invoke_without_command=True)
 def root(
     version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", metavar="", help="With --version: also which libraries do TLS.")
+    ] = False,
 ) -> None:
     """Check lists of URLs: whether each answers, with which status, how fast, and why it failed.
 
@@ -100,6 +103,10 @@ def root(
     """
     if version:
         print(VERSION)
+        if verbose:
+            from crawler.transport.tls_rustls import describe_engines  # only https needs it
+
+            print(f"TLS: {describe_engines()}")
         raise typer.Exit
 
 

@@ -186,8 +186,9 @@ class ErrorType(NamedTuple):
 
 
 # Names are those of W3C Network Error Logging (https://www.w3.org/TR/network-error-logging/#predefined-network-error-types)
-# where it has one. `dns.timed_out`, `tls.timed_out`, `http.timed_out` and the groups `url.`, `address.`, `robots.` and
-# `local.` are ours: NEL does not distinguish these failures.
+# where it has one; `tls.unrecognized_name_alert` is Chromium's addition. `dns.timed_out`, `tls.timed_out`,
+# `http.timed_out` and the groups `url.`, `address.`, `robots.` and `local.` are ours: NEL does not distinguish these
+# failures.
 ERROR_TYPES: Final[dict[str, ErrorType]] = {
     "dns.name_not_resolved": ErrorType("DNS_ERROR", "dns", False, "the name does not exist, or has no address"),
     # A local fault, unlike the other failures of DNS: the name may be fine.
@@ -212,7 +213,13 @@ ERROR_TYPES: Final[dict[str, ErrorType]] = {
     ),
     "tls.cert.invalid": ErrorType("SSL_ERROR", "tls", False, "the certificate is invalid in another way"),
     "tls.version_or_cipher_mismatch": ErrorType("SSL_ERROR", "tls", False, "no TLS version or cipher in common"),
-    "tls.protocol.error": ErrorType("SSL_ERROR", "tls", False, "the server does not speak TLS on this port"),
+    "tls.bad_client_auth_cert": ErrorType(
+        "SSL_ERROR", "tls", False, "the server wants a client certificate, or another one (option cert)"
+    ),
+    "tls.unrecognized_name_alert": ErrorType("SSL_ERROR", "tls", False, "the server does not know the host name"),
+    "tls.protocol.error": ErrorType(
+        "SSL_ERROR", "tls", False, "the server does not speak TLS on this port, or speaks it wrongly"
+    ),
     "tls.failed": ErrorType("SSL_ERROR", "tls", True, "the TLS handshake failed in another way"),
     "http.response.redirect_loop": ErrorType(
         "TOO_MANY_REDIRECTS", "http", False, "the redirects form a loop or are too many"

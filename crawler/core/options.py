@@ -184,6 +184,24 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
         ),
     ] = None
     insecure: Annotated[bool, Meta(description="Accept any certificate.", extra=_NETWORK)] = False
+    cert: Annotated[
+        str | None,
+        Meta(
+            description="PEM file of a client certificate, for servers that ask for one.",
+            extra={**_NETWORK, "metavar": "FILE"},
+        ),
+    ] = None
+    key: Annotated[
+        str | None,
+        Meta(description="PEM file of its private key, if not in --cert.", extra={**_NETWORK, "metavar": "FILE"}),
+    ] = None
+    tls: Annotated[
+        Literal["auto", "openssl", "rustls"],
+        Meta(
+            description="TLS library, for diagnosis. auto asks OpenSSL about all that rustls refuses.",
+            extra=_NETWORK,
+        ),
+    ] = "auto"
     dns: Annotated[
         tuple[str, ...],
         Meta(
@@ -269,6 +287,8 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "workers", None)
         if self.ipv4 and self.ipv6:
             raise OptionError("excludes ipv6", "ipv4")
+        if self.key is not None and self.cert is None:
+            raise OptionError("needs cert too", "key")
         if self.proxy is not None:
             check_proxy(self.proxy, self.guard)
         if self.match is not None:

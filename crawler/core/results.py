@@ -69,7 +69,18 @@ class ProbeError(msgspec.Struct, frozen=True, gc=False):
 
 
 class TLSInfo(msgspec.Struct, frozen=True, gc=False):
-    """The negotiated parameters of a TLS connection and its certificate. `not_after` is in Unix seconds."""
+    """The negotiated parameters of a TLS connection and its certificate.
+
+    Attributes:
+        version: For example `TLSv1.3`.
+        cipher: The cipher suite, by OpenSSL's name.
+        issuer: The common name of the certificate's issuer; without one, its organisation.
+        subject: The same of the certificate's owner.
+        not_after: When the certificate expires, in Unix seconds.
+        days_left: Whole days until then.
+        chain: `incomplete` if the server does not send an intermediate certificate, which was fetched instead.
+        engine: The library that did the handshake: `rustls` or `openssl`.
+    """
 
     version: str | None = None
     cipher: str | None = None
@@ -77,6 +88,8 @@ class TLSInfo(msgspec.Struct, frozen=True, gc=False):
     subject: str | None = None
     not_after: int | None = None
     days_left: int | None = None
+    chain: Literal["incomplete"] | None = None
+    engine: Literal["rustls", "openssl"] | None = None
 
 
 class Hop(msgspec.Struct):

@@ -56,11 +56,14 @@ class ProbeCounters:
         outcomes: Number of results by outcome.
         errors: Number of failed results by error type.
         phases: Seconds that each phase of the hops took.
+        engines: Number of results with a TLS connection, by the library that made the last one. rustls is asked first,
+            so OpenSSL's are those of servers that rustls refused.
     """
 
     def __init__(self) -> None:
         self.outcomes: dict[str, int] = dict.fromkeys(get_args(Outcome), 0)
         self.errors = dict.fromkeys(ERROR_TYPES, 0)
+        self.engines = dict.fromkeys(("rustls", "openssl"), 0)
         self.phases = {phase: Histogram(_PHASE_BOUNDS_SECONDS) for phase in PHASES}
 
     def add(self, result: ProbeResult) -> None:
@@ -68,6 +71,8 @@ class ProbeCounters:
         self.outcomes[result.outcome] += 1
         if result.error is not None:
             self.errors[result.error.type] += 1
+        if result.tls is not None and result.tls.engine is not None:
+            self.engines[result.tls.engine] += 1
         phases = self.phases
         for hop in result.hops:
             timings = hop.timings

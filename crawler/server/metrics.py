@@ -51,6 +51,11 @@ TABLE: Final[Mapping[str, Row]] = {
     "crawler_lines_pending": Row("gauge", (), "Lines of running Tasks that have no result yet."),
     "crawler_probes_total": Row("counter", ("outcome",), "Probes that have ended, by outcome."),
     "crawler_probe_errors_total": Row("counter", ("type",), "Probes that found an error, by its type."),
+    "crawler_probes_tls_total": Row(
+        "counter",
+        ("engine",),
+        "Probes that have ended with a TLS connection, by its library: rustls, or openssl for what rustls refused.",
+    ),
     "crawler_hop_phase_seconds": Row(
         "histogram", ("phase",), "Time of each phase of a hop, where there was one, under HAR's names."
     ),
@@ -133,6 +138,7 @@ class Metrics(Collector):
         yield from self._tasks()
         yield _family("crawler_probes_total", _by_label(probes.outcomes))
         yield _family("crawler_probe_errors_total", _by_label(probes.errors))
+        yield _family("crawler_probes_tls_total", _by_label(probes.engines))
         yield _histogram("crawler_hop_phase_seconds", {(name,): each for name, each in probes.phases.items()})
         yield _family("crawler_slots_in_use", {(): load.active})
         yield _family("crawler_slots_limit", {(): load.limit})

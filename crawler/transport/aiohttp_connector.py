@@ -22,7 +22,8 @@ from crawler.transport.address_guard import AddressGuard
 from crawler.transport.error_mapping import HopError
 from crawler.transport.resolver import Resolver, select_addresses
 from crawler.transport.timing import HopTimer
-from crawler.transport.tls import client_context, describe_tls
+from crawler.transport.tls import client_context
+from crawler.transport.tls_report import describe_tls
 
 __all__ = ["current_timer", "open_connector"]
 

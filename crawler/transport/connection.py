@@ -9,12 +9,13 @@ import os
 import socket
 import ssl
 import struct
-from typing import Final, cast
+from collections.abc import Callable
+from typing import Final, Protocol, TypeVar
 
 from crawler.core.results import TLSInfo
 from crawler.transport.poller import Poller
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "TlsSocket"]
 
 # Linux makes a socket non-blocking as it creates it; elsewhere that is a second call.
 _SOCKET_TYPE: Final = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
@@ -23,22 +24,43 @@ _CONNECTING: Final = (0, errno.EINPROGRESS)
 _RECEIVE_BYTES: Final = 16 * 1024
 
 
+class TlsSocket(Protocol):
+    """TLS over a non-blocking socket: what `ssl.SSLSocket` has, and what other libraries are given."""
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake; raise `ssl.SSLWantReadError` or `ssl.SSLWantWriteError` until it is done."""
+
+    def send(self, data: bytes, /) -> int:
+        """Send bytes; return how many."""
+
+    def recv(self, max_bytes: int, /) -> bytes:
+        """Return received bytes; empty at the end."""
+
+    def close(self) -> None:
+        """Close the socket."""
+
+
+_TlsSocket = TypeVar("_TlsSocket", bound=TlsSocket)
+
+
 class Connection:
     """A connection to one address. A method that waits raises `TimeoutError` at its deadline (loop time).
 
     Attributes:
         ip: The peer's address.
         tls: What the TLS handshake agreed on; None without TLS.
+        tls_socket: TLS itself, from the begin of its handshake on; None without TLS.
         idle_since: When the pool got it (loop time).
     """
 
-    __slots__ = ("_descriptor", "_poller", "_readiness", "_socket", "idle_since", "ip", "tls")
+    __slots__ = ("_descriptor", "_poller", "_readiness", "_socket", "idle_since", "ip", "tls", "tls_socket")
 
     def __init__(self, sock: socket.SocketType, ip: str, poller: Poller) -> None:
         self.ip = ip
         self.tls: TLSInfo | None = None
+        self.tls_socket: TlsSocket | None = None
         self.idle_since = 0.0
-        self._socket = sock
+        self._socket: socket.SocketType | TlsSocket = sock
         self._poller = poller
         self._descriptor = sock.fileno()
         self._readiness = poller.watch(self._descriptor)
@@ -78,28 +100,20 @@ class Connection:
             raise
         return connection
 
-    async def start_tls(
-        self, context: ssl.SSLContext, host: str, deadline: float, session: ssl.SSLSession | None = None
-    ) -> ssl.SSLSocket:
-        """Do the TLS handshake.
+    async def start_tls(self, wrap: Callable[[socket.SocketType], _TlsSocket], deadline: float) -> _TlsSocket:
+        """Do a TLS handshake.
 
         Args:
-            context: Which certificates and versions to accept.
-            host: The name or address that the certificate has to be for.
+            wrap: Begins TLS on the socket, without the handshake.
             deadline: Loop time.
-            session: An earlier session with this server, to resume.
 
         Raises:
             OSError: The handshake failed; an `ssl.SSLError` has the reason.
         """
-        tls_socket = context.wrap_socket(
-            cast(socket.socket, self._socket),  # it needs no more than the base class has
-            server_hostname=host,
-            session=session,
-            do_handshake_on_connect=False,
-            suppress_ragged_eofs=False,
-        )
-        self._socket = tls_socket
+        assert self.tls_socket is None
+        assert isinstance(self._socket, socket.SocketType)
+        tls_socket = wrap(self._socket)
+        self._socket = self.tls_socket = tls_socket
         while True:
             self._readiness.is_readable = False  # before reading: what comes from now on is a new event
             try:
@@ -124,7 +138,7 @@ class Connection:
 
     async def receive(self, deadline: float) -> bytes:
         """Wait for bytes and return them; empty at the end of the stream."""
-        if not isinstance(self._socket, ssl.SSLSocket):  # TLS may hold bytes that were read from the socket before
+        if self.tls_socket is None:  # TLS may hold bytes that were read from the socket before
             await self._readiness.until_readable(deadline)
         while (data := self.receive_available()) is None:
             await self._readiness.until_readable(deadline)
@@ -138,11 +152,6 @@ class Connection:
             # Only now all is read: one event can announce several packets, or bytes and the end of the stream.
             self._readiness.is_readable = False
             return None
-
-    @property
-    def session(self) -> ssl.SSLSession | None:
-        """The TLS session, which `start_tls` can resume on the next connection to the same server."""
-        return self._socket.session if isinstance(self._socket, ssl.SSLSocket) else None
 
     @property
     def is_reusable(self) -> bool:

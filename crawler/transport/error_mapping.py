@@ -25,8 +25,9 @@ from crawler.transport.error_tables import (
     VERIFY_CODE_TYPES,
     WRAPPER,
 )
+from crawler.transport.tls_messages import SSL_REASON_MESSAGES, VERIFY_CODE_MESSAGES
 
-__all__ = ["HopError", "explain", "rule_of"]
+__all__ = ["HopError", "explain", "rule_of", "ssl_reason"]
 
 _SSL_PREFIX = re.compile(r"^(SSLV3|TLSV1|TLSV13)_")
 _UNNAMED_SSL_REASON = re.compile(r"^\[SSL\] ([a-z0-9 ]+) \(_ssl\.c:[0-9]+\)$")
@@ -96,7 +97,7 @@ def _rule_by_number(error: BaseException) -> str | None:
     if isinstance(error, ssl.SSLCertVerificationError):
         return VERIFY_CODE_TYPES.get(getattr(error, "verify_code", 0))
     if isinstance(error, ssl.SSLError):
-        return SSL_REASON_TYPES.get(_SSL_PREFIX.sub("", _ssl_reason(error)))
+        return SSL_REASON_TYPES.get(ssl_reason(error))
     if isinstance(error, DNSError) and error.args:
         return CARES_TYPES.get(error.args[0])
     if isinstance(error, socket.gaierror):
@@ -108,12 +109,15 @@ def _rule_by_number(error: BaseException) -> str | None:
     return None
 
 
-def _ssl_reason(error: ssl.SSLError) -> str:
-    """Return OpenSSL's reason. Python has no name for a reason that is newer than itself; then the text has it."""
-    if reason := getattr(error, "reason", None):
-        return str(reason)
-    found = _UNNAMED_SSL_REASON.match(str(error))
-    return found[1].upper().replace(" ", "_") if found else ""
+def ssl_reason(error: ssl.SSLError) -> str:
+    """Return OpenSSL's reason without its prefix, for example `ALERT_HANDSHAKE_FAILURE`; empty if it gives none.
+
+    Python has no name for a reason that is newer than itself; then the text has it.
+    """
+    if not (reason := getattr(error, "reason", None)):
+        found = _UNNAMED_SSL_REASON.match(str(error))
+        reason = found[1].upper().replace(" ", "_") if found else ""
+    return _SSL_PREFIX.sub("", str(reason))
 
 
 def _message(error: BaseException) -> str:
@@ -123,10 +127,11 @@ def _message(error: BaseException) -> str:
 
 def _text(error: BaseException) -> str:
     # An SSLError that OpenSSL did not raise lacks these attributes. OpenSSL's file and line numbers help no reader.
-    if verify_message := getattr(error, "verify_message", None):
-        return str(verify_message)
-    if isinstance(error, ssl.SSLError) and (reason := _ssl_reason(error)):
-        return reason.replace("_", " ").lower()
+    if isinstance(error, ssl.SSLCertVerificationError):
+        code, verify_message = getattr(error, "verify_code", 0), getattr(error, "verify_message", None)
+        return VERIFY_CODE_MESSAGES.get(code) or f"the certificate is not valid: {verify_message or error}"
+    if isinstance(error, ssl.SSLError) and (reason := ssl_reason(error)):
+        return SSL_REASON_MESSAGES.get(reason) or f"the TLS handshake failed: {reason.replace('_', ' ').lower()}"
     if isinstance(error, DNSError) and len(error.args) > 1:
         return str(error.args[1])
     if isinstance(error, OSError) and error.strerror:

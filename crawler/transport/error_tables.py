@@ -111,29 +111,55 @@ VERIFY_CODE_TYPES: Final = {
     64: "tls.cert.name_invalid",  # another address
 }
 
-# OpenSSL's reasons (`SSLError.reason`), without the prefix SSLV3_, TLSV1_ or TLSV13_.
+# OpenSSL's reasons (`SSLError.reason`), without the prefix SSLV3_, TLSV1_ or TLSV13_. An alert is the server's
+# decision, so its type is final; only an internal error may pass.
 SSL_REASON_TYPES: Final = {
     "WRONG_VERSION_NUMBER": "tls.protocol.error",  # plain HTTP on a TLS port
     "HTTP_REQUEST": "tls.protocol.error",
     "PACKET_LENGTH_TOO_LONG": "tls.protocol.error",
     "RECORD_LAYER_FAILURE": "tls.protocol.error",
     "RECORD_TOO_SMALL": "tls.protocol.error",
+    "UNKNOWN_PROTOCOL": "tls.protocol.error",
     "UNEXPECTED_MESSAGE": "tls.protocol.error",
+    "UNEXPECTED_RECORD": "tls.protocol.error",
     "BAD_RECORD_TYPE": "tls.protocol.error",
     "INVALID_ALERT": "tls.protocol.error",
     "DECODE_ERROR": "tls.protocol.error",
+    "LENGTH_MISMATCH": "tls.protocol.error",
+    "LENGTH_TOO_SHORT": "tls.protocol.error",
+    "BAD_EXTENSION": "tls.protocol.error",
+    "INVALID_SESSION_ID": "tls.protocol.error",
+    "EXCESSIVE_MESSAGE_SIZE": "tls.protocol.error",
+    "BAD_SIGNATURE": "tls.protocol.error",
+    "WRONG_CIPHER_RETURNED": "tls.protocol.error",
+    "ALERT_NO_APPLICATION_PROTOCOL": "tls.protocol.error",
+    "ALERT_DECODE_ERROR": "tls.protocol.error",
+    "ALERT_ILLEGAL_PARAMETER": "tls.protocol.error",
+    "ALERT_UNEXPECTED_MESSAGE": "tls.protocol.error",
     "UNSUPPORTED_PROTOCOL": "tls.version_or_cipher_mismatch",
     "NO_PROTOCOLS_AVAILABLE": "tls.version_or_cipher_mismatch",
     "NO_SHARED_CIPHER": "tls.version_or_cipher_mismatch",
     "NO_CIPHERS_AVAILABLE": "tls.version_or_cipher_mismatch",
     "WRONG_SSL_VERSION": "tls.version_or_cipher_mismatch",
+    "WRONG_SIGNATURE_TYPE": "tls.version_or_cipher_mismatch",
+    "WRONG_CURVE": "tls.version_or_cipher_mismatch",
     "DH_KEY_TOO_SMALL": "tls.version_or_cipher_mismatch",
     "UNSAFE_LEGACY_RENEGOTIATION_DISABLED": "tls.version_or_cipher_mismatch",
     "LEGACY_SIGALG_DISALLOWED_OR_UNSUPPORTED": "tls.version_or_cipher_mismatch",  # TLS 1.0 and 1.1, since OpenSSL 3
     "ALERT_PROTOCOL_VERSION": "tls.version_or_cipher_mismatch",
     "ALERT_HANDSHAKE_FAILURE": "tls.version_or_cipher_mismatch",
-    "ALERT_CERTIFICATE_REQUIRED": "tls.failed",  # the server wants a client certificate
     "ALERT_INSUFFICIENT_SECURITY": "tls.version_or_cipher_mismatch",
+    # The server wants a client certificate, or refuses the one it got.
+    "ALERT_CERTIFICATE_REQUIRED": "tls.bad_client_auth_cert",
+    "ALERT_BAD_CERTIFICATE": "tls.bad_client_auth_cert",
+    "ALERT_UNSUPPORTED_CERTIFICATE": "tls.bad_client_auth_cert",
+    "ALERT_CERTIFICATE_REVOKED": "tls.bad_client_auth_cert",
+    "ALERT_CERTIFICATE_EXPIRED": "tls.bad_client_auth_cert",
+    "ALERT_CERTIFICATE_UNKNOWN": "tls.bad_client_auth_cert",
+    "ALERT_UNKNOWN_CA": "tls.bad_client_auth_cert",
+    "ALERT_ACCESS_DENIED": "tls.bad_client_auth_cert",
+    "UNRECOGNIZED_NAME": "tls.unrecognized_name_alert",
+    "ALERT_UNRECOGNIZED_NAME": "tls.unrecognized_name_alert",
     "CERTIFICATE_VERIFY_FAILED": "tls.cert.invalid",
     "UNEXPECTED_EOF_WHILE_READING": "tcp.closed",
 }

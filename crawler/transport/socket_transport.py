@@ -22,7 +22,8 @@ from crawler.transport.poller_choice import open_poller
 from crawler.transport.resolver import Resolver, select_addresses
 from crawler.transport.response_head import HeadError, ResponseHead
 from crawler.transport.timing import HopTimer
-from crawler.transport.tls import SessionCache, TlsContexts, chain_problem, describe_tls
+from crawler.transport.tls_client import Handshake, TlsClient
+from crawler.transport.tls_issuers import MAX_ISSUER_BYTES
 
 __all__ = ["SocketTransport"]
 
@@ -42,8 +43,7 @@ class SocketTransport:
     """
 
     def __init__(self, options: Options, resolver: Resolver, guard: AddressGuard, pool: ConnectionPool) -> None:
-        self._contexts = TlsContexts(options)
-        self._sessions = SessionCache()
+        self._tls = TlsClient(options, self._fetch_issuer)
         self._options_key = (options.insecure, options.ipv4, options.ipv6)
         self._poller = open_poller()
         self._pool = pool
@@ -98,7 +98,17 @@ class SocketTransport:
                 if timer.has_received:
                     raise
         connection = await self._connect(request, timer, deadline)
-        return await self._exchange(connection, request, timer, deadline)
+        try:
+            return await self._exchange(connection, request, timer, deadline)
+        except (OSError, EOFError) as error:
+            is_unanswered = request.is_repeatable and not timer.has_received
+            if not (is_unanswered and self._tls.may_ask_again(connection, request.url.origin, error)):
+                raise self._tls.explain(error) from None
+        connection = await self._connect(request, timer, deadline)
+        try:
+            return await self._exchange(connection, request, timer, deadline)
+        except ssl.SSLError as error:
+            raise self._tls.explain(error) from None
 
     async def _connect(self, request: HopRequest, timer: HopTimer, deadline: float) -> Connection:
         """Connect to an address of the URL's host, with TLS if its scheme is https."""
@@ -112,38 +122,40 @@ class SocketTransport:
         connect_deadline = self._connect_deadline(request, deadline)
         connection = await connect_to_any(select_addresses(addresses), url.port, self._poller, timer, connect_deadline)
         if url.scheme == "https":
-            timer.start("ssl")
-            try:
-                session = self._sessions.get(url.origin)
-                tls_deadline = self._connect_deadline(request, deadline)
-                tls_socket = await connection.start_tls(self._contexts.verifying, url.host, tls_deadline, session)
-                connection.tls = describe_tls(tls_socket)
-            except ssl.SSLCertVerificationError as error:
-                connection.close()
-                await self._inspect_refused_certificate(error, request, timer, deadline)
-                raise
-            except BaseException:
-                connection.close()
-                raise
+            return await self._secure(connection, request, timer, deadline)
         return connection
 
-    async def _inspect_refused_certificate(
-        self, error: ssl.SSLCertVerificationError, request: HopRequest, timer: HopTimer, deadline: float
-    ) -> None:
-        """Fetch the refused certificate on a second connection, to report it and to say more about the error."""
-        assert timer.ip is not None
-        port, host = request.url.port, request.url.host
+    async def _secure(
+        self, connection: Connection, request: HopRequest, timer: HopTimer, deadline: float
+    ) -> Connection:
+        """Do the TLS handshake, with more connections to the same address if that is necessary."""
+        ip, port = connection.ip, request.url.port
+
+        async def reopen() -> Connection:
+            timer.start("connect")
+            return await Connection.open(ip, port, self._poller, self._connect_deadline(request, deadline))
+
+        handshake = Handshake(request.url, reopen, lambda: self._connect_deadline(request, deadline), timer)
+        return await self._tls.secure(connection, handshake)
+
+    async def _fetch_issuer(self, url: Url, deadline: float) -> bytes:
+        """Get the body of an http URL, for the certificate in it; empty unless the status is 200.
+
+        Raises:
+            Exception: The address is blocked, or the exchange failed.
+        """
+        timeout = deadline - self._loop.time()
+        request = HopRequest.of("GET", url, [("Connection", "close")], b"", timeout, MAX_ISSUER_BYTES)
+        timer = HopTimer()
+        connection = await self._connect(request, timer, deadline)
         try:
-            connection = await Connection.open(timer.ip, port, self._poller, self._connect_deadline(request, deadline))
-            try:
-                tls_deadline = self._connect_deadline(request, deadline)
-                tls_socket = await connection.start_tls(self._contexts.unverified, host, tls_deadline)
-                timer.tls = describe_tls(tls_socket)
-                error.verify_message = chain_problem(error, tls_socket) or error.verify_message
-            finally:
-                connection.close()
-        except OSError:
-            pass  # the error stays as it is
+            await connection.send(request.data, deadline)
+            head, rest = await read_head(connection, timer, deadline)
+            if head.status != 200:
+                return b""
+            return (await read_body(connection, head, rest, MAX_ISSUER_BYTES, deadline)).data
+        finally:
+            connection.close()
 
     async def _exchange(
         self, connection: Connection, request: HopRequest, timer: HopTimer, deadline: float
@@ -160,7 +172,7 @@ class SocketTransport:
             timer.start("wait")
             head, rest = await read_head(connection, timer, deadline)
             if connection.tls is not None:
-                self._sessions.put(request.url.origin, connection.session)  # in TLS 1.3 it comes with the response
+                self._tls.keep_session(connection, request.url.origin)
             if request.max_body_bytes and 200 <= head.status < 300:
                 body = await read_body(connection, head, rest, request.max_body_bytes, deadline)
             else:

@@ -1,62 +1,103 @@
-"""TLS: the contexts that all handshakes share, cached sessions, and what a handshake tells about the server."""
+"""TLS by OpenSSL: the contexts that all handshakes share, and cached sessions."""
 
 import ssl
-import time
 from collections import OrderedDict
-from functools import cached_property, lru_cache
+from contextlib import suppress
+from functools import cached_property
 from typing import Any, Final
 
 from crawler.core.errors import InputError, OptionError
 from crawler.core.options import Options
-from crawler.core.results import TLSInfo
-from crawler.transport.certificates import Certificate, CertificateError, parse_certificate
 
-__all__ = ["SessionCache", "TlsContexts", "chain_problem", "client_context", "describe_tls", "server_context"]
+__all__ = ["InspectedSocket", "SessionCache", "TlsContexts", "client_context", "openssl_chain", "server_context"]
 
 _VERIFY_X509_STRICT: Final = 0x20  # OpenSSL's X509_V_FLAG_X509_STRICT
-_NO_LOCAL_ISSUER: Final = 20  # X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
+_VERIFY_PARTIAL_CHAIN: Final = 0x80000
+_LEGACY_SERVER_CONNECT: Final = 0x4  # SSL_OP_LEGACY_SERVER_CONNECT; Python has a name for it since 3.12
+# What Chromium offers for TLS 1.2, in its order; level 1 allows RSA keys of 1,024 bits, as it does.
+_CIPHERS: Final = (
+    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
+    "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:"
+    "ECDHE-RSA-AES128-SHA:ECDHE-RSA-AES256-SHA:AES128-GCM-SHA256:AES256-GCM-SHA384:AES128-SHA:AES256-SHA:@SECLEVEL=1"
+)
+_ANY_CIPHERS: Final = "ALL:@SECLEVEL=0"
 _MAX_SESSIONS: Final = 1_000
+_HANDSHAKE: Final = 22  # the record type
+_CERTIFICATE_REQUEST: Final = 13  # the message type
 
 Origin = tuple[str, str, int]  # scheme, host, port
 
 
 def client_context(options: Options) -> ssl.SSLContext:
-    """Make the context for the handshakes of a transport; this takes 20 ms.
+    """Make the context for the handshakes of a transport, with a browser's offer; this takes 20 ms.
 
     Raises:
-        OptionError: `cafile` cannot be read or has no certificate.
+        OptionError: `cafile`, `cert` or `key` cannot be read, or does not have what it should.
     """
     try:
         context = ssl.create_default_context(cafile=options.cafile)
     except (OSError, ssl.SSLError) as error:
         raise OptionError(f"{options.cafile}: {error.strerror or error}", "cafile") from None
-    # Python sets this flag since 3.13. It refuses certificates that browsers accept, and a result must not depend on
-    # the version of Python.
-    context.verify_flags &= ~_VERIFY_X509_STRICT
+    # Python sets the first flag since 3.13, and it refuses certificates that browsers accept. With the second one, also
+    # since 3.13, an intermediate can be trusted by itself. A result must not depend on the version of Python.
+    context.verify_flags = context.verify_flags & ~_VERIFY_X509_STRICT | _VERIFY_PARTIAL_CHAIN
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
+    context.options |= _LEGACY_SERVER_CONNECT
+    _load_client_certificate(context, options)
     return _configure_client(context, verify=not options.insecure)
 
 
 class TlsContexts:
     """The contexts of a transport. Each is made on first use, because reading the system's authorities takes time.
 
+    None of them compares the certificate's names with the host: see `tls_names`.
+
     Raises:
-        OptionError: `cafile` cannot be read or has no certificate. It is read at once.
+        OptionError: A file of the options cannot be used. They are read at once.
     """
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        if options.cafile is not None:
+        if options.cafile is not None or options.cert is not None:
             self.verifying  # noqa: B018 - to fail early
 
     @cached_property
     def verifying(self) -> ssl.SSLContext:
         """The context of every probe; with the option `insecure` it verifies nothing."""
-        return client_context(self._options)
+        context = client_context(self._options)
+        context.check_hostname = False
+        return context
 
     @cached_property
-    def unverified(self) -> ssl.SSLContext:
-        """A context that accepts any certificate: only to read one that was refused."""
-        return _configure_client(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), verify=False)
+    def completing(self) -> ssl.SSLContext:
+        """As `verifying`, but a chain has to end at a root: this context may have intermediates that were fetched."""
+        context = client_context(self._options)
+        context.check_hostname = False
+        context.verify_flags &= ~_VERIFY_PARTIAL_CHAIN
+        return context
+
+    @cached_property
+    def inspecting(self) -> ssl.SSLContext:
+        """A context that accepts any server, to learn why one was refused. Its sockets are `InspectedSocket`s."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.set_ciphers(_ANY_CIPHERS)
+        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+        context.options |= _LEGACY_SERVER_CONNECT
+        context.sslsocket_class = InspectedSocket
+        with suppress(AttributeError):  # it is not documented, but all versions of Python that we support have it
+            context._msg_callback = _note_message  # type: ignore[attr-defined]
+        return _configure_client(context, verify=False)
+
+
+class InspectedSocket(ssl.SSLSocket):
+    """A socket that knows more about its handshake.
+
+    Attributes:
+        wants_certificate: Whether the server has asked for a client certificate.
+    """
+
+    wants_certificate = False
 
 
 class SessionCache:
@@ -77,22 +118,18 @@ class SessionCache:
             if len(self._sessions) > _MAX_SESSIONS:
                 self._sessions.popitem(last=False)
 
+    def drop(self, origin: Origin) -> None:
+        """Forget a session: its server may break when it is resumed."""
+        self._sessions.pop(origin, None)
 
-def describe_tls(connection: ssl.SSLSocket | ssl.SSLObject) -> TLSInfo:
-    """Return what a finished handshake agreed on, and the server's certificate, verified or not."""
-    cipher = connection.cipher()
-    version, cipher_name = connection.version(), cipher[0] if cipher else None
-    certificate = _certificate(connection.getpeercert(binary_form=True))
-    if certificate is None:
-        return TLSInfo(version, cipher_name)
-    return TLSInfo(
-        version=version,
-        cipher=cipher_name,
-        issuer=certificate.issuer,
-        subject=certificate.subject,
-        not_after=certificate.not_after,
-        days_left=int((certificate.not_after - time.time()) // 86400),
-    )
+
+def openssl_chain(connection: ssl.SSLSocket) -> list[bytes]:
+    """Return the certificates that the server sent, as DER, verified or not. Python has a method for it since 3.13."""
+    get_chain: Any = getattr(connection, "get_unverified_chain", None)
+    if get_chain is not None:
+        return list(get_chain())
+    chain = connection._sslobj.get_unverified_chain() or ()  # type: ignore[attr-defined]
+    return [ssl.PEM_cert_to_DER_cert(each.public_bytes()) for each in chain]
 
 
 def server_context(cert: str | None, key: str | None) -> ssl.SSLContext | None:
@@ -121,31 +158,26 @@ def server_context(cert: str | None, key: str | None) -> ssl.SSLContext | None:
     return context
 
 
-def chain_problem(error: ssl.SSLCertVerificationError, connection: ssl.SSLSocket) -> str | None:
-    """Tell an incomplete chain from an unknown authority; OpenSSL has one error for both.
+def _load_client_certificate(context: ssl.SSLContext, options: Options) -> None:
+    """Load the certificate of the options `cert` and `key`, if there is one.
 
-    Args:
-        error: The error of the verifying handshake.
-        connection: An unverified one with the same server.
-
-    Returns:
-        A message; None if the error is a different one.
+    Raises:
+        OptionError: The files cannot be read, or are not a certificate and its key.
     """
-    if error.verify_code != _NO_LOCAL_ISSUER:
-        return None
-    certificate = _certificate(connection.getpeercert(binary_form=True))
-    if certificate is None:
-        return None
-    if certificate.has_issuer_url and _chain_length(connection) == 1:
-        return f"incomplete chain: the server does not send the certificate of its issuer {certificate.issuer}"
-    return f"unknown authority: {certificate.issuer}"
-
-
-def _chain_length(connection: ssl.SSLSocket) -> int:
-    """Return how many certificates the server sent. Python has a public method for this since 3.13."""
-    get_chain: Any = getattr(connection, "get_unverified_chain", None)
-    chain = get_chain() if get_chain else connection._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
-    return len(chain or ())
+    if options.cert is None:
+        return
+    for place, path in (("cert", options.cert), ("key", options.key)):
+        try:
+            if path is not None:
+                with open(path, "rb"):  # noqa: PTH123 - OpenSSL does not say which file it cannot find
+                    pass
+        except OSError as error:
+            raise OptionError(f"{path}: {error.strerror}", place) from None
+    try:
+        context.load_cert_chain(options.cert, options.key, password="")  # or OpenSSL asks for one on the terminal
+    except ssl.SSLError as error:
+        reason = (error.reason or "not PEM").replace("_", " ").lower()
+        raise OptionError(f"{options.cert}: is not a certificate with its key: {reason}", "cert") from None
 
 
 def _configure_client(context: ssl.SSLContext, *, verify: bool) -> ssl.SSLContext:
@@ -156,11 +188,8 @@ def _configure_client(context: ssl.SSLContext, *, verify: bool) -> ssl.SSLContex
     return context
 
 
-@lru_cache(maxsize=1024)  # each connection to a host shows the same certificate
-def _certificate(der: bytes | None) -> Certificate | None:
-    if der is None:
-        return None
-    try:
-        return parse_certificate(der)
-    except CertificateError:
-        return None
+def _note_message(
+    connection: ssl.SSLSocket, direction: str, version: int, record_type: int, message_type: int, data: bytes
+) -> None:
+    if direction == "read" and record_type == _HANDSHAKE and message_type == _CERTIFICATE_REQUEST:
+        connection.wants_certificate = True  # type: ignore[attr-defined]

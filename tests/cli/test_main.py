@@ -341,6 +341,8 @@ def test_help_lists_the_commands(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_the_version(capfd: pytest.CaptureFixture[str]) -> None:
     assert said_by(capfd, "--version") == Ended(0, f"{VERSION}\n", "")
+    verbose = said_by(capfd, "--version", "-v")
+    assert re.fullmatch(rf"{re.escape(VERSION)}\nTLS: rustls [0-9.]+, OpenSSL [0-9.]+\n", verbose.out)
 
 
 USAGE = {

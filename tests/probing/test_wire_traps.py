@@ -44,15 +44,15 @@ def descriptors() -> int:
 # --- 1. One address, one handshake ---
 
 
-async def test_trap_1_a_self_signed_host_with_four_addresses_gets_one_handshake(
+async def test_trap_1_a_self_signed_host_with_four_addresses_is_asked_at_one_of_them(
     names: DnsServer, authority: Authority
 ) -> None:
-    """A second, unverified handshake reads the certificate, at the same address."""
+    """And one by the other library, and one look at what they refused, at the same address."""
     names.a("four.test", *FOUR)
     async with Site(host="0.0.0.0", tls=authority.self_signed("four.test")) as site:
         result = await probe_one(site.url("/ok", host="four.test"), **asking(names))
         assert (status_of(result), len(result.hops)) == ("tls.cert.authority_invalid", 1)
-        assert (site.connections, site.requests) == (2, [])
+        assert (site.connections, site.requests) == (3, [])
 
 
 async def test_trap_1_a_host_with_four_addresses_that_fail_gets_one_connection_an_attempt(names: DnsServer) -> None:

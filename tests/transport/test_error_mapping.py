@@ -6,6 +6,7 @@ import builtins
 import errno
 import importlib
 import pkgutil
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from crawler.core.errors import ERROR_TYPES
 from crawler.core.results import ProbeError
 from crawler.transport import error_tables
 from crawler.transport.error_mapping import HopError, explain, rule_of
+from crawler.transport.tls_messages import SSL_REASON_MESSAGES, VERIFY_CODE_MESSAGES
 
 PHASES = ["dns", "connect", "tls", "http"]
 REQUEST = aiohttp.RequestInfo(URL("http://a/"), "GET", CIMultiDictProxy(CIMultiDict()), URL("http://a/"))
@@ -225,23 +227,35 @@ def test_a_connection_closed_while_connecting_is_aborted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "expected"),
+    ("reason", "expected", "words"),
     [
-        ("WRONG_VERSION_NUMBER", "tls.protocol.error"),
-        ("TLSV1_ALERT_PROTOCOL_VERSION", "tls.version_or_cipher_mismatch"),
-        ("SSLV3_ALERT_HANDSHAKE_FAILURE", "tls.version_or_cipher_mismatch"),
-        ("UNEXPECTED_EOF_WHILE_READING", "tcp.closed"),
-        ("SOMETHING_NEW", "tls.failed"),
-        (None, "tls.failed"),
+        ("WRONG_VERSION_NUMBER", "tls.protocol.error", "plain HTTP"),
+        ("TLSV1_ALERT_PROTOCOL_VERSION", "tls.version_or_cipher_mismatch", "TLS 1.1 or older"),
+        ("SSLV3_ALERT_HANDSHAKE_FAILURE", "tls.version_or_cipher_mismatch", "every TLS version and cipher"),
+        ("TLSV1_UNRECOGNIZED_NAME", "tls.unrecognized_name_alert", "does not know this host name"),
+        ("TLSV1_ALERT_NO_APPLICATION_PROTOCOL", "tls.protocol.error", "does not speak HTTP/1.1"),
+        ("EXCESSIVE_MESSAGE_SIZE", "tls.protocol.error", "too large"),
+        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "tls.bad_client_auth_cert", "wants a client certificate"),
+        ("UNEXPECTED_EOF_WHILE_READING", "tcp.closed", "closed the connection during TLS"),
+        ("SOMETHING_NEW", "tls.failed", "something new"),
+        (None, "tls.failed", ""),
     ],
 )
-def test_openssls_reason_decides(reason: str | None, expected: str) -> None:
+def test_openssls_reason_decides(reason: str | None, expected: str, words: str) -> None:
     error = ssl.SSLError(1, "[SSL: X] x (_ssl.c:1006)")
     error.reason = reason  # type: ignore[assignment]
     wrapped = aiohttp.ClientConnectorSSLError(KEY, error)
     assert kind(error, "tls") == kind(wrapped, "tls") == expected
-    if reason:
-        assert explain(wrapped, "tls").message == reason.replace("_", " ").lower()
+    assert words in explain(wrapped, "tls").message
+
+
+def test_each_reason_of_a_refusal_is_told_in_words() -> None:
+    assert error_tables.SSL_REASON_TYPES.keys() - SSL_REASON_MESSAGES.keys() == set()
+    codes = {code for code in error_tables.VERIFY_CODE_TYPES if code not in VERIFY_CODE_MESSAGES}
+    assert codes == set()
+    jargon = re.compile(r"sslv3|tlsv1|alert\b|eof|wrong version number", re.IGNORECASE)
+    for message in [*SSL_REASON_MESSAGES.values(), *VERIFY_CODE_MESSAGES.values()]:
+        assert not jargon.search(message.replace("an unknown alert", ""))
 
 
 def certificate_error(code: int, message: str = "certificate has expired") -> ssl.SSLCertVerificationError:
@@ -258,7 +272,7 @@ def test_openssls_verify_code_decides(code: int, expected: str) -> None:
     error = certificate_error(code)
     wrapped = aiohttp.ClientConnectorCertificateError(KEY, error)
     assert kind(error, "tls") == kind(wrapped, "tls") == f"tls.cert.{expected}_invalid"
-    assert explain(wrapped, "tls").message == "certificate has expired"
+    assert explain(wrapped, "tls").message == VERIFY_CODE_MESSAGES[code]
 
 
 def test_another_verify_code_is_still_a_certificate_error() -> None:

@@ -1,0 +1,80 @@
+"""What results report about a TLS connection, the same whichever library made it."""
+
+import ssl
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+from crawler.core.results import TLSInfo
+from crawler.transport.certificates import (
+    Certificate,
+    CertificateError,
+    SubjectNames,
+    parse_certificate,
+    parse_subject_names,
+)
+from crawler.transport.tls_rustls import RustlsSocket
+
+__all__ = ["certificate_of", "describe_tls", "find_path", "subject_names"]
+
+
+def describe_tls(
+    connection: ssl.SSLSocket | ssl.SSLObject | RustlsSocket, chain: Literal["incomplete"] | None = None
+) -> TLSInfo:
+    """Return what a finished handshake agreed on, and the server's certificate, verified or not."""
+    engine: Literal["rustls", "openssl"]
+    if isinstance(connection, RustlsSocket):
+        engine, cipher_name = "rustls", connection.cipher_name()
+        der = next(iter(connection.chain()), None)
+    else:
+        engine, cipher = "openssl", connection.cipher()
+        cipher_name = cipher[0] if cipher else None
+        der = connection.getpeercert(binary_form=True)
+    certificate = None if der is None else certificate_of(der)
+    if certificate is None:
+        return TLSInfo(connection.version(), cipher_name, engine=engine)
+    return TLSInfo(
+        version=connection.version(),
+        cipher=cipher_name,
+        issuer=certificate.issuer,
+        subject=certificate.subject,
+        not_after=certificate.not_after,
+        days_left=int((certificate.not_after - time.time()) // 86400),
+        chain=chain,
+        engine=engine,
+    )
+
+
+@lru_cache(maxsize=1024)  # each connection to a host shows the same certificate
+def certificate_of(der: bytes) -> Certificate | None:
+    """Parse a certificate; None if it cannot be parsed."""
+    try:
+        return parse_certificate(der)
+    except CertificateError:
+        return None
+
+
+@lru_cache(maxsize=1024)
+def subject_names(der: bytes) -> SubjectNames:
+    """Return what a certificate is for."""
+    return parse_subject_names(der)
+
+
+def find_path(chain: Sequence[bytes]) -> list[bytes]:
+    """Return the leaf of a chain and the issuers of each after it, as far as the chain has them."""
+    path = list(chain[:1])
+    rest = list(chain[1:])
+    while path and rest:
+        last = certificate_of(path[-1])
+        issuer = next((der for der in rest if last and _is_issuer(der, last)), None)
+        if issuer is None:
+            break
+        path.append(issuer)
+        rest.remove(issuer)
+    return path
+
+
+def _is_issuer(der: bytes, certificate: Certificate) -> bool:
+    issuer = certificate_of(der)
+    return issuer is not None and issuer.subject_name == certificate.issuer_name

@@ -1,0 +1,263 @@
+"""The first TLS engine: rustls, by the package `rtls`.
+
+A verified handshake takes it half of the CPU time that OpenSSL needs. It supports no old ciphers and keys; what it
+refuses, OpenSSL is asked about.
+
+The interface of `rtls` follows the module `ssl`, with a layer of Python around each call. Here the classes below it are
+used directly, which saves a fifth of the time. They are not part of its documented interface, so `open_rustls` checks
+that they have every method used here. Where they do not, or where `rtls` is not installed, OpenSSL does all handshakes.
+"""
+
+import os
+import re
+import socket
+import ssl
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from crawler.core.options import Options
+
+__all__ = ["RustlsEngine", "RustlsSocket", "describe_engines", "open_rustls", "rustls_version"]
+
+_RECEIVE_BYTES: Final = 16 * 1024
+_VERIFY_NONE: Final = 0
+_VERIFY_REQUIRED: Final = 2
+_HASHED_NAME: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # what OpenSSL reads of a directory of authorities
+_PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_BUILDER_METHODS: Final = (
+    "add_root_cert_from_der", "add_root_certs_from_pem", "build_client_connection", "set_alpn", "set_check_hostname",
+    "set_client_cert_chain_pem", "set_verify_mode",
+)  # fmt: skip
+_CONNECTION_METHODS: Final = (
+    "is_handshaking", "negotiated_cipher_suite", "peer_certificates", "process_new_packets", "protocol_version",
+    "read_plaintext", "read_tls", "wants_read", "wants_write", "write_plaintext", "write_tls",
+)  # fmt: skip
+
+_VERSIONS: Final = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
+# OpenSSL's names of the cipher suites that rustls supports.
+_CIPHERS: Final = {
+    "TLS13_AES_128_GCM_SHA256": "TLS_AES_128_GCM_SHA256",
+    "TLS13_AES_256_GCM_SHA384": "TLS_AES_256_GCM_SHA384",
+    "TLS13_CHACHA20_POLY1305_SHA256": "TLS_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": "ECDHE-RSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384": "ECDHE-RSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-RSA-CHACHA20-POLY1305",
+}
+
+
+class RustlsSocket:
+    """TLS over a connected, non-blocking socket, with the methods and exceptions of `ssl.SSLSocket` that we use.
+
+    Its context verifies the server, unless the option `insecure` is set.
+    """
+
+    __slots__ = ("_accepted_bytes", "_failure", "_outgoing", "_socket", "_tls", "_undecrypted")
+
+    def __init__(self, tls: Any, sock: socket.SocketType) -> None:
+        self._tls = tls
+        self._socket = sock
+        self._outgoing = b""  # encrypted, not yet sent
+        self._accepted_bytes = 0  # how much of the caller's data that is
+        self._undecrypted = b""
+        self._failure: ssl.SSLError | None = None
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake as far as the received bytes allow.
+
+        Raises:
+            ssl.SSLWantReadError: The server has to answer first.
+            ssl.SSLWantWriteError: The socket takes no more bytes now.
+            ssl.SSLError: One side refused.
+        """
+        tls = self._tls
+        while True:
+            self._flush()
+            if not tls.is_handshaking():
+                return
+            if not self._undecrypted:
+                self._undecrypted = self._receive()
+            self._feed()
+            if self._failure is not None:
+                with suppress(OSError):
+                    self._flush()  # the alert that tells the server
+                raise self._failure
+
+    def send(self, data: bytes) -> int:
+        """Send bytes; return how many. After an exception, call it again with the same bytes."""
+        if not self._accepted_bytes:
+            self._accepted_bytes = self._tls.write_plaintext(data)
+        self._flush()
+        sent, self._accepted_bytes = self._accepted_bytes, 0
+        return sent
+
+    def recv(self, max_bytes: int) -> bytes:
+        """Return received bytes; empty after the server's close_notify.
+
+        Raises:
+            ssl.SSLWantReadError: There are none now.
+            ssl.SSLEOFError: The stream ended without close_notify.
+        """
+        tls = self._tls
+        while True:
+            if data := tls.read_plaintext(max_bytes):
+                return bytes(data)
+            if self._failure is not None:  # only now: the bytes before it were good
+                raise self._failure
+            if not self._undecrypted:
+                if not tls.wants_read():
+                    return b""
+                self._undecrypted = self._receive()
+            self._feed()
+            if tls.wants_write():
+                self._answer()
+
+    def close(self) -> None:
+        """Close the socket; nothing more is sent."""
+        self._socket.close()
+
+    def version(self) -> str | None:
+        """The version of TLS, as `ssl.SSLSocket.version` names it."""
+        return _VERSIONS.get(self._tls.protocol_version() or 0)
+
+    def cipher_name(self) -> str | None:
+        """The cipher suite, by OpenSSL's name."""
+        name = self._tls.negotiated_cipher_suite()
+        return None if name is None else _CIPHERS.get(name, str(name))
+
+    def chain(self) -> list[bytes]:
+        """The certificates that the server sent, as DER."""
+        return self._tls.peer_certificates() or []
+
+    def _feed(self) -> None:
+        taken = self._tls.read_tls(self._undecrypted)
+        self._undecrypted = self._undecrypted[taken:]
+        try:
+            self._tls.process_new_packets()
+        except ssl.SSLError as error:
+            self._failure = error
+
+    def _receive(self) -> bytes:
+        try:
+            received = self._socket.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            raise ssl.SSLWantReadError from None
+        if not received:
+            raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "the connection ended without close_notify")
+        return received
+
+    def _flush(self) -> None:
+        while self._outgoing or self._tls.wants_write():
+            if not self._outgoing:
+                self._outgoing = self._tls.write_tls()
+            try:
+                sent = self._socket.send(self._outgoing)
+            except BlockingIOError:
+                raise ssl.SSLWantWriteError from None
+            self._outgoing = self._outgoing[sent:]
+
+    def _answer(self) -> None:
+        """Send what TLS itself answers."""
+        is_renegotiation = self._failure is None and self._tls.protocol_version() == 0x0303
+        with suppress(OSError):
+            self._flush()
+        if is_renegotiation:  # the only message of TLS 1.2 that is answered now; rustls answers no_renegotiation
+            self._failure = ssl.SSLError("renegotiation is not supported")
+
+
+class RustlsEngine:
+    """Makes the TLS state of connections.
+
+    Raises:
+        ValueError: rustls cannot use the client certificate.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._builder = _classes()[0]()
+        self._builder.set_alpn([b"http/1.1"])
+        self._builder.set_verify_mode(_VERIFY_NONE if options.insecure else _VERIFY_REQUIRED)
+        self._builder.set_check_hostname(not options.insecure)
+        if not options.insecure:
+            self._trust(options.cafile)
+        if options.cert is not None:
+            try:
+                key = Path(options.key or options.cert).read_bytes()
+                self._builder.set_client_cert_chain_pem(Path(options.cert).read_bytes(), key)
+            except (OSError, ssl.SSLError) as error:
+                raise ValueError("the client certificate cannot be used") from error
+
+    def wrap(self, sock: socket.SocketType, host: str) -> RustlsSocket:
+        """Begin TLS on a connected socket.
+
+        Raises:
+            ssl.SSLError: rustls does not accept the host name.
+        """
+        return RustlsSocket(self._builder.build_client_connection(host), sock)
+
+    def _trust(self, cafile: str | None) -> None:
+        """Trust the authorities that OpenSSL trusts: those of the same files."""
+        paths = [Path(cafile)] if cafile is not None else _system_files()
+        found = (match for path in paths for match in _PEM.findall(path.read_bytes()))
+        certificates = dict.fromkeys(match.replace(b"\r", b"") for match in found)
+        self._builder.add_root_certs_from_pem(b"\n".join(certificates))
+        if cafile is None and not certificates:  # Windows: the authorities are in no file
+            for der in ssl.create_default_context().get_ca_certs(binary_form=True):
+                with suppress(ValueError):
+                    self._builder.add_root_cert_from_der(der)
+
+
+def open_rustls(options: Options) -> RustlsEngine | None:
+    """Return an engine; None if OpenSSL has to do all handshakes."""
+    if options.tls == "openssl" or rustls_version() is None:
+        return None
+    try:
+        return RustlsEngine(options)
+    except (OSError, ValueError):
+        return None
+
+
+@cache
+def rustls_version() -> str | None:
+    """Return the version of rustls; None if it cannot be used."""
+    try:
+        builder, connection = _classes()
+        from rtls._rustls import rustls_version as version
+    except ImportError:
+        return None
+    is_complete = all(hasattr(builder, name) for name in _BUILDER_METHODS) and all(
+        hasattr(connection, name) for name in _CONNECTION_METHODS
+    )
+    return str(version()) if is_complete else None
+
+
+def describe_engines() -> str:
+    """Return which libraries do TLS, with their versions, the first one first."""
+    openssl = " ".join(ssl.OPENSSL_VERSION.split()[:2])
+    version = rustls_version()
+    return (
+        f"{openssl} alone, because rtls is not installed or unusable"
+        if version is None
+        else f"rustls {version}, {openssl}"
+    )
+
+
+def _classes() -> tuple[Any, Any]:
+    from rtls._rustls import RustlsClientConnection, RustlsConfigBuilder  # takes 30 ms, and only https needs it
+
+    return RustlsConfigBuilder, RustlsClientConnection
+
+
+def _system_files() -> list[Path]:
+    """Return the files that OpenSSL's default authorities are in."""
+    paths = ssl.get_default_verify_paths()
+    files = [Path(paths.cafile)] if paths.cafile else []
+    if paths.capath:
+        with suppress(OSError):
+            hashed = (Path(entry) for entry in os.scandir(paths.capath) if _HASHED_NAME.fullmatch(entry.name))
+            files += [path for path in hashed if path.is_file()]
+    known = {file.resolve(): file for file in files}
+    return list(known)
