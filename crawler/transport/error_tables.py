@@ -105,7 +105,7 @@ VERIFY_CODE_TYPES: Final = {
     19: "tls.cert.authority_invalid",  # self-signed in the chain
     20: "tls.cert.authority_invalid",  # unknown authority, or an intermediate was not sent
     21: "tls.cert.authority_invalid",  # only the leaf was sent
-    24: "tls.cert.authority_invalid",  # the issuer may not issue certificates
+    24: "tls.cert.invalid",  # the issuer may not issue certificates
     27: "tls.cert.authority_invalid",  # not trusted for this purpose
     62: "tls.cert.name_invalid",  # another host name
     64: "tls.cert.name_invalid",  # another address

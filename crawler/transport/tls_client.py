@@ -16,7 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import cached_property
-from typing import Final, NamedTuple, TypeVar, cast
+from typing import Final, Literal, NamedTuple, TypeVar, cast
 
 from crawler.core.options import Options
 from crawler.core.results import ProbeError, TLSInfo
@@ -113,8 +113,10 @@ class TlsClient:
 
     def keep_session(self, connection: Connection, origin: Origin) -> None:
         """Keep the session of a connection that has received bytes; in TLS 1.3 it comes with the response."""
-        if isinstance(connection.tls_socket, ssl.SSLSocket):
-            self._sessions.put(origin, connection.tls_socket.session)
+        tls_socket = connection.tls_socket
+        # A session can be resumed with the same context only.
+        if isinstance(tls_socket, ssl.SSLSocket) and tls_socket.context is self._context_for(origin):
+            self._sessions.put(origin, tls_socket.session)
 
     def may_ask_again(self, connection: Connection, origin: Origin, error: Exception) -> bool:
         """Return whether a request that failed before its response may succeed on a new connection.
@@ -141,13 +143,16 @@ class TlsClient:
     def _rustls(self) -> RustlsEngine | None:
         return open_rustls(self._options)
 
+    def _context_for(self, origin: Origin) -> ssl.SSLContext:
+        return self._contexts.completing if origin in self._incomplete else self._contexts.verifying
+
     async def _secure_by_openssl(self, connection: Connection, handshake: Handshake) -> Connection:
         origin = handshake.url.origin
         is_known_incomplete = origin in self._incomplete
-        context = self._contexts.completing if is_known_incomplete else self._contexts.verifying
         session = self._sessions.get(origin)
+        wrap = _wrapper(self._context_for(origin), handshake.host, session)
         try:
-            tls_socket = await _start(connection, _wrapper(context, handshake.host, session), handshake)
+            tls_socket = await _start(connection, wrap, handshake)
         except TimeoutError:
             raise
         except OSError as error:
@@ -166,17 +171,22 @@ class TlsClient:
         Raises:
             HopError: The server's certificate is refused.
         """
-        is_incomplete = False
-        if isinstance(tls_socket, ssl.SSLSocket) and handshake.url.origin in self._incomplete:
-            last = certificate_of(find_path(openssl_chain(tls_socket))[-1])
-            is_incomplete = last is not None and last.issuer_name in self._fetched_issuers
-        info = describe_tls(tls_socket, "incomplete" if is_incomplete else None)
-        if not self._options.insecure and (problem := _check_leaf(tls_socket, handshake.host)) is not None:
-            handshake.timer.tls = info
+        try:
+            info = handshake.timer.tls = describe_tls(tls_socket, self._chain_state(tls_socket, handshake.url.origin))
+            if not self._options.insecure and (problem := _check_leaf(tls_socket, handshake.host)) is not None:
+                raise HopError(problem)
+        except BaseException:
             connection.close()
-            raise HopError(problem)
+            raise
         connection.tls = info
         return connection
+
+    def _chain_state(self, tls_socket: ssl.SSLSocket | RustlsSocket, origin: Origin) -> Literal["incomplete"] | None:
+        if not isinstance(tls_socket, ssl.SSLSocket) or origin not in self._incomplete:
+            return None
+        path = find_path(openssl_chain(tls_socket))  # empty after a resumed session
+        last = certificate_of(path[-1]) if path else None
+        return "incomplete" if last is None or last.issuer_name in self._fetched_issuers else None
 
     async def _reconsider(self, error: OSError, handshake: Handshake) -> Connection:
         """Find out why OpenSSL refused; complete the chain if that is what is missing.
@@ -242,6 +252,7 @@ class TlsClient:
                 error = refusal
             else:
                 _remember(self._incomplete, origin)
+                self._sessions.drop(origin)
                 return self._accept(connection, tls_socket, handshake)
         return error
 

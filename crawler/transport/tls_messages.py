@@ -91,6 +91,7 @@ VERIFY_CODE_MESSAGES: Final = {
     27: "the certificate's authority is not trusted for web servers",
     47: "the certificate's authority may not issue certificates for this name",
     48: "the certificate's authority may not issue certificates for this name",
+    79: "a certificate of the chain belongs to no authority, so it cannot issue others",
     62: "the certificate is for another host name",
     64: "the certificate is for another address",
     66: "the certificate's key is too short",
