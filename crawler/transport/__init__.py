@@ -19,9 +19,16 @@ Other packages may import from `base` (the `Transport` interface), the two trans
     both:
        resolver            names to addresses
        address_guard       addresses that must not be dialled
-       tls                 contexts, sessions, what a handshake tells
-       |  certificates     the fields that results report
+       tls_client          the two TLS libraries: which one is asked, and when again
+       |  tls_rustls       rustls
+       |  tls              OpenSSL: contexts, sessions
+       |  tls_issuers      intermediates that servers do not send
+       |  tls_refusals     why a server was refused
+       |  tls_report       what a handshake tells
+       |  tls_names        the names of a certificate and the host
+       |  certificates     the fields of certificates
        timing              how long each phase takes
        error_mapping       exceptions to the errors of results
        |  error_tables     its rules, as data
+       |  tls_messages     refusals by TLS in words
 """

@@ -145,7 +145,7 @@ class SocketTransport:
             Exception: The address is blocked, or the exchange failed.
         """
         timeout = deadline - self._loop.time()
-        request = HopRequest.of("GET", url, [("Connection", "close")], b"", timeout, MAX_ISSUER_BYTES)
+        request = HopRequest.of("GET", url, [("Connection", "close")], b"", timeout, 1.0, MAX_ISSUER_BYTES)
         timer = HopTimer()
         connection = await self._connect(request, timer, deadline)
         try:
