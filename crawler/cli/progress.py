@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TimeRemainingColumn
+from rich.progress import Task as RichTask
 from rich.text import Text
 
 from crawler.core.tasks import Counts
@@ -42,14 +43,14 @@ class _CountsProgress(Progress):
 class _RateColumn(ProgressColumn):
     """Shows the probes per second, over the last few seconds."""
 
-    def render(self, task: Task) -> Text:
+    def render(self, task: RichTask) -> Text:
         return Text(f"{task.speed or 0:.0f}/s")
 
 
 class _CountsColumn(ProgressColumn):
     """Shows the number of results by outcome."""
 
-    def render(self, task: Task) -> Text:
+    def render(self, task: RichTask) -> Text:
         return format_counts(task.fields["counts"])
 
 

@@ -116,7 +116,7 @@ class FleetEngine:
 
 
 class _Progress(NamedTuple):
-    """How far a running Task was at the last look.
+    """The progress of a running Task at the last check.
 
     Attributes:
         done: Lines with a result.

@@ -50,7 +50,7 @@ _DEFAULT_SETTINGS: Final = PoolSettings()
 
 
 class ChildConfig(msgspec.Struct):
-    """What a child gets at its start.
+    """The configuration that a child gets at its start.
 
     Attributes:
         path: The Unix socket to listen on.

@@ -86,7 +86,7 @@ class ProcessProber:
         return Load(*(sum(numbers) for numbers in zip(*loads, strict=True)))
 
     async def _drain_child(self, index: int, seconds: float) -> None:
-        """Tell a child to drain, on a connection of its own: the message must not queue behind others."""
+        """Drain a child. The message has its own connection, so that it does not wait behind others."""
         async with self._pool.connection(index) as (_, writer):
             writer.write(encode_frame(ChildRequest(drain=seconds)))
 

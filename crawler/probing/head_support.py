@@ -14,7 +14,7 @@ _MAX_HOSTS: Final = 10_000  # hosts that are remembered
 
 
 class HeadEvidence(Enum):
-    """What the answers to one URL show about a host."""
+    """What the answers to HEAD and GET for one URL show about its host."""
 
     WORKS = "HEAD has a good answer"
     REFUSED = "GET has a good answer, HEAD has not"

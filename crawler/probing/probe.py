@@ -29,7 +29,7 @@ _NO_URL: Final = Url("", "", "", 0, "")  # for a line that is not a URL
 
 
 class _Answer(msgspec.Struct, frozen=True, gc=False):
-    """What the rules below look at: what the transport returned, and `error`, which also covers unusable statuses."""
+    """The input of the rules below: the answer of the transport, and `error`, which also covers unusable statuses."""
 
     hop: HopResult
     error: ProbeError | None

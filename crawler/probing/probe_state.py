@@ -22,7 +22,7 @@ class KnownAnswer(msgspec.Struct, frozen=True, gc=False):
 
 
 class ProbeState(msgspec.Struct):
-    """What a probe has done so far and what it asks for next.
+    """What a probe has done so far, and its next request.
 
     Attributes:
         seq: Position of the target in the submitted list.

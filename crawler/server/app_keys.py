@@ -1,4 +1,4 @@
-"""What the parts of the application share, each by its own typed key.
+"""The objects that the parts of the application share, each with its own typed key.
 
 A handler takes what it needs from its application: `request.app[REGISTRY]`.
 """
@@ -35,10 +35,10 @@ __all__ = [
 ]
 
 OPTIONS: Final = web.AppKey("OPTIONS", Options)
-"""How URLs are probed, where a Task does not choose otherwise."""
+"""The options of probing, which a Task can change."""
 
 SERVICE_OPTIONS: Final = web.AppKey("SERVICE_OPTIONS", ServiceOptions)
-"""How requests are served."""
+"""The options of the service."""
 
 SETTINGS: Final = web.AppKey("SETTINGS", ServerSettings)
 """Intervals and timeouts that are no options. They can be replaced until the application starts."""
@@ -56,7 +56,7 @@ AUTHORIZER: Final = web.AppKey("AUTHORIZER", Authorizer)
 """The access rules."""
 
 QUOTAS: Final = web.AppKey("QUOTAS", Quotas)
-"""How much may be in progress at once."""
+"""The quotas."""
 
 KEYS_IN_PROGRESS: Final[web.AppKey[set[tuple[str | None, str]]]] = web.AppKey("KEYS_IN_PROGRESS", set)
 """The owners and idempotency keys of the submits in progress."""

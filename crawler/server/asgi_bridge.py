@@ -28,7 +28,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-_READ_AHEAD_BYTES: Final = 64 * 1024  # of a body, before the handler asks for it; at most twice as much
+_READ_AHEAD_BYTES: Final = 64 * 1024  # read of a body before the handler reads it; at most twice as much
 _SERVER_HEADERS: Final = frozenset({hdrs.CONNECTION, hdrs.DATE, hdrs.SERVER, hdrs.TRANSFER_ENCODING})  # of the server
 
 

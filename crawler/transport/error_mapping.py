@@ -43,7 +43,7 @@ class HopError(Exception):
 
 
 def explain(error: BaseException, phase: str) -> ProbeError:
-    """Say what an exception means for the target.
+    """Return the error that an exception means for the target.
 
     Args:
         error: Any exception. One without a rule becomes `unknown`.

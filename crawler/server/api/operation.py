@@ -1,4 +1,4 @@
-"""How an operation of the API is described: the records that the OpenAPI document is made from."""
+"""The records that describe the operations of the API; the OpenAPI document is made from them."""
 
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple

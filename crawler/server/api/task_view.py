@@ -20,7 +20,7 @@ def task_path(request: web.Request, task: Task) -> str:
 
 
 def progress_of(request: web.Request, task: Task) -> Progress:
-    """How far a Task is now."""
+    """Return the progress of a Task."""
     done, rate = task.counts.done, request.app[TASK_MANAGER].rate(task)
     eta = (task.total - done) / rate if rate and task.status == "running" else None
     return Progress(

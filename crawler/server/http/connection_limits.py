@@ -78,7 +78,7 @@ class ConnectionLimiter(BackgroundJob):
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Tell a connection when its request begins and ends."""
+        """Notify a connection when its request begins and ends."""
         connection = self._connections.get(request.transport) if request.transport is not None else None
         if not isinstance(connection, _LimitedProtocol):  # it has been cut off meanwhile
             return await handler(request)

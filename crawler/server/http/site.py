@@ -51,7 +51,7 @@ class ListeningSite(web.BaseSite):
         limiter: Limits the connections.
         address: Host and port.
         keep_alive: Seconds for which a connection without request is kept.
-        ssl_context: For TLS.
+        ssl_context: The TLS context; None for plain HTTP.
     """
 
     def __init__(

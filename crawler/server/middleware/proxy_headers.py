@@ -23,7 +23,7 @@ class ProxyHeaders:
     """Shows handlers the client's own address, scheme and host.
 
     Args:
-        networks: Of the trusted proxies, as CIDRs.
+        networks: The networks of the trusted proxies, as CIDRs.
 
     Raises:
         OptionError: One is not a network.

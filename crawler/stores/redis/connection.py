@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 ANSWER_SECONDS: Final = 5.0
 """How long Redis may take to answer a command."""
 
-_MAX_RETRIES: Final = 3  # of a command whose connection was lost; every command of ours is safe to repeat
+_MAX_RETRIES: Final = 3  # after a lost connection; every command that this package sends can be repeated
 _RETRY_SECONDS: Final = 0.02  # pause before the first retry; doubled each time
 _MAX_RETRY_SECONDS: Final = 0.5
 _MAX_CONNECTIONS: Final = 64

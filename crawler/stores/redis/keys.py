@@ -69,7 +69,7 @@ def chunks_key(task_id: str, sequence: int) -> str:
 
 
 def chunks_prefix(task_id: str) -> str:
-    """What the keys of a Task's chunk hashes start with; the number of the hash follows."""
+    """Return the prefix of the keys of a Task's chunk hashes; the number of the hash follows."""
     return f"crawler:task:{task_id}:chunks:"
 
 
@@ -79,7 +79,7 @@ def results_key(task_id: str, offset: int) -> str:
 
 
 def results_prefix(task_id: str) -> str:
-    """What the keys of a Task's result hashes start with; the number of the hash follows."""
+    """Return the prefix of the keys of a Task's result hashes; the number of the hash follows."""
     return f"crawler:task:{task_id}:records:"
 
 

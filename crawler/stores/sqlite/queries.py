@@ -90,7 +90,7 @@ _counts: Final = msgspec.json.Decoder(dict[Outcome, int])
 
 
 class RecordedResults(NamedTuple):
-    """What `record` has stored: counts by outcome, and all results as JSON separated by commas, if asked for."""
+    """The return value of `record`: counts by outcome, and if wanted all results as JSON separated by commas."""
 
     counts: dict[Outcome, int]
     bodies: str

@@ -29,7 +29,7 @@ _SWEEP_RETRY_SECONDS: Final = 5.0
 
 
 class _KnownTarget(NamedTuple):
-    """What recording needs of a target that `pending` has read: its place in probing order, and its host."""
+    """A target that `pending` has read, as `record` needs it: its place in probing order, and its host."""
 
     place: int
     host: str
