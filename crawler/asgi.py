@@ -70,7 +70,7 @@ class AsgiApplication:
         async with AsyncExitStack() as stack:
             try:
                 await stack.enter_async_context(self.lifespan())
-            except Exception as error:  # if it were raised, a server could take it for "no lifespan support", and go on
+            except Exception as error:  # if it were raised, a server could take it for "no lifespan support" and continue
                 if not isinstance(error, InputError):
                     log.exception("the application cannot start")
                 await send({"type": "lifespan.startup.failed", "message": f"crawler: {error}"})

@@ -92,7 +92,7 @@ class ChildLink:
         self._changed.set()
 
     async def run(self) -> None:
-        """Send and receive until the run drains; when the child ends, go on with the one that replaces it."""
+        """Send and receive until the run drains; when the child ends, continue with its replacement."""
         retry_seconds = _FIRST_RETRY_SECONDS
         while not self._run.is_draining:
             reader, writer = await self._run.pool.connect(self._index)

@@ -122,7 +122,7 @@ class ChunkWorker:
             await asyncio.sleep(reconnect_seconds)
 
     async def _work(self, task: Task, position: ChunkPosition) -> bool:
-        """Probe a chunk; returns False if another worker process has to go on with it."""
+        """Probe a chunk; returns False if another worker process has to continue it."""
         chunks = self._registry.chunks
         lines, crashes = await retry_until_stored(chunks.start, task.id, position, uuid.uuid4().hex)
         async with (
@@ -140,7 +140,7 @@ class ChunkWorker:
         return True
 
     async def _wait_for_end(self, task: Task) -> None:
-        """Wait until the Task has ended or is gone."""
+        """Wait until the Task has ended or was deleted."""
         with suppress(TaskNotFound):
             while task.status == "running":
                 await self._registry.wait_for_change(task.id)

@@ -51,7 +51,7 @@ class ChildReport(msgspec.Struct, omit_defaults=True):
     Attributes:
         begun: Positions of targets whose request is about to be sent.
         results: Results found.
-        moved: Probes that go on at the host of another child.
+        moved: Probes that continue at a host of another child.
         load: How busy the child is, if the request asked for it.
         is_last: Whether no more reports follow, after a drain.
     """

@@ -36,7 +36,7 @@ class FedStream(ABC, Generic[T]):
 
     @abstractmethod
     def _has_room(self) -> bool:
-        """Whether the feeder should go on."""
+        """Whether the feeder should continue."""
 
     @abstractmethod
     def _is_over(self) -> bool:

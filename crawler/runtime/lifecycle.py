@@ -53,7 +53,7 @@ class SystemdNotifier(BackgroundJob):
         self._watchdog_seconds = _watchdog_seconds(environment)
 
     def notify(self, state: str) -> None:
-        """Send a state such as `READY=1`. A failure is logged, and the service goes on."""
+        """Send a state such as `READY=1`. A failure is logged, and the service continues."""
         if not self._address:
             return
         try:

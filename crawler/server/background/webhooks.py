@@ -1,7 +1,7 @@
 """Webhooks: when a Task has ended, a signed POST reports it to a URL, and is retried until it arrives.
 
 Signature and retries are those of Standard Webhooks (https://www.standardwebhooks.com/). The state of a delivery is
-stored with its Task before and after each attempt. So a delivery goes on after a restart; it may then arrive twice,
+stored with its Task before and after each attempt. So a delivery continues after a restart; it may then arrive twice,
 with the same `webhook-id`.
 """
 
