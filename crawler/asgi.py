@@ -70,7 +70,7 @@ class AsgiApplication:
         async with AsyncExitStack() as stack:
             try:
                 await stack.enter_async_context(self.lifespan())
-            except Exception as error:  # if it were raised, a server could take it for "no lifespan support" and continue
+            except Exception as error:  # if it were raised, a server could read it as "no lifespan support"
                 if not isinstance(error, InputError):
                     log.exception("the application cannot start")
                 await send({"type": "lifespan.startup.failed", "message": f"crawler: {error}"})
