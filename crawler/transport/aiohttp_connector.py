@@ -19,8 +19,9 @@ from crawler.core.errors import OptionError
 from crawler.core.options import Options
 from crawler.core.results import ProbeError
 from crawler.transport.address_guard import AddressGuard
+from crawler.transport.address_order import AddressOrder
 from crawler.transport.error_mapping import HopError
-from crawler.transport.resolver import Resolver, select_addresses
+from crawler.transport.resolver import Resolver
 from crawler.transport.timing import HopTimer
 from crawler.transport.tls import client_context
 from crawler.transport.tls_report import describe_tls
@@ -145,7 +146,7 @@ class _GuardedResolver(AbstractResolver):
         self._guard.check(addresses)
         return [
             ResolveResult(hostname=host, host=address, port=port, family=_family_of(address), proto=0, flags=0)
-            for address in select_addresses(addresses)
+            for address in AddressOrder().select(addresses, port)
         ]
 
     async def close(self) -> None:

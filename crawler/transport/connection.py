@@ -5,6 +5,7 @@ and closing aborts at once (RST): no wait for the peer, and no port in TIME_WAIT
 """
 
 import errno
+import ipaddress
 import os
 import socket
 import ssl
@@ -80,10 +81,8 @@ class Connection:
                 sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
             number = sock.connect_ex((ip, port))
-            if number == errno.ENETUNREACH and family == socket.AF_INET:
-                number = (
-                    errno.ENETDOWN
-                )  # reported at once, it comes from our own routing table: no route to the internet
+            if number == errno.ENETUNREACH:  # reported at once, it comes from our own routing table
+                raise _no_route(ip)
             if number not in _CONNECTING:
                 raise OSError(number, os.strerror(number))
             connection = cls(sock, ip, poller)
@@ -169,3 +168,10 @@ class Connection:
     async def _until_writable_again(self, deadline: float) -> None:
         self._readiness.is_writable = False
         await self._readiness.until_writable(deadline)
+
+
+def _no_route(ip: str) -> OSError:
+    address = ipaddress.ip_address(ip)
+    if address.is_multicast:
+        return OSError(errno.ENETUNREACH, "a multicast address, which no TCP connection can reach")
+    return OSError(errno.ENETDOWN, f"this machine has no route to IPv{address.version} addresses")

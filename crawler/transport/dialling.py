@@ -4,6 +4,7 @@ import asyncio
 import errno
 from typing import Final
 
+from crawler.transport.address_order import AddressOrder
 from crawler.transport.connection import Connection
 from crawler.transport.poller import Poller
 from crawler.transport.timing import HopTimer
@@ -11,8 +12,11 @@ from crawler.transport.timing import HopTimer
 __all__ = ["connect_to_any"]
 
 _ATTEMPT_DELAY_SECONDS: Final = 0.25  # RFC 8305, 5
-# Failures after which the next address of the same family is tried.
-_RETRYABLE_ERRNOS: Final = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
+# Failures that another address would not avoid: the host has answered, or this machine is short of something.
+_FINAL_ERRNOS: Final = frozenset(
+    {errno.ECONNRESET, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+)
+_NOT_THE_TARGETS: Final = frozenset({errno.ENETDOWN})  # no route for the address's family
 
 
 async def connect_to_any(
@@ -21,6 +25,7 @@ async def connect_to_any(
     poller: Poller,
     timer: HopTimer,
     deadline: float,
+    order: AddressOrder,
     attempt_delay: float = _ATTEMPT_DELAY_SECONDS,
 ) -> Connection:
     """Connect to the first address that answers. The next attempt starts after a failure or a short delay.
@@ -29,50 +34,55 @@ async def connect_to_any(
         addresses: In the order to try them.
         port: Of all addresses.
         poller: Watches the sockets.
-        timer: Gets the address of the connection; after a failure, the first address.
+        timer: Gets the address of the connection; after a failure, that of the failure.
         deadline: Loop time, for all attempts together.
-        attempt_delay: Seconds until the other family's address is tried as well.
+        order: Learns which addresses answer.
+        attempt_delay: Seconds until the next address is tried as well.
 
     Raises:
-        OSError: No address could be connected to; this is the first failure.
+        OSError: No address could be connected to; this is the first failure that is the host's.
     """
     timer.ip = addresses[0]
     if len(addresses) == 1:
         return await Connection.open(addresses[0], port, poller, deadline)
-    failures: list[BaseException] = []
-    running: set[asyncio.Task[Connection]] = set()
-    address_of: dict[asyncio.Task[Connection], str] = {}
-    failed_families: set[bool] = set()  # IPv6 or not: an address of it failed in a way that the next would share
+    attempts: dict[asyncio.Task[Connection], str] = {}  # those that run
+    failures: dict[str, OSError] = {}
+    waiting = list(reversed(addresses))
     try:
-        for place, address in enumerate(addresses):
-            if (":" in address) in failed_families:
-                continue
-            attempt = asyncio.ensure_future(Connection.open(address, port, poller, deadline))
-            address_of[attempt] = address
-            running.add(attempt)
-            # The two families race. Another address of the same family is tried only when the others have failed.
-            is_race = place == 0 and (":" in address) != (":" in addresses[1])
-            delay = attempt_delay if is_race else None
-            while running:
-                done, running = await asyncio.wait(running, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
-                connected = [attempt for attempt in done if attempt.exception() is None]
-                if connected:
-                    running.update(connected[1:])
-                    timer.ip = connected[0].result().ip
-                    return connected[0].result()
-                for attempt in done:
-                    failure = attempt.exception()
-                    assert failure is not None
-                    failures.append(failure)
-                    if getattr(failure, "errno", None) not in _RETRYABLE_ERRNOS:
-                        failed_families.add(":" in address_of[attempt])
-                if is_race:
-                    break
-        raise failures[0]
+        while waiting or attempts:
+            if waiting:
+                address = waiting.pop()
+                attempts[asyncio.ensure_future(Connection.open(address, port, poller, deadline))] = address
+            delay = attempt_delay if waiting else None
+            done, _ = await asyncio.wait(attempts, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+            for attempt in sorted(done, key=list(attempts).index):
+                failure = attempt.exception()
+                if failure is None:
+                    timer.ip = attempts.pop(attempt)
+                    order.connected(timer.ip, port)
+                    for slower, address in attempts.items():
+                        if not slower.done():
+                            order.failed(address, port)
+                    return attempt.result()
+                address = attempts.pop(attempt)
+                if not isinstance(failure, OSError):
+                    raise failure
+                failures[address] = failure
+                order.failed(address, port)
+                if failure.errno in _FINAL_ERRNOS:
+                    waiting.clear()
+        timer.ip, failure = _main_failure(failures)
+        raise failure
     finally:
-        for attempt in running:
+        for attempt in attempts:
             attempt.add_done_callback(_close_unused)
             attempt.cancel()
+
+
+def _main_failure(failures: dict[str, OSError]) -> tuple[str, OSError]:
+    """Return the first failure that the host is to blame for, with its address."""
+    of_host = (item for item in failures.items() if item[1].errno not in _NOT_THE_TARGETS)
+    return next(of_host, next(iter(failures.items())))
 
 
 def _close_unused(attempt: "asyncio.Task[Connection]") -> None:

@@ -13,13 +13,14 @@ from crawler.core.options import Options
 from crawler.core.results import Body, HopResult
 from crawler.core.urls import Url
 from crawler.transport.address_guard import AddressGuard
+from crawler.transport.address_order import AddressOrder
 from crawler.transport.connection import Connection
 from crawler.transport.connection_pool import ConnectionPool
 from crawler.transport.dialling import connect_to_any
 from crawler.transport.error_mapping import explain
 from crawler.transport.http_exchange import HopRequest, is_body_received, read_body, read_head
 from crawler.transport.poller_choice import open_poller
-from crawler.transport.resolver import Resolver, select_addresses
+from crawler.transport.resolver import Resolver
 from crawler.transport.response_head import HeadError, ResponseHead
 from crawler.transport.timing import HopTimer
 from crawler.transport.tls_client import Handshake, TlsClient
@@ -44,6 +45,7 @@ class SocketTransport:
 
     def __init__(self, options: Options, resolver: Resolver, guard: AddressGuard, pool: ConnectionPool) -> None:
         self._tls = TlsClient(options, self._fetch_issuer)
+        self._address_order = AddressOrder()
         self._options_key = (options.insecure, options.ipv4, options.ipv6)
         self._poller = open_poller()
         self._pool = pool
@@ -73,7 +75,10 @@ class SocketTransport:
         except Exception as error:
             # In TLS 1.3 a server can refuse the client after the handshake, in place of the response.
             phase = "tls" if isinstance(error, ssl.SSLError) else timer.error_phase
-            return HopResult(timer.timings(), ip=timer.ip, tls=timer.tls, error=explain(error, phase))
+            problem = explain(error, phase)
+            if problem.transient and timer.ip is not None:
+                self._address_order.failed(timer.ip, url.port)  # another address of the host may do better
+            return HopResult(timer.timings(), ip=timer.ip, tls=timer.tls, error=problem)
         return HopResult(timer.timings(), head.status, timer.ip, head.fields, timer.tls, body=body)
 
     async def close(self) -> None:
@@ -120,7 +125,10 @@ class SocketTransport:
         self._guard.check(addresses)
         timer.start("connect")
         connect_deadline = self._connect_deadline(request, deadline)
-        connection = await connect_to_any(select_addresses(addresses), url.port, self._poller, timer, connect_deadline)
+        addresses = self._address_order.select(addresses, url.port)
+        connection = await connect_to_any(
+            addresses, url.port, self._poller, timer, connect_deadline, self._address_order
+        )
         if url.scheme == "https":
             return await self._secure(connection, request, timer, deadline)
         return connection

@@ -38,6 +38,7 @@ class Rule:
     truncated: bool = False
     silent: frozenset[str] = frozenset()
     forged: Literal["name", "id"] | None = None
+    drops_edns: bool = False
 
 
 class DnsServer:
@@ -106,6 +107,10 @@ class DnsServer:
     def truncated(self, name: str) -> None:
         """Answer over UDP with the TC flag only, and over TCP in full."""
         self._set(name, truncated=True)
+
+    def drop_edns(self, name: str) -> None:
+        """Do not answer queries that use EDNS, as some old servers and firewalls do."""
+        self._set(name, drops_edns=True)
 
     def _set(self, name: str, **changes: Any) -> Rule:
         rule = self._rules.setdefault(_key(name), Rule())
@@ -191,7 +196,7 @@ class DnsServer:
         name, kind = _key(str(query.q.qname)), str(QTYPE[query.q.qtype])
         self.queries.append((name, kind))
         rule = self._rule(name)
-        if kind in rule.silent:
+        if kind in rule.silent or (rule.drops_edns and any(record.rtype == QTYPE.OPT for record in query.ar)):
             return None
         await asyncio.sleep(rule.delay)
         reply = query.reply()

@@ -1,7 +1,12 @@
-"""Which address of a host is connected to, and when the next one is tried."""
+"""Which address of a host is connected to, when the next one is tried, and what is remembered (RFC 8305, 4 and 5)."""
 
 import asyncio
+import errno
+import socket
 
+import pytest
+
+from crawler.transport.address_order import AddressOrder
 from crawler.transport.dialling import connect_to_any
 from crawler.transport.poller_choice import open_poller
 from crawler.transport.timing import HopTimer
@@ -10,11 +15,18 @@ from tests.support.site import Site
 DEADLINE_SECONDS = 20.0
 
 
-async def connected_address(addresses: list[str], port: int, attempt_delay: float) -> str:
+async def connected_address(
+    addresses: list[str],
+    port: int,
+    attempt_delay: float,
+    order: AddressOrder | None = None,
+    seconds: float = DEADLINE_SECONDS,
+) -> str:
     """Connect to one of the addresses; return which."""
-    poller, deadline = open_poller(), asyncio.get_running_loop().time() + DEADLINE_SECONDS
+    poller, deadline = open_poller(), asyncio.get_running_loop().time() + seconds
+    order = order or AddressOrder()
     try:
-        connection = await connect_to_any(addresses, port, poller, HopTimer(), deadline, attempt_delay)
+        connection = await connect_to_any(addresses, port, poller, HopTimer(), deadline, order, attempt_delay)
         connection.close()
     finally:
         poller.close()
@@ -35,3 +47,83 @@ async def test_the_second_address_of_a_family_is_tried_after_a_refusal_of_the_fi
     async with Site(host="127.0.0.3") as site:
         addresses = ["127.0.0.2", "127.0.0.3"]
         assert await connected_address(addresses, site.port, 2 * DEADLINE_SECONDS) == "127.0.0.3"
+
+
+async def test_a_silent_address_is_left_for_the_next_of_its_family_after_the_attempt_delay() -> None:
+    """RFC 8305, 5: attempts are staggered over the whole list; "one recommended value for a default delay is 250 ms"."""
+    loop = asyncio.get_running_loop()
+    async with (
+        Site(host="127.0.0.2", on_accept="full") as silent,
+        Site(host="127.0.0.3", port=silent.port, on_accept="full"),
+        Site(host="127.0.0.4", port=silent.port),
+    ):
+        started = loop.time()
+        addresses = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
+        assert await connected_address(addresses, silent.port, 0.1) == "127.0.0.4"
+        assert 0.2 <= loop.time() - started < DEADLINE_SECONDS / 2
+
+
+async def test_an_address_that_was_silent_is_not_taken_first_again() -> None:
+    """RFC 8305, 5: a client that keeps track of which addresses it used "SHOULD" prefer those."""
+    order = AddressOrder()
+    addresses = ["127.0.0.2", "127.0.0.3"]
+    async with Site(host="127.0.0.2", on_accept="full") as silent, Site(host="127.0.0.3", port=silent.port) as site:
+        assert await connected_address(addresses, site.port, 0.1, order) == "127.0.0.3"
+        assert order.select(addresses, site.port) == ["127.0.0.3", "127.0.0.2"]
+        assert order.select(addresses, site.port + 1) == addresses
+
+
+async def test_a_failure_of_the_host_outweighs_a_family_that_this_machine_lacks() -> None:
+    """curl says "Connection refused" for such a host: the route that is missing is not the host's."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(OSError, match="refused") as failure:
+        await connected_address(["2001:db8::1", "127.0.0.1"], port, 0.1, seconds=1)
+    assert failure.value.errno == errno.ECONNREFUSED
+
+
+async def test_a_reset_is_an_answer_of_the_host_and_other_addresses_are_left_alone() -> None:
+    order = AddressOrder()
+    addresses = [f"127.0.0.{number}" for number in range(2, 6)]
+    async with Site(host="0.0.0.0", on_accept="reset") as dead:
+        try:
+            await connected_address(addresses, dead.port, 2 * DEADLINE_SECONDS, order)
+        except ConnectionResetError:
+            pass  # the reset may come before or after the connection is seen
+        assert dead.connections == 1
+
+
+# --- The order of addresses ---
+
+
+async def test_families_alternate_and_ipv6_begins() -> None:
+    """RFC 8305, 4: "the first address family ... followed by ... the second", one of each in turn."""
+    addresses = ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2", "2001:db8::3"]
+    assert AddressOrder().select(addresses, 80) == ["2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2"]
+
+
+async def test_a_retry_goes_on_with_the_next_addresses() -> None:
+    order = AddressOrder()
+    addresses = [f"192.0.2.{number}" for number in range(10)]
+    tried = []
+    for _ in range(5):
+        selected = order.select(addresses, 80)
+        tried.append(selected)
+        for address in selected:
+            order.failed(address, 80)
+    assert tried[0] + tried[1] + tried[2][:2] == addresses
+    assert tried[2][2:] == addresses[:2]  # those whose failure is oldest
+    assert order.select(addresses, 443) == addresses[:4]
+
+
+async def test_a_failure_is_forgotten_after_a_success_and_with_time() -> None:
+    order = AddressOrder(memory_seconds=0.05)
+    addresses = ["192.0.2.1", "192.0.2.2"]
+    order.failed("192.0.2.1", 80)
+    order.connected("192.0.2.1", 80)
+    assert order.select(addresses, 80) == addresses
+    order.failed("192.0.2.1", 80)
+    assert order.select(addresses, 80) == addresses[::-1]
+    async with asyncio.timeout(5):
+        while order.select(addresses, 80) != addresses:
+            await asyncio.sleep(0.01)

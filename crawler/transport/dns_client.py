@@ -1,0 +1,103 @@
+"""Ask DNS: c-ares first, through aiodns, and a more patient client for what c-ares gives up."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import aiodns
+import pycares
+from aiodns.error import ARES_ETIMEOUT, DNSError
+
+from crawler.core.option_syntax import parse_server
+from crawler.runtime.cancellation import cancel_and_wait
+from crawler.transport.dns_messages import Addresses, Question
+from crawler.transport.patient_query import PatientClient
+
+__all__ = ["DnsClient"]
+
+# c-ares obeys these until a server has answered three times; from then on it takes five times the average, or 250 ms.
+_QUERY_TIMEOUT_SECONDS: Final = 1.5
+_QUERY_TRIES: Final = 2
+_PATIENCE_SECONDS: Final = 1.0  # after which the patient client begins, whether or not c-ares has given up
+_SOCKET_BUFFER_BYTES: Final = 2**21  # thousands of answers may arrive while the loop is busy
+
+
+class DnsClient:
+    """Asks the hosts file, then DNS servers. Call `close` when done.
+
+    Args:
+        servers: Those of `--dns`; empty for the system's.
+    """
+
+    def __init__(self, servers: Sequence[str]) -> None:
+        self._cares = aiodns.DNSResolver(
+            # NOSEARCH, because a search list would turn an unknown name into another host's. Flags replace c-ares'
+            # default, which is EDNS: some servers and firewalls drop queries with it, and, like the C library, we have
+            # no use for it.
+            flags=pycares.ARES_FLAG_NOSEARCH,
+            timeout=_QUERY_TIMEOUT_SECONDS,
+            tries=_QUERY_TRIES,
+            rotate=True,
+            socket_receive_buffer_size=_SOCKET_BUFFER_BYTES,
+        )
+        if servers:
+            self._servers = [parse_server(server) for server in servers]
+            self._cares.nameservers = [_with_port(*server) for server in self._servers]
+        else:
+            self._servers = [(_without_brackets(server), 53) for server in self._cares.nameservers]
+        self.server_names = [host if port == 53 else _with_port(host, port) for host, port in self._servers]
+        self._patient: PatientClient | None = None
+
+    async def ask(self, question: Question, deadline: Callable[[], float]) -> Addresses:
+        """Return the addresses of a name in one family.
+
+        Args:
+            question: What to ask.
+            deadline: Returns the loop time until which to wait; it may move while this waits.
+
+        Raises:
+            DNSError: There is no address, or there was no answer; the first argument is c-ares' status.
+        """
+        query = self._cares.getaddrinfo(question.host, family=question.family, type=socket.SOCK_STREAM)
+        await asyncio.wait((query,), timeout=_PATIENCE_SECONDS)
+        if query.done() and not _has_timed_out(query):
+            return _read(query.result())
+        patient = asyncio.ensure_future(self._patient_client().ask(question, deadline))
+        try:
+            if not query.done():
+                await asyncio.wait((query, patient), return_when=asyncio.FIRST_COMPLETED)
+                if query.done() and not _has_timed_out(query):
+                    return _read(query.result())
+            return await patient
+        finally:
+            query.cancel()
+            await cancel_and_wait(patient)
+
+    async def close(self) -> None:
+        """Stop c-ares' thread and close all sockets. No `ask` may run."""
+        if self._patient is not None:
+            await self._patient.close()
+        await self._cares.close()
+
+    def _patient_client(self) -> PatientClient:
+        if self._patient is None:
+            self._patient = PatientClient(self._servers, _SOCKET_BUFFER_BYTES)
+        return self._patient
+
+
+def _has_timed_out(query: "asyncio.Future[pycares.AddrInfoResult]") -> bool:
+    error = query.exception()
+    return isinstance(error, DNSError) and error.args[0] == ARES_ETIMEOUT
+
+
+def _read(result: pycares.AddrInfoResult) -> Addresses:
+    return Addresses([node.addr[0].decode() for node in result.nodes], min(node.ttl for node in result.nodes))
+
+
+def _with_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _without_brackets(server: str) -> str:
+    return server.removeprefix("[").removesuffix("]")
