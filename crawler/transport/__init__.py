@@ -17,7 +17,12 @@ Other packages may import from `base` (the `Transport` interface), the two trans
     aiohttp_transport      one hop by aiohttp's client, for proxies and for comparison
     |  aiohttp_connector   its connections, guarded and timed
     both:
-       resolver            names to addresses
+       resolver            names to addresses, each looked up once
+       |  dns_client       ask c-ares, then more patiently
+       |  |  patient_query ask until the deadline
+       |  |  dns_messages  format queries, read responses
+       |  dns_failures     what failed lookups mean, in words
+       address_order       which addresses to try, and in which order
        address_guard       addresses that must not be dialled
        tls_client          the two TLS libraries: which one is asked, and when again
        |  tls_rustls       rustls

@@ -175,8 +175,10 @@ async def main():
         results = await probing
     assert {(status_of(result), result.attempts) for result in results} == {(200, 1)}, results
     assert all(result.hops[0].error == "local.network" for result in results), results
-    [result] = await probe_all(["http://192.0.2.2/"], settings=SHORT_BACKOFF)
-    assert (status_of(result), result.errors) == ("local.network", {"http": "LOCAL_ERROR"}), result
+    for url, family in (("http://192.0.2.2/", "IPv4"), ("http://[2001:db8::1]/", "IPv6")):
+        [result] = await probe_all([url], settings=SHORT_BACKOFF)
+        assert (status_of(result), result.errors) == ("local.network", {"http": "LOCAL_ERROR"}), result
+        assert result.error.message == f"this machine has no route to {family} addresses"
     print('"as it should be"')
 
 uvloop.run(main())
