@@ -19,7 +19,7 @@ MAX_HEAD_BYTES: Final = 256 * 1024  # as in Chromium
 _START = re.compile(rb"[^\0]{0,4}?(HTTP|(?:H(?:TT?)?)?\Z)", re.IGNORECASE)  # or the start of it
 _ICY = re.compile(rb"ICY", re.IGNORECASE)  # how SHOUTcast servers begin, instead of with HTTP/1.0
 _END = re.compile(rb"\r?\n\r?\n")
-_CUT_STATUS_LINE = re.compile(rb"HTTP[^ \r\n]* +[0-9]{3}", re.IGNORECASE)
+_CUT_STATUS_LINE = re.compile(rb"HTTP(?:[^ \r\n]* +[0-9]{3}|[^\r\n]*[\r\n])", re.IGNORECASE)  # with a status, or whole
 # These match a head in which each CR has become an LF.
 _STATUS_LINE = re.compile(r"HTTP(?:/([0-9])[0-9]*\.([0-9]))?[^ \n]* *([0-9]{0,9})", re.IGNORECASE)
 _FOLD = re.compile(r"(?<!\n)\n+[ \t]+")  # obs-fold (RFC 9112, 5.2)
@@ -131,7 +131,7 @@ def parse_head(
 
 
 def parse_cut_head(data: bytes | bytearray) -> ResponseHead | None:
-    """Parse a head that the end of the stream has cut off; None if its status is not there.
+    """Parse a head that the end of the stream has cut off; None if not even the status line is there.
 
     Browsers take such a head over plain HTTP. Over TLS they do not: there it can be an attacker who cuts it.
     """

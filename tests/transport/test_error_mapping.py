@@ -355,6 +355,12 @@ def test_only_classes_of_aiohttp_are_named() -> None:
     assert {name.partition(".")[0] for name in error_tables.NAMED_CLASS_RULES} == {"aiohttp"}
 
 
+def test_an_end_of_the_stream_is_told_in_words() -> None:
+    """The exception's own text is "0 bytes read on a total of 3 expected bytes"."""
+    error = explain(asyncio.IncompleteReadError(b"", 3), "http")
+    assert (error.type, error.message) == ("tcp.closed", ERROR_TYPES["tcp.closed"].meaning)
+
+
 def test_a_hop_error_keeps_its_problem() -> None:
     problem = ProbeError.of("address.blocked", "as we said")
     assert explain(HopError(problem), "http") is problem

@@ -113,6 +113,8 @@ CUT: dict[bytes, tuple[int, Fields] | None] = {
     b"HTTP/1.1 404 x\r\nA: b\r\n": (404, [("a", "b")]),
     b"HTTP/1.1 302 x\r\nLocation: /other": (302, [("location", "/other")]),
     b"\r\nHTTP/1.1 302 x\r\nLocation: /other\r\n": (302, [("location", "/other")]),
+    b"HTTP/1.1 OK\r\n": (200, []),
+    b"HTTP/1.1\r\nA: b": (200, [("a", "b")]),
     b"ICY ": (200, []),
     b"HTT": None,
     b"": None,
@@ -122,7 +124,7 @@ CUT: dict[bytes, tuple[int, Fields] | None] = {
 
 
 @pytest.mark.parametrize("data", CUT)
-def test_a_head_that_ends_with_the_stream_needs_a_status_and_no_empty_line(data: bytes) -> None:
+def test_a_head_that_ends_with_the_stream_needs_a_status_line_and_no_empty_line(data: bytes) -> None:
     assert parse_head(data) is None
     head = parse_cut_head(data)
     assert (None if head is None else (head.status, head.fields)) == CUT[data]
