@@ -50,15 +50,27 @@ class Connection:
     Attributes:
         ip: The peer's address.
         tls: What the TLS handshake agreed on; None without TLS.
+        is_resumed: Whether the TLS handshake resumed an earlier session.
         tls_socket: TLS itself, from the begin of its handshake on; None without TLS.
         idle_since: When the pool got it (loop time).
     """
 
-    __slots__ = ("_descriptor", "_poller", "_readiness", "_socket", "idle_since", "ip", "tls", "tls_socket")
+    __slots__ = (
+        "_descriptor",
+        "_poller",
+        "_readiness",
+        "_socket",
+        "idle_since",
+        "ip",
+        "is_resumed",
+        "tls",
+        "tls_socket",
+    )
 
     def __init__(self, sock: socket.SocketType, ip: str, poller: Poller) -> None:
         self.ip = ip
         self.tls: TLSInfo | None = None
+        self.is_resumed = False
         self.tls_socket: TlsSocket | None = None
         self.idle_since = 0.0
         self._socket: socket.SocketType | TlsSocket = sock

@@ -129,7 +129,7 @@ class TlsClient:
             if is_refusal and self._options.tls != "rustls":
                 _remember(self._openssl_first, origin)
                 return True
-        elif isinstance(tls_socket, ssl.SSLSocket) and tls_socket.session_reused:
+        elif connection.is_resumed:
             self._sessions.drop(origin)
             return isinstance(error, (ssl.SSLError, ConnectionError, EOFError))
         return False
@@ -179,6 +179,7 @@ class TlsClient:
             connection.close()
             raise
         connection.tls = info
+        connection.is_resumed = isinstance(tls_socket, ssl.SSLSocket) and bool(tls_socket.session_reused)
         return connection
 
     def _chain_state(self, tls_socket: ssl.SSLSocket | RustlsSocket, origin: Origin) -> Literal["incomplete"] | None:

@@ -1,0 +1,252 @@
+"""The two TLS libraries together: what each is asked, what is asked again, and what both do alike.
+
+Outside witnesses are named in the tests; which servers are accepted at all is in `test_tls_servers`.
+"""
+
+import asyncio
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+
+import crawler
+from crawler import OptionError, Options
+from crawler.transport import tls_rustls
+from crawler.transport.certificates import is_self_issued, parse_certificate
+from crawler.transport.tls import client_context
+from tests.support.certs import Authority
+from tests.support.exchange import Exchange
+from tests.support.probing import probe_all, probe_one, status_of
+from tests.support.site import Site
+from tests.support.tls_servers import Leaf, Row, running_servers
+from tests.transport.test_certificates import COMMON_NAME, ORGANISATION, certificate, name
+
+ENGINES = ["auto", "openssl"]
+
+
+# --- Asked again ---
+
+
+@pytest.mark.parametrize("ends", ["reset", "close"])
+async def test_a_server_that_breaks_resumed_sessions_is_asked_once_without(authority: Authority, ends: str) -> None:
+    """A full handshake is what a browser's first visit does."""
+    resumed: list[bool] = []
+
+    async def broken(x: Exchange) -> None:
+        resumed.append(x.connection.is_resumed)
+        if x.connection.is_resumed:
+            x.reset() if ends == "reset" else x.connection.socket.shutdown(socket.SHUT_RDWR)
+            return
+        x.keeps_open = False
+        await x.reply()
+
+    async with Site(tls=authority.good()) as site:
+        site.on("/broken", broken)
+        urls = [site.url(f"/broken?{number}", host="localhost") for number in range(3)]
+        results = await probe_all(
+            urls, cafile=str(authority.cafile), tls="openssl", per_host=1, retries=0, method="GET"
+        )
+    assert [status_of(result) for result in results] == [200, 200, 200]
+    assert resumed.count(True) in (1, 2)
+    assert resumed.count(False) == 3
+
+
+async def test_a_retry_after_a_timeout_asks_openssl(authority: Authority) -> None:
+    """Some middleboxes drop a ClientHello of more than one packet (https://tldr.fail); OpenSSL's is smaller."""
+    sizes: list[int] = []
+    held: list[asyncio.StreamWriter] = []
+    context = authority.good()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hello = await reader.read(65536)
+        sizes.append(len(hello))
+        if len(hello) > 1_000:
+            held.append(writer)
+            return
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_side=True)
+        incoming.write(hello)
+        for step in (tls.do_handshake, lambda: tls.read(65536)):
+            while True:
+                try:
+                    step()
+                    break
+                except ssl.SSLWantReadError:
+                    writer.write(outgoing.read())
+                    incoming.write(await reader.read(65536))
+        tls.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.write(outgoing.read())
+        held.append(writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    result = await probe_one(f"https://127.0.0.1:{port}/", cafile=str(authority.cafile), connect_timeout=0.5, retries=1)
+    for writer in held:
+        writer.close()
+    server.close()
+    assert (status_of(result), result.attempts) == (200, 2)
+    assert result.tls is not None
+    assert result.tls.engine == "openssl"
+    assert [size > 1_000 for size in sizes] == [True, False]
+
+
+async def test_an_origin_that_rustls_refused_goes_to_openssl_at_once() -> None:
+    with running_servers((Row("old", "200", Leaf("rsa2048"), ("-tls1_2", "-cipher", "AES128-SHA")),)) as (urls, made):
+        [url] = urls.values()
+        async with crawler.open_prober(Options(cafile=str(made.cafile), method="GET")) as prober:
+            results = [await prober.probe(crawler.Target.of(seq, f"{url}?{seq}")) for seq in range(2)]
+    assert [(result.status, result.tls and result.tls.engine) for result in results] == [(200, "openssl")] * 2
+    first, second = (result.timings.ssl or 0.0 for result in results)
+    assert results[1].timings.connect is not None
+    assert first > 0 < second
+
+
+# --- What both libraries do alike ---
+
+
+@pytest.mark.parametrize("tls", ENGINES)
+async def test_a_body_that_ends_without_close_notify_is_read(authority: Authority, tls: str) -> None:
+    """Browsers ignore a missing close_notify: https://issues.chromium.org/issues/41157600."""
+
+    async def ragged(x: Exchange) -> None:
+        await x.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<title>whole</title>" + b" " * 100_000)
+        x.connection.socket.shutdown(socket.SHUT_WR)
+        await x.hang()
+
+    async with Site(tls=authority.good()) as site:
+        site.on("/ragged", ragged)
+        result = await probe_one(
+            site.url("/ragged", host="localhost"), cafile=str(authority.cafile), tls=tls, title=True
+        )
+    assert (status_of(result), result.title) == (200, "whole")
+
+
+@pytest.mark.parametrize("tls", ENGINES)
+@pytest.mark.parametrize("size", [1, 16_384, 16_385, 300_000])
+async def test_long_bodies_arrive_whole(authority: Authority, tls: str, size: int) -> None:
+    async def long(x: Exchange) -> None:
+        await x.reply(200, [("Content-Type", "text/html")], b" " * size + b"<title>end</title>")
+
+    async with Site(tls=authority.good()) as site:
+        site.on("/long", long)
+        urls = [site.url(f"/long?{number}", host="localhost") for number in range(3)]
+        results = await probe_all(urls, cafile=str(authority.cafile), tls=tls, title=True)
+    assert [(result.status, result.title) for result in results] == [(200, "end")] * 3
+
+
+@pytest.mark.parametrize("tls", ENGINES)
+async def test_an_authority_file_with_an_intermediate_alone(tmp_path: Path, tls: str) -> None:
+    """As `curl --cacert` since 7.68, which sets X509_V_FLAG_PARTIAL_CHAIN, and Python since 3.13."""
+    intermediate = trustme.CA().create_child_ca()
+    cafile = tmp_path / "intermediate.pem"
+    intermediate.cert_pem.write_to_path(str(cafile))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    intermediate.issue_cert("localhost").configure_cert(context)
+    async with Site(tls=context) as site:
+        result = await probe_one(site.url("/ok", host="localhost"), cafile=str(cafile), tls=tls)
+    assert status_of(result) == 200
+
+
+@pytest.mark.parametrize("tls", ["auto", "openssl", "rustls"])
+async def test_a_client_certificate_is_sent(tmp_path: Path, authority: Authority, tls: str) -> None:
+    """As `curl --cert`, with the key in the same file or in another."""
+    client = trustme.CA()
+    leaf = client.issue_cert("client@test")
+    both, cert, key = tmp_path / "both.pem", tmp_path / "cert.pem", tmp_path / "key.pem"
+    leaf.private_key_and_cert_chain_pem.write_to_path(str(both))
+    leaf.cert_chain_pems[0].write_to_path(str(cert))
+    leaf.private_key_pem.write_to_path(str(key))
+    context = authority.good("localhost", "client.test")
+    client.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    async with Site(tls=context) as site:
+        url = site.url("/ok", host="localhost")
+        for files in ({"cert": str(both)}, {"cert": str(cert), "key": str(key)}):
+            assert status_of(await probe_one(url, cafile=str(authority.cafile), tls=tls, **files)) == 200
+
+
+async def test_a_refused_client_certificate_is_told(tmp_path: Path, authority: Authority) -> None:
+    stranger = tmp_path / "stranger.pem"
+    trustme.CA().issue_cert("client@test").private_key_and_cert_chain_pem.write_to_path(str(stranger))
+    async with Site(tls=authority.wants_client_cert()) as site:
+        result = await probe_one(
+            site.url("/ok", host="localhost"), cafile=str(authority.cafile), cert=str(stranger), retries=2
+        )
+    assert result.error is not None
+    assert (result.error.type, result.error.transient, result.attempts) == ("tls.bad_client_auth_cert", False, 1)
+    assert "refused the client certificate" in result.error.message
+
+
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        ({"cert": "/nowhere.pem"}, "cert"),
+        ({"cert": __file__}, "cert"),
+        ({"cert": __file__, "key": "/nowhere.pem"}, "key"),
+        ({"key": __file__}, "key"),
+    ],
+)
+async def test_a_wrong_client_certificate_is_reported_at_once(options: dict[str, str], place: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        await probe_one("https://localhost:1/", **options)
+    assert caught.value.place == place
+
+
+# --- What the libraries are ---
+
+
+async def test_without_rtls_openssl_does_everything(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    with _without_rtls(monkeypatch):
+        assert tls_rustls.describe_engines().startswith("OpenSSL ")
+        assert "alone" in tls_rustls.describe_engines()
+        async with Site(tls=authority.good()) as site:
+            result = await probe_one(site.url("/ok", host="localhost"), cafile=str(authority.cafile))
+    assert result.tls is not None
+    assert (status_of(result), result.tls.engine) == (200, "openssl")
+
+
+@contextmanager
+def _without_rtls(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(sys.modules, "rtls._rustls", None)
+    tls_rustls.rustls_version.cache_clear()
+    yield
+    tls_rustls.rustls_version.cache_clear()
+
+
+def test_both_libraries_trust_the_authorities_of_the_system() -> None:
+    rustls = tls_rustls.RustlsEngine(Options())
+    context = client_context(Options())
+    by_openssl = {parse_certificate(der).subject_name for der in context.get_ca_certs(binary_form=True)}
+    by_rustls = {parse_certificate(bytes(der)).subject_name for der in rustls._builder.get_root_certs_der()}
+    assert by_openssl <= by_rustls  # OpenSSL reads those in a directory only when it needs them
+
+
+def test_servers_without_secure_renegotiation_are_accepted() -> None:
+    """RFC 5746, 4.1; Chromium opens them. `openssl s_server` cannot be one."""
+    assert client_context(Options()).options & 0x4  # SSL_OP_LEGACY_SERVER_CONNECT
+
+
+# --- Names that may be the same ---
+
+
+@pytest.mark.parametrize(
+    ("issuer", "expected"),
+    [
+        (name((COMMON_NAME, 0x0C, b"The Root")), True),
+        (name((COMMON_NAME, 0x13, b"The Root")), True),
+        (name((COMMON_NAME, 0x0C, b" THE  root ")), True),
+        (name((COMMON_NAME, 0x1E, "The Root".encode("utf-16-be"))), True),
+        (name((ORGANISATION, 0x0C, b"The Root")), True),
+        (name((COMMON_NAME, 0x0C, b"The Other Root")), False),
+        (name((COMMON_NAME, 0x0C, b"The Root"), (ORGANISATION, 0x0C, b"Other")), False),
+    ],
+)
+def test_a_certificate_that_may_have_issued_itself(issuer: bytes, expected: bool) -> None:
+    """RFC 5280, 7.1: case and spaces do not count. OpenSSL trusts a self-issued certificate in its store."""
+    subject = name((COMMON_NAME, 0x0C, b"The Root"))
+    assert is_self_issued(parse_certificate(certificate(subject, issuer=issuer))) is expected
