@@ -13,7 +13,8 @@ import struct
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
-from crawler.core.results import TLSInfo
+from crawler.core.results import ProbeError, TLSInfo
+from crawler.transport.error_mapping import HopError
 from crawler.transport.poller import Poller
 
 __all__ = ["Connection", "TlsSocket"]
@@ -94,7 +95,7 @@ class Connection:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
             number = sock.connect_ex((ip, port))
             if number == errno.ENETUNREACH:  # reported at once, it comes from our own routing table
-                raise _no_route(ip)
+                raise _no_route(ip, family)
             if number not in _CONNECTING:
                 raise OSError(number, os.strerror(number))
             connection = cls(sock, ip, poller)
@@ -182,8 +183,20 @@ class Connection:
         await self._readiness.until_writable(deadline)
 
 
-def _no_route(ip: str) -> OSError:
-    address = ipaddress.ip_address(ip)
-    if address.is_multicast:
-        return OSError(errno.ENETUNREACH, "a multicast address, which no TCP connection can reach")
-    return OSError(errno.ENETDOWN, f"this machine has no route to IPv{address.version} addresses")
+def _no_route(ip: str, family: int) -> Exception:
+    """Return the error for an address to which the routing table has no way."""
+    if (kind := _kind_without_host(ip, family)) is not None:
+        message = f"{ip} is a {kind} address, to which there are no TCP connections"
+        return HopError(ProbeError("tcp.address_unreachable", "connect", message, transient=False))
+    version = 4 if family == socket.AF_INET else 6
+    return OSError(errno.ENETDOWN, f"this machine has no route to IPv{version} addresses")
+
+
+def _kind_without_host(ip: str, family: int) -> str | None:
+    """Return the kind of an address that many hosts share; None for an address of one host."""
+    if ipaddress.ip_address(ip).is_multicast:
+        return "multicast"
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        # Only the routing table knows the broadcast addresses of networks. It does not let UDP use one unasked.
+        is_broadcast = sock.connect_ex((ip, 9)) == errno.EACCES
+    return "broadcast" if is_broadcast or ip == "255.255.255.255" else None

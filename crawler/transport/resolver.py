@@ -10,10 +10,12 @@ from aiodns.error import ARES_ENODATA, ARES_ETIMEOUT, DNSError
 
 from crawler.core.option_syntax import parse_resolve
 from crawler.core.options import Options
+from crawler.core.results import ProbeError
 from crawler.runtime.cancellation import cancel_and_wait
 from crawler.transport.dns_client import DnsClient
 from crawler.transport.dns_failures import FINAL_STATUSES, dns_failure
 from crawler.transport.dns_messages import Addresses, Question
+from crawler.transport.error_mapping import HopError
 
 __all__ = ["Resolver", "has_dns_servers"]
 
@@ -63,12 +65,20 @@ class Resolver:
         self._lookups: dict[str, _Lookup] = {}
 
     def known_addresses(self, host: str, port: int) -> list[str] | None:
-        """Return the addresses that need no lookup: the host itself, or what `--resolve` gives; else None."""
-        if is_address(host):
-            return [host]
-        if (address := self._given.get((host, port))) is not None:
-            return [address]
-        return None
+        """Return the addresses that need no lookup: the host itself, or what `--resolve` gives; else None.
+
+        Raises:
+            HopError: The options exclude the address (`dns.name_not_resolved`, as for a name without other addresses).
+        """
+        address = host if is_address(host) else self._given.get((host, port))
+        if address is None:
+            return None
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        if family not in self._families:
+            wanted = _FAMILY_NAMES[self._families[0]]
+            reason = f"{address} is an {_FAMILY_NAMES[family]} address, and the options allow {wanted} only"
+            raise HopError(ProbeError.of("dns.name_not_resolved", reason))
+        return [address]
 
     async def resolve(self, host: str, port: int, deadline: float | None = None) -> list[str]:
         """Return the addresses of a host.

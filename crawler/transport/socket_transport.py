@@ -90,9 +90,10 @@ class SocketTransport:
         self, request: HopRequest, timer: HopTimer, deadline: float, is_fresh: bool
     ) -> tuple[ResponseHead, Body | None]:
         """Send the request on a kept connection, or else on a new one."""
-        kept = (
-            self._pool.take((self._options_key, request.url.origin)) if request.is_repeatable and not is_fresh else None
-        )
+        kept = self._pool.take((self._options_key, request.url.origin)) if request.is_repeatable else None
+        if kept is not None and is_fresh:
+            kept.close()  # so the host has no more connections than without the fresh one
+            kept = None
         if kept is not None:
             try:
                 return await self._exchange(kept, request, timer, deadline)

@@ -110,6 +110,15 @@ async def test_get_after_head_has_a_connection_of_its_own(site: Site) -> None:
     assert first_head.connection != first_get.connection
 
 
+async def test_the_fresh_connection_takes_the_place_of_the_kept_one(site: Site) -> None:
+    """A host that allows few connections at once gets no more of them than without the GET."""
+    site.on("/page", redirects_head("/status/404"))
+    async with crawler.open_prober(Options()) as prober:
+        result = await anext(prober.probe_many([Target.of(0, site.url("/page"))]))
+        assert (status_of(result), site.connections) == (200, 2)
+        await site.until(lambda: site.open_connections == 1)
+
+
 # --- What a host teaches ---
 
 

@@ -86,6 +86,11 @@ class Site:
         """Return a URL of this site that redirects to another URL."""
         return self.url(redirect_path(url, status))
 
+    @property
+    def open_connections(self) -> int:
+        """Return how many connections are open."""
+        return len(self._tasks)
+
     def peak_of(self, host: str) -> int:
         """Return the highest number of requests served at once for a Host header, given with or without the port."""
         return self._peak_of[self._name(host)]
@@ -141,6 +146,7 @@ class Site:
                 task.add_done_callback(self._tasks.discard)
                 # Not in a `finally` of the task: that does not run if the task is cancelled before it starts.
                 task.add_done_callback(lambda _: sock.close())
+                task.add_done_callback(lambda _: self._changed.set())
             case "reset":
                 rst_on_close(sock)
                 sock.close()
