@@ -20,7 +20,9 @@ webhooks too), `probe` (`failed_result`), and `settings`.
     work_queue       WorkQueue: the items of one caller, queued by host
     host_limits      the stricter limits of one work queue
     scheduler        Scheduler: hands out slots, in all and by host
+    host_slots       the slots of one host, and what its answers and failures mean for them
     adaptive_limit   fewer slots for a host that fails or slows down
+    host_distress    for how long a host in trouble gets no requests
     fed_stream       a stream whose input arrives while its results are read
     settings         waits before retries and other constants that tests shorten
 """

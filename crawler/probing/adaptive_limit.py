@@ -1,5 +1,6 @@
 """How many requests one host may have in flight: fewer while it fails or slows down, more when it recovers."""
 
+import math
 from typing import Final
 
 __all__ = ["AdaptiveLimit"]
@@ -7,11 +8,19 @@ __all__ = ["AdaptiveLimit"]
 _SMOOTHING: Final = 0.2  # weight of the newest answer's time
 _SLOWDOWN_FACTOR: Final = 3.0  # a host slows down when answers take this many times its usual time
 _SLOWDOWN_SECONDS: Final = 0.5  # and at least this much longer
+_SLOW_SECONDS: Final = 0.25  # an answer that takes as long is worth a look at how many come at once
+_SERIAL_GAP: Final = 0.8  # of the usual time between two answers, though several requests wait: they come one by one
+_MIN_QUEUED_REQUESTS: Final = 3
+_ABANDONED_WORK: Final = 0.8  # of the usual time, which a host still spends on a request that we gave up
+_CEILING_GROWTH: Final = 0.02  # slots per answer
 _MIN_BACKOFF_SECONDS: Final = 0.5  # refusals within this time count as one: their requests were in flight together
 
 
 class AdaptiveLimit:
     """Additive increase, multiplicative decrease, as in TCP (RFC 5681). Times are seconds; `now` is the loop's time.
+
+    The number in flight when the host was in trouble is remembered, and reached again only after many answers, so that
+    a host with a fixed limit is not driven into it again and again.
 
     Args:
         slots: Requests in flight while the host answers as usual.
@@ -19,25 +28,34 @@ class AdaptiveLimit:
 
     Attributes:
         free_at: Loop time before which no request may start.
+        has_answered: Whether the host has answered any request.
     """
 
     __slots__ = (
+        "_answered_at",
+        "_ceiling",
         "_interval",
         "_limit",
+        "_lone_answers",
         "_recent_time",
         "_reduced_at",
         "_slots",
         "_usual_time",
         "_wants_interval",
         "free_at",
+        "has_answered",
     )
 
     def __init__(self, slots: int, interval: float = 0.0) -> None:
         self.free_at = 0.0
+        self.has_answered = False
         self._slots = slots
         self._interval = interval
         self._wants_interval = False  # the host itself has asked for one
         self._limit = float(slots)
+        self._ceiling = float(slots)
+        self._answered_at = -math.inf
+        self._lone_answers = 0
         self._usual_time = self._recent_time = 0.0
         self._reduced_at = 0.0
 
@@ -55,27 +73,71 @@ class AdaptiveLimit:
         if self._interval:
             self.free_at = max(self.free_at, now + self._interval)
 
-    def record_answer(self, seconds: float, now: float) -> None:
-        """Raise the limit a little after an answer, or lower it if answers take longer and longer."""
-        if not self._usual_time:
+    def record_answer(self, seconds: float, now: float, in_flight: int = 1) -> None:
+        """Raise the limit a little after an answer, or lower it if answers take longer and longer.
+
+        Args:
+            seconds: How long the answer took.
+            now: The loop's time.
+            in_flight: Requests under way, with this one.
+        """
+        if not self.has_answered:
+            self.has_answered = True
             self._usual_time = self._recent_time = seconds
+            if seconds >= _SLOW_SECONDS and in_flight > 1:
+                self._limit = max(1.0, self._limit - 1.0)  # until another answer shows that they do not come one by one
+        is_serial = self._come_one_by_one(now, in_flight)
         self._recent_time += (seconds - self._recent_time) * _SMOOTHING
         # The usual time rises slowly, so that a host that stays slow gets all of its slots back some time.
         self._usual_time = min(self._usual_time * 1.001, self._recent_time)
-        if self._recent_time > max(self._usual_time * _SLOWDOWN_FACTOR, self._usual_time + _SLOWDOWN_SECONDS):
+        if is_serial or self._recent_time > max(
+            self._usual_time * _SLOWDOWN_FACTOR, self._usual_time + _SLOWDOWN_SECONDS
+        ):
             self._reduce(now)
+        elif self._limit < self._ceiling:
+            self._limit = min(self._ceiling, self._limit + 1 / self._limit)
         elif self._limit < self._slots:
-            self._limit = min(self._slots, self._limit + 1 / self._limit)
+            self._limit = self._ceiling = min(float(self._slots), self._limit + _CEILING_GROWTH)
 
-    def record_refusal(self, wait: float, now: float) -> None:
-        """Lower the limit after a 429 or 503, and start no request for `wait` seconds."""
+    def record_refusal(self, wait: float, now: float, in_flight: int = 1) -> None:
+        """Lower the limit after a sign of too many requests, and start no request for `wait` seconds."""
         self.free_at = max(self.free_at, now + wait)
+        if in_flight > 1:
+            self._ceiling = min(self._ceiling, in_flight - 1.0)
         self._reduce(now)
+        self._limit = min(self._limit, self._ceiling)
+
+    def record_timeout(self, now: float, in_flight: int = 1) -> None:
+        """Lower the limit after a request that got no answer in time, which the host may still be working on."""
+        work = self._usual_time * _ABANDONED_WORK if self._usual_time >= _SLOW_SECONDS else 0.0
+        self.record_refusal(max(0.0, self.free_at - now) + work, now, in_flight)
+
+    def reduce_to_one(self) -> None:
+        """Let requests go one at a time, until answers raise the limit again."""
+        self._limit = 1.0
+
+    def restore(self) -> None:
+        """Give all slots back: fewer requests did not help."""
+        self._limit = self._ceiling = float(self._slots)
 
     def require_interval(self, interval: float) -> None:
         """Leave at least `interval` seconds between requests from now on."""
         self._wants_interval = self._wants_interval or interval > 0
         self._interval = max(self._interval, interval)
+
+    def _come_one_by_one(self, now: float, in_flight: int) -> bool:
+        """Whether so much time lies between the last answers that the host seems to work on one request at a time.
+
+        By Little's law, a host that works on all of them answers one after each `usual time / in_flight`. Where all
+        began together, they may end together: then only the first of them comes after so much time.
+        """
+        has_gap = now - self._answered_at >= self._usual_time * _SERIAL_GAP
+        self._answered_at = now
+        if has_gap and in_flight >= _MIN_QUEUED_REQUESTS and self._usual_time >= _SLOW_SECONDS:
+            self._lone_answers += 1
+        else:
+            self._lone_answers = 0
+        return self._lone_answers > 1
 
     def _reduce(self, now: float) -> None:
         # Failures of requests that were in flight together count as one.

@@ -29,7 +29,7 @@ async def open_http_prober(options: Options, settings: ProberSettings = DEFAULT_
     """
     guard = AddressGuard(options.guard, options.allow)
     options = msgspec.structs.replace(options, concurrency=limit_concurrency(options.concurrency))
-    scheduler = Scheduler(options.concurrency, options.per_host, options.interval)
+    scheduler = Scheduler(options.concurrency, options.per_host, options.interval, settings.retry)
     make_transport = _transport_factory(options)
     transports: dict[tuple[bool, ...], Transport] = {}
     async with AsyncExitStack() as stack:

@@ -2,7 +2,9 @@
 
 After an answer a probe is finished, or it sends another request:
 - at once: to the target of a redirect, or with GET to the first URL, if a bad answer may be due to HEAD;
-- from `not_before` on: a retry, the last one deferred until other probes are done (`wants_deferral`).
+- when its host gets requests again: after 429;
+- from `not_before` on: a retry, the last one deferred until other probes are done (`wants_deferral`), and alone at a
+  host that may get too many requests (`wants_host_alone`).
 """
 
 import time
@@ -21,9 +23,17 @@ from crawler.probing.redirects import first_method, follow_redirect, redirect_lo
 from crawler.probing.settings import DEFAULT_SETTINGS, RetryPolicy
 from crawler.probing.statuses import REDIRECT_STATUSES, SLOW_DOWN_STATUSES, TRANSIENT_STATUSES
 
-__all__ = ["Probe", "asks_to_slow_down", "failed_result", "is_local_shortage", "result_without_request"]
+__all__ = [
+    "Probe",
+    "asks_to_slow_down",
+    "failed_result",
+    "is_local_shortage",
+    "is_overload_sign",
+    "result_without_request",
+]
 
 _PHASES_BEFORE_REQUEST: Final = frozenset({"dns", "connect", "tls"})  # they end before the method is sent
+_PHASES_OF_OVERLOAD: Final = frozenset({"connect", "tls", "http"})
 _SHORTAGES: Final = frozenset({"local.descriptors", "local.ports", "local.memory"})  # fewer requests at once help
 _NO_URL: Final = Url("", "", "", 0, "")  # for a line that is not a URL
 
@@ -35,6 +45,8 @@ class _Answer(msgspec.Struct, frozen=True, gc=False):
     error: ProbeError | None
     seconds: float
     may_retry: bool
+    is_host_paused: bool
+    may_be_crowded_out: bool
 
 
 class Probe:
@@ -47,7 +59,18 @@ class Probe:
         policy: How long to wait before retries.
     """
 
-    __slots__ = ("_clock", "_matched", "_options", "_policy", "_result", "not_before", "state", "wants_deferral")
+    __slots__ = (
+        "_clock",
+        "_matched",
+        "_options",
+        "_policy",
+        "_result",
+        "_retried_answer",
+        "not_before",
+        "state",
+        "wants_deferral",
+        "wants_host_alone",
+    )
 
     def __init__(
         self,
@@ -59,6 +82,8 @@ class Probe:
         self.state = state
         self.not_before = 0.0
         self.wants_deferral = False
+        self.wants_host_alone = False
+        self._retried_answer: _Answer | None = None  # until the retry is accepted
         self._options = options
         self._clock = clock
         self._policy = policy
@@ -122,9 +147,13 @@ class Probe:
 
     @property
     def wants_fresh_connection(self) -> bool:
-        """Whether the next request confirms a HEAD. Some servers answer nothing on a connection that had a HEAD."""
+        """Whether the next request confirms a HEAD. Some servers answer nothing on a connection that had a HEAD.
+
+        A host that may get too many connections gets no further one.
+        """
         state = self.state
-        return state.method == "GET" and bool(state.hops) and state.hops[0].method == "HEAD"
+        is_confirmation = state.method == "GET" and bool(state.hops) and state.hops[0].method == "HEAD"
+        return is_confirmation and not self.wants_host_alone
 
     def skip_head(self) -> None:
         """Begin with GET: the host is known to answer HEAD otherwise."""
@@ -142,7 +171,26 @@ class Probe:
 
     def fail(self, error: ProbeError) -> None:
         """Finish without an answer."""
-        self._finish(_Answer(HopResult(Timings()), error, 0.0, may_retry=False))
+        self._finish(
+            _Answer(HopResult(Timings()), error, 0.0, may_retry=False, is_host_paused=False, may_be_crowded_out=False)
+        )
+
+    # A retry
+
+    @property
+    def is_retry_open(self) -> bool:
+        """Whether the next request is a retry that `accept_retry` or `refuse_retry` has to decide on."""
+        return self._retried_answer is not None
+
+    def accept_retry(self) -> None:
+        """Make the retry."""
+        self._retried_answer = None
+
+    def refuse_retry(self) -> None:
+        """Finish with the answer that the retry was for."""
+        assert self._retried_answer is not None
+        self.state.attempts -= 1
+        self._finish(self._retried_answer)
 
     # After an answer
 
@@ -156,7 +204,16 @@ class Probe:
                 return compare_answers(last, hop)
         return None
 
-    def take(self, hop: HopResult, seconds: float, *, may_retry: bool = True, matched: bool | None = None) -> None:
+    def take(
+        self,
+        hop: HopResult,
+        seconds: float,
+        *,
+        may_retry: bool = True,
+        matched: bool | None = None,
+        is_host_paused: bool = False,
+        may_be_crowded_out: bool = False,
+    ) -> None:
         """Decide what follows an answer.
 
         Args:
@@ -164,6 +221,8 @@ class Probe:
             seconds: How long the request took.
             may_retry: Whether a transient failure gets a retry.
             matched: Whether the body has what the option `match` looks for.
+            is_host_paused: Whether the scheduler leaves the host alone for a while, because the answer asks for that.
+            may_be_crowded_out: Whether the request may have failed because the host got too many of them.
         """
         state = self.state
         state.seconds += seconds
@@ -178,7 +237,7 @@ class Probe:
             error = follow_redirect(state, hop, location, self._options)
             if error is None:
                 return
-        answer = _Answer(hop, error, seconds, may_retry)
+        answer = _Answer(hop, error, seconds, may_retry, is_host_paused, may_be_crowded_out)
         for applies, act in _RULES:
             if applies(self, answer):
                 act(self, answer)
@@ -196,6 +255,23 @@ class Probe:
     def _is_local_fault(self, answer: _Answer) -> bool:
         return answer.error is not None and answer.error.group == "LOCAL_ERROR"
 
+    def _has_to_slow_down(self, answer: _Answer) -> bool:
+        """Whether the answer is about the pace of all requests, and not about this one.
+
+        A 503 without Retry-After can be either.
+        """
+        if not answer.is_host_paused or not answer.may_retry or self._options.retries == 0:
+            return False
+        says_so = answer.hop.status == 429 or answer.hop.retry_after is not None
+        return says_so and self.state.slow_downs < self._policy.max_slow_downs
+
+    def _is_crowded_out(self, answer: _Answer) -> bool:
+        """Whether to look again alone; GET comes first after a HEAD that failed at once."""
+        if not answer.may_be_crowded_out or not self._is_retryable(answer):
+            return False
+        is_timeout = answer.error is not None and answer.error.group == "TIMEOUT"
+        return is_timeout or not self._may_be_due_to_head(answer)
+
     def _is_out_of_time(self, _: _Answer) -> bool:
         return self.state.seconds >= self._options.timeout
 
@@ -208,9 +284,11 @@ class Probe:
         return self.state.has_sent_head
 
     def _deserves_retry(self, answer: _Answer) -> bool:
+        time_left = self._options.timeout - self.state.seconds
+        return time_left > answer.seconds and self._is_retryable(answer)  # with less, it would only be cut short
+
+    def _is_retryable(self, answer: _Answer) -> bool:
         if not answer.may_retry or self.state.attempts > self._options.retries:
-            return False
-        if self._options.timeout - self.state.seconds <= answer.seconds:  # it would only be cut short
             return False
         return answer.error.transient if answer.error else answer.hop.status in TRANSIENT_STATUSES
 
@@ -225,26 +303,37 @@ class Probe:
         self.state.local_faults += 1
         self.wait(self._policy.backoff(self.state.local_faults))
 
-    def _confirm_with_get(self, answer: _Answer) -> None:
+    def _confirm_with_get(self, _: _Answer) -> None:
         """Begin again with GET at the first URL, because redirects may have been sent for HEAD only."""
         self.state.start_again("GET")
-        if asks_to_slow_down(answer.hop):
-            self._wait_to_retry(answer)
+
+    def _slow_down(self, answer: _Answer) -> None:
+        """Wait with all others for the host. The wait is no attempt and does not count towards the timeout."""
+        self.state.seconds -= answer.seconds
+        self.state.slow_downs += 1
+        if self.state.has_sent_head:
+            self.state.start_again("GET")
+
+    def _retry_alone(self, answer: _Answer) -> None:
+        """Retry; for the final one there is all of the time, because the host may have spent it on other requests."""
+        self._retry(answer)
+        if self.wants_deferral:
+            self.state.seconds = 0.0
 
     def _retry(self, answer: _Answer) -> None:
         state = self.state
-        self._wait_to_retry(answer)
+        # After 429 and 503 the scheduler waits for as long as the server asks for.
+        requested = None if asks_to_slow_down(answer.hop) else answer.hop.retry_after
+        self.wait(self._policy.backoff(state.attempts) if requested is None else requested)
+        self._retried_answer = answer
         state.attempts += 1
         self.wants_deferral = state.attempts > self._options.retries
+        is_sign = is_overload_sign(answer.error) if answer.error else asks_to_slow_down(answer.hop)
+        self.wants_host_alone = self.wants_deferral and is_sign
         if answer.error is None:
             state.known_answer = KnownAnswer(answer.hop, len(state.hops) - 1)
         if self._options.method == "auto":
             state.method = "GET"
-
-    def _wait_to_retry(self, answer: _Answer) -> None:
-        """Wait as long as the server asks for, else back off."""
-        requested = answer.hop.retry_after
-        self.wait(self._policy.backoff(self.state.attempts) if requested is None else requested)
 
     def _finish(self, answer: _Answer) -> None:
         self._result = build_result(self.state, self._options, answer.hop, answer.error, self._matched)
@@ -261,6 +350,8 @@ _RULES: Final = (
     (Probe._may_wait_out, Probe._wait_out),
     (Probe._says_less_than_known, Probe._finish_as_known),
     (Probe._is_local_fault, Probe._finish),
+    (Probe._has_to_slow_down, Probe._slow_down),
+    (Probe._is_crowded_out, Probe._retry_alone),
     (Probe._is_out_of_time, Probe._finish),
     (Probe._may_be_due_to_head, Probe._confirm_with_get),
     (Probe._deserves_retry, Probe._retry),
@@ -271,6 +362,11 @@ _RULES: Final = (
 def asks_to_slow_down(hop: HopResult) -> bool:
     """Whether the host asks for fewer requests."""
     return hop.status in SLOW_DOWN_STATUSES
+
+
+def is_overload_sign(error: ProbeError) -> bool:
+    """Whether a server with too many requests can cause this failure."""
+    return error.transient and error.phase in _PHASES_OF_OVERLOAD and error.group != "LOCAL_ERROR"
 
 
 def is_local_shortage(error: ProbeError) -> bool:

@@ -10,7 +10,7 @@ from crawler.core.patterns import has_match
 from crawler.core.results import HopResult, ProbeError
 from crawler.core.urls import Url
 from crawler.probing.head_support import HeadSupport
-from crawler.probing.probe import Probe, asks_to_slow_down, is_local_shortage
+from crawler.probing.probe import Probe, asks_to_slow_down, is_local_shortage, is_overload_sign
 from crawler.probing.request_headers import RequestHeaders
 from crawler.probing.robots import RobotsCache
 from crawler.probing.robots_gate import RobotsGate
@@ -65,6 +65,8 @@ class ProbeRun:
         """Work on a probe for as long as it stays with its host; true when it is finished."""
         host = probe.host
         try:
+            if probe.is_retry_open and not self._accepts_retry(probe, host):
+                return True
             while True:
                 if self._gate is None or await self._gate.lets_pass(probe):
                     await self._request(probe, host)
@@ -82,7 +84,9 @@ class ProbeRun:
         started = self._now()
         answer = await self._send(probe)
         seconds = self._now() - started
-        self._inform_scheduler(host, answer, seconds)
+        is_host_paused, may_be_crowded_out = self._inform_scheduler(host, answer, seconds)
+        if probe.wants_host_alone:
+            self._scheduler.record_final_look(host, is_good=answer.error is None and not asks_to_slow_down(answer))
         if (evidence := probe.head_evidence(answer)) is not None:
             self._head_support.learn(host, evidence)
         matched = None
@@ -90,7 +94,16 @@ class ProbeRun:
             matched = await has_match(self._options.match, body_text(answer.body))
             if answer.body.is_cut and not matched:
                 matched = None  # what is missing may have it
-        self._take(probe, answer, seconds, matched)
+        probe.take(
+            answer,
+            seconds,
+            may_retry=not self._scheduler.seems_dead(host),
+            matched=matched,
+            is_host_paused=is_host_paused,
+            may_be_crowded_out=may_be_crowded_out,
+        )
+        if probe.is_finished:
+            self._retries_left += self._retry_budget
 
     def _send(self, probe: Probe) -> Coroutine[Any, Any, HopResult]:
         state = probe.state
@@ -115,22 +128,32 @@ class ProbeRun:
             max_body_bytes=max_body_bytes,
         )
 
-    def _inform_scheduler(self, host: str, answer: HopResult, seconds: float) -> None:
+    def _inform_scheduler(self, host: str, answer: HopResult, seconds: float) -> tuple[bool, bool]:
+        """Report an answer; return whether its host is left alone now, and whether it may have too many requests."""
+        error = answer.error
         if asks_to_slow_down(answer):
-            self._scheduler.record_refusal(host, min(answer.retry_after or 0.0, self._policy.max_wait_seconds))
-        elif answer.error is None:
+            # Without retries nothing waits for the pause, so there is only the one that the host asks for.
+            retry_after = answer.retry_after if self._options.retries else answer.retry_after or 0.0
+            is_paused = self._scheduler.record_refusal(host, answer.status, retry_after)
+            return is_paused, self._scheduler.has_answered(host)
+        if error is None:
             self._scheduler.record_answer(host, seconds)
-        elif is_local_shortage(answer.error):
+        elif is_local_shortage(error):
             self._scheduler.record_shortage()
+        elif is_overload_sign(error):
+            return False, self._scheduler.record_failure(host, error.type, seconds)
+        return False, False
 
-    def _take(self, probe: Probe, answer: HopResult, seconds: float, matched: bool | None) -> None:
-        """Let the probe decide. It retries only while the run's retry budget lasts."""
-        attempts = probe.state.attempts
-        probe.take(answer, seconds, may_retry=self._retries_left >= 1.0, matched=matched)
-        if probe.state.attempts > attempts:
+    def _accepts_retry(self, probe: Probe, host: str) -> bool:
+        """Decide on a retry when it is due: one at a host that answers others is free, others are for the budget."""
+        if not self._scheduler.has_answered(host):
+            if self._retries_left < 1.0:
+                probe.refuse_retry()
+                self._retries_left += self._retry_budget
+                return False
             self._retries_left -= 1.0
-        elif probe.is_finished:
-            self._retries_left += self._retry_budget
+        probe.accept_retry()
+        return True
 
     def _must_wait(self, probe: Probe, host: str) -> bool:
         """Whether the next request needs a slot of its own: the probe waits, or the host does."""

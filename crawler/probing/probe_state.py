@@ -35,6 +35,7 @@ class ProbeState(msgspec.Struct):
         seconds: Time spent on requests.
         redirects: Redirects followed since the start.
         local_faults: Faults of this machine so far.
+        slow_downs: Answers so far that asked to wait, without an attempt that counts.
         cookies: Cookies that redirects have set since the start.
         known_answer: The last answer with a status, if there is a retry.
         has_sent_head: Whether a HEAD was sent since the start.
@@ -51,6 +52,7 @@ class ProbeState(msgspec.Struct):
     seconds: float = 0.0
     redirects: int = 0
     local_faults: int = 0
+    slow_downs: int = 0
     cookies: tuple[Cookie, ...] = ()
     known_answer: KnownAnswer | None = None
     has_sent_head: bool = False

@@ -13,12 +13,14 @@ from contextlib import suppress
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from crawler.probing.adaptive_limit import AdaptiveLimit
+from crawler.probing.host_slots import HostSlots
+from crawler.probing.settings import DEFAULT_SETTINGS, RetryPolicy
 
 __all__ = ["HostQueue", "Load", "QueueOwner", "Scheduler"]
 
 T = TypeVar("T")
 
-_MAX_SLOWED_HOSTS: Final = 10_000  # hosts without work whose adaptive limit is remembered
+_MAX_REMEMBERED_HOSTS: Final = 10_000  # hosts without work that are slowed or were in trouble
 _SLOTS_REGAINED_PER_ANSWER: Final = 0.02  # after faults of this machine took slots away
 
 
@@ -63,7 +65,7 @@ class HostQueue(deque[T], Generic[T]):
 
     __slots__ = ("host", "is_open", "owner")
 
-    def __init__(self, owner: QueueOwner, host: "_HostSlots") -> None:
+    def __init__(self, owner: QueueOwner, host: "HostSlots") -> None:
         super().__init__()
         self.owner = owner
         self.host = host
@@ -75,26 +77,6 @@ class HostQueue(deque[T], Generic[T]):
         return self.host.name
 
 
-class _HostSlots:
-    """The slots of one host, and the queues that wait for one."""
-
-    __slots__ = ("active", "adaptive_limit", "held_until", "name", "open_queues", "timer", "waiting")
-
-    def __init__(self, name: str, adaptive_limit: AdaptiveLimit) -> None:
-        self.name = name
-        self.adaptive_limit = adaptive_limit
-        self.held_until = 0.0  # loop time; set while its robots.txt is fetched
-        self.active = 0
-        self.open_queues = 0
-        self.waiting: deque[HostQueue[Any]] | None = None  # most hosts never have one
-        self.timer: asyncio.TimerHandle | None = None
-
-    @property
-    def free_at(self) -> float:
-        """Loop time before which no request may start."""
-        return max(self.adaptive_limit.free_at, self.held_until)
-
-
 class Scheduler:
     """All slots of a process, shared by its work queues.
 
@@ -102,17 +84,21 @@ class Scheduler:
         concurrency: Slots in all.
         per_host: Slots of one host.
         interval: Seconds from one request to a host to the next.
+        policy: How long hosts in trouble are left alone.
     """
 
-    def __init__(self, concurrency: int, per_host: int, interval: float = 0.0) -> None:
+    def __init__(
+        self, concurrency: int, per_host: int, interval: float = 0.0, policy: RetryPolicy = DEFAULT_SETTINGS.retry
+    ) -> None:
         self.active = 0
         self.per_host = per_host
         self.interval = interval
         self.is_draining = False
+        self._policy = policy
         self._concurrency = concurrency
         self._limit = float(concurrency)
-        self._hosts: dict[str, _HostSlots] = {}
-        self._slowed: OrderedDict[str, AdaptiveLimit] = OrderedDict()  # of hosts without work
+        self._hosts: dict[str, HostSlots] = {}
+        self._remembered: OrderedDict[str, HostSlots] = OrderedDict()  # hosts without work
         self._ready: dict[QueueOwner, deque[HostQueue[Any]]] = {}  # of each work queue
         self._turns: deque[QueueOwner] = deque()  # work queues with a ready host queue, in the order of their turns
         self._idle = asyncio.Event()
@@ -125,12 +111,38 @@ class Scheduler:
         if self._limit < self._concurrency:
             self._limit = min(self._concurrency, self._limit + _SLOTS_REGAINED_PER_ANSWER)
         if (host := self._hosts.get(name)) is not None:
-            host.adaptive_limit.record_answer(seconds, self._loop.time())
+            host.record_answer(seconds, self._loop.time())
 
-    def record_refusal(self, name: str, wait: float) -> None:
-        """Note that a host asks for fewer requests, and for none within `wait` seconds."""
+    def record_refusal(self, name: str, status: int | None, retry_after: float | None) -> bool:
+        """Note that a host asks for fewer requests; true if it gets none for a while.
+
+        Args:
+            name: The host.
+            status: 429 or 503.
+            retry_after: The seconds that it asks for; None if it does not say.
+        """
+        host = self._hosts.get(name)
+        return host is not None and host.record_refusal(status, retry_after, self._loop.time(), self._policy)
+
+    def record_failure(self, name: str, error_type: str, seconds: float) -> bool:
+        """Note that a request to a host failed after so many seconds; true if fewer requests at once may help."""
+        host = self._hosts.get(name)
+        return host is not None and host.record_failure(error_type, seconds, self._loop.time(), self._policy)
+
+    def record_final_look(self, name: str, *, is_good: bool) -> None:
+        """Note how the final request for a URL went, which was alone at its host."""
         if (host := self._hosts.get(name)) is not None:
-            host.adaptive_limit.record_refusal(wait, self._loop.time())
+            host.record_final_look(is_good=is_good)
+
+    def has_answered(self, name: str) -> bool:
+        """Whether a host is known to answer requests, and has not gone down since."""
+        host = self._hosts.get(name)
+        return host is not None and host.adaptive_limit.has_answered and not host.seems_down
+
+    def seems_dead(self, name: str) -> bool:
+        """Whether a host has failed all requests for some time, and never answered one."""
+        host = self._hosts.get(name)
+        return host is not None and host.seems_dead
 
     def record_shortage(self) -> None:
         """Use one slot less: a request failed because this machine lacks descriptors, ports or memory.
@@ -210,7 +222,7 @@ class Scheduler:
             ready = self._ready[owner]
             queue = ready.popleft()
             host = queue.host
-            if not self._take_slot(host):
+            if not self._take_slot(queue):
                 if host.waiting is None:
                     host.waiting = deque()
                 host.waiting.append(queue)
@@ -255,14 +267,17 @@ class Scheduler:
 
     # Slots of a host
 
-    def _host(self, name: str) -> _HostSlots:
+    def _host(self, name: str) -> HostSlots:
         if (host := self._hosts.get(name)) is None:
-            adaptive_limit = self._slowed.pop(name, None) or AdaptiveLimit(self.per_host, self.interval)
-            host = self._hosts[name] = _HostSlots(name, adaptive_limit)
+            host = self._remembered.pop(name, None) or HostSlots(name, AdaptiveLimit(self.per_host, self.interval))
+            self._hosts[name] = host
         return host
 
-    def _take_slot(self, host: _HostSlots) -> bool:
-        """Take a slot, if the host has one free now."""
+    def _take_slot(self, queue: HostQueue[Any]) -> bool:
+        """Take a slot for the first item of a queue, if its host has one free now."""
+        host = queue.host
+        if queue[0].wants_host_alone and host.wants_final_looks_alone:
+            host.adaptive_limit.reduce_to_one()
         if host.active >= host.adaptive_limit.limit:
             return False
         now = self._loop.time()
@@ -275,12 +290,12 @@ class Scheduler:
         self.active += 1
         return True
 
-    def _retry_host(self, host: _HostSlots) -> None:
+    def _retry_host(self, host: HostSlots) -> None:
         host.timer = None
         self._wake_next(host)
         self.dispatch()
 
-    def _wake_next(self, host: _HostSlots) -> None:
+    def _wake_next(self, host: HostSlots) -> None:
         """Let the next queue that waits for a host try for its slot, if there is one."""
         while host.waiting and host.active < host.adaptive_limit.limit:
             queue = host.waiting.popleft()
@@ -288,14 +303,16 @@ class Scheduler:
                 self.make_ready(queue)
                 break
 
-    def _forget_if_unused(self, host: _HostSlots) -> None:
+    def _forget_if_unused(self, host: HostSlots) -> None:
         """Drop a host without work: memory must not grow with the number of hosts ever seen."""
         if host.active or host.open_queues:
             return
         self._hosts.pop(host.name, None)
         if host.timer is not None:
             host.timer.cancel()
-        if host.adaptive_limit.is_slowed(self._loop.time()):
-            self._slowed[host.name] = host.adaptive_limit
-            if len(self._slowed) > _MAX_SLOWED_HOSTS:
-                self._slowed.popitem(last=False)
+            host.timer = None
+        if host.is_worth_remembering(self._loop.time()):
+            host.waiting = None
+            self._remembered[host.name] = host
+            if len(self._remembered) > _MAX_REMEMBERED_HOSTS:
+                self._remembered.popitem(last=False)

@@ -14,11 +14,13 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     Attributes:
         backoff_seconds: The longest wait after the first failure; it doubles with each further failure.
         max_wait_seconds: The longest wait, even if a Retry-After asks for a week.
+        max_slow_downs: Answers 429 after which a probe waits without counting an attempt.
         max_local_faults: Faults of this machine that a probe waits out before it reports one, half a minute in all.
     """
 
     backoff_seconds: float = 0.5
     max_wait_seconds: float = 60.0
+    max_slow_downs: int = 10
     max_local_faults: int = 6
 
     def backoff(self, failures: int) -> float:

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
+from itertools import takewhile
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 from crawler.probing.fed_stream import FedStream
@@ -24,6 +25,7 @@ class WorkItem(Protocol):
     """What a work queue runs; each run needs a slot of the item's host."""
 
     wants_deferral: bool  # whether the next run should wait until all other items are done
+    wants_host_alone: bool  # whether the next run, at a host in trouble, should wait until no other runs there
 
     @property
     def host(self) -> str:
@@ -71,7 +73,8 @@ class WorkQueue(FedStream[T], Generic[T]):
         is_limited = per_host < scheduler.per_host or interval > scheduler.interval
         self._limits = HostLimits(scheduler, self, per_host, interval) if is_limited else None
         self._host_queues: dict[str, HostQueue[T]] = {}
-        self._deferred: dict[T, None] = {}
+        self._deferred: dict[T, float] = {}  # until which loop time at most, the first to come first
+        self._deferral_timer: asyncio.TimerHandle | None = None
         self._running: set[asyncio.Task[bool]] = set()
         self._unfinished = 0
         self._expects_end = False
@@ -85,6 +88,8 @@ class WorkQueue(FedStream[T], Generic[T]):
     async def __aexit__(self, *_: object) -> None:
         self._is_closed = True
         self._scheduler.leave(self, self._host_queues.values())
+        if self._deferral_timer is not None:
+            self._deferral_timer.cancel()
         if self._limits is not None:
             self._limits.close()
         for queue in self._host_queues.values():
@@ -197,10 +202,21 @@ class WorkQueue(FedStream[T], Generic[T]):
     # Deferred items wait for all others. Their time and their number are limited.
 
     def _defer(self, item: T) -> None:
-        self._deferred[item] = None
-        self._loop.call_later(self._max_deferral_seconds, self._end_deferral, item)
+        self._deferred[item] = self._loop.time() + self._max_deferral_seconds
         if len(self._deferred) > _MAX_DEFERRED_ITEMS:
             self._end_deferral(next(iter(self._deferred)))
+        if self._deferral_timer is None:
+            self._deferral_timer = self._loop.call_later(self._max_deferral_seconds, self._end_due_deferrals)
+
+    def _end_due_deferrals(self) -> None:
+        """End the deferrals that have lasted long enough. One timer for all: a timer each would keep its item alive."""
+        self._deferral_timer = None
+        now = self._loop.time()
+        due = list(takewhile(lambda item: self._deferred[item] <= now, self._deferred))
+        for item in due:
+            self._end_deferral(item)
+        if self._deferred:
+            self._deferral_timer = self._loop.call_at(next(iter(self._deferred.values())), self._end_due_deferrals)
 
     def _run_deferred_if_alone(self) -> None:
         if self._expects_end and self._deferred and self._unfinished == len(self._deferred):

@@ -210,6 +210,61 @@ def test_a_host_that_stays_slower_gets_its_slots_back_in_the_end() -> None:
     assert adaptive_limit.limit == 8
 
 
+# --- The number that was too much ---
+
+
+def test_a_limit_that_was_too_much_is_reached_again_only_after_many_answers() -> None:
+    """A host that resets above 4 connections is driven above 4 once in 50 answers, not once in a round."""
+    adaptive_limit = AdaptiveLimit(8)
+    for in_flight in (8, 7, 6, 5):  # four of eight are reset
+        adaptive_limit.record_refusal(0, LATER, in_flight)
+    assert adaptive_limit.limit == 4
+    now = answer(adaptive_limit, 49, QUICK, LATER)
+    assert adaptive_limit.limit == 4
+    answer(adaptive_limit, 2, QUICK, now)
+    assert adaptive_limit.limit == 5
+
+
+def test_a_failure_of_the_only_request_says_nothing_about_how_many_are_too_much() -> None:
+    adaptive_limit = AdaptiveLimit(8)
+    adaptive_limit.record_refusal(0, LATER, 1)
+    answer(adaptive_limit, 50, QUICK, LATER)
+    assert adaptive_limit.limit == 8
+
+
+def test_a_host_that_works_on_one_request_at_a_time_gets_fewer_after_two_answers() -> None:
+    """By Little's law eight requests of 4.5 s each, worked on together, would be answered one each 0.6 s."""
+    adaptive_limit = AdaptiveLimit(8)
+    adaptive_limit.record_answer(4.5, LATER + 4.5, 8)
+    assert adaptive_limit.limit == 7, "no other one instead of the first, which may have been alone"
+    adaptive_limit.record_answer(9.0, LATER + 9.0, 7)
+    assert adaptive_limit.limit == 3
+
+
+def test_a_slow_host_that_works_on_all_requests_gets_as_many_as_before() -> None:
+    adaptive_limit = AdaptiveLimit(8)
+    for number in range(8):
+        adaptive_limit.record_answer(4.5, LATER + 4.5 + number / 100, 8 - number)
+    for number in range(8):
+        adaptive_limit.record_answer(4.5, LATER + 9 + number / 100, 8)
+    assert adaptive_limit.limit == 8
+
+
+def test_a_timeout_leaves_a_slow_host_the_time_to_finish_what_was_given_up() -> None:
+    adaptive_limit = AdaptiveLimit(8)
+    adaptive_limit.record_answer(5.0, LATER, 3)
+    adaptive_limit.record_timeout(LATER + 10, 2)
+    adaptive_limit.record_timeout(LATER + 10, 1)
+    assert adaptive_limit.free_at == LATER + 10 + 2 * 4
+
+
+def test_a_timeout_does_not_make_a_quick_host_pause() -> None:
+    adaptive_limit = AdaptiveLimit(8)
+    adaptive_limit.record_answer(0.1, LATER, 3)
+    adaptive_limit.record_timeout(LATER + 10, 2)
+    assert adaptive_limit.free_at <= LATER + 10
+
+
 # --- Any events ---
 
 seconds = st.floats(0, 1000, allow_nan=False)
@@ -228,7 +283,8 @@ def test_slots_stay_within_bounds_and_come_back_after_any_events(
     slots: int, interval: float, happening: list[tuple[str, float]]
 ) -> None:
     adaptive_limit, now, quickest = AdaptiveLimit(slots, interval), LATER, 1000.0
-    for what, *how_long in happening:
+    for number, (what, *how_long) in enumerate(happening):
+        in_flight = 1 + number % slots
         before, free_at = adaptive_limit.limit, adaptive_limit.free_at
         if what == "wait":
             now += how_long[0]
@@ -237,15 +293,16 @@ def test_slots_stay_within_bounds_and_come_back_after_any_events(
         elif what == "require_interval":
             adaptive_limit.require_interval(how_long[0])
         else:
-            getattr(adaptive_limit, what)(how_long[0], now)
+            getattr(adaptive_limit, what)(how_long[0], now, in_flight)
         if what == "record_answer":
             quickest = min(quickest, how_long[0])
         assert 1 <= adaptive_limit.limit <= slots
         assert adaptive_limit.limit <= before + 1
-        assert adaptive_limit.limit >= before // 2 or adaptive_limit.limit == 1
+        assert adaptive_limit.limit >= min(before // 2, max(1, in_flight - 1))
         assert adaptive_limit.free_at >= free_at
         assert adaptive_limit.limit == slots or adaptive_limit.is_slowed(now)
-    answer(adaptive_limit, 100 + slots * slots, quickest, now)  # a hundred to forget what was, the others to grow
+    # A hundred to forget what was, the others to grow: fifty for each slot that was too much.
+    answer(adaptive_limit, 100 + slots * (slots + 51), quickest, now)
     assert adaptive_limit.limit == slots
     told = any(what == "require_interval" and how_long[0] > 0 for what, *how_long in happening)
     assert adaptive_limit.is_slowed(max(now, adaptive_limit.free_at)) is told

@@ -262,6 +262,7 @@ class QuickItem:
     host: str = "host"
     not_before: float = 0.0
     wants_deferral: bool = False
+    wants_host_alone: bool = False
 
 
 async def let_pass(scheduler: Scheduler, count: int) -> None:

@@ -145,7 +145,7 @@ async def test_a_retry_after_holds_after_a_hold_for_another_reason_ends() -> Non
     scheduler = Scheduler(concurrency=8, per_host=8)
     scheduler._host("host")
     scheduler.hold("host", 60)
-    scheduler.record_refusal("host", 30)
+    scheduler.record_refusal("host", 429, 30)
     scheduler.resume("host")
     assert scheduler.is_held("host")
     scheduler._host("other")

@@ -155,6 +155,62 @@ async def test_leaving_a_work_queue_returns_every_slot(when: str) -> None:
         assert len([item async for item in queue]) == 2
 
 
+async def test_an_item_that_wants_its_host_alone_has_it_alone_where_the_host_was_in_trouble() -> None:
+    runner, scheduler = Runner(), Scheduler(concurrency=8, per_host=4)
+    async with WorkQueue(scheduler, runner.run) as queue:
+        first = fill(queue, [GatedItem("a") for _ in range(3)])
+        await settle()
+        scheduler.record_answer("a", 0.1)
+        assert scheduler.record_failure("a", "tcp.reset", 0.1)
+        alone = [GatedItem("a"), GatedItem("a")]
+        for item in alone:
+            item.wants_host_alone = True
+        fill(queue, [*alone, *(GatedItem("b") for _ in range(4))])
+        await settle()
+        assert runner.running_of("b") == 4, "another host does not wait"
+        for item in first:
+            assert not runner.running.intersection(alone)
+            item.gate.set()
+            await settle()
+        for item in alone:
+            assert runner.running_of("a") == 1
+            assert item in runner.running
+            item.gate.set()
+            await settle()
+
+
+async def test_an_item_that_wants_its_host_alone_shares_a_host_that_is_well() -> None:
+    runner, scheduler = Runner(), Scheduler(concurrency=8, per_host=4)
+    async with WorkQueue(scheduler, runner.run) as queue:
+        items = [GatedItem("a") for _ in range(4)]
+        for item in items:
+            item.wants_host_alone = True
+        fill(queue, items)
+        await settle()
+        assert runner.running_of("a") == 4
+
+
+async def test_deferred_items_are_not_kept_in_memory_by_their_timer() -> None:
+    """A list of a million dead hosts defers most of its items for a moment."""
+    scheduler = Scheduler(concurrency=8, per_host=8)
+
+    async def run(item: GatedItem) -> bool:
+        item.runs_left -= 1
+        item.wants_deferral = item.runs_left > 0
+        return item.runs_left == 0
+
+    async with WorkQueue(scheduler, run) as queue:
+        item = GatedItem("a")
+        item.runs_left = 2
+        fill(queue, [item])
+        queue.seal()
+        assert [done async for done in queue] == [item]
+        kept = weakref.ref(item)
+        del item
+        gc.collect()
+        assert kept() is None
+
+
 async def test_leaving_a_work_queue_lets_the_others_go_on() -> None:
     runner, scheduler = Runner(), Scheduler(concurrency=2, per_host=1)
     async with WorkQueue(scheduler, runner.run) as staying:
@@ -427,6 +483,7 @@ class Step:
         self.hosts = hosts
         self.not_before = 0.0
         self.wants_deferral = False
+        self.wants_host_alone = False
 
     @property
     def host(self) -> str:
@@ -464,7 +521,7 @@ async def test_every_item_is_finished_under_any_limits(
             for _ in range(runs % 3):
                 await asyncio.sleep(0)
             if runs in failing:
-                scheduler.record_refusal(step.host, 0.001)
+                scheduler.record_refusal(step.host, 429, 0.001)
             active[at] -= 1
             step.hosts = step.hosts[1:]
             return not step.hosts

@@ -114,7 +114,7 @@ async def test_slowed_hosts_are_counted_while_they_have_work() -> None:
     owner = WorkQueue[Probe](scheduler, never)
     _, queue = [scheduler.open_queue(owner, name) for name in ("a", "b")]
     assert scheduler.load() == Load(active=0, limit=5, waiting=2, slowed=0)
-    scheduler.record_refusal("b", 60)
+    scheduler.record_refusal("b", 429, 60)
     assert scheduler.load().slowed == 1
     scheduler.leave(owner, [queue])
     assert scheduler.load().slowed == 0

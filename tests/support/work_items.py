@@ -12,6 +12,7 @@ class GatedItem:
         self.host = host
         self.not_before = not_before
         self.wants_deferral = False
+        self.wants_host_alone = False
         self.gate = asyncio.Event()
         self.runs_left = 1
 

@@ -223,6 +223,7 @@ class _Delivery:
     """The delivery of one webhook: an item of the work queue."""
 
     wants_deferral = False
+    wants_host_alone = False
 
     def __init__(self, task_id: str, webhook: Webhook, settings: WebhookSettings) -> None:
         self.task_id = task_id
