@@ -60,9 +60,18 @@ class DnsClient:
             DNSError: There is no address, or there was no answer; the first argument is c-ares' status.
         """
         query = self._cares.getaddrinfo(question.host, family=question.family, type=socket.SOCK_STREAM)
-        await asyncio.wait((query,), timeout=_PATIENCE_SECONDS)
-        if query.done() and not _has_timed_out(query):
-            return _read(query.result())
+        try:
+            await asyncio.wait((query,), timeout=_PATIENCE_SECONDS)
+            if query.done() and not _has_timed_out(query):
+                return _read(query.result())
+            return await self._ask_patiently(question, deadline, query)
+        finally:
+            query.cancel()
+
+    async def _ask_patiently(
+        self, question: Question, deadline: Callable[[], float], query: "asyncio.Future[pycares.AddrInfoResult]"
+    ) -> Addresses:
+        """Ask in another way beside c-ares' query. The first outcome counts, but c-ares' timeout is none."""
         patient = asyncio.ensure_future(self._patient_client().ask(question, deadline))
         try:
             if not query.done():
@@ -71,7 +80,6 @@ class DnsClient:
                     return _read(query.result())
             return await patient
         finally:
-            query.cancel()
             await cancel_and_wait(patient)
 
     async def close(self) -> None:
