@@ -26,6 +26,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 DEADLINE = 20.0
+ISSUERS_ADDRESS = "127.0.0.3"
+"""Where issuers' certificates can be fetched; the servers themselves are at 127.0.0.1."""
 
 Key = Any  # a private key of `cryptography`
 DAY = timedelta(days=1)
@@ -203,7 +205,7 @@ class Certificates:
         self._directory = directory
         self._served: dict[str, bytes] = {}
         self._fetched: list[str] = []
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.server = ThreadingHTTPServer((ISSUERS_ADDRESS, 0), self._handler())
         root = self._authority("Root", None, "root")
         self._authorities = {"root": root, "stranger": self._authority("Stranger", None, "stranger")}
         self._authorities["intermediate"] = self._authority("Intermediate", root, "intermediate")
@@ -254,7 +256,7 @@ class Certificates:
             usage = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}[leaf.usage]
             builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         if leaf.fetchable:
-            url = f"http://127.0.0.1:{self.server.server_port}{leaf.fetchable}"
+            url = f"http://{ISSUERS_ADDRESS}:{self.server.server_port}{leaf.fetchable}"
             where = x509.AccessDescription(
                 AuthorityInformationAccessOID.CA_ISSUERS, x509.UniformResourceIdentifier(url)
             )

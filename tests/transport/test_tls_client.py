@@ -19,11 +19,12 @@ from crawler import OptionError, Options
 from crawler.transport import tls_rustls
 from crawler.transport.certificates import is_self_issued, parse_certificate
 from crawler.transport.tls import client_context
+from crawler.transport.tls_refusals import explain_refusal_after_handshake
 from tests.support.certs import Authority
 from tests.support.exchange import Exchange
 from tests.support.probing import probe_all, probe_one, status_of
 from tests.support.site import Site
-from tests.support.tls_servers import Leaf, Row, running_servers
+from tests.support.tls_servers import Certificates, Leaf, Row, running_servers
 from tests.transport.test_certificates import COMMON_NAME, ORGANISATION, certificate, name
 
 ENGINES = ["auto", "openssl"]
@@ -250,3 +251,58 @@ def test_a_certificate_that_may_have_issued_itself(issuer: bytes, expected: bool
     """RFC 5280, 7.1: case and spaces do not count. OpenSSL trusts a self-issued certificate in its store."""
     subject = name((COMMON_NAME, 0x0C, b"The Root"))
     assert is_self_issued(parse_certificate(certificate(subject, issuer=issuer))) is expected
+
+
+# --- Renegotiation ---
+
+
+@pytest.mark.parametrize("tls", ENGINES)
+async def test_a_server_that_renegotiates_after_the_request_is_answered(tmp_path: Path, tls: str) -> None:
+    """Chromium renegotiates for HTTP/1.1; rustls does not, so OpenSSL is asked. "R" makes s_server begin it."""
+    made = Certificates(tmp_path)
+    cert, key, chain = made.files(Leaf("rsa2048"), 0)
+    server = await asyncio.create_subprocess_exec(
+        *("openssl", "s_server", "-accept", "127.0.0.1:0", "-tls1_2", "-crlf"),
+        *("-cert", str(cert), "-key", str(key), "-cert_chain", str(chain)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    await server.stdout.readuntil(b"ACCEPT 127.0.0.1:")
+    url = f"https://localhost:{int(await server.stdout.readline())}/"
+
+    async def renegotiate(stdin: asyncio.StreamWriter, stdout: asyncio.StreamReader) -> None:
+        if tls == "auto":  # as Apache does, it answers only after the renegotiation
+            await stdout.readuntil(b"User-Agent")
+            stdin.write(b"R\n")
+        await stdout.readuntil(b"User-Agent")
+        stdin.write(b"R\n")
+        stdin.write(b"HTTP/1.1 200 OK\nContent-Length: 0\n\n")
+        while await stdout.read(65536):
+            pass
+
+    renegotiating = asyncio.ensure_future(renegotiate(server.stdin, server.stdout))
+    result = await probe_one(url, cafile=str(made.cafile), tls=tls, method="GET", retries=0, timeout=10)
+    server.kill()
+    await server.wait()
+    await renegotiating
+    made.server.server_close()
+    assert status_of(result) == 200
+    assert result.tls is not None
+    assert (result.tls.engine, result.attempts) == ("openssl", 1)
+
+
+@pytest.mark.parametrize(
+    ("has_certificate", "words"), [(False, "wants a client certificate"), (True, "refused the client certificate")]
+)
+def test_an_alert_in_place_of_the_response_is_about_the_client_certificate(has_certificate: bool, words: str) -> None:
+    """Chromium: ERR_BAD_SSL_CLIENT_AUTH_CERT. In TLS 1.2 a server asks for it by a renegotiation, after the request."""
+    error = ssl.SSLError(1, "[SSL: SSLV3_ALERT_HANDSHAKE_FAILURE] sslv3 alert handshake failure (_ssl.c:2580)")
+    error.reason = "SSLV3_ALERT_HANDSHAKE_FAILURE"
+    problem = explain_refusal_after_handshake(error, has_certificate=has_certificate)
+    assert problem is not None
+    assert (problem.type, problem.transient) == ("tls.bad_client_auth_cert", False)
+    assert words in problem.message
+    assert explain_refusal_after_handshake(ConnectionResetError(), has_certificate=has_certificate) is None
