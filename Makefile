@@ -10,7 +10,7 @@ PYTHONS = $(foreach version,$(VERSIONS),$(call PYTHON_OF,$(version)))
 VENV = .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/pip --disable-pip-version-check --quiet install -c constraints.txt
-EXTRAS = asgi,match,otel,redis,socks
+EXTRAS = asgi,match,otel,redis
 DEBIAN = scripts/system-packages
 
 .PHONY: help run test check format coverage bench chaos harden documents dist dist-test matrix lock system clean
@@ -76,7 +76,7 @@ lock: ## write constraints.txt: the newest packages that setup.cfg allows
 	.venv-lock/bin/pip --disable-pip-version-check --quiet install -e '.[$(EXTRAS)]' --group dev 'typer<0.29'
 	.venv-lock/bin/pip freeze --exclude urlprober >constraints.txt
 
-system: /usr/sbin/nginx /usr/bin/curl /usr/bin/systemd-analyze .cache/docs ## fetch the programs and the pages that the tests use
+system: /usr/sbin/nginx /usr/bin/curl /usr/bin/systemd-analyze /usr/bin/tinyproxy /usr/bin/microsocks .cache/docs ## fetch the programs and the pages that the tests use
 
 clean: ## remove all that these targets made
 	rm -rf .venv* .cache .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
@@ -107,6 +107,12 @@ $(VENV)/.dev: $(VENV)/.run
 
 /usr/bin/systemd-analyze:
 	$(DEBIAN) install systemd
+
+/usr/bin/tinyproxy:
+	$(DEBIAN) install tinyproxy-bin
+
+/usr/bin/microsocks:
+	$(DEBIAN) install microsocks
 
 /usr/bin/chromium:
 	$(DEBIAN) install chromium

@@ -187,8 +187,8 @@ class ErrorType(NamedTuple):
 
 # Names are those of W3C Network Error Logging (https://www.w3.org/TR/network-error-logging/#predefined-network-error-types)
 # where it has one; `tls.unrecognized_name_alert` is Chromium's addition. `dns.timed_out`, `tls.timed_out`,
-# `http.timed_out` and the groups `url.`, `address.`, `robots.` and `local.` are ours: NEL does not distinguish these
-# failures.
+# `http.timed_out` and the groups `url.`, `proxy.`, `address.`, `robots.` and `local.` are ours: NEL does not
+# distinguish these failures.
 ERROR_TYPES: Final[dict[str, ErrorType]] = {
     "dns.name_not_resolved": ErrorType("DNS_ERROR", "dns", False, "the name does not exist, or has no address"),
     # A local fault, unlike the other failures of DNS: the name may be fine.
@@ -206,6 +206,23 @@ ERROR_TYPES: Final[dict[str, ErrorType]] = {
     "tcp.aborted": ErrorType("CONNECTION_ERROR", "connect", True, "the connection was aborted while it was opened"),
     "tcp.address_unreachable": ErrorType("CONNECTION_ERROR", "connect", True, "no route to the address"),
     "tcp.failed": ErrorType("CONNECTION_ERROR", "connect", True, "the connection failed in another way"),
+    "proxy.unreachable": ErrorType(
+        "PROXY_ERROR", "connect", True, "no connection to the proxy, or its name has no address"
+    ),
+    "proxy.timed_out": ErrorType(
+        "PROXY_ERROR", "connect", True, "connected to the proxy, but it opened no connection to the target in time"
+    ),
+    "proxy.failed": ErrorType(
+        "PROXY_ERROR", "connect", True, "the proxy failed to connect to the target (502, 503, 504), or broke off"
+    ),
+    "proxy.refused": ErrorType("PROXY_ERROR", "connect", False, "the proxy does not allow this target (403)"),
+    "proxy.auth_required": ErrorType(
+        "PROXY_ERROR", "connect", False, "the proxy requires a user and password, or does not accept those given (407)"
+    ),
+    "proxy.protocol.error": ErrorType("PROXY_ERROR", "connect", False, "what answers is not a proxy of this kind"),
+    "proxy.tls.failed": ErrorType(
+        "PROXY_ERROR", "connect", False, "no TLS with the proxy, or its certificate is not valid"
+    ),
     "tls.cert.name_invalid": ErrorType("SSL_ERROR", "tls", False, "the certificate is for another name"),
     "tls.cert.date_invalid": ErrorType("SSL_ERROR", "tls", False, "the certificate is expired or not yet valid"),
     "tls.cert.authority_invalid": ErrorType(

@@ -5,14 +5,18 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
+from urllib.parse import unquote_to_bytes
 
-from crawler.core.errors import OptionError
+from crawler.core.errors import InputError, OptionError
+from crawler.core.urls import parse_host
 
 __all__ = [
+    "ProxyAddress",
     "check_headers",
     "check_proxy",
     "parse_headers",
+    "parse_proxy",
     "parse_resolve",
     "parse_secret",
     "parse_server",
@@ -23,6 +27,13 @@ _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.
 _HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5; one byte a character
 _SERVER: Final = re.compile(r"(?:\[(?P<v6>.*:.*)\]|(?P<v4>[^:]*))(?::(?P<port>[0-9]{1,5}))?|(?P<bare>.*)")
 _RESOLVE: Final = re.compile(r"(?P<host>[!-9;-~]+):(?P<port>[0-9]{1,5}):(?:\[(?P<v6>.*:.*)\]|(?P<bare>.*))")
+_PROXY: Final = re.compile(
+    r"(?P<scheme>https?|socks5h?)://(?:(?P<user>[^/?#]*)@)?(?P<host>\[[^\]]*\]|[^:@/?#]+)(?::(?P<port>[0-9]{1,5}))?/?",
+    re.IGNORECASE,
+)
+# As in Chromium (net/docs/proxy.md); curl's is 1080, and 443 for https.
+_PROXY_PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+_MAX_SOCKS_CREDENTIAL_BYTES: Final = 255  # RFC 1929, 2
 _STATUSES: Final = re.compile(r"([1-9][0-9]{2})(?:-([1-9][0-9]{2}))?")
 # The transport sets the framing and hop-by-hop fields. A user who sets them breaks the request.
 _RESERVED_HEADERS: Final = frozenset(
@@ -130,13 +141,69 @@ def parse_secret(text: str, place: str) -> bytes:
     return key
 
 
-def check_proxy(url: str, guard: str) -> None:
-    """Check the URL of a proxy, and refuse a proxy together with the public guard.
+class ProxyAddress(NamedTuple):
+    """Where a proxy listens, what it speaks, and what it may require.
+
+    Attributes:
+        scheme: http, https, socks5 or socks5h.
+        host: As in `Url.host`.
+        port: 1 to 65535.
+        credentials: User and password, percent-decoded; None without a user.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    credentials: tuple[bytes, bytes] | None
+
+    @property
+    def resolves_names(self) -> bool:
+        """Whether the proxy gets the names of targets; with socks5:// it gets addresses, as from curl."""
+        return self.scheme != "socks5"
+
+    def __str__(self) -> str:
+        """Host and port, without credentials."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __repr__(self) -> str:
+        """The same: no traceback shows the credentials."""
+        return str(self)
+
+
+def parse_proxy(text: str) -> ProxyAddress:
+    """Parse `SCHEME://[USER[:PASSWORD]@]HOST[:PORT]`.
+
+    Raises:
+        OptionError: The text has another form. The message does not show it, because it may have a password.
+    """
+    match = _PROXY.fullmatch(text)
+    if match is None:
+        raise OptionError("is not a proxy such as http://host:3128, https://host or socks5h://host:1080", "proxy")
+    scheme = match["scheme"].lower()
+    port = int(match["port"] or _PROXY_PORTS[scheme])
+    if not 0 < port < 65536:
+        raise OptionError(f"{port} is not a port", "proxy")
+    try:
+        host = parse_host(match["host"])
+    except InputError:
+        raise OptionError("has a host that is neither a name nor an address", "proxy") from None
+    if match["user"] is None:
+        return ProxyAddress(scheme, host, port, None)
+    user, _, password = match["user"].partition(":")
+    credentials = unquote_to_bytes(user), unquote_to_bytes(password)
+    if scheme.startswith("socks") and not all(len(part) <= _MAX_SOCKS_CREDENTIAL_BYTES for part in credentials):
+        raise OptionError(f"has a user or password of more than {_MAX_SOCKS_CREDENTIAL_BYTES} bytes", "proxy")
+    return ProxyAddress(scheme, host, port, credentials)
+
+
+def check_proxy(text: str, guard: str) -> None:
+    """Refuse a text that is not a proxy, and with the public guard a proxy that resolves names.
 
     Raises:
         OptionError: The proxy is refused.
     """
-    if not url.startswith(("http://", "socks5://", "socks5h://", "socks4://")):
-        raise OptionError(f"{url!r} does not begin with http:// or socks5://", "proxy")
-    if guard == "public":
-        raise OptionError("excludes a public guard, which cannot check the addresses that a proxy connects to", "proxy")
+    if parse_proxy(text).resolves_names and guard == "public":
+        raise OptionError(
+            "excludes a public guard, which cannot check addresses that a proxy resolves; socks5:// resolves here",
+            "proxy",
+        )

@@ -165,14 +165,10 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(description="Network that a public guard allows too; repeatable.", extra={**_NETWORK, "metavar": "CIDR"}),
     ] = ()
-    transport: Annotated[
-        Literal["socket", "aiohttp"],
-        Meta(description="HTTP client that sends the requests: our own (socket) or aiohttp's.", extra=_NETWORK),
-    ] = "socket"
     proxy: Annotated[
         str | None,
         Meta(
-            description="Proxy for all requests, http:// or socks5://; needs aiohttp's client and selects it.",
+            description="Proxy for all requests: http, https, socks5 (names resolved here) or socks5h (by the proxy).",
             extra={**_NETWORK, "metavar": "URL"},
         ),
     ] = None

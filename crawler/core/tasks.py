@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
@@ -22,7 +22,12 @@ __all__ = [
     "Status",
     "Task",
     "Webhook",
+    "decode_task",
 ]
+
+# Options of the whole process that older versions stored with each Task. `transport` is gone, and of a proxy older
+# versions accepted other forms. A Task does not choose either.
+_UNREAD_OPTIONS: Final = ("proxy", "transport")
 
 Status = Literal["running", "ready", "error"]
 
@@ -135,6 +140,20 @@ class Task(msgspec.Struct, kw_only=True):
         if status == "ready" and self.counts.done != self.total:
             raise TransitionError(f"Task {self.id} has {self.counts.done} results of {self.total}")
         self.status, self.detail, self.finished = status, detail, time.time()
+
+
+def decode_task(body: bytes | str) -> Task:
+    """Decode the JSON of a Task that this or an older version stored.
+
+    Raises:
+        msgspec.MsgspecError: This version cannot decode it.
+        InputError: The same, for an option.
+    """
+    fields = msgspec.json.decode(body, type=dict[str, Any])
+    if isinstance(options := fields.get("options"), dict):
+        for name in _UNREAD_OPTIONS:
+            options.pop(name, None)
+    return msgspec.convert(fields, Task)
 
 
 class QueueStatus(msgspec.Struct, frozen=True):

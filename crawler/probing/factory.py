@@ -1,8 +1,7 @@
 """Composes the prober of one process: address guard, scheduler, resolvers and transports."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 
 import msgspec
 
@@ -30,7 +29,7 @@ async def open_http_prober(options: Options, settings: ProberSettings = DEFAULT_
     guard = AddressGuard(options.guard, options.allow)
     options = msgspec.structs.replace(options, concurrency=limit_concurrency(options.concurrency))
     scheduler = Scheduler(options.concurrency, options.per_host, options.interval, settings.retry)
-    make_transport = _transport_factory(options)
+    pool = ConnectionPool(options.concurrency)
     transports: dict[tuple[bool, ...], Transport] = {}
     async with AsyncExitStack() as stack:
 
@@ -41,19 +40,9 @@ async def open_http_prober(options: Options, settings: ProberSettings = DEFAULT_
                 suited = msgspec.structs.replace(options, insecure=insecure, ipv4=ipv4, ipv6=ipv6)
                 resolver = Resolver(suited)
                 stack.push_async_callback(resolver.close)
-                transports[key] = make_transport(suited, resolver, guard)
+                transports[key] = SocketTransport(suited, resolver, guard, pool)
                 stack.push_async_callback(transports[key].close)
             return transports[key]
 
         transport_for(options)  # reports a wrong option now, not at the first probe
         yield HttpProber(options, transport_for, scheduler, settings)
-
-
-def _transport_factory(options: Options) -> Callable[[Options, Resolver, AddressGuard], Transport]:
-    if options.transport == "socket" and options.proxy is None:
-        return partial(SocketTransport, pool=ConnectionPool(options.concurrency))
-    from crawler.transport.aiohttp_transport import (
-        AiohttpTransport,  # aiohttp's client takes a third of a second to import
-    )
-
-    return AiohttpTransport

@@ -11,11 +11,12 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, cast
 
 from crawler.core.results import ProbeError, TLSInfo
 from crawler.transport.error_mapping import HopError
 from crawler.transport.poller import Poller
+from crawler.transport.tls_over_tls import SocketOverTls
 
 __all__ = ["Connection", "TlsSocket"]
 
@@ -49,7 +50,7 @@ class Connection:
     """A connection to one address. A method that waits raises `TimeoutError` at its deadline (loop time).
 
     Attributes:
-        ip: The peer's address.
+        ip: The target's address; None if only a proxy knows it.
         tls: What the TLS handshake agreed on; None without TLS.
         is_resumed: Whether the TLS handshake resumed an earlier session.
         tls_socket: TLS itself, from the begin of its handshake on; None without TLS.
@@ -69,7 +70,7 @@ class Connection:
     )
 
     def __init__(self, sock: socket.SocketType, ip: str, poller: Poller) -> None:
-        self.ip = ip
+        self.ip: str | None = ip
         self.tls: TLSInfo | None = None
         self.is_resumed = False
         self.tls_socket: TlsSocket | None = None
@@ -122,9 +123,9 @@ class Connection:
         Raises:
             OSError: The handshake failed; an `ssl.SSLError` has the reason.
         """
-        assert self.tls_socket is None
-        assert isinstance(self._socket, socket.SocketType)
-        tls_socket = wrap(self._socket)
+        # TLS with a target, through a proxy that is reached by TLS
+        sock = self._socket if self.tls_socket is None else SocketOverTls(self.tls_socket)
+        tls_socket = wrap(cast(socket.SocketType, sock))  # no engine needs more of it than that class has
         self._socket = self.tls_socket = tls_socket
         while True:
             self._readiness.is_readable = False  # before reading: what comes from now on is a new event
@@ -148,18 +149,18 @@ class Connection:
                 self._readiness.is_readable = False
                 await self._readiness.until_readable(deadline)
 
-    async def receive(self, deadline: float) -> bytes:
+    async def receive(self, deadline: float, max_bytes: int = _RECEIVE_BYTES) -> bytes:
         """Wait for bytes and return them; empty at the end of the stream."""
         if self.tls_socket is None:  # TLS may hold bytes that were read from the socket before
             await self._readiness.until_readable(deadline)
-        while (data := self.receive_available()) is None:
+        while (data := self.receive_available(max_bytes)) is None:
             await self._readiness.until_readable(deadline)
         return data
 
-    def receive_available(self) -> bytes | None:
+    def receive_available(self, max_bytes: int = _RECEIVE_BYTES) -> bytes | None:
         """Return bytes that are here already; empty at the end of the stream, None if there are none yet."""
         try:
-            return self._socket.recv(_RECEIVE_BYTES)
+            return self._socket.recv(max_bytes)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             # Only now all is read: one event can announce several packets, or bytes and the end of the stream.
             self._readiness.is_readable = False

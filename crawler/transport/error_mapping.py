@@ -1,13 +1,12 @@
 """Turn an exception into the error of a probe.
 
 `explain` accepts every exception that a hop can meet; `error_tables` has the rules. A test walks the exception classes
-of aiohttp, aiodns, ssl, asyncio and the operating system, and fails when one has no rule.
+of aiodns, ssl, asyncio and the operating system, and fails when one has no rule.
 """
 
 import re
 import socket
 import ssl
-from collections.abc import Iterator
 
 from aiodns.error import DNSError
 
@@ -19,11 +18,9 @@ from crawler.transport.error_tables import (
     CLASS_RULES,
     ERRNO_TYPES,
     GETADDRINFO_TYPES,
-    NAMED_CLASS_RULES,
     SSL_REASON_TYPES,
     TIMEOUT_TYPES,
     VERIFY_CODE_TYPES,
-    WRAPPER,
 )
 from crawler.transport.tls_messages import SSL_REASON_MESSAGES, VERIFY_CODE_MESSAGES
 
@@ -51,32 +48,15 @@ def explain(error: BaseException, phase: str) -> ProbeError:
     """
     if isinstance(error, HopError):
         return error.problem
-    inner = _unwrap(error)
-    type_ = _error_type(inner, phase)
+    type_ = _error_type(error, phase)
     if type_ == "tcp.closed" and phase == "connect":
         type_ = "tcp.aborted"
-    return ProbeError.of(type_, _message(inner) or ERROR_TYPES[type_].meaning, phase=phase)
+    return ProbeError.of(type_, _message(error) or ERROR_TYPES[type_].meaning, phase=phase)
 
 
 def rule_of(kind: type[BaseException]) -> str | None:
     """Return the rule for exactly this exception class; None if only a base class has one."""
-    return CLASS_RULES.get(kind) or NAMED_CLASS_RULES.get(f"{kind.__module__}.{kind.__qualname__}")
-
-
-def _unwrap(error: BaseException) -> BaseException:
-    """Return the innermost exception that a chain of wrappers holds."""
-    while _class_rule(error) == WRAPPER:
-        inner = next((cause for cause in _causes(error) if cause is not None), None)
-        if inner is None:
-            break
-        error = inner
-    return error
-
-
-def _causes(error: BaseException) -> Iterator[BaseException | None]:
-    yield getattr(error, "certificate_error", None)
-    yield getattr(error, "os_error", None)
-    yield error.__cause__
+    return CLASS_RULES.get(kind)
 
 
 def _class_rule(error: BaseException) -> str:
@@ -85,11 +65,7 @@ def _class_rule(error: BaseException) -> str:
 
 def _error_type(error: BaseException, phase: str) -> str:
     rule = _rule_by_number(error) or _class_rule(error)
-    if rule == BY_PHASE:
-        return TIMEOUT_TYPES[phase]
-    if rule == WRAPPER:  # with nothing inside
-        return "tcp.failed" if isinstance(error, OSError) else "http.failed"
-    return rule
+    return TIMEOUT_TYPES[phase] if rule == BY_PHASE else rule
 
 
 def _rule_by_number(error: BaseException) -> str | None:
@@ -136,6 +112,6 @@ def _text(error: BaseException) -> str:
         return str(error.args[1])
     if isinstance(error, OSError) and error.strerror:
         return str(error.strerror)
-    if isinstance(error, EOFError) or type(error).__qualname__ == "ServerDisconnectedError":
-        return ""  # its text counts bytes, or is a partly parsed response
+    if isinstance(error, EOFError):
+        return ""  # its text counts bytes
     return str(getattr(error, "message", error))

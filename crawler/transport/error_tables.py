@@ -1,6 +1,6 @@
 """What each exception means for a target: error types by exception class, and by the numbers that exceptions carry.
 
-A rule is an error type of `ERROR_TYPES`, or one of two markers: `BY_PHASE` and `WRAPPER`.
+A rule is an error type of `ERROR_TYPES`, or the marker `BY_PHASE`.
 """
 
 import asyncio
@@ -21,15 +21,12 @@ __all__ = [
     "CLASS_RULES",
     "ERRNO_TYPES",
     "GETADDRINFO_TYPES",
-    "NAMED_CLASS_RULES",
     "SSL_REASON_TYPES",
     "TIMEOUT_TYPES",
     "VERIFY_CODE_TYPES",
-    "WRAPPER",
 ]
 
 BY_PHASE: Final = "by phase"  # the class says only that something took too long: the phase gives the type
-WRAPPER: Final = "wrapper"  # the wrapped exception decides; without one, the base class does
 
 TIMEOUT_TYPES: Final = {
     "dns": "dns.timed_out",
@@ -205,55 +202,4 @@ CLASS_RULES: Final[dict[type[BaseException], str]] = {
     # our own parser
     HeadError: "http.response.invalid",
     NotHTTP: "http.protocol.error",
-}
-
-# By name, because importing aiohttp's client takes a third of a second of the command's start.
-NAMED_CLASS_RULES: Final[dict[str, str]] = {
-    # aiohttp's client
-    "aiohttp.client_exceptions.ClientError": "http.failed",
-    "aiohttp.client_exceptions.ClientResponseError": WRAPPER,
-    "aiohttp.client_exceptions.ContentTypeError": "http.response.invalid",
-    "aiohttp.client_exceptions.WSServerHandshakeError": "http.protocol.error",
-    "aiohttp.client_exceptions.ClientHttpProxyError": "http.failed",
-    "aiohttp.client_exceptions.TooManyRedirects": "http.response.redirect_loop",
-    "aiohttp.client_exceptions.ClientConnectionError": WRAPPER,
-    "aiohttp.client_exceptions.ClientConnectionResetError": "tcp.closed",  # gone before the request
-    "aiohttp.client_exceptions.ClientOSError": WRAPPER,
-    "aiohttp.client_exceptions.ClientConnectorError": WRAPPER,
-    "aiohttp.client_exceptions.ClientConnectorDNSError": WRAPPER,
-    "aiohttp.client_exceptions.ClientProxyConnectionError": WRAPPER,
-    "aiohttp.client_exceptions.UnixClientConnectorError": WRAPPER,
-    "aiohttp.client_exceptions.ServerConnectionError": "tcp.closed",
-    "aiohttp.client_exceptions.ServerDisconnectedError": "tcp.closed",
-    "aiohttp.client_exceptions.ServerTimeoutError": BY_PHASE,
-    "aiohttp.client_exceptions.ConnectionTimeoutError": BY_PHASE,
-    "aiohttp.client_exceptions.SocketTimeoutError": BY_PHASE,
-    "aiohttp.client_exceptions.ServerFingerprintMismatch": "tls.cert.invalid",
-    "aiohttp.client_exceptions.ClientPayloadError": "http.response.invalid",
-    "aiohttp.client_exceptions.UploadAbortedError": "http.failed",
-    "aiohttp.client_exceptions.InvalidURL": "url.invalid",
-    "aiohttp.client_exceptions.InvalidUrlClientError": "url.invalid",
-    "aiohttp.client_exceptions.RedirectClientError": "http.response.invalid",
-    "aiohttp.client_exceptions.NonHttpUrlClientError": "url.scheme",
-    "aiohttp.client_exceptions.InvalidUrlRedirectClientError": "http.response.invalid",
-    "aiohttp.client_exceptions.NonHttpUrlRedirectClientError": "url.scheme",
-    "aiohttp.client_exceptions.ClientSSLError": WRAPPER,
-    "aiohttp.client_exceptions.ClientConnectorSSLError": WRAPPER,
-    "aiohttp.client_exceptions.ClientConnectorCertificateError": WRAPPER,
-    "aiohttp.client_exceptions.WSMessageTypeError": "http.protocol.error",
-    "aiohttp._websocket.models.WebSocketError": "http.protocol.error",
-    # aiohttp's parser
-    "aiohttp.http_exceptions.HttpProcessingError": "http.response.invalid",
-    "aiohttp.http_exceptions.BadHttpMessage": "http.response.invalid",
-    "aiohttp.http_exceptions.HttpBadRequest": "http.response.invalid",
-    "aiohttp.http_exceptions.PayloadEncodingError": "http.response.invalid",
-    "aiohttp.http_exceptions.ContentEncodingError": "http.response.invalid",
-    "aiohttp.http_exceptions.TransferEncodingError": "http.response.invalid",
-    "aiohttp.http_exceptions.ContentLengthError": "http.response.invalid",
-    "aiohttp.http_exceptions.DecompressSizeError": "http.response.invalid",
-    "aiohttp.http_exceptions.LineTooLong": "http.response.invalid",
-    "aiohttp.http_exceptions.InvalidHeader": "http.response.invalid",
-    "aiohttp.http_exceptions.BadStatusLine": "http.protocol.error",
-    "aiohttp.http_exceptions.BadHttpMethod": "http.protocol.error",
-    "aiohttp.http_exceptions.InvalidURLError": "http.response.invalid",
 }

@@ -47,9 +47,11 @@ class HopRequest(NamedTuple):
         connect_timeout: float,
         answer_share: float,
         max_body_bytes: int,
+        *,
+        is_for_proxy: bool = False,
     ) -> "HopRequest":
-        """Make a request with these headers and this body."""
-        lines = [f"{method} {url.path} HTTP/1.1\r\nHost: {url.authority}\r\n"]
+        """Make a request with these headers and this body; one that a proxy gets names the whole URL."""
+        lines = [f"{method} {url.href if is_for_proxy else url.path} HTTP/1.1\r\nHost: {url.authority}\r\n"]
         lines += [f"{name}: {value}\r\n" for name, value in headers]
         if content or method not in _REPEATABLE_METHODS:
             lines.append(f"Content-Length: {len(content)}\r\n")

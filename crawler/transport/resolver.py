@@ -17,7 +17,7 @@ from crawler.transport.dns_failures import FINAL_STATUSES, dns_failure
 from crawler.transport.dns_messages import Addresses, Question
 from crawler.transport.error_mapping import HopError
 
-__all__ = ["Resolver", "has_dns_servers"]
+__all__ = ["Resolver", "has_dns_servers", "is_address"]
 
 _MAX_CACHED_NAMES: Final = 20_000
 _MAX_TTL_SECONDS: Final = 300.0  # whatever the zone says

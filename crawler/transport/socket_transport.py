@@ -9,6 +9,7 @@ import asyncio
 import ssl
 from typing import Final
 
+from crawler.core.option_syntax import parse_proxy
 from crawler.core.options import Options
 from crawler.core.results import Body, HopResult
 from crawler.core.urls import Url
@@ -20,6 +21,7 @@ from crawler.transport.dialling import connect_to_any
 from crawler.transport.error_mapping import explain
 from crawler.transport.http_exchange import HopRequest, is_body_received, read_body, read_head
 from crawler.transport.poller_choice import open_poller
+from crawler.transport.proxy import ProxyDialler
 from crawler.transport.resolver import Resolver
 from crawler.transport.response_head import HeadError, ResponseHead
 from crawler.transport.timing import HopTimer
@@ -52,6 +54,17 @@ class SocketTransport:
         self._resolver = resolver
         self._guard = guard
         self._loop = asyncio.get_running_loop()
+        self._proxy = None
+        if options.proxy is not None:
+            self._proxy = ProxyDialler(
+                parse_proxy(options.proxy),
+                options,
+                resolver,
+                guard,
+                self._poller,
+                self._address_order,
+                self._fetch_issuer,
+            )
 
     async def hop(
         self,
@@ -69,10 +82,26 @@ class SocketTransport:
         """Send one request and read the response head; see `Transport.hop`."""
         timer = HopTimer()
         deadline = self._loop.time() + timeout
-        request = HopRequest.of(method, url, headers, content, connect_timeout, answer_share, max_body_bytes)
+        forwarding = self._forwarding_proxy(url)
+        if forwarding is not None:
+            headers = [*headers, *forwarding.headers]
+        request = HopRequest.of(
+            method,
+            url,
+            headers,
+            content,
+            connect_timeout,
+            answer_share,
+            max_body_bytes,
+            is_for_proxy=forwarding is not None,
+        )
         try:
             head, body = await self._request(request, timer, deadline, is_fresh)
+            if forwarding is not None:
+                forwarding.check_answer(head)
         except Exception as error:
+            if forwarding is not None and isinstance(error, HeadError):
+                error = forwarding.protocol_error(error)
             # In TLS 1.3 a server can refuse the client after the handshake, in place of the response.
             phase = "tls" if isinstance(error, ssl.SSLError) else timer.error_phase
             problem = explain(error, phase)
@@ -119,6 +148,17 @@ class SocketTransport:
     async def _connect(self, request: HopRequest, timer: HopTimer, deadline: float) -> Connection:
         """Connect to an address of the URL's host, with TLS if its scheme is https."""
         url = request.url
+        if self._proxy is not None:
+            connection = await self._proxy.connect(url, timer, request.connect_timeout, deadline)
+        else:
+            connection = await self._connect_directly(request, timer, deadline)
+        if url.scheme == "https":
+            return await self._secure(connection, request, timer, deadline)
+        return connection
+
+    async def _connect_directly(self, request: HopRequest, timer: HopTimer, deadline: float) -> Connection:
+        """Connect to an address of the URL's host."""
+        url = request.url
         addresses = self._resolver.known_addresses(url.host, url.port)
         if addresses is None:
             timer.start("dns")
@@ -127,12 +167,7 @@ class SocketTransport:
         timer.start("connect")
         connect_deadline = self._connect_deadline(request, deadline)
         addresses = self._address_order.select(addresses, url.port)
-        connection = await connect_to_any(
-            addresses, url.port, self._poller, timer, connect_deadline, self._address_order
-        )
-        if url.scheme == "https":
-            return await self._secure(connection, request, timer, deadline)
-        return connection
+        return await connect_to_any(addresses, url.port, self._poller, timer, connect_deadline, self._address_order)
 
     async def _secure(
         self, connection: Connection, request: HopRequest, timer: HopTimer, deadline: float
@@ -141,6 +176,9 @@ class SocketTransport:
         ip, port = connection.ip, request.url.port
 
         async def reopen() -> Connection:
+            if self._proxy is not None:
+                return await self._proxy.connect(request.url, timer, request.connect_timeout, deadline)
+            assert ip is not None
             timer.start("connect")
             return await Connection.open(ip, port, self._poller, self._connect_deadline(request, deadline))
 
@@ -154,7 +192,13 @@ class SocketTransport:
             Exception: The address is blocked, or the exchange failed.
         """
         timeout = deadline - self._loop.time()
-        request = HopRequest.of("GET", url, [("Connection", "close")], b"", timeout, 1.0, MAX_ISSUER_BYTES)
+        headers = [("Connection", "close")]
+        forwarding = self._forwarding_proxy(url)
+        if forwarding is not None:
+            headers += forwarding.headers
+        request = HopRequest.of(
+            "GET", url, headers, b"", timeout, 1.0, MAX_ISSUER_BYTES, is_for_proxy=forwarding is not None
+        )
         timer = HopTimer()
         connection = await self._connect(request, timer, deadline)
         try:
@@ -193,6 +237,10 @@ class SocketTransport:
             else:
                 connection.close()
         return head, body
+
+    def _forwarding_proxy(self, url: Url) -> ProxyDialler | None:
+        """Return the proxy if it gets the requests for this URL itself."""
+        return self._proxy if self._proxy is not None and self._proxy.forwards(url) else None
 
     def _connect_deadline(self, request: HopRequest, deadline: float) -> float:
         return min(deadline, self._loop.time() + request.connect_timeout)

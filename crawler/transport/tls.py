@@ -123,12 +123,12 @@ class SessionCache:
         self._sessions.pop(origin, None)
 
 
-def openssl_chain(connection: ssl.SSLSocket) -> list[bytes]:
+def openssl_chain(connection: ssl.SSLSocket | ssl.SSLObject) -> list[bytes]:
     """Return the certificates that the server sent, as DER, verified or not. Python has a method for it since 3.13."""
     get_chain: Any = getattr(connection, "get_unverified_chain", None)
     if get_chain is not None:
         return list(get_chain())
-    chain = connection._sslobj.get_unverified_chain() or ()  # type: ignore[attr-defined]
+    chain = connection._sslobj.get_unverified_chain() or ()  # type: ignore[union-attr]
     return [ssl.PEM_cert_to_DER_cert(each.public_bytes()) for each in chain]
 
 

@@ -27,6 +27,7 @@ from crawler.transport.timing import HopTimer
 from crawler.transport.tls import InspectedSocket, Origin, SessionCache, TlsContexts, openssl_chain
 from crawler.transport.tls_issuers import Fetch, IssuerStore
 from crawler.transport.tls_names import matches_host, server_name
+from crawler.transport.tls_over_tls import SocketOverTls, TlsOverTls
 from crawler.transport.tls_refusals import (
     NEEDS_INSPECTION,
     NO_ISSUER_CODES,
@@ -115,7 +116,7 @@ class TlsClient:
         """Keep the session of a connection that has received bytes; in TLS 1.3 it comes with the response."""
         tls_socket = connection.tls_socket
         # A session can be resumed with the same context only.
-        if isinstance(tls_socket, ssl.SSLSocket) and tls_socket.context is self._context_for(origin):
+        if isinstance(tls_socket, (ssl.SSLSocket, TlsOverTls)) and tls_socket.context is self._context_for(origin):
             self._sessions.put(origin, tls_socket.session)
 
     def may_ask_again(self, connection: Connection, origin: Origin, error: Exception) -> bool:
@@ -164,7 +165,7 @@ class TlsClient:
         return self._accept(connection, tls_socket, handshake)
 
     def _accept(
-        self, connection: Connection, tls_socket: ssl.SSLSocket | RustlsSocket, handshake: Handshake
+        self, connection: Connection, tls_socket: ssl.SSLSocket | TlsOverTls | RustlsSocket, handshake: Handshake
     ) -> Connection:
         """Check what the engines do not check, and let the connection be used.
 
@@ -179,11 +180,13 @@ class TlsClient:
             connection.close()
             raise
         connection.tls = info
-        connection.is_resumed = isinstance(tls_socket, ssl.SSLSocket) and bool(tls_socket.session_reused)
+        connection.is_resumed = not isinstance(tls_socket, RustlsSocket) and bool(tls_socket.session_reused)
         return connection
 
-    def _chain_state(self, tls_socket: ssl.SSLSocket | RustlsSocket, origin: Origin) -> Literal["incomplete"] | None:
-        if not isinstance(tls_socket, ssl.SSLSocket) or origin not in self._incomplete:
+    def _chain_state(
+        self, tls_socket: ssl.SSLSocket | TlsOverTls | RustlsSocket, origin: Origin
+    ) -> Literal["incomplete"] | None:
+        if isinstance(tls_socket, RustlsSocket) or origin not in self._incomplete:
             return None
         path = find_path(openssl_chain(tls_socket))  # empty after a resumed session
         last = certificate_of(path[-1]) if path else None
@@ -226,7 +229,7 @@ class TlsClient:
             tls_socket = await _start(connection, wrap, handshake)
             info, path = describe_tls(tls_socket), find_path(openssl_chain(tls_socket))
             connection.close()
-        except OSError:
+        except (OSError, HopError):
             pass  # the first error stays as it is
         return Inspection(info, path, bool(made and made[0].wants_certificate))
 
@@ -271,8 +274,10 @@ async def _start(
 
 def _wrapper(
     context: ssl.SSLContext, host: str, session: ssl.SSLSession | None
-) -> Callable[[socket.SocketType], ssl.SSLSocket]:
-    def wrap(sock: socket.SocketType) -> ssl.SSLSocket:
+) -> Callable[[socket.SocketType], ssl.SSLSocket | TlsOverTls]:
+    def wrap(sock: socket.SocketType | SocketOverTls) -> ssl.SSLSocket | TlsOverTls:
+        if isinstance(sock, SocketOverTls):
+            return TlsOverTls.wrap(context, sock, host, session)
         return context.wrap_socket(
             cast(socket.socket, sock),  # it needs no more than the base class has
             server_hostname=host,
@@ -284,7 +289,7 @@ def _wrapper(
     return wrap
 
 
-def _check_leaf(tls_socket: ssl.SSLSocket | RustlsSocket, host: str) -> ProbeError | None:
+def _check_leaf(tls_socket: ssl.SSLSocket | TlsOverTls | RustlsSocket, host: str) -> ProbeError | None:
     """Return what is wrong with a certificate whose chain is right."""
     if isinstance(tls_socket, RustlsSocket):  # it has checked the name
         der = next(iter(tls_socket.chain()), b"")

@@ -41,6 +41,15 @@ GROUPS = {
     "HTTP_ERROR": ["http.protocol.error", "http.response.invalid", "http.failed"],
     "INVALID_URL": ["url.invalid", "url.scheme"],
     "BLOCKED": ["address.blocked", "robots.disallowed"],
+    "PROXY_ERROR": [
+        "proxy.unreachable",
+        "proxy.timed_out",
+        "proxy.failed",
+        "proxy.refused",
+        "proxy.auth_required",
+        "proxy.protocol.error",
+        "proxy.tls.failed",
+    ],
     "LOCAL_ERROR": ["dns.unreachable", "local.descriptors", "local.ports", "local.memory", "local.network"],
     "ABANDONED": ["abandoned"],
     "UNKNOWN": ["unknown"],
@@ -57,6 +66,7 @@ class Phase(NamedTuple):
 PHASES = [
     Phase("dns.", {"dns"}),
     Phase("tcp.", {"connect", "http"}),
+    Phase("proxy.", {"connect"}),
     Phase("tls.", {"tls"}),
     Phase("http.", {"http"}),
     Phase("url.", {"url"}),

@@ -4,6 +4,7 @@ import itertools
 import time
 from typing import get_args
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from crawler.core.errors import TransitionError
 from crawler.core.options import Options
 from crawler.core.results import Outcome
-from crawler.core.tasks import TRANSITIONS, Counts, Status, Task
+from crawler.core.tasks import TRANSITIONS, Counts, Status, Task, decode_task
 from tests.support.results import OUTCOMES
 
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -19,6 +20,31 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 
 def a_task(status: Status = "running", total: int = 0) -> Task:
     return Task(id="7", options=Options(), status=status, total=total)
+
+
+# --- Stored Tasks ---
+
+
+def stored(**options: object) -> bytes:
+    return msgspec.json.encode({"id": "7", "options": {"timeout": 7.0, **options}, "total": 3, "status": "running"})
+
+
+@pytest.mark.parametrize(
+    "former", [{"transport": "aiohttp"}, {"transport": "socket", "proxy": "socks4://a:1"}, {"proxy": "http://a/path"}]
+)
+def test_a_stored_task_with_former_options_still_loads(former: dict[str, object]) -> None:
+    task = decode_task(stored(**former))
+    assert (task.id, task.total, task.options) == ("7", 3, Options(timeout=7.0))
+
+
+def test_a_task_is_stored_and_loaded_as_it_is() -> None:
+    task = a_task("ready", 3)
+    assert decode_task(msgspec.json.encode(task)) == task
+
+
+def test_a_stored_task_with_an_option_of_a_later_version_does_not_load() -> None:
+    with pytest.raises(msgspec.ValidationError, match="unheard_of"):
+        decode_task(stored(unheard_of=1))
 
 
 # --- Task states ---

@@ -13,8 +13,6 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
 
-import pytest
-
 from tests.support.behaviours import MIB
 from tests.support.certs import Authority
 from tests.support.exchange import Exchange
@@ -166,9 +164,8 @@ async def test_bodies_that_are_not_read(site: Site) -> None:
     await check(site.url("/ok"), {site.url(path): 200 for path in BODIES}, method="GET", timeout=2)
 
 
-@pytest.mark.parametrize("transport", ["socket", "aiohttp"])
-async def test_bodies_that_are_read(transport: str, site: Site) -> None:
-    options = {"title": True, "match": "x", "transport": transport, "timeout": 5}
+async def test_bodies_that_are_read(site: Site) -> None:
+    options = {"title": True, "match": "x", "timeout": 5}
     await check(site.url("/ok"), {site.url(path): 200 for path in BODIES}, BODY_BOUND, **options)
 
 
@@ -211,10 +208,7 @@ async def test_servers_that_never_answer(site: Site) -> None:
             never[bad.url("/")] = meaning
         checks = [check(site.url("/ok"), {url: meaning}, timeout=3) for url, meaning in never.items()]
         drip: dict[str, int | str] = {site.url("/drip-body/0.05"): 200}
-        checks += [
-            check(site.url("/ok"), drip, title=True, timeout=3, transport=transport)
-            for transport in ("socket", "aiohttp")
-        ]
+        checks.append(check(site.url("/ok"), drip, title=True, timeout=3))
         await asyncio.gather(*checks)
 
 

@@ -58,11 +58,10 @@ async def test_it_is_not_fetched_without_the_option(site: Site) -> None:
     assert asked(site) == ["/ok"]
 
 
-@pytest.mark.parametrize("transport", ["socket", "aiohttp"])
-async def test_a_disallowed_url_is_not_requested(transport: str, site: Site) -> None:
+async def test_a_disallowed_url_is_not_requested(site: Site) -> None:
     rules(site, PRIVATE)
     urls = [site.url("/private"), site.url("/private/page?x"), site.url("/ok")]
-    blocked, also, fine = await probe_all(urls, robots=True, transport=transport)
+    blocked, also, fine = await probe_all(urls, robots=True)
     for result in (blocked, also):
         assert (result.outcome, status_of(result)) == ("blocked", "robots.disallowed")
         assert (result.errors, result.status, result.hops) == ({"http": "BLOCKED"}, None, [])

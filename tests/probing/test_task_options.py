@@ -21,8 +21,6 @@ from tests.support.probing import asking, probe_one, status_of
 from tests.support.site import Site
 from tests.support.spacing import assert_spaced
 
-TRANSPORTS = pytest.mark.parametrize("transport", ["socket", "aiohttp"])
-
 
 async def batch(prober: Prober, urls: Iterable[str], **choices: Any) -> list[ProbeResult]:
     """Probe URLs with the options of a Task; return the results in the order of the lines."""
@@ -120,9 +118,8 @@ async def test_each_task_sends_its_own_headers(site: Site) -> None:
     }
 
 
-@TRANSPORTS
-async def test_each_task_has_its_own_timeout_and_retries(transport: str, site: Site) -> None:
-    async with crawler.open_prober(Options.of({"timeout": 60, "transport": transport})) as prober:
+async def test_each_task_has_its_own_timeout_and_retries(site: Site) -> None:
+    async with crawler.open_prober(Options.of({"timeout": 60})) as prober:
         hasty = await one(prober, site.url("/hang"), timeout=1)
         assert status_of(hasty) == "http.timed_out"
         assert status_of(await one(prober, site.url("/redirect/2"), max_redirects=1)) == "http.response.redirect_loop"
@@ -130,20 +127,18 @@ async def test_each_task_has_its_own_timeout_and_retries(transport: str, site: S
         assert [result.attempts for result in failing] == [1, 2]
 
 
-@TRANSPORTS
-async def test_each_task_has_its_own_connect_timeout(transport: str) -> None:
+async def test_each_task_has_its_own_connect_timeout() -> None:
     async with (
         Site(on_accept="stall") as site,
-        crawler.open_prober(Options.of({"timeout": 60, "transport": transport, "connect_timeout": 30})) as prober,
+        crawler.open_prober(Options.of({"timeout": 60, "connect_timeout": 30})) as prober,
     ):
         result = await one(prober, site.url("/").replace("http:", "https:"), connect_timeout=0.2, retries=0)
         assert result.errors == {"http": "TIMEOUT"}
         assert result.timings.total < 10_000
 
 
-@TRANSPORTS
-async def test_each_task_reads_as_much_of_a_body_as_it_asked_for(transport: str, site: Site) -> None:
-    async with crawler.open_prober(Options.of({"transport": transport})) as prober:
+async def test_each_task_reads_as_much_of_a_body_as_it_asked_for(site: Site) -> None:
+    async with crawler.open_prober(Options()) as prober:
         url = site.url("/title/Hello")
         titled = await one(prober, url, title=True)
         matching = await one(prober, url, match="H.llo")
@@ -167,7 +162,7 @@ async def test_a_slow_expression_delays_no_other_task(site: Site) -> None:
 
 async def test_options_of_the_service_cannot_be_set_by_a_task(site: Site) -> None:
     async with crawler.open_prober(Options(guard="public", per_host=2, timeout=5)) as prober:
-        loose = Options(guard="any", allow=("127.0.0.0/8",), proxy="http://127.0.0.1:1", transport="aiohttp")
+        loose = Options(guard="any", allow=("127.0.0.0/8",), proxy="http://127.0.0.1:1")
         assert status_of(await prober.probe(Target.of(0, site.url("/ok")), loose)) == "address.blocked"
     assert site.requests == []
     async with crawler.open_prober(Options(max_read=3)) as prober:
@@ -244,16 +239,15 @@ async def test_a_tasks_own_interval_spaces_the_requests_of_one_url_too(site: Sit
 # --- Connections are shared only by Tasks that make them the same way ---
 
 
-@TRANSPORTS
-async def test_accepting_any_certificate_affects_no_other_task(transport: str, authority: Authority) -> None:
+async def test_accepting_any_certificate_affects_no_other_task(authority: Authority) -> None:
     async with Site(tls=authority.self_signed()) as site:
-        async with crawler.open_prober(Options.of({"transport": transport})) as prober:
+        async with crawler.open_prober(Options()) as prober:
             url = site.url("/ok", host="localhost")
             found = [status_of(await one(prober, url, insecure=insecure)) for insecure in [True, False, True, False]]
         refused = "tls.cert.authority_invalid"
         assert found == [200, refused, 200, refused]
         kept = {request.connection for request in site.requests}
-        assert len(kept) == (1 if transport == "socket" else 2)
+        assert len(kept) == 1
 
 
 async def test_an_unverified_tls_session_is_resumed_by_no_verifying_task(authority: Authority) -> None:
@@ -360,10 +354,9 @@ async def post(prober: Prober, url: str, content: bytes) -> HopResult:
     return await transport.hop("POST", where, [("X-Signature", "s")], 5.0, connect_timeout=5.0, content=content)
 
 
-@TRANSPORTS
 @pytest.mark.parametrize("content", [b'{"id": "x"}', b"x" * 500_000, b""], ids=["short", "long", "empty"])
-async def test_a_request_may_have_content(transport: str, content: bytes, site: Site) -> None:
-    async with crawler.open_prober(Options.of({"transport": transport})) as prober:
+async def test_a_request_may_have_content(content: bytes, site: Site) -> None:
+    async with crawler.open_prober(Options()) as prober:
         answer = await post(prober, site.url("/ok"), content)
     assert (answer.status, answer.error) == (200, None)
     [request] = site.requests

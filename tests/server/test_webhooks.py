@@ -132,10 +132,9 @@ async def test_a_recheck_has_a_webhook_of_its_own(site: Site) -> None:
     assert verified(hooks(site, "/ok")[0])["data"]["id"] == again["id"]
 
 
-@pytest.mark.parametrize("transport", ["socket", "aiohttp"])
-async def test_a_webhook_has_the_user_agent_and_no_headers_for_targets(transport: str, site: Site) -> None:
+async def test_a_webhook_has_the_user_agent_and_no_headers_for_targets(site: Site) -> None:
     headers = {"X-For-Targets": "only"}
-    async with serving_api(MemoryRegistry(), transport=transport, user_agent="test/1", headers=headers) as api:
+    async with serving_api(MemoryRegistry(), user_agent="test/1", headers=headers) as api:
         task = await api.submit(NO_URL, webhook=hook_at(site, "/ok"))
         await until_webhook(api.registry, task["id"], "delivered")
     [request] = hooks(site, "/ok")
@@ -421,15 +420,14 @@ async def test_a_full_disk_neither_loses_nor_repeats_a_webhook(site: Site) -> No
 # --- Forbidden addresses, and secrets ---
 
 
-@pytest.mark.parametrize("transport", ["socket", "aiohttp"])
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "169.254.169.254", "[::1]", "0x7f.1", "localhost.test", "metadata.test", "mixed.test"]
 )
-async def test_the_guard_holds_for_webhooks(transport: Any, host: str, site: Site, names: DnsServer) -> None:
+async def test_the_guard_holds_for_webhooks(host: str, site: Site, names: DnsServer) -> None:
     names.a("localhost.test", "127.0.0.1")
     names.a("metadata.test", "169.254.169.254")
     names.a("mixed.test", "93.184.216.34", "127.0.0.1")
-    app = crawler.create_app(Options(transport=transport, dns=(names.address,)), service=WITH_SECRET)
+    app = crawler.create_app(Options(dns=(names.address,)), service=WITH_SECRET)
     async with serving(app) as client:
         api = Api(client)
         task = await api.submit(NO_URL, webhook={"url": f"http://{host}:{site.port}/ok", "secret": SECRET})

@@ -251,6 +251,15 @@ async def test_an_unreadable_task_does_not_stop_the_updates_of_others(
         await until_logged(caplog, f"Task {broken.id} cannot be read")
 
 
+async def test_a_task_with_an_option_of_an_earlier_version_goes_on(redis_server: RedisServer) -> None:
+    async with RedisRegistry(redis_server.url) as registry:
+        task = await registry.submit(["http://a/"], Options())
+        with redis_server.client() as client:
+            client.hset(f"crawler:task:{task.id}", "options", '{"timeout":7.0,"transport":"aiohttp"}')
+    async with RedisRegistry(redis_server.url) as registry:
+        assert (await registry.fetch(task.id)).options.timeout == 7.0
+
+
 @pytest.mark.parametrize("words", [b"\xff", b'%s{"unheard_of":1}'])
 async def test_an_unreadable_message_does_not_stop_the_updates(
     words: bytes, redis_server: RedisServer, caplog: pytest.LogCaptureFixture

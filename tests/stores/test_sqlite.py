@@ -329,6 +329,16 @@ async def test_a_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
         await SqliteRegistry(path).__aenter__()
 
 
+async def test_a_task_with_an_option_of_an_earlier_version_goes_on(path: Path) -> None:
+    async with SqliteRegistry(path) as registry:
+        task = await registry.submit(["http://a/"], Options(timeout=7.0))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE tasks SET body = json_set(body, '$.options.transport', 'aiohttp')")
+    async with SqliteRegistry(path) as registry:
+        assert (await registry.fetch(task.id)).options.timeout == 7.0
+        assert [target.seq async for target in registry.pending(task.id)] == [0]
+
+
 async def test_a_task_that_cannot_be_read_stops_no_other(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with SqliteRegistry(path) as registry:
         tasks = [await registry.submit(["http://a/"], Options()) for _ in range(4)]

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-# Here aiohttp's client, or a process of its own, makes the connections.
-WITHOUT_POLLER = {"test_proxy", "test_platforms"}
+# Here a process of its own makes the connections.
+WITHOUT_POLLER = {"test_platforms"}
 
 needs_epoll = pytest.mark.skipif(sys.platform != "linux", reason="epoll exists on Linux only")
 

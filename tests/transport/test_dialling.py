@@ -32,6 +32,7 @@ async def connected_address(
         connection.close()
     finally:
         poller.close()
+    assert connection.ip is not None
     return connection.ip
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support.aiohttp_oracle import probe_by_aiohttp
 from tests.support.certs import Authority
 from tests.support.expected_results import EXPECTED_RESULTS
 from tests.support.probing import probe_one, status_of
@@ -27,8 +28,8 @@ DIFFERENCES: dict[str, tuple[int | str, str]] = {
 
 
 @pytest.mark.parametrize("path", EXPECTED_RESULTS)
-async def test_both_transports_agree_or_the_reason_is_written_down(path: str, site: Site) -> None:
-    result = await probe_one(site.url(path), timeout=2, transport="aiohttp")
+async def test_both_agree_or_the_reason_is_written_down(path: str, site: Site) -> None:
+    result = await probe_by_aiohttp(site.url(path), timeout=2)
     expected = DIFFERENCES[path][0] if path in DIFFERENCES else EXPECTED_RESULTS[path][0]
     assert status_of(result) == expected, result
 
@@ -47,31 +48,8 @@ def test_every_listed_difference_is_one() -> None:
     "certificate",
     ["good", "expired", "not_yet_valid", "wrong_host", "self_signed", "unknown_ca", "missing_intermediate", "old_tls"],
 )
-async def test_both_transports_agree_on_certificates(certificate: str, authority: Authority) -> None:
+async def test_both_agree_on_certificates(certificate: str, authority: Authority) -> None:
     async with Site(tls=getattr(authority, certificate)()) as site:
-        outcomes = {
-            status_of(
-                await probe_one(site.url("/ok", host="localhost"), cafile=str(authority.cafile), transport=transport)
-            )
-            for transport in ("socket", "aiohttp")
-        }
-    assert len(outcomes) == 1
-
-
-@pytest.mark.parametrize("transport", ["socket", "aiohttp"])
-async def test_both_transports_obey_the_guard(transport: str, site: Site) -> None:
-    for url in (site.url("/ok"), site.url("/ok", host="localhost")):
-        result = await probe_one(url, guard="public", transport=transport)
-        assert (result.outcome, status_of(result)) == ("blocked", "address.blocked")
-    assert site.connections == 0
-
-
-@pytest.mark.parametrize("transport", ["socket", "aiohttp"])
-async def test_the_guard_checks_redirects_too(transport: str, site: Site) -> None:
-    async with Site(host="127.0.0.2") as inside:
-        result = await probe_one(
-            site.redirect_to(inside.url("/ok")), guard="public", allow=["127.0.0.1/32"], transport=transport
-        )
-        assert status_of(result) == "address.blocked"
-        assert inside.connections == 0
-    assert site.requests
+        url, options = site.url("/ok", host="localhost"), {"cafile": str(authority.cafile)}
+        ours, theirs = await probe_one(url, **options), await probe_by_aiohttp(url, **options)
+    assert status_of(ours) == status_of(theirs)

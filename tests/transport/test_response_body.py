@@ -22,7 +22,6 @@ from tests.support.probing import probe_all, probe_one, status_of
 from tests.support.site import Site
 
 PAGE = "<!doctype html><html><head><title>{}</title></head><body>Hallo, Welt</body></html>"
-TRANSPORTS = pytest.mark.parametrize("transport", ["socket", "aiohttp"])
 MIB = 1 << 20
 
 
@@ -50,7 +49,6 @@ def serve(site: Site, body: bytes, *headers: tuple[str, str], status: int = 200)
 # --- Titles, through real probes ---
 
 
-@TRANSPORTS
 @pytest.mark.parametrize(
     ("coding", "compress"),
     [
@@ -68,19 +66,18 @@ def serve(site: Site, body: bytes, *headers: tuple[str, str], status: int = 200)
     ids=["gzip", "x-gzip", "GZip", "zlib", "raw deflate", "br", "identity", "both", "cut off", "with trailing bytes"],
 )
 async def test_the_title_of_a_compressed_page_is_found(
-    coding: str, compress: Callable[[bytes], bytes], transport: str, site: Site
+    coding: str, compress: Callable[[bytes], bytes], site: Site
 ) -> None:
     headers = [("Content-Encoding", coding), ("Content-Type", "text/html; charset=utf-8")]
     url = serve(site, compress(PAGE.format("Fünf").encode()), *headers)
-    result = await probe_one(url, title=True, match="Hallo, W.lt", transport=transport)
+    result = await probe_one(url, title=True, match="Hallo, W.lt")
     assert (status_of(result), result.title, result.matched) == (200, "Fünf", True)
     assert site.requests[0].header("Accept-Encoding") == "gzip, deflate, br"
 
 
-@TRANSPORTS
-async def test_a_page_is_decoded_by_the_encoding_that_it_names(transport: str, site: Site) -> None:
+async def test_a_page_is_decoded_by_the_encoding_that_it_names(site: Site) -> None:
     url = serve(site, PAGE.format("Fünf").encode("cp1252"), ("Content-Type", "text/html; charset=latin1"))
-    assert (await probe_one(url, title=True, transport=transport)).title == "Fünf"
+    assert (await probe_one(url, title=True)).title == "Fünf"
 
 
 @pytest.mark.parametrize(
@@ -108,17 +105,15 @@ def test_titles(page: str, title: str | None) -> None:
     assert find_title(page) == title
 
 
-@TRANSPORTS
-async def test_a_page_without_a_title_has_none(transport: str, site: Site) -> None:
-    result = await probe_one(site.url("/ok"), title=True, match="nothing", transport=transport)
+async def test_a_page_without_a_title_has_none(site: Site) -> None:
+    result = await probe_one(site.url("/ok"), title=True, match="nothing")
     assert (status_of(result), result.title, result.matched) == (200, None, False)
 
 
-@TRANSPORTS
-async def test_the_find_title_an_error_page_is_not_reported(transport: str, site: Site) -> None:
+async def test_the_find_title_an_error_page_is_not_reported(site: Site) -> None:
     for status in (404, 500):
         url = serve(site, PAGE.format("Oops").encode(), status=status)
-        result = await probe_one(url, title=True, match="Oops", retries=0, transport=transport)
+        result = await probe_one(url, title=True, match="Oops", retries=0)
         assert (status_of(result), result.title, result.matched) == (status, None, None)
 
 
@@ -141,8 +136,7 @@ async def test_the_title_is_of_the_final_page(site: Site) -> None:
     assert result.title == "There"
 
 
-@TRANSPORTS
-async def test_chunks_are_put_together(transport: str, site: Site) -> None:
+async def test_chunks_are_put_together(site: Site) -> None:
     page = PAGE.format("in pieces").encode()
 
     async def chunks(x: Exchange) -> None:
@@ -152,7 +146,7 @@ async def test_chunks_are_put_together(transport: str, site: Site) -> None:
         await x.send(b"0\r\nTrailer: x\r\n\r\n")
 
     site.on("/chunks", chunks)
-    result = await probe_one(site.url("/chunks"), title=True, transport=transport)
+    result = await probe_one(site.url("/chunks"), title=True)
     assert (status_of(result), result.title) == (200, "in pieces")
 
 
@@ -164,11 +158,10 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-@TRANSPORTS
 @pytest.mark.parametrize("path", ["/bomb", "/endless-body"])
-async def test_an_endless_body_is_read_to_its_limit(path: str, transport: str, site: Site) -> None:
+async def test_an_endless_body_is_read_to_its_limit(path: str, site: Site) -> None:
     async def probe() -> ProbeResult:
-        return await probe_one(site.url(path), title=True, match="never", timeout=40, transport=transport)
+        return await probe_one(site.url(path), title=True, match="never", timeout=40)
 
     await probe()  # the first probe imports and allocates what later ones share
     before = resident()
@@ -187,34 +180,31 @@ async def test_a_bomb_is_decompressed_to_the_limit(coding: str, site: Site) -> N
     assert (len(read.data), read.is_cut) == (100_000, True)
 
 
-@TRANSPORTS
-async def test_bytes_after_the_limit_are_not_searched(transport: str, site: Site) -> None:
+async def test_bytes_after_the_limit_are_not_searched(site: Site) -> None:
     url = serve(site, b" " * 2000 + b"<title>late</title>")
-    assert (await probe_one(url, title=True, max_read=2000, transport=transport)).title is None
-    assert (await probe_one(url, title=True, max_read=2019, transport=transport)).title == "late"
+    assert (await probe_one(url, title=True, max_read=2000)).title is None
+    assert (await probe_one(url, title=True, max_read=2019)).title == "late"
 
 
-@TRANSPORTS
-async def test_a_slow_body_ends_at_the_deadline_and_the_status_stays(transport: str, site: Site) -> None:
+async def test_a_slow_body_ends_at_the_deadline_and_the_status_stays(site: Site) -> None:
     async def page(x: Exchange) -> None:
         await x.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n<title>early</title>")
         await x.drip(0.1, None)
 
     site.on("/drip", page)
     started = time.monotonic()
-    result = await probe_one(site.url("/drip"), title=True, timeout=0.7, retries=3, transport=transport)
+    result = await probe_one(site.url("/drip"), title=True, timeout=0.7, retries=3)
     assert (status_of(result), result.title, result.attempts) == (200, "early", 1)
     assert time.monotonic() - started > 0.6
 
 
-@TRANSPORTS
-async def test_a_body_that_breaks_off_leaves_the_status_and_the_bytes_so_far(transport: str, site: Site) -> None:
+async def test_a_body_that_breaks_off_leaves_the_status_and_the_bytes_so_far(site: Site) -> None:
     async def page(x: Exchange) -> None:
         await x.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n<title>early</title>")
         x.keeps_open = False
 
     site.on("/broken", page)
-    result = await probe_one(site.url("/broken"), title=True, transport=transport)
+    result = await probe_one(site.url("/broken"), title=True)
     assert (status_of(result), result.title, result.attempts) == (200, "early", 1)
 
 

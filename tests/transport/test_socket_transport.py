@@ -253,3 +253,21 @@ async def test_the_message_shows_what_came_instead_of_http(site: Site) -> None:
     assert error is not None
     assert error.type == "http.protocol.error"
     assert error.message == 'the response is not HTTP: it begins with "SSH-2.0-OpenSSH_9.2"'
+
+
+# --- The guard ---
+
+
+async def test_the_guard_checks_names_and_addresses(site: Site) -> None:
+    for url in (site.url("/ok"), site.url("/ok", host="localhost")):
+        result = await probe_one(url, guard="public")
+        assert (result.outcome, status_of(result)) == ("blocked", "address.blocked")
+    assert site.connections == 0
+
+
+async def test_the_guard_checks_redirects_too(site: Site) -> None:
+    async with Site(host="127.0.0.2") as inside:
+        result = await probe_one(site.redirect_to(inside.url("/ok")), guard="public", allow=["127.0.0.1/32"])
+        assert status_of(result) == "address.blocked"
+        assert inside.connections == 0
+    assert site.requests

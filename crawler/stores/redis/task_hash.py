@@ -9,6 +9,7 @@ from typing import Final, get_args
 
 import msgspec
 
+from crawler.core import tasks
 from crawler.core.results import Outcome
 from crawler.core.tasks import Counts, Task
 
@@ -35,7 +36,7 @@ def decode_task(fields: Mapping[bytes, bytes]) -> Task:
         ValueError: A count is not a number.
     """
     body = b",".join(b'"%s":%s' % (name.encode(), fields[name.encode()]) for name in FIELDS if name.encode() in fields)
-    task = msgspec.json.decode(b"{" + body + b"}", type=Task)
+    task = tasks.decode_task(b"{" + body + b"}")
     task.counts = Counts(**{outcome: int(fields.get(outcome.encode(), 0)) for outcome in _OUTCOMES})
     return task
 

@@ -12,7 +12,7 @@ import msgspec
 
 from crawler.core.errors import InputError
 from crawler.core.results import Outcome, ProbeError, ProbeResult
-from crawler.core.tasks import Counts, ResultFilter, ResultSlice, Task
+from crawler.core.tasks import Counts, ResultFilter, ResultSlice, Task, decode_task
 from crawler.core.urls import Target
 from crawler.runtime.logs import log_fields
 from crawler.stores.sqlite.connection import insert_rows
@@ -105,7 +105,7 @@ def read_tasks(connection: sqlite3.Connection) -> list[tuple[int, Task]]:
     found = []
     for number, id_, body, *counts in rows:
         try:
-            task = msgspec.json.decode(body, type=Task)
+            task = decode_task(body)
         except (msgspec.MsgspecError, InputError) as error:  # it stays in the file, for a version that can decode it
             with log_fields(task=id_):
                 log.error("Task %s cannot be read and is left out: %s", id_, error)

@@ -1,0 +1,222 @@
+"""Connections to targets through a proxy: HTTP, HTTP over TLS, or SOCKS5.
+
+    http://   https://     CONNECT for https targets; requests for http targets go to the proxy itself
+    socks5://              a connection to an address that is resolved here
+    socks5h://             a connection to a name that the proxy resolves
+
+This is how curl reads these schemes. Environment variables such as HTTP_PROXY are not read.
+
+All that precedes the tunnel is the phase `connect`, with one time limit: the connection to the proxy, TLS with it, and
+its handshake. Its failures have types of their own (`proxy.*`), so a target is not blamed for its proxy.
+"""
+
+import asyncio
+import ssl
+from functools import cached_property
+from typing import Final
+
+import msgspec
+from aiodns.error import DNSError
+
+from crawler.core.option_syntax import ProxyAddress
+from crawler.core.options import Options
+from crawler.core.results import ProbeError
+from crawler.core.urls import Url
+from crawler.transport.address_guard import AddressGuard
+from crawler.transport.address_order import AddressOrder
+from crawler.transport.connection import Connection
+from crawler.transport.dialling import connect_to_any
+from crawler.transport.error_mapping import HopError, explain
+from crawler.transport.poller import Poller
+from crawler.transport.proxy_handshakes import (
+    authorization,
+    connect_by_http,
+    connect_by_socks,
+    proxy_error,
+    refusal_error,
+)
+from crawler.transport.resolver import Resolver, is_address
+from crawler.transport.response_head import HeadError, ResponseHead
+from crawler.transport.timing import HopTimer
+from crawler.transport.tls_client import Handshake, TlsClient
+from crawler.transport.tls_issuers import Fetch
+
+__all__ = ["ProxyDialler"]
+
+_PROXY_AUTHENTICATION_REQUIRED: Final = 407
+_WRONG_PROXY: Final = frozenset({"proxy.auth_required", "proxy.protocol.error"})  # another address changes nothing
+
+
+class ProxyDialler:
+    """Connects to targets through one proxy.
+
+    Args:
+        proxy: Where the proxy is.
+        options: Which authorities to trust. The certificate of the proxy is verified even if those of targets are not.
+        resolver: Resolves the name of the proxy; with socks5:// also those of targets.
+        guard: Checks every address that is resolved here, and targets that are addresses.
+        poller: Watches the sockets.
+        order: The order of addresses, of the proxy and of targets that are resolved here.
+        fetch: Fetches certificates, as for `TlsClient`.
+    """
+
+    def __init__(
+        self,
+        proxy: ProxyAddress,
+        options: Options,
+        resolver: Resolver,
+        guard: AddressGuard,
+        poller: Poller,
+        order: AddressOrder,
+        fetch: Fetch,
+    ) -> None:
+        self._proxy = proxy
+        self._options = options
+        self._resolver = resolver
+        self._guard = guard
+        self._poller = poller
+        self._order = order
+        self._fetch = fetch
+        self._loop = asyncio.get_running_loop()
+
+    # Requests that the proxy gets instead of the target
+
+    def forwards(self, url: Url) -> bool:
+        """Return whether the proxy itself gets the request, in absolute-form (RFC 9112, 3.2.2)."""
+        return url.scheme == "http" and self._proxy.scheme in ("http", "https")
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """The fields that such a request has besides."""
+        value = authorization(self._proxy)
+        return [("Proxy-Authorization", value)] if value else []
+
+    def check_answer(self, head: ResponseHead) -> None:
+        """Tell the proxy's refusal from a response of the target.
+
+        Raises:
+            HopError: The proxy wants other credentials. Every other status may be the target's.
+        """
+        if head.status == _PROXY_AUTHENTICATION_REQUIRED:
+            raise refusal_error(head, self._proxy, "the request")
+
+    def protocol_error(self, error: HeadError) -> HopError:
+        """Make the error for an answer to such a request that is not HTTP."""
+        return proxy_error("proxy.protocol.error", self._proxy, f"does not speak HTTP: {error}")
+
+    # Connections
+
+    async def connect(self, url: Url, timer: HopTimer, connect_timeout: float, deadline: float) -> Connection:
+        """Connect to the URL's host and port through the proxy, or to the proxy if it gets the request.
+
+        Args:
+            url: Of the target.
+            timer: Gets the phases, and the address of the target if it is known.
+            connect_timeout: Seconds for everything but DNS.
+            deadline: Loop time.
+
+        Raises:
+            HopError: The proxy failed or refused, or an address is not allowed.
+            Exception: The lookup of the target failed (socks5://).
+        """
+        hosts = await self._hosts_to_request(url, timer, deadline)
+        addresses = await self._addresses_of_proxy(timer, deadline)
+        timer.start("connect")
+        deadline = min(deadline, self._loop.time() + connect_timeout)
+        failure: HopError | None = None
+        for host in hosts:
+            timer.ip = host if is_address(host) else None
+            try:
+                return await self._connect_to(host, url, addresses, deadline)
+            except HopError as error:
+                if error.problem.type in _WRONG_PROXY:
+                    raise
+                failure = failure or error
+                self._order.failed(host, url.port)
+        assert failure is not None
+        raise failure
+
+    async def _hosts_to_request(self, url: Url, timer: HopTimer, deadline: float) -> list[str]:
+        """Return what the proxy is to connect to: the name, or the allowed addresses to try one after the other."""
+        if is_address(url.host):
+            hosts = [url.host]
+        elif self._proxy.resolves_names:
+            return [url.host]
+        else:
+            timer.start("dns")
+            hosts = await self._resolver.resolve(url.host, url.port, deadline)
+        self._guard.check(hosts)
+        return self._order.select(hosts, url.port)
+
+    async def _addresses_of_proxy(self, timer: HopTimer, deadline: float) -> list[str]:
+        proxy = self._proxy
+        addresses = self._resolver.known_addresses(proxy.host, proxy.port)
+        if addresses is None:
+            timer.start("dns")
+            try:
+                addresses = await self._resolver.resolve(proxy.host, proxy.port, deadline)
+            except (OSError, DNSError) as error:
+                raise self._unreachable(explain(error, "dns"), "has no address") from error
+        if reason := self._guard.why_host_refused(addresses):
+            raise HopError(ProbeError.of("address.blocked", f"the proxy {proxy}: {reason}"))
+        return self._order.select(addresses, proxy.port)
+
+    async def _connect_to(self, host: str, url: Url, addresses: list[str], deadline: float) -> Connection:
+        """Connect to the proxy, and have it connect to the host."""
+        proxy = self._proxy
+        try:
+            connection = await connect_to_any(addresses, proxy.port, self._poller, HopTimer(), deadline, self._order)
+        except OSError as error:
+            raise self._unreachable(explain(error, "connect"), "cannot be connected to") from error
+        try:
+            if proxy.scheme == "https":
+                connection = await self._secure(connection, addresses, deadline)
+            if proxy.scheme.startswith("socks"):
+                await connect_by_socks(connection, proxy, host, url.port, deadline)
+            elif not self.forwards(url):
+                await connect_by_http(connection, proxy, url, deadline)
+        except TimeoutError as error:
+            connection.close()
+            raise proxy_error("proxy.timed_out", proxy, "did not answer in time") from error
+        except (OSError, EOFError) as error:
+            connection.close()
+            raise proxy_error("proxy.failed", proxy, "closed the connection without an answer") from error
+        except BaseException:
+            connection.close()
+            raise
+        connection.ip = host if is_address(host) else None
+        return connection
+
+    def _unreachable(self, problem: ProbeError, what: str) -> HopError:
+        """Make the error of a proxy that is not reached, unless this machine is at fault."""
+        if problem.group == "LOCAL_ERROR":
+            return HopError(problem)
+        return proxy_error("proxy.unreachable", self._proxy, f"{what}: {problem.message}")
+
+    async def _secure(self, connection: Connection, addresses: list[str], deadline: float) -> Connection:
+        """Do TLS with the proxy.
+
+        Raises:
+            HopError: The proxy or its certificate was refused.
+            OSError: The connection broke, or the deadline passed.
+        """
+        proxy = self._proxy
+        host = f"[{proxy.host}]" if ":" in proxy.host else proxy.host
+        url = Url(f"https://{host}:{proxy.port}/", "https", proxy.host, proxy.port, "/")
+
+        async def reopen() -> Connection:
+            return await connect_to_any(addresses, proxy.port, self._poller, HopTimer(), deadline, self._order)
+
+        try:
+            secured = await self._tls.secure(connection, Handshake(url, reopen, lambda: deadline, HopTimer()))
+        except (HopError, ssl.SSLError) as error:
+            problem = f"does not do TLS with us: {explain(error, 'tls').message}"
+            raise proxy_error("proxy.tls.failed", proxy, problem) from error
+        secured.tls = None  # results report the TLS of the target
+        return secured
+
+    @cached_property
+    def _tls(self) -> TlsClient:
+        """What does TLS with the proxy; as in curl, `insecure`, `cert` and `key` are about targets only."""
+        options = msgspec.structs.replace(self._options, insecure=False, cert=None, key=None)
+        return TlsClient(options, self._fetch)
