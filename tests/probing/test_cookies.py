@@ -121,6 +121,13 @@ def test_the_number_of_cookies_is_bounded_and_the_newest_stay() -> None:
     assert [cookie.name for cookie in cookies] == [f"c{n}" for n in range(950, 1000)]
 
 
+@pytest.mark.parametrize("domain", ["com", "co.uk", "github.io", "other.com", "www.example.com"])
+def test_a_cookie_for_a_domain_of_others_is_not_kept(domain: str) -> None:
+    """RFC 6265, 5.3, steps 5 and 6."""
+    url = parsed(f"http://example.{domain}/" if domain in ("co.uk", "github.io") else "http://example.com/")
+    assert update_cookies((), [("set-cookie", f"s=1; Domain={domain}")], url, NOW) == ()
+
+
 def test_cookies_move_to_another_process() -> None:
     url = parsed("https://example.com/a/")
     cookies = update_cookies((), [("set-cookie", "s=caf\xe9; Secure; Max-Age=5")], url, NOW)
