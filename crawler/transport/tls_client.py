@@ -97,7 +97,7 @@ class TlsClient:
             OSError: A connection broke, or the deadline passed.
         """
         origin, rustls = handshake.url.origin, self._rustls
-        if rustls is None or origin in self._openssl_first:
+        if rustls is None or not rustls.has_room or origin in self._openssl_first:
             return await self._secure_by_openssl(connection, handshake)
         try:
             tls_socket = await _start(connection, lambda sock: rustls.wrap(sock, handshake.host), handshake)

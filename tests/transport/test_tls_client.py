@@ -227,6 +227,18 @@ def test_both_libraries_trust_the_authorities_of_the_system() -> None:
     assert by_openssl <= by_rustls  # OpenSSL reads those in a directory only when it needs them
 
 
+def test_rustls_has_room_for_a_number_of_connections() -> None:
+    engine = tls_rustls.RustlsEngine(Options())
+    sockets = []
+    while engine.has_room:
+        sockets.append(engine.wrap(socket.socket(), "localhost"))
+    assert 100 <= len(sockets) <= 1_000
+    for each in sockets:
+        each.close()
+        each.close()
+    assert (engine.has_room, engine.open_connections) == (True, 0)
+
+
 def test_servers_without_secure_renegotiation_are_accepted() -> None:
     """RFC 5746, 4.1; Chromium opens them. `openssl s_server` cannot be one."""
     assert client_context(Options()).options & 0x4  # SSL_OP_LEGACY_SERVER_CONNECT
