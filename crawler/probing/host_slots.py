@@ -85,7 +85,8 @@ class HostSlots:
         one by one would take longer than to give them all.
         """
         limit = self.adaptive_limit
-        if not limit.has_answered and seconds >= _MAX_QUICK_SECONDS:
+        is_timeout = error_type.endswith("timed_out")
+        if not limit.has_answered and (is_timeout or seconds >= _MAX_QUICK_SECONDS):
             return False
         distress = self._distress(policy)
         distress.has_been_crowded |= self.active > 1
@@ -95,7 +96,7 @@ class HostSlots:
         elif error_type == "tcp.refused":  # nothing listens: no sign of too many requests
             if pause:
                 limit.record_refusal(pause, now)
-        elif error_type.endswith("timed_out"):
+        elif is_timeout:
             limit.record_timeout(now, self.active)
         else:
             limit.record_refusal(pause, now, self.active)
