@@ -366,7 +366,7 @@ def asks_to_slow_down(hop: HopResult) -> bool:
 
 def is_overload_sign(error: ProbeError) -> bool:
     """Whether a server with too many requests can cause this failure."""
-    return error.transient and error.phase in _PHASES_OF_OVERLOAD and error.group != "LOCAL_ERROR"
+    return error.transient and error.phase in _PHASES_OF_OVERLOAD and error.group not in ("LOCAL_ERROR", "PROXY_ERROR")
 
 
 def is_local_shortage(error: ProbeError) -> bool:

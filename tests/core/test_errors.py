@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pytest
 
 import crawler
+from crawler import Options
 from crawler.core import errors
 from crawler.core.errors import (
     ERROR_TYPES,
@@ -34,6 +35,8 @@ GROUPS = {
         "tls.cert.authority_invalid",
         "tls.cert.invalid",
         "tls.version_or_cipher_mismatch",
+        "tls.bad_client_auth_cert",
+        "tls.unrecognized_name_alert",
         "tls.protocol.error",
         "tls.failed",
     ],
@@ -97,6 +100,16 @@ def test_failures_of_an_open_connection_have_the_phase_http() -> None:
 def test_a_type_is_explained_in_one_line(type_: str) -> None:
     meaning = ERROR_TYPES[type_].meaning
     assert re.fullmatch(r"[^\n]{10,98}[^\n.]", meaning)
+
+
+@pytest.mark.parametrize("type_", ERROR_TYPES)
+def test_a_type_says_what_to_try_in_one_sentence(type_: str) -> None:
+    assert re.fullmatch(r"[A-Z][^\n.]{9,118}\.", ERROR_TYPES[type_].advice.replace("1.2", "12"))
+
+
+def test_what_to_try_names_options_that_exist() -> None:
+    named = {flag for row in ERROR_TYPES.values() for flag in re.findall(r"--([a-z-]+)", row.advice)}
+    assert {flag.replace("-", "_") for flag in named} <= set(Options.__struct_fields__)
 
 
 def test_only_failures_that_may_pass_are_transient() -> None:

@@ -129,9 +129,16 @@ def _of_command(kind: Any, option: OptionInfo) -> list[str]:
 
 def errors() -> str:
     return table(
-        ["`errors.http`", "`error.type`", "phase", "transient", "meaning"],
+        ["`errors.http`", "`error.type`", "phase", "transient", "meaning", "what to try"],
         (
-            [f"`{error.group}`", f"`{name}`", error.phase, "yes" if error.transient else "no", error.meaning]
+            [
+                f"`{error.group}`",
+                f"`{name}`",
+                error.phase,
+                "yes" if error.transient else "no",
+                error.meaning,
+                error.advice,
+            ]
             for name, error in ERROR_TYPES.items()
         ),
     )
