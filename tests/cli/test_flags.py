@@ -69,6 +69,8 @@ EXAMPLES: dict[str, tuple[list[str], Any]] = {
     "processes": (["3"], 3),
     "workers": (["3"], 3),
 }
+# The variables that an option needs beside its own.
+NEEDED: dict[str, dict[str, str]] = {"key": {"CRAWLER_CERT": "client.pem"}}
 BY_TYPE: dict[type, tuple[list[str], Any]] = {
     IntType: (["3"], 3),
     FloatType: (["2.5"], 2.5),
@@ -100,6 +102,8 @@ def test_an_option_is_the_same_by_any_of_its_names_and_by_the_environment(
     flag: Flag, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts, expected = example(flag)
+    for name, value in NEEDED.get(flag.field, {}).items():
+        monkeypatch.setenv(name, value)
     assert value_of(run(), flag.field) != expected
     for name in flag.names:
         assert value_of(run(*spelt(flag, name)), flag.field) == expected

@@ -12,8 +12,8 @@ from crawler.core.options import TASK_OPTIONS, Options, task_options
 
 SERVICE = Options(per_host=4, interval=0.5, max_read=1000, guard="public", timeout=7.0, retries=3)
 SERVICE_OPTIONS = {
-    "allow", "cafile", "concurrency", "dns", "guard", "processes", "proxy", "resolve", "retry_budget",
-    "workers",
+    "allow", "cafile", "cert", "concurrency", "dns", "guard", "key", "processes", "proxy", "resolve", "retry_budget",
+    "tls", "workers",
 }  # fmt: skip
 """The options that a Task may not set."""
 
