@@ -8,7 +8,7 @@ socket, closing the socket removes it, and the loop watches only the epoll.
 import select
 from typing import Final
 
-from crawler.transport.poller import Poller, Readiness
+from crawler.transport.poller import Poller, SocketReadiness
 
 __all__ = ["EpollPoller"]
 
@@ -25,16 +25,16 @@ class EpollPoller(Poller):
     def __init__(self) -> None:
         super().__init__()
         self._epoll = select.epoll()
-        self._watched: dict[int, Readiness] = {}
+        self._watched: dict[int, SocketReadiness] = {}
         self.loop.add_reader(self._epoll.fileno(), self._take_events)
 
-    def watch(self, descriptor: int) -> Readiness:
+    def watch(self, descriptor: int) -> SocketReadiness:
         """Watch a socket until `forget`."""
         self._epoll.register(descriptor, _WATCHED_EVENTS)
-        readiness = self._watched[descriptor] = Readiness(self)
+        readiness = self._watched[descriptor] = SocketReadiness(self)
         return readiness
 
-    def forget(self, descriptor: int, readiness: Readiness) -> None:
+    def forget(self, descriptor: int, readiness: SocketReadiness) -> None:
         """Stop watching a socket; closing it takes it out of the epoll."""
         if self._watched.get(descriptor) is readiness:  # else it is closed, and another socket has its number
             del self._watched[descriptor]

@@ -6,7 +6,7 @@ loop could watch. Each wait registers its socket and removes it again, so an idl
 
 from collections.abc import Callable
 
-from crawler.transport.poller import Poller, Readiness
+from crawler.transport.poller import Poller, SocketReadiness
 
 __all__ = ["LoopPoller"]
 
@@ -14,17 +14,17 @@ __all__ = ["LoopPoller"]
 class LoopPoller(Poller):
     """Watches a socket while a task waits for it."""
 
-    def watch(self, descriptor: int) -> Readiness:
+    def watch(self, descriptor: int) -> SocketReadiness:
         """Watch a socket until `forget`."""
         return _LoopReadiness(self, descriptor)
 
-    def forget(self, descriptor: int, readiness: Readiness) -> None:
+    def forget(self, descriptor: int, readiness: SocketReadiness) -> None:
         """Stop watching a socket."""
         assert isinstance(readiness, _LoopReadiness)
         readiness.unregister()
 
 
-class _LoopReadiness(Readiness):
+class _LoopReadiness(SocketReadiness):
     __slots__ = ("_descriptor", "_remove")
 
     def __init__(self, poller: Poller, descriptor: int) -> None:

@@ -8,7 +8,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import Final
 
-__all__ = ["Poller", "Readiness"]
+__all__ = ["Poller", "SocketReadiness"]
 
 _MAX_LATENESS_SECONDS: Final = 0.02  # how late a deadline may take effect
 
@@ -22,11 +22,11 @@ class Poller(ABC):
         self._timer: asyncio.TimerHandle | None = None
 
     @abstractmethod
-    def watch(self, descriptor: int) -> "Readiness":
+    def watch(self, descriptor: int) -> "SocketReadiness":
         """Watch a socket until `forget`."""
 
     @abstractmethod
-    def forget(self, descriptor: int, readiness: "Readiness") -> None:
+    def forget(self, descriptor: int, readiness: "SocketReadiness") -> None:
         """Stop watching a socket. Call it before the socket is closed."""
 
     def close(self) -> None:
@@ -59,7 +59,7 @@ class Poller(ABC):
             self._timer = self.loop.call_later(_MAX_LATENESS_SECONDS, self._end_late_waits)
 
 
-class Readiness:
+class SocketReadiness:
     """What is known about one socket: whether the next read or write can succeed.
 
     A flag stays set until the owner of the socket clears it, because a read or write would have blocked.

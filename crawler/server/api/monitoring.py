@@ -5,7 +5,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from crawler.server.api.schemas import Checks, Fleet, Health, Ready, Unready
+from crawler.server.api.schemas import Checks, Fleet, Health, Readiness, Unready
 from crawler.server.app_keys import HEALTH, METRICS, TASK_MANAGER
 from crawler.server.http.problem import problem_response
 from crawler.server.http.responses import json_response
@@ -27,7 +27,7 @@ async def readyz(request: web.Request) -> web.Response:
     fleet = Fleet.of(await request.app[TASK_MANAGER].engine.fleet_status())
     wrong = [f"{name}: {fault}" for name, fault in faults.items() if fault]
     if not wrong:
-        return json_response(Ready(ready=True, checks=checks, fleet=fleet), headers=_NO_STORE)
+        return json_response(Readiness(ready=True, checks=checks, fleet=fleet), headers=_NO_STORE)
     problem = Unready.of(HTTPStatus.SERVICE_UNAVAILABLE, "; ".join(wrong), ready=False, checks=checks, fleet=fleet)
     return problem_response(problem, _NO_STORE)
 

@@ -22,7 +22,7 @@ from crawler.server.api.schemas import (
     EventsQuery,
     Health,
     ProbeQuery,
-    Ready,
+    Readiness,
     ResultPage,
     ResultsQuery,
     SubmitQuery,
@@ -137,7 +137,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         "readyz",
         _SERVICE,
         {
-            200: Reply("The service is ready.", {JSON_TYPE: Media(examples.READY, Ready)}),
+            200: Reply("The service is ready.", {JSON_TYPE: Media(examples.READY, Readiness)}),
             503: Reply("The service is not ready.", {PROBLEM_TYPE: Media(examples.UNREADY, Unready)}),
         },
     ),

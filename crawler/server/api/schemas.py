@@ -20,7 +20,7 @@ __all__ = [
     "Health",
     "Nothing",
     "ProbeQuery",
-    "Ready",
+    "Readiness",
     "ResultPage",
     "ResultsQuery",
     "SubmitQuery",
@@ -123,7 +123,7 @@ class Fleet(msgspec.Struct):
         return cls(len(status.workers), pending, round(oldest, 3), status.redelivered)
 
 
-class Ready(msgspec.Struct):
+class Readiness(msgspec.Struct):
     """All parts of the service work."""
 
     ready: bool
