@@ -25,15 +25,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from crawler.compose import open_prober, probe
-from crawler.core.errors import (
-    ERROR_TYPES,
-    CrawlerError,
-    InputError,
-    OptionError,
-    StoreError,
-    TaskNotFound,
-    TransitionError,
-)
+from crawler.core.error_types import ERROR_TYPES
+from crawler.core.errors import CrawlerError, InputError, OptionError, StoreError, TaskNotFound, TransitionError
 from crawler.core.options import VERSION, Options
 from crawler.core.results import Hop, ProbeError, ProbeResult, Timings, TLSInfo
 from crawler.core.service_options import ServiceOptions

@@ -31,7 +31,8 @@ from crawler.cli.parameters import (
 )
 from crawler.cli.upload import open_upload
 from crawler.core.environment import values_of, variables_of
-from crawler.core.errors import ERROR_TYPES, InputError
+from crawler.core.error_types import ERROR_TYPES
+from crawler.core.errors import InputError
 from crawler.core.options import TASK_OPTIONS, Options
 from crawler.core.results import Outcome, ProbeResult
 from crawler.core.service_options import ServiceOptions

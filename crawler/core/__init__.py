@@ -12,5 +12,6 @@ Other packages may import every module; each imports only those drawn below it.
     tasks                 Task, its status, counts and webhook; state of the work queues
     urls                  Url and Target: the lines of a Task, parsed
     └── results           ProbeResult, the result of a probe, and its parts
-        └── errors        exceptions, and the table of failures
+        ├── error_types   the table of failures
+        └── errors        exceptions
 """

@@ -9,7 +9,7 @@ from typing import Final, Literal, Self
 
 import msgspec
 
-from crawler.core.errors import ERROR_TYPES
+from crawler.core.error_types import ERROR_TYPES
 
 __all__ = [
     "REPORTED_HEADERS",
@@ -49,7 +49,7 @@ class Timings(msgspec.Struct, gc=False):
 
 
 class ProbeError(msgspec.Struct, frozen=True, gc=False):
-    """Why a probe got no answer. `type` is a key of `crawler.core.errors.ERROR_TYPES`."""
+    """Why a probe got no answer. `type` is a key of `crawler.core.error_types.ERROR_TYPES`."""
 
     type: str
     phase: str

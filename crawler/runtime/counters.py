@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Final, get_args
 
-from crawler.core.errors import ERROR_TYPES, StoreError
+from crawler.core.error_types import ERROR_TYPES
+from crawler.core.errors import StoreError
 from crawler.core.results import Outcome, ProbeResult
 
 __all__ = ["PHASES", "CallCounters", "Histogram", "ProbeCounters"]

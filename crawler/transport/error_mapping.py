@@ -10,7 +10,7 @@ import ssl
 
 from aiodns.error import DNSError
 
-from crawler.core.errors import ERROR_TYPES
+from crawler.core.error_types import ERROR_TYPES
 from crawler.core.results import ProbeError
 from crawler.transport.error_tables import (
     BY_PHASE,

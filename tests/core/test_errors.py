@@ -8,14 +8,8 @@ import pytest
 import crawler
 from crawler import Options
 from crawler.core import errors
-from crawler.core.errors import (
-    ERROR_TYPES,
-    CrawlerError,
-    InputError,
-    OptionError,
-    TaskNotFound,
-    TransitionError,
-)
+from crawler.core.error_types import ERROR_TYPES
+from crawler.core.errors import CrawlerError, InputError, OptionError, TaskNotFound, TransitionError
 
 # The table of the contract: the words in `errors.http` of `/tasks`, each with its values of `error.type`.
 GROUPS = {

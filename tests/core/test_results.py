@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from crawler.core.errors import ERROR_TYPES
+from crawler.core.error_types import ERROR_TYPES
 from crawler.core.results import (
     Hop,
     HopResult,

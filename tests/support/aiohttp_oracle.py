@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import aiohttp
 from yarl import URL
 
-from crawler.core.errors import ERROR_TYPES
+from crawler.core.error_types import ERROR_TYPES
 from crawler.core.options import Options
 from crawler.core.results import HopResult, ProbeError, ProbeResult, Timings
 from crawler.core.urls import Target, Url

@@ -26,7 +26,7 @@ from typer.models import OptionInfo
 import crawler
 from crawler.cli.flags import Flag, flags_of
 from crawler.cli.main import app
-from crawler.core.errors import ERROR_TYPES
+from crawler.core.error_types import ERROR_TYPES
 from crawler.core.options import Options
 from crawler.core.service_options import ServiceOptions
 from crawler.server.metrics import TABLE as METRICS

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import crawler
-from crawler.core.errors import ERROR_TYPES
+from crawler.core.error_types import ERROR_TYPES
 from crawler.core.results import ProbeError
 from crawler.transport import error_tables
 from crawler.transport.error_mapping import HopError, explain, rule_of

@@ -7,7 +7,8 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from crawler.core.errors import ERROR_TYPES, InputError
+from crawler.core.error_types import ERROR_TYPES
+from crawler.core.errors import InputError
 from crawler.core.results import ProbeResult
 from crawler.core.tasks import ResultFilter, Task
 from crawler.core.urls import parse_host

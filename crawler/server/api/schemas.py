@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 import msgspec
 from msgspec import Meta
 
-from crawler.core.errors import ERROR_TYPES
+from crawler.core.error_types import ERROR_TYPES
 from crawler.core.results import Outcome, ProbeResult
 from crawler.core.task_summary import Summary
 from crawler.core.tasks import FleetStatus, Status
