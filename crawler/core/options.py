@@ -30,7 +30,7 @@ VERSION: Final = "0.1.0"
 # which addresses it may reach and which certificates and DNS servers it trusts.
 TASK_OPTIONS: Final = frozenset(
     {
-        "accept", "connect_timeout", "headers", "insecure", "interval", "ipv4", "ipv6", "match", "max_read",
+        "accept", "connect_timeout", "headers", "http", "insecure", "interval", "ipv4", "ipv6", "match", "max_read",
         "max_redirects", "method", "per_host", "retries", "robots", "timeout", "title", "user_agent",
     }
 )  # fmt: skip
@@ -115,6 +115,13 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
     method: Annotated[
         Literal["auto", "HEAD", "GET"],
         Meta(description="auto sends HEAD, and repeats every bad answer with GET.", extra=_REQUEST),
+    ] = "auto"
+    http: Annotated[
+        Literal["auto", "1", "2"],
+        Meta(
+            description="HTTP version over https. auto asks by HTTP/2 too before a bad result that may be due to 1.1.",
+            extra=_REQUEST,
+        ),
     ] = "auto"
     user_agent: Annotated[str, Meta(max_length=512, description="The User-Agent header to send.", extra=_REQUEST)] = (
         f"crawler/{VERSION}"

@@ -16,6 +16,7 @@ __all__ = [
     "Body",
     "Hop",
     "HopResult",
+    "HttpVersion",
     "Outcome",
     "ProbeError",
     "ProbeResult",
@@ -25,11 +26,12 @@ __all__ = [
 ]
 
 Outcome = Literal["ok", "http_error", "failed", "blocked", "invalid"]
+HttpVersion = Literal["1.0", "1.1", "2"]
 
 
 # Results report these response headers and drop the others.
 REPORTED_HEADERS: Final = frozenset(
-    {"content-type", "content-length", "server", "etag", "last-modified", "retry-after", "location"}
+    {"alt-svc", "content-type", "content-length", "server", "etag", "last-modified", "retry-after", "location"}
 )
 
 
@@ -80,6 +82,7 @@ class TLSInfo(msgspec.Struct, frozen=True, gc=False):
         days_left: Whole days until then.
         chain: `incomplete` if the server does not send an intermediate certificate, which was fetched instead.
         engine: The library that did the handshake: `rustls` or `openssl`.
+        alpn: The protocol that the server has chosen by ALPN (RFC 7301): `http/1.1` or `h2`; None if it chose none.
     """
 
     version: str | None = None
@@ -90,10 +93,14 @@ class TLSInfo(msgspec.Struct, frozen=True, gc=False):
     days_left: int | None = None
     chain: Literal["incomplete"] | None = None
     engine: Literal["rustls", "openssl"] | None = None
+    alpn: str | None = None
 
 
 class Hop(msgspec.Struct):
-    """One request to one address, as results report it. `error` is an error type."""
+    """One request to one address, as results report it.
+
+    `error` is an error type. `http_version` is that of the response.
+    """
 
     url: str
     method: str
@@ -101,6 +108,7 @@ class Hop(msgspec.Struct):
     ip: str | None
     timings: Timings
     error: str | None = None
+    http_version: HttpVersion | None = None
 
 
 class Body(msgspec.Struct, frozen=True, gc=False):
@@ -121,7 +129,7 @@ class HopResult(msgspec.Struct):
     """The result of one exchange of a transport: a response head or `error`.
 
     `headers` are pairs of lower-case name and value, in the order received, with repeated names. `body` is None unless
-    the request asked for it.
+    the request asked for it. `is_protocol_refused` tells that the server accepts no protocol that TLS offered (ALPN).
     """
 
     timings: Timings
@@ -131,6 +139,8 @@ class HopResult(msgspec.Struct):
     tls: TLSInfo | None = None
     error: ProbeError | None = None
     body: Body | None = None
+    http_version: HttpVersion | None = None
+    is_protocol_refused: bool = False
 
     @property
     def is_good(self) -> bool:

@@ -17,6 +17,7 @@ from crawler.core.options import Options
 from crawler.core.results import Hop, HopResult, ProbeError, ProbeResult, Timings
 from crawler.core.urls import Target, Url
 from crawler.probing.head_support import HeadEvidence, compare_answers
+from crawler.probing.http_versions import is_doubtful_over_http1, is_silent
 from crawler.probing.probe_result import build_result
 from crawler.probing.probe_state import KnownAnswer, ProbeState
 from crawler.probing.redirects import first_method, follow_redirect, redirect_location
@@ -35,6 +36,8 @@ __all__ = [
 _PHASES_BEFORE_REQUEST: Final = frozenset({"dns", "connect", "tls"})  # they end before the method is sent
 _PHASES_OF_OVERLOAD: Final = frozenset({"connect", "tls", "http"})
 _SHORTAGES: Final = frozenset({"local.descriptors", "local.ports", "local.memory"})  # fewer requests at once help
+_SHARE_BEFORE_HTTP2: Final = 0.75
+_FORBIDDEN: Final = 403
 _NO_URL: Final = Url("", "", "", 0, "")  # for a line that is not a URL
 
 
@@ -47,6 +50,7 @@ class _Answer(msgspec.Struct, frozen=True, gc=False):
     may_retry: bool
     is_host_paused: bool
     may_be_crowded_out: bool
+    place: int = -1  # in the hops
 
 
 class Probe:
@@ -103,6 +107,8 @@ class Probe:
         start = url if isinstance(url, Url) else _NO_URL
         attempts = 1 if isinstance(url, Url) else 0
         state = ProbeState(target.seq, target.text, start, start, first_method(options), attempts, hops=[])
+        if options.http == "2":
+            state.offer_http2()
         probe = cls(state, options, clock, policy)
         if target.known_result is not None:
             probe._result = target.known_result.copy_for_line(target.seq, target.text)
@@ -137,8 +143,13 @@ class Probe:
 
     @property
     def answer_share(self) -> float:
-        """Share of the time left that the answer may take. A tentative HEAD gets half, so that GET can follow."""
-        return 0.5 if self.is_tentative else 1.0
+        """Share of the time left that the answer may take.
+
+        A tentative HEAD gets half, so that GET can follow, and other requests most of it, if HTTP/2 can follow.
+        """
+        if self.is_tentative:
+            return 0.5
+        return _SHARE_BEFORE_HTTP2 if self._may_offer_http2 else 1.0
 
     @property
     def is_tentative(self) -> bool:
@@ -231,13 +242,24 @@ class Probe:
         if self.is_tentative and (error is None or error.phase not in _PHASES_BEFORE_REQUEST):
             state.has_sent_head = True
         state.hops.append(
-            Hop(state.url.href, state.method, hop.status, hop.ip, hop.timings, error.type if error else None)
+            Hop(
+                state.url.href,
+                state.method,
+                hop.status,
+                hop.ip,
+                hop.timings,
+                error.type if error else None,
+                hop.http_version,
+            )
         )
         if error is None and hop.status in REDIRECT_STATUSES and (location := redirect_location(hop, self._options)):
             error = follow_redirect(state, hop, location, self._options)
             if error is None:
                 return
-        answer = _Answer(hop, error, seconds, may_retry, is_host_paused, may_be_crowded_out)
+        place = len(state.hops) - 1
+        self._decide(_Answer(hop, error, seconds, may_retry, is_host_paused, may_be_crowded_out, place))
+
+    def _decide(self, answer: _Answer) -> None:
         for applies, act in _RULES:
             if applies(self, answer):
                 act(self, answer)
@@ -280,6 +302,23 @@ class Probe:
         is_ours = self._is_out_of_time(answer) or self._is_local_fault(answer)
         return is_ours and answer.hop.status is None and self.state.known_answer is not None
 
+    @property
+    def _may_offer_http2(self) -> bool:
+        state = self.state
+        return self._options.http == "auto" and state.url.scheme == "https" and not state.has_offered_http2
+
+    def _may_be_due_to_http1(self, answer: _Answer) -> bool:
+        return self._may_offer_http2 and is_doubtful_over_http1(answer.hop)
+
+    def _is_no_better_over_http2(self, answer: _Answer) -> bool:
+        """Whether HTTP/2 has not helped: it has no answer, or none better than another refusal."""
+        before = self.state.http1_answer
+        if before is None or (self.state.has_sent_head and not self._is_out_of_time(answer)):
+            return False
+        if before.hop.is_protocol_refused and not answer.hop.is_protocol_refused:
+            return False  # HTTP/1.1 is not to be had
+        return answer.hop.status is None or before.hop.status == _FORBIDDEN
+
     def _may_be_due_to_head(self, _: _Answer) -> bool:
         return self.state.has_sent_head
 
@@ -303,9 +342,11 @@ class Probe:
         self.state.local_faults += 1
         self.wait(self._policy.backoff(self.state.local_faults))
 
-    def _confirm_with_get(self, _: _Answer) -> None:
+    def _confirm_with_get(self, answer: _Answer) -> None:
         """Begin again with GET at the first URL, because redirects may have been sent for HEAD only."""
         self.state.start_again("GET")
+        if self._may_offer_http2 and is_silent(answer.hop):
+            self.state.offer_http2()  # as browsers do; there is no time for one GET without it and one with it
 
     def _slow_down(self, answer: _Answer) -> None:
         """Wait with all others for the host. The wait is no attempt and does not count towards the timeout."""
@@ -331,12 +372,31 @@ class Probe:
         is_sign = is_overload_sign(answer.error) if answer.error else asks_to_slow_down(answer.hop)
         self.wants_host_alone = self.wants_deferral and is_sign
         if answer.error is None:
-            state.known_answer = KnownAnswer(answer.hop, len(state.hops) - 1)
+            state.known_answer = KnownAnswer(answer.hop, answer.place)
         if self._options.method == "auto":
             state.method = "GET"
 
+    def _ask_over_http2(self, answer: _Answer) -> None:
+        """Send the same request again, over HTTP/2 if the server chooses it."""
+        self.state.http1_answer = KnownAnswer(answer.hop, answer.place)
+        self.state.offer_http2()
+
+    def _return_to_http1(self, answer: _Answer) -> None:
+        """Decide on the answer over HTTP/1.1 as if HTTP/2 had not been asked."""
+        state, self._matched = self.state, None
+        before, state.http1_answer = state.http1_answer, None
+        assert before is not None
+        state.http_version = "1"
+        state.start_again(state.method)
+        hop, seconds = before.hop, before.hop.timings.total / 1000
+        self._decide(
+            _Answer(hop, hop.error or _status_error(hop), seconds, answer.may_retry, False, False, before.place)
+        )
+
     def _finish(self, answer: _Answer) -> None:
-        self._result = build_result(self.state, self._options, answer.hop, answer.error, self._matched)
+        self._result = build_result(
+            self.state, self._options, answer.hop, answer.error, self._matched, place=answer.place
+        )
 
     def _finish_as_known(self, _: _Answer) -> None:
         known = self.state.known_answer
@@ -348,12 +408,14 @@ class Probe:
 _RULES: Final = (
     (Probe._is_accepted, Probe._finish),
     (Probe._may_wait_out, Probe._wait_out),
+    (Probe._is_no_better_over_http2, Probe._return_to_http1),
     (Probe._says_less_than_known, Probe._finish_as_known),
     (Probe._is_local_fault, Probe._finish),
     (Probe._has_to_slow_down, Probe._slow_down),
     (Probe._is_crowded_out, Probe._retry_alone),
     (Probe._is_out_of_time, Probe._finish),
     (Probe._may_be_due_to_head, Probe._confirm_with_get),
+    (Probe._may_be_due_to_http1, Probe._ask_over_http2),
     (Probe._deserves_retry, Probe._retry),
     (Probe._is_anything, Probe._finish),
 )

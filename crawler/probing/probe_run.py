@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from crawler.core.options import Options
 from crawler.core.patterns import has_match
 from crawler.core.results import HopResult, ProbeError
 from crawler.core.urls import Url
 from crawler.probing.head_support import HeadSupport
+from crawler.probing.http_versions import is_doubtful_over_http1
 from crawler.probing.probe import Probe, asks_to_slow_down, is_local_shortage, is_overload_sign
 from crawler.probing.request_headers import RequestHeaders
 from crawler.probing.robots import RobotsCache
@@ -116,17 +117,28 @@ class ProbeRun:
             answer_share=probe.answer_share,
             is_fresh=probe.wants_fresh_connection,
             max_body_bytes=self._max_body_bytes,
+            http_version=state.http_version,
         )
 
-    def _get(self, url: Url, timeout: float, max_body_bytes: int) -> Coroutine[Any, Any, HopResult]:
-        return self._transport.hop(
-            "GET",
-            url,
-            self._headers.for_strangers,
-            timeout,
-            connect_timeout=self._options.connect_timeout,
-            max_body_bytes=max_body_bytes,
-        )
+    async def _get(self, url: Url, timeout: float, max_body_bytes: int) -> HopResult:
+        started = self._now()
+
+        def get(http_version: Literal["1", "2"]) -> Coroutine[Any, Any, HopResult]:
+            return self._transport.hop(
+                "GET",
+                url,
+                self._headers.for_strangers,
+                timeout - (self._now() - started),
+                connect_timeout=self._options.connect_timeout,
+                max_body_bytes=max_body_bytes,
+                http_version=http_version,
+            )
+
+        answer = await get("2" if self._options.http == "2" else "1")
+        if self._options.http == "auto" and url.scheme == "https" and is_doubtful_over_http1(answer):
+            second = await get("2")
+            return answer if second.status is None else second
+        return answer
 
     def _inform_scheduler(self, host: str, answer: HopResult, seconds: float) -> tuple[bool, bool]:
         """Report an answer; return whether its host is left alone now, and whether it may have too many requests."""

@@ -1,5 +1,7 @@
 """The state of a probe: everything that moves with it when another process takes it over."""
 
+from typing import Literal
+
 import msgspec
 
 from crawler.core.results import Hop, HopResult
@@ -38,6 +40,9 @@ class ProbeState(msgspec.Struct):
         slow_downs: Answers so far that asked to wait, without an attempt that counts.
         cookies: Cookies that redirects have set since the start.
         known_answer: The last answer with a status, if there is a retry.
+        http_version: What the next request over https offers; 2 lets the server choose.
+        has_offered_http2: Whether a request has offered HTTP/2.
+        http1_answer: The bad answer over HTTP/1.1, while HTTP/2 is asked.
         has_sent_head: Whether a HEAD was sent since the start.
         is_at_first_origin: Whether no redirect has left the origin that the user named.
     """
@@ -55,8 +60,15 @@ class ProbeState(msgspec.Struct):
     slow_downs: int = 0
     cookies: tuple[Cookie, ...] = ()
     known_answer: KnownAnswer | None = None
+    http_version: Literal["1", "2"] = "1"
+    has_offered_http2: bool = False
+    http1_answer: KnownAnswer | None = None
     has_sent_head: bool = False
     is_at_first_origin: bool = True
+
+    def offer_http2(self) -> None:
+        """Let the servers of https URLs choose HTTP/2 from now on."""
+        self.http_version, self.has_offered_http2 = "2", True
 
     def start_again(self, method: str) -> None:
         """Begin again at the first URL, without the redirects and cookies so far."""

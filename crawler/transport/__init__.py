@@ -5,6 +5,7 @@ Other packages may import from `base` (the `Transport` interface), `socket_trans
 
     base                   the interface that probing uses
     socket_transport       one hop on our own connections
+    |  http2_exchange      the same over HTTP/2
     |  http_exchange       format a request, read a response
     |  |  response_body    deframe, decompress; find the title
     |  |  |  text_encoding the encodings of the Web

@@ -1,6 +1,6 @@
 """The interface of a transport: one HTTP exchange per call."""
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 from crawler.core.results import HopResult
 from crawler.core.urls import Url
@@ -23,6 +23,7 @@ class Transport(Protocol):
         is_fresh: bool = False,
         max_body_bytes: int = 0,
         content: bytes = b"",
+        http_version: Literal["1", "2"] = "1",
     ) -> HopResult:
         """Send one request and read the response head. A failure is the result's `error`, never an exception.
 
@@ -36,6 +37,8 @@ class Transport(Protocol):
             is_fresh: Whether to open a new connection even where one is kept.
             max_body_bytes: How much of a 2xx response's body to read; 0 reads none of it.
             content: The request's body.
+            http_version: 1 for HTTP/1.1. 2 lets the server of an https URL choose, on a new connection: HTTP/2 or
+                HTTP/1.1.
         """
 
     async def close(self) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 import pycares.errno
 from aiodns.error import DNSError
 
-from crawler.transport.response_head import HeadError, NotHTTP
+from crawler.transport.response_head import HeadError, Http1Required, Http2Refused, NotHTTP
 
 __all__ = [
     "BY_PHASE",
@@ -202,4 +202,6 @@ CLASS_RULES: Final[dict[type[BaseException], str]] = {
     # our own parser
     HeadError: "http.response.invalid",
     NotHTTP: "http.protocol.error",
+    Http2Refused: "http.failed",
+    Http1Required: "http.failed",
 }

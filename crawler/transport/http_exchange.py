@@ -24,18 +24,22 @@ class HopRequest(NamedTuple):
     Attributes:
         method: The request method.
         url: The URL.
-        data: The head and the body.
+        headers: The header fields, as HTTP/2 sends them.
+        data: The head and the body, as HTTP/1.1 sends them.
         connect_timeout: Seconds for connecting, and again for the TLS handshake.
         answer_share: How much of the time left the answer may take, once connected.
         max_body_bytes: How much of a 2xx response's body is wanted; 0 for none.
+        offers_http2: Whether the server may choose HTTP/2.
     """
 
     method: str
     url: Url
+    headers: list[tuple[str, str]]
     data: bytes
     connect_timeout: float
     answer_share: float
     max_body_bytes: int
+    offers_http2: bool
 
     @classmethod
     def of(
@@ -49,6 +53,7 @@ class HopRequest(NamedTuple):
         max_body_bytes: int,
         *,
         is_for_proxy: bool = False,
+        offers_http2: bool = False,
     ) -> "HopRequest":
         """Make a request with these headers and this body; one that a proxy gets names the whole URL."""
         lines = [f"{method} {url.href if is_for_proxy else url.path} HTTP/1.1\r\nHost: {url.authority}\r\n"]
@@ -56,7 +61,7 @@ class HopRequest(NamedTuple):
         if content or method not in _REPEATABLE_METHODS:
             lines.append(f"Content-Length: {len(content)}\r\n")
         data = "".join([*lines, "\r\n"]).encode("latin-1") + content
-        return cls(method, url, data, connect_timeout, answer_share, max_body_bytes)
+        return cls(method, url, headers, data, connect_timeout, answer_share, max_body_bytes, offers_http2)
 
     @property
     def is_repeatable(self) -> bool:

@@ -12,7 +12,18 @@ from typing import Final, Self
 
 import msgspec
 
-__all__ = ["MAX_HEAD_BYTES", "HeadError", "NotHTTP", "ResponseHead", "parse_cut_head", "parse_head"]
+from crawler.core.results import HttpVersion
+
+__all__ = [
+    "MAX_HEAD_BYTES",
+    "HeadError",
+    "Http1Required",
+    "Http2Refused",
+    "NotHTTP",
+    "ResponseHead",
+    "parse_cut_head",
+    "parse_head",
+]
 
 MAX_HEAD_BYTES: Final = 256 * 1024  # as in Chromium
 
@@ -43,12 +54,20 @@ class NotHTTP(HeadError):
     """The response is not HTTP, or is a version above 1."""
 
 
+class Http2Refused(Exception):
+    """The server did not process a request over HTTP/2. It may on another connection (RFC 9113, 8.7)."""
+
+
+class Http1Required(Http2Refused):
+    """The server wants the request over HTTP/1.1."""
+
+
 class ResponseHead(msgspec.Struct, gc=False):
     """A parsed status line and header.
 
     Attributes:
         status: The number in the status line, 200 if it has none; not always three digits.
-        version: (1, 1) or (1, 0).
+        version: (1, 0), (1, 1) or (2, 0).
         fields: Names in lower case and values, in the order received.
         first_values: The first value of each name.
     """
@@ -66,6 +85,11 @@ class ResponseHead(msgspec.Struct, gc=False):
     def get(self, name: str) -> str | None:
         """Return the first value of a field, by its lower-case name."""
         return self.first_values.get(name)
+
+    @property
+    def http_version(self) -> HttpVersion:
+        """The version, as results name it."""
+        return "2" if self.version >= (2, 0) else "1.1" if self.version == (1, 1) else "1.0"
 
     @property
     def is_interim(self) -> bool:

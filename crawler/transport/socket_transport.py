@@ -7,7 +7,8 @@ its own timeout.
 
 import asyncio
 import ssl
-from typing import Final
+from functools import cached_property
+from typing import Final, Literal
 
 from crawler.core.option_syntax import parse_proxy
 from crawler.core.options import Options
@@ -18,13 +19,14 @@ from crawler.transport.address_order import AddressOrder
 from crawler.transport.connection import Connection
 from crawler.transport.connection_pool import ConnectionPool
 from crawler.transport.dialling import connect_to_any
-from crawler.transport.error_mapping import explain
+from crawler.transport.error_mapping import explain, ssl_reason
 from crawler.transport.http_exchange import HopRequest, is_body_received, read_body, read_head
 from crawler.transport.poller_choice import open_poller
 from crawler.transport.proxy import ProxyDialler
 from crawler.transport.resolver import Resolver
-from crawler.transport.response_head import HeadError, ResponseHead
+from crawler.transport.response_head import HeadError, Http1Required, Http2Refused, ResponseHead
 from crawler.transport.timing import HopTimer
+from crawler.transport.tls import HTTP2_OR_HTTP1
 from crawler.transport.tls_client import Handshake, TlsClient
 from crawler.transport.tls_issuers import MAX_ISSUER_BYTES
 
@@ -46,6 +48,7 @@ class SocketTransport:
     """
 
     def __init__(self, options: Options, resolver: Resolver, guard: AddressGuard, pool: ConnectionPool) -> None:
+        self._options = options
         self._tls = TlsClient(options, self._fetch_issuer)
         self._address_order = AddressOrder()
         self._options_key = (options.insecure, options.ipv4, options.ipv6)
@@ -78,6 +81,7 @@ class SocketTransport:
         is_fresh: bool = False,
         max_body_bytes: int = 0,
         content: bytes = b"",
+        http_version: Literal["1", "2"] = "1",
     ) -> HopResult:
         """Send one request and read the response head; see `Transport.hop`."""
         timer = HopTimer()
@@ -94,21 +98,34 @@ class SocketTransport:
             answer_share,
             max_body_bytes,
             is_for_proxy=forwarding is not None,
+            offers_http2=http_version == "2" and url.scheme == "https" and not content,
         )
         try:
-            head, body = await self._request(request, timer, deadline, is_fresh)
+            if request.offers_http2:
+                head, body = await self._request_with_http2(request, timer, deadline)
+            else:
+                head, body = await self._request(request, timer, deadline, is_fresh)
             if forwarding is not None:
                 forwarding.check_answer(head)
         except Exception as error:
             if forwarding is not None and isinstance(error, HeadError):
                 error = forwarding.protocol_error(error)
             # In TLS 1.3 a server can refuse the client after the handshake, in place of the response.
-            phase = "tls" if isinstance(error, ssl.SSLError) else timer.error_phase
+            refusal = error if isinstance(error, ssl.SSLError) and not isinstance(error, _CLOSED_BY_PEER) else None
+            phase = "tls" if refusal is not None else timer.error_phase
             problem = explain(error, phase)
             if problem.transient and timer.ip is not None:
                 self._address_order.failed(timer.ip, url.port)  # another address of the host may do better
-            return HopResult(timer.timings(), ip=timer.ip, tls=timer.tls, error=problem)
-        return HopResult(timer.timings(), head.status, timer.ip, head.fields, timer.tls, body=body)
+            return HopResult(
+                timer.timings(),
+                ip=timer.ip,
+                tls=timer.tls,
+                error=problem,
+                is_protocol_refused=refusal is not None and ssl_reason(refusal) == "ALERT_NO_APPLICATION_PROTOCOL",
+            )
+        return HopResult(
+            timer.timings(), head.status, timer.ip, head.fields, timer.tls, body=body, http_version=head.http_version
+        )
 
     async def close(self) -> None:
         """Close the poller and all connections in the pool, also those of other transports. The resolver stays open."""
@@ -132,18 +149,37 @@ class SocketTransport:
                 # A server may close an idle connection just as we use it. Then the request has had no response.
                 if timer.has_received:
                     raise
+        return await self._request_anew(request, timer, deadline)
+
+    async def _request_with_http2(
+        self, request: HopRequest, timer: HopTimer, deadline: float
+    ) -> tuple[ResponseHead, Body | None]:
+        """Send the request on a new connection, and once more if the server has not processed it."""
+        try:
+            return await self._request_anew(request, timer, deadline)
+        except Http1Required:
+            request = request._replace(offers_http2=False)
+        except Http2Refused:
+            pass
+        return await self._request_anew(request, timer, deadline)
+
+    async def _request_anew(
+        self, request: HopRequest, timer: HopTimer, deadline: float
+    ) -> tuple[ResponseHead, Body | None]:
+        """Send the request on a new connection; on another one if TLS is refused only now."""
+        tls = self._tls_for(request)
         connection = await self._connect(request, timer, deadline)
         try:
             return await self._exchange(connection, request, timer, deadline)
         except (OSError, EOFError) as error:
             is_unanswered = request.is_repeatable and not timer.has_received
-            if not (is_unanswered and self._tls.may_ask_again(connection, request.url.origin, error)):
-                raise self._tls.explain(error) from None
+            if not (is_unanswered and tls.may_ask_again(connection, request.url.origin, error)):
+                raise tls.explain(error) from None
         connection = await self._connect(request, timer, deadline)
         try:
             return await self._exchange(connection, request, timer, deadline)
         except ssl.SSLError as error:
-            raise self._tls.explain(error) from None
+            raise tls.explain(error) from None
 
     async def _connect(self, request: HopRequest, timer: HopTimer, deadline: float) -> Connection:
         """Connect to an address of the URL's host, with TLS if its scheme is https."""
@@ -183,7 +219,7 @@ class SocketTransport:
             return await Connection.open(ip, port, self._poller, self._connect_deadline(request, deadline))
 
         handshake = Handshake(request.url, reopen, lambda: self._connect_deadline(request, deadline), timer)
-        return await self._tls.secure(connection, handshake)
+        return await self._tls_for(request).secure(connection, handshake)
 
     async def _fetch_issuer(self, url: Url, deadline: float) -> bytes:
         """Get the body of an http URL, for the certificate in it; empty unless the status is 200.
@@ -221,11 +257,13 @@ class SocketTransport:
         body, is_reusable = None, False
         try:
             timer.start("send")
+            if connection.tls is not None and connection.tls.alpn == "h2":
+                return await _exchange_over_http2(connection, request, timer, deadline)
             await connection.send(request.data, deadline)
             timer.start("wait")
             head, rest = await read_head(connection, timer, deadline)
             if connection.tls is not None:
-                self._tls.keep_session(connection, request.url.origin)
+                self._tls_for(request).keep_session(connection, request.url.origin)
             if request.max_body_bytes and 200 <= head.status < 300:
                 body = await read_body(connection, head, rest, request.max_body_bytes, deadline)
             else:
@@ -242,5 +280,25 @@ class SocketTransport:
         """Return the proxy if it gets the requests for this URL itself."""
         return self._proxy if self._proxy is not None and self._proxy.forwards(url) else None
 
+    @cached_property
+    def _http2_tls(self) -> TlsClient:
+        return TlsClient(self._options, self._fetch_issuer, HTTP2_OR_HTTP1)
+
+    def _tls_for(self, request: HopRequest) -> TlsClient:
+        return self._http2_tls if request.offers_http2 else self._tls
+
     def _connect_deadline(self, request: HopRequest, deadline: float) -> float:
         return min(deadline, self._loop.time() + request.connect_timeout)
+
+
+async def _exchange_over_http2(
+    connection: Connection, request: HopRequest, timer: HopTimer, deadline: float
+) -> tuple[ResponseHead, Body | None]:
+    from crawler.transport.http2_exchange import Http2Exchange  # h2 takes 40 ms to import, and few probes need it
+
+    exchange = Http2Exchange(connection, request.max_body_bytes)
+    await exchange.send(request.method, request.url, request.headers, deadline)
+    timer.start("wait")
+    head = await exchange.read_head(timer, deadline)
+    wants_body = request.max_body_bytes and 200 <= head.status < 300
+    return head, await exchange.read_body(head, deadline) if wants_body else None

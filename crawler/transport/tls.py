@@ -2,6 +2,7 @@
 
 import ssl
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any, Final
@@ -9,7 +10,20 @@ from typing import Any, Final
 from crawler.core.errors import InputError, OptionError
 from crawler.core.options import Options
 
-__all__ = ["InspectedSocket", "SessionCache", "TlsContexts", "client_context", "openssl_chain", "server_context"]
+__all__ = [
+    "HTTP1",
+    "HTTP2_OR_HTTP1",
+    "InspectedSocket",
+    "SessionCache",
+    "TlsContexts",
+    "client_context",
+    "openssl_chain",
+    "server_context",
+]
+
+# The protocols that a handshake offers by ALPN (RFC 7301).
+HTTP1: Final = ("http/1.1",)
+HTTP2_OR_HTTP1: Final = ("h2", "http/1.1")
 
 _VERIFY_X509_STRICT: Final = 0x20  # OpenSSL's X509_V_FLAG_X509_STRICT
 _VERIFY_PARTIAL_CHAIN: Final = 0x80000
@@ -28,7 +42,7 @@ _CERTIFICATE_REQUEST: Final = 13  # the message type
 Origin = tuple[str, str, int]  # scheme, host, port
 
 
-def client_context(options: Options) -> ssl.SSLContext:
+def client_context(options: Options, protocols: Sequence[str] = HTTP1) -> ssl.SSLContext:
     """Make the context for the handshakes of a transport, with a browser's offer; this takes 20 ms.
 
     Raises:
@@ -45,7 +59,7 @@ def client_context(options: Options) -> ssl.SSLContext:
     context.set_ciphers(_CIPHERS)
     context.options |= _LEGACY_SERVER_CONNECT
     _load_client_certificate(context, options)
-    return _configure_client(context, verify=not options.insecure)
+    return _configure_client(context, protocols, verify=not options.insecure)
 
 
 class TlsContexts:
@@ -57,22 +71,23 @@ class TlsContexts:
         OptionError: A file of the options cannot be used. They are read at once.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, protocols: Sequence[str]) -> None:
         self._options = options
+        self._protocols = protocols
         if options.cafile is not None or options.cert is not None:
             self.verifying  # noqa: B018 - to fail early
 
     @cached_property
     def verifying(self) -> ssl.SSLContext:
         """The context of every probe; with the option `insecure` it verifies nothing."""
-        context = client_context(self._options)
+        context = client_context(self._options, self._protocols)
         context.check_hostname = False
         return context
 
     @cached_property
     def completing(self) -> ssl.SSLContext:
         """As `verifying`, but a chain has to end at a root: this context may have intermediates that were fetched."""
-        context = client_context(self._options)
+        context = client_context(self._options, self._protocols)
         context.check_hostname = False
         context.verify_flags &= ~_VERIFY_PARTIAL_CHAIN
         return context
@@ -87,7 +102,7 @@ class TlsContexts:
         context.sslsocket_class = InspectedSocket
         with suppress(AttributeError):  # it is not documented, but all versions of Python that we support have it
             context._msg_callback = _note_message  # type: ignore[attr-defined]
-        return _configure_client(context, verify=False)
+        return _configure_client(context, self._protocols, verify=False)
 
 
 class InspectedSocket(ssl.SSLSocket):
@@ -180,8 +195,8 @@ def _load_client_certificate(context: ssl.SSLContext, options: Options) -> None:
         raise OptionError(f"{options.cert}: is not a certificate with its key: {reason}", "cert") from None
 
 
-def _configure_client(context: ssl.SSLContext, *, verify: bool) -> ssl.SSLContext:
-    context.set_alpn_protocols(["http/1.1"])
+def _configure_client(context: ssl.SSLContext, protocols: Sequence[str], *, verify: bool) -> ssl.SSLContext:
+    context.set_alpn_protocols(list(protocols))
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -14,7 +14,7 @@ import socket
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property
 from typing import Final, Literal, NamedTuple, TypeVar, cast
 
@@ -24,7 +24,7 @@ from crawler.core.urls import Url
 from crawler.transport.connection import Connection, TlsSocket
 from crawler.transport.error_mapping import HopError
 from crawler.transport.timing import HopTimer
-from crawler.transport.tls import InspectedSocket, Origin, SessionCache, TlsContexts, openssl_chain
+from crawler.transport.tls import HTTP1, InspectedSocket, Origin, SessionCache, TlsContexts, openssl_chain
 from crawler.transport.tls_issuers import Fetch, IssuerStore
 from crawler.transport.tls_names import matches_host, server_name
 from crawler.transport.tls_over_tls import SocketOverTls, TlsOverTls
@@ -74,14 +74,16 @@ class TlsClient:
     Args:
         options: Which certificates are acceptable.
         fetch: Fetches a certificate by http; see `IssuerStore`.
+        protocols: What the handshakes offer by ALPN.
 
     Raises:
         OptionError: A file of the options cannot be used.
     """
 
-    def __init__(self, options: Options, fetch: Fetch) -> None:
+    def __init__(self, options: Options, fetch: Fetch, protocols: Sequence[str] = HTTP1) -> None:
         self._options = options
-        self._contexts = TlsContexts(options)
+        self._protocols = protocols
+        self._contexts = TlsContexts(options, protocols)
         self._sessions = SessionCache()
         self._issuers = IssuerStore(fetch)
         self._loaded_issuers: set[bytes] = set()  # in the context that completes chains
@@ -142,7 +144,7 @@ class TlsClient:
 
     @cached_property
     def _rustls(self) -> RustlsEngine | None:
-        return open_rustls(self._options)
+        return open_rustls(self._options, self._protocols)
 
     def _context_for(self, origin: Origin) -> ssl.SSLContext:
         return self._contexts.completing if origin in self._incomplete else self._contexts.verifying

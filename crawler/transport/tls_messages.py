@@ -63,7 +63,7 @@ SSL_REASON_MESSAGES: Final = {
     "ALERT_ACCESS_DENIED": f"{_BAD_CLIENT_CERTIFICATE}: it has no access",
     "UNRECOGNIZED_NAME": "the server does not know this host name",
     "ALERT_UNRECOGNIZED_NAME": "the server does not know this host name",
-    "ALERT_NO_APPLICATION_PROTOCOL": "the server does not speak HTTP/1.1 here; perhaps it speaks only HTTP/2",
+    "ALERT_NO_APPLICATION_PROTOCOL": "the server accepts no HTTP version that was offered to it (ALPN)",
     "ALERT_INTERNAL_ERROR": "the server reported an internal error in the TLS handshake",
     "ALERT_DECODE_ERROR": "the server could not read the TLS handshake of browsers",
     "ALERT_DECRYPT_ERROR": "the server could not verify the TLS handshake",

@@ -33,7 +33,7 @@ def describe_tls(
         der = connection.getpeercert(binary_form=True)
     certificate = None if der is None else certificate_of(der)
     if certificate is None:
-        return TLSInfo(connection.version(), cipher_name, engine=engine)
+        return TLSInfo(connection.version(), cipher_name, engine=engine, alpn=connection.selected_alpn_protocol())
     return TLSInfo(
         version=connection.version(),
         cipher=cipher_name,
@@ -43,6 +43,7 @@ def describe_tls(
         days_left=int((certificate.not_after - time.time()) // 86400),
         chain=chain,
         engine=engine,
+        alpn=connection.selected_alpn_protocol(),
     )
 
 

@@ -12,12 +12,14 @@ import os
 import re
 import socket
 import ssl
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from crawler.core.options import Options
+from crawler.transport.tls import HTTP1
 
 __all__ = ["RustlsEngine", "RustlsSocket", "describe_engines", "open_rustls", "rustls_version"]
 
@@ -33,8 +35,8 @@ _BUILDER_METHODS: Final = (
     "set_client_cert_chain_pem", "set_verify_mode",
 )  # fmt: skip
 _CONNECTION_METHODS: Final = (
-    "is_handshaking", "negotiated_cipher_suite", "peer_certificates", "process_new_packets", "protocol_version",
-    "read_plaintext", "read_tls", "wants_read", "wants_write", "write_plaintext", "write_tls",
+    "alpn_protocol", "is_handshaking", "negotiated_cipher_suite", "peer_certificates", "process_new_packets",
+    "protocol_version", "read_plaintext", "read_tls", "wants_read", "wants_write", "write_plaintext", "write_tls",
 )  # fmt: skip
 
 _VERSIONS: Final = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
@@ -136,6 +138,11 @@ class RustlsSocket:
         name = self._tls.negotiated_cipher_suite()
         return None if name is None else _CIPHERS.get(name, str(name))
 
+    def selected_alpn_protocol(self) -> str | None:
+        """The protocol that the server has chosen; None if it has chosen none."""
+        protocol = self._tls.alpn_protocol()
+        return None if protocol is None else bytes(protocol).decode("latin-1")
+
     def chain(self) -> list[bytes]:
         """The certificates that the server sent, as DER."""
         return self._tls.peer_certificates() or []
@@ -186,10 +193,10 @@ class RustlsEngine:
         ValueError: rustls cannot use the client certificate.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, protocols: Sequence[str] = HTTP1) -> None:
         self.open_connections = 0
         self._builder = _classes()[0]()
-        self._builder.set_alpn([b"http/1.1"])
+        self._builder.set_alpn([protocol.encode() for protocol in protocols])
         self._builder.set_verify_mode(_VERIFY_NONE if options.insecure else _VERIFY_REQUIRED)
         self._builder.set_check_hostname(not options.insecure)
         if not options.insecure:
@@ -226,12 +233,12 @@ class RustlsEngine:
                     self._builder.add_root_cert_from_der(der)
 
 
-def open_rustls(options: Options) -> RustlsEngine | None:
+def open_rustls(options: Options, protocols: Sequence[str]) -> RustlsEngine | None:
     """Return an engine; None if OpenSSL has to do all handshakes."""
     if options.tls == "openssl" or rustls_version() is None:
         return None
     try:
-        return RustlsEngine(options)
+        return RustlsEngine(options, protocols)
     except (OSError, ValueError):
         return None
 

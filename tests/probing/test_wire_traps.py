@@ -83,7 +83,7 @@ async def test_trap_2_a_request_on_a_new_tls_connection_that_ends_is_not_repeate
         for path in ("/reset", "/close", "/partial"):
             site.requests.clear()
             url = site.url(path, host="localhost")
-            result = await probe_one(url, method="GET", retries=0, cafile=str(authority.cafile))
+            result = await probe_one(url, method="GET", http="1", retries=0, cafile=str(authority.cafile))
             assert (result.outcome, len(site.requests)) == ("failed", 1)
 
 

@@ -7,6 +7,7 @@ read is aiohttp's.
 import asyncio
 import ssl
 from collections.abc import Iterator
+from typing import Literal
 
 import aiohttp
 from yarl import URL
@@ -67,6 +68,7 @@ class _AiohttpTransport:
         is_fresh: bool = False,
         max_body_bytes: int = 0,
         content: bytes = b"",
+        http_version: Literal["1", "2"] = "1",
     ) -> HopResult:
         """Send one request and read the response head; see `Transport.hop`."""
         try:

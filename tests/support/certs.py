@@ -56,6 +56,12 @@ class Authority:
         """Signed by an intermediate, which the server sends too."""
         return self._context("intermediate", names, self._intermediate.issue_cert)
 
+    def http2(self, *names: str) -> ssl.SSLContext:
+        """Of a server that speaks HTTP/2 (ALPN), and HTTP/1.1 too."""
+        context = self._context("http2", names, self._root.issue_cert)
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        return context
+
     def many_names(self, count: int = 500) -> ssl.SSLContext:
         """LOOPBACK and `count` more names."""
         return self.good(*LOOPBACK, *(f"host{n}.many.test" for n in range(count)))

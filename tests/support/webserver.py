@@ -95,6 +95,26 @@ class WebServer:
         return [*found, (path + query, status)]
 
 
+@contextlib.contextmanager
+def running_nginx(folder: Path, config: str) -> Iterator[str]:
+    """Run nginx with the server of `config`, whose `{address}` is that of its socket; yield the address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = "{}:{}".format(*listener.getsockname())
+        text = "daemon off; worker_processes 1; pid nginx.pid; error_log stderr crit; events {}\n"
+        (folder / "nginx.conf").write_text(text + config.replace("{address}", address))
+        nginx = subprocess.Popen(
+            [NGINX, "-p", folder, "-c", "nginx.conf"],
+            env={"NGINX": f"{listener.fileno()};"},
+            pass_fds=[listener.fileno()],
+            start_new_session=True,
+        )
+    try:
+        yield address  # the socket listens already, so requests wait for nginx
+    finally:
+        os.killpg(nginx.pid, signal.SIGKILL)
+        nginx.wait()
+
+
 def _wait_until_up(address: str) -> None:
     """Send one request. The socket listens already, so the request waits for nginx, and fails if nginx has ended."""
     connection = http.client.HTTPConnection(address, timeout=DEADLINE_SECONDS)

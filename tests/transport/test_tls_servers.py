@@ -117,7 +117,7 @@ async def test_old_versions_are_said_by_name(servers: Servers) -> None:
         ("tls1_2 wants a client certificate", "the server wants a client certificate (option cert)"),
         ("tls1_3 wants a client certificate", "the server wants a client certificate (option cert)"),
         ("knows another name only", "the server does not know this host name"),
-        ("ALPN of another protocol", "does not speak HTTP/1.1"),
+        ("ALPN of another protocol", "accepts no HTTP version"),
         ("1.2 DHE-RSA-AES256-SHA", "ciphers and keys that browsers refuse, such as DHE-RSA-AES256-SHA"),
         ("key ed25519", "browsers do not accept: Ed25519"),
     ],

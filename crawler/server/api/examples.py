@@ -57,7 +57,7 @@ OK: Final = ProbeResult(
     method="HEAD",
     attempts=1,
     final_url=URLS[0],
-    hops=[Hop(URLS[0], "HEAD", 200, "203.0.113.7", _TIMES)],
+    hops=[Hop(URLS[0], "HEAD", 200, "203.0.113.7", _TIMES, http_version="1.1")],
     timings=_TIMES,
     ip="203.0.113.7",
     headers={"content-type": "text/html"},

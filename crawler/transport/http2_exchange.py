@@ -1,0 +1,216 @@
+"""HTTP/2 on a connection: one request and its response, by `h2`, which does no I/O of its own (RFC 9113).
+
+HTTP/2 is a second opinion here, so a connection carries one request and is closed. A server can send frames that cost
+it little and the client much (CONTINUATION, SETTINGS, PING, empty DATA, interim responses). So the frames besides those
+with a body, and the bytes before the head, have limits; h2 limits the size of the header list and the number of
+CONTINUATION frames.
+
+h2 gets one frame at a time, without GOAWAY: after that h2 reads nothing more, but a server that shuts down sends GOAWAY
+and then still answers the requests that it has taken (RFC 9113, 6.8).
+"""
+
+import zlib
+from collections.abc import Iterator
+from typing import Final
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import DataReceived, Event, InformationalResponseReceived, ResponseReceived, StreamEnded, StreamReset
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
+
+from crawler.core.results import Body
+from crawler.core.urls import Url
+from crawler.transport.connection import Connection
+from crawler.transport.response_body import decompress_body
+from crawler.transport.response_head import (
+    MAX_HEAD_BYTES,
+    HeadError,
+    Http1Required,
+    Http2Refused,
+    NotHTTP,
+    ResponseHead,
+)
+from crawler.transport.timing import HopTimer
+
+__all__ = ["Http2Exchange"]
+
+_STREAM: Final = 1
+_MAX_CONTROL_FRAMES: Final = 1_000
+_MAX_BYTES_BEFORE_HEAD: Final = 2 * MAX_HEAD_BYTES
+_MAX_INTERIM_RESPONSES: Final = 100
+_MAX_FRAME_BYTES: Final = 16 * 1024  # what a server may send to a client that allows no more
+_FRAME_HEADER_BYTES: Final = 9
+_DATA: Final = 0  # frame types
+_GOAWAY: Final = 7
+_SETTINGS: Final = {SettingCodes.ENABLE_PUSH: 0, SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEAD_BYTES}
+
+
+class Http2Exchange:
+    """One request on a connection whose TLS handshake has agreed on `h2`.
+
+    Args:
+        connection: The connection; it is used for nothing else.
+        max_body_bytes: How much of a 2xx response's body is wanted; 0 for none.
+    """
+
+    def __init__(self, connection: Connection, max_body_bytes: int = 0) -> None:
+        self._connection = connection
+        self._max_body_bytes = max_body_bytes
+        self._h2 = H2Connection(H2Configuration(header_encoding="latin-1", validate_inbound_headers=False))
+        self._h2.local_settings = Settings(initial_values=_SETTINGS)
+        self._h2.decoder.max_header_list_size = MAX_HEAD_BYTES
+        self._unread = bytearray()  # the start of a frame
+        self._head: ResponseHead | None = None
+        self._body = bytearray()
+        self._is_ended = self._is_whole = False
+        self._control_frames = self._received_bytes = self._interim_responses = 0
+        self._goaway_code = 0
+
+    async def send(self, method: str, url: Url, headers: list[tuple[str, str]], deadline: float) -> None:
+        """Send the request.
+
+        Args:
+            method: The request method.
+            url: The URL.
+            headers: Fields besides those that HTTP/2 does not have (RFC 9113, 8.2.2), such as Connection and Host.
+            deadline: Loop time.
+
+        Raises:
+            OSError: The connection broke, or the deadline passed.
+        """
+        self._h2.initiate_connection()
+        fields = [(":method", method), (":scheme", url.scheme), (":authority", url.authority), (":path", url.path)]
+        fields += [(name.lower(), value) for name, value in headers]
+        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+        self._h2.send_headers(_STREAM, encoded, end_stream=True)
+        await self._flush(deadline)
+
+    async def read_head(self, timer: HopTimer, deadline: float) -> ResponseHead:
+        """Read the head of the final response.
+
+        Raises:
+            EOFError: The connection ended before the head did.
+            HeadError: The response has no clear meaning, or goes beyond a limit.
+            Http2Refused: The server did not process the request.
+            OSError: The connection broke, or the deadline passed.
+        """
+        while self._head is None:
+            await self._receive(deadline)
+        timer.start("receive")
+        return self._head
+
+    async def read_body(self, head: ResponseHead, deadline: float) -> Body:
+        """Read the body until its end, its limit, a failure or the deadline; return what has come by then.
+
+        A failure here is not the hop's: the head has answered already.
+        """
+        try:
+            while not self._is_ended and len(self._body) < self._max_body_bytes:
+                await self._receive(deadline)
+        except (OSError, EOFError, HeadError, Http2Refused):
+            self._is_whole = False
+        is_whole = self._is_whole and len(self._body) <= self._max_body_bytes
+        return decompress_body(head, self._body[: self._max_body_bytes], self._max_body_bytes, is_whole=is_whole)
+
+    async def _receive(self, deadline: float) -> None:
+        data = await self._connection.receive(deadline)
+        if not data:
+            if self._goaway_code:
+                raise HeadError(f"the server ended HTTP/2 with {_error_name(self._goaway_code)}")
+            raise EOFError
+        self._received_bytes += len(data)
+        if self._head is None and self._received_bytes > _MAX_BYTES_BEFORE_HEAD:
+            raise HeadError("too many bytes of HTTP/2 before the response")
+        self._unread += data
+        for frame in self._frames():
+            self._read_frame(frame)
+        await self._flush(deadline)
+
+    def _frames(self) -> Iterator[bytes]:
+        """Take the frames that are complete out of the received bytes."""
+        while len(self._unread) >= _FRAME_HEADER_BYTES:
+            length = int.from_bytes(self._unread[:3], "big")
+            if length > _MAX_FRAME_BYTES:
+                kind = NotHTTP if self._control_frames == 0 else HeadError
+                raise kind("the response is not HTTP/2, which the server had agreed to")
+            size = _FRAME_HEADER_BYTES + length
+            if len(self._unread) < size:
+                return
+            frame = bytes(self._unread[:size])
+            del self._unread[:size]
+            yield frame
+
+    def _read_frame(self, frame: bytes) -> None:
+        kind = frame[3]
+        if kind != _DATA or len(frame) == _FRAME_HEADER_BYTES:
+            self._control_frames += 1
+            if self._control_frames > _MAX_CONTROL_FRAMES:
+                raise HeadError(f"more than {_MAX_CONTROL_FRAMES} HTTP/2 frames without content")
+        if kind == _GOAWAY:
+            self._read_goaway(frame[_FRAME_HEADER_BYTES:])
+            return
+        try:
+            events = self._h2.receive_data(frame)
+        except ProtocolError as error:
+            raise HeadError(f"the response breaks the rules of HTTP/2: {str(error) or type(error).__name__}") from None
+        except (UnicodeError, ValueError, zlib.error) as error:
+            raise HeadError(f"the response breaks the rules of HTTP/2: {error}") from None
+        for event in events:
+            self._take(event)
+
+    def _read_goaway(self, payload: bytes) -> None:
+        last_stream, code = int.from_bytes(payload[:4], "big") & 0x7FFFFFFF, int.from_bytes(payload[4:8], "big")
+        if code == ErrorCodes.HTTP_1_1_REQUIRED:
+            raise Http1Required("the server wants HTTP/1.1 for this request")
+        if last_stream < _STREAM and self._head is None:
+            raise Http2Refused("the server closed the HTTP/2 connection before it took the request (GOAWAY)")
+        self._goaway_code = code
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case InformationalResponseReceived():
+                self._interim_responses += 1
+                if self._interim_responses > _MAX_INTERIM_RESPONSES:
+                    raise HeadError(f"more than {_MAX_INTERIM_RESPONSES} interim responses")
+            case ResponseReceived():
+                self._head = _head_of(event)
+            case DataReceived():
+                self._body += event.data
+                self._h2.acknowledge_received_data(event.flow_controlled_length or 0, _STREAM)
+            case StreamEnded():
+                self._is_ended = self._is_whole = True
+            case StreamReset() if event.stream_id == _STREAM:
+                self._is_ended = True
+                if self._head is None:
+                    _raise_reset(event.error_code)
+
+    async def _flush(self, deadline: float) -> None:
+        if data := self._h2.data_to_send():
+            await self._connection.send(data, deadline)
+
+
+def _head_of(event: ResponseReceived) -> ResponseHead:
+    fields = [(str(name).lower(), str(value).strip(" \t")) for name, value in event.headers or ()]
+    status = next((value for name, value in fields if name == ":status"), "")
+    if len(status) != 3 or not status.isascii() or not status.isdigit():
+        raise HeadError("the HTTP/2 response has no status")
+    if any("\0" in value for _, value in fields):
+        raise HeadError("the response's header has a NUL byte")
+    return ResponseHead.of(int(status), (2, 0), [field for field in fields if not field[0].startswith(":")])
+
+
+def _raise_reset(code: int | None) -> None:
+    if code == ErrorCodes.HTTP_1_1_REQUIRED:
+        raise Http1Required("the server wants HTTP/1.1 for this request")
+    if code == ErrorCodes.REFUSED_STREAM:
+        raise Http2Refused("the server refused the HTTP/2 request without processing it (REFUSED_STREAM)")
+    raise HeadError(f"the server reset the HTTP/2 request with {_error_name(code or 0)}")
+
+
+def _error_name(code: int) -> str:
+    try:
+        return ErrorCodes(code).name
+    except ValueError:
+        return f"error {code}"
