@@ -12,7 +12,7 @@ webhooks too), `probe` (`failed_result`), and `settings`.
     robots_rules     reads a file for one user agent, and compares URLs with it
     head_support     which hosts answer HEAD as they answer GET
     probe            Probe: what follows each answer; the table of rules, no I/O
-    http_versions    when HTTP/2 may have the answer that HTTP/1.1 has not
+    http_versions    when HTTP/2 may have the answer that HTTP/1.1 has not, and which hosts decline it
     redirects        where a redirect leads, and what goes along
     cookies          the cookies of one probe
     statuses         what the statuses of servers mean

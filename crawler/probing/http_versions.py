@@ -1,15 +1,35 @@
 """When HTTP/2 may have the answer that HTTP/1.1 has not."""
 
+from collections import OrderedDict
 from typing import Final
 
 from crawler.core.results import HopResult
 
-__all__ = ["is_doubtful_over_http1", "is_silent"]
+__all__ = ["Http2Support", "is_doubtful_over_http1", "is_silent"]
 
 # Servers that want HTTP/2 send 426 (RFC 9110, 15.5.22), 505 (15.6.6) or 421 (RFC 9113, 9.1.2). 403 comes from some that
 # take clients without HTTP/2 for robots.
 _STATUSES: Final = frozenset({403, 421, 426, 505})
+_MAX_HOSTS: Final = 10_000
 _NO_ANSWER: Final = frozenset({"tcp.closed", "tcp.reset", "http.timed_out"})
+
+
+class Http2Support:
+    """Learns which hosts choose HTTP/1.1 when HTTP/2 is offered too; then there is no use in offering it again."""
+
+    def __init__(self) -> None:
+        self._hosts_without: OrderedDict[str, None] = OrderedDict()
+
+    def learn(self, host: str, hop: HopResult) -> None:
+        """Note the answer to a request that has offered HTTP/2."""
+        if hop.tls is not None and hop.tls.alpn != "h2":
+            self._hosts_without[host] = None
+            if len(self._hosts_without) > _MAX_HOSTS:
+                self._hosts_without.popitem(last=False)
+
+    def is_declined_by(self, host: str) -> bool:
+        """Whether a host has chosen HTTP/1.1."""
+        return host in self._hosts_without
 
 
 def is_doubtful_over_http1(hop: HopResult) -> bool:

@@ -70,6 +70,7 @@ class Probe:
         "_policy",
         "_result",
         "_retried_answer",
+        "is_http2_declined",
         "not_before",
         "state",
         "wants_deferral",
@@ -87,6 +88,7 @@ class Probe:
         self.not_before = 0.0
         self.wants_deferral = False
         self.wants_host_alone = False
+        self.is_http2_declined = False  # by the host of the next request, when it was offered
         self._retried_answer: _Answer | None = None  # until the retry is accepted
         self._options = options
         self._clock = clock
@@ -305,7 +307,8 @@ class Probe:
     @property
     def _may_offer_http2(self) -> bool:
         state = self.state
-        return self._options.http == "auto" and state.url.scheme == "https" and not state.has_offered_http2
+        is_open = not state.has_offered_http2 and not self.is_http2_declined
+        return is_open and self._options.http == "auto" and state.url.scheme == "https"
 
     def _may_be_due_to_http1(self, answer: _Answer) -> bool:
         return self._may_offer_http2 and is_doubtful_over_http1(answer.hop)

@@ -10,7 +10,7 @@ from crawler.core.patterns import has_match
 from crawler.core.results import HopResult, ProbeError
 from crawler.core.urls import Url
 from crawler.probing.head_support import HeadSupport
-from crawler.probing.http_versions import is_doubtful_over_http1
+from crawler.probing.http_versions import Http2Support, is_doubtful_over_http1
 from crawler.probing.probe import Probe, asks_to_slow_down, is_local_shortage, is_overload_sign
 from crawler.probing.request_headers import RequestHeaders
 from crawler.probing.robots import RobotsCache
@@ -56,6 +56,7 @@ class ProbeRun:
         self._head_support = head_support
         self._gate = RobotsGate(robots, self._get, scheduler, options.interval) if robots is not None else None
         self._policy = policy
+        self._http2_support = Http2Support()
         self._retry_budget = retry_budget
         self._retries_left = float(_FREE_RETRIES)
         self._now = asyncio.get_running_loop().time
@@ -83,11 +84,15 @@ class ProbeRun:
         if probe.is_tentative and self._head_support.refuses_head(host):
             probe.skip_head()
         started = self._now()
+        probe.is_http2_declined = self._http2_support.is_declined_by(host)
+        has_offered_http2 = probe.state.http_version == "2"
         answer = await self._send(probe)
         seconds = self._now() - started
         is_host_paused, may_be_crowded_out = self._inform_scheduler(host, answer, seconds)
         if probe.wants_host_alone:
             self._scheduler.record_final_look(host, is_good=answer.error is None and not asks_to_slow_down(answer))
+        if has_offered_http2:
+            self._http2_support.learn(host, answer)
         if (evidence := probe.head_evidence(answer)) is not None:
             self._head_support.learn(host, evidence)
         matched = None

@@ -127,6 +127,14 @@ async def test_plain_http_is_never_asked_over_http2() -> None:
     assert [hop.method for hop in result.hops] == ["HEAD", "GET"]
 
 
+async def test_a_host_that_declines_http2_is_offered_it_once(authority: Authority) -> None:
+    async with Site(tls=authority.good()) as site:
+        urls = [site.url(f"/status/403?{number}") for number in range(3)]
+        results = await probe_all(urls, per_host=1, retries=0, cafile=str(authority.cafile))
+    assert [status_of(result) for result in results] == [403, 403, 403]
+    assert sorted(len(result.hops) for result in results) == [2, 2, 3]
+
+
 async def test_the_option_http(authority: Authority) -> None:
     async with Http2Server(authority.http2(), http1=answer(426)) as server:
         urls, cafile = [server.url("/ok")], str(authority.cafile)
