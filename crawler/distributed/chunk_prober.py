@@ -9,8 +9,8 @@ from crawler.core.results import ProbeError
 from crawler.core.tasks import Task
 from crawler.distributed.crash_policy import CHUNK_ISOLATION_CRASHES, crash_error, plan_isolation
 from crawler.distributed.shared_lock import SharedLock
-from crawler.probing.probe import failed_result
 from crawler.probing.prober import Prober
+from crawler.probing.unprobed import failed_result
 from crawler.stores.redis.chunk import ChunkLine, ChunkPosition
 from crawler.stores.redis.registry import RedisRegistry
 from crawler.worker import Recorder, probe_and_record, retry_until_stored

@@ -1,7 +1,7 @@
 """Decides which request comes next, and when: targets become ProbeResults.
 
 From outside, import `prober` (the interface), `factory` (`open_http_prober`), `scheduler` and `work_queue` (slots for
-webhooks too), `probe` (`failed_result`), and `settings`.
+webhooks too), `unprobed` (`failed_result`), and `settings`.
 
     factory          open_http_prober: composes the prober of one process
     prober           Prober, the interface; HttpProber, which queues the targets of each caller
@@ -11,7 +11,9 @@ webhooks too), `probe` (`failed_result`), and `settings`.
     robots           the known rules of robots.txt files
     robots_rules     reads a file for one user agent, and compares URLs with it
     head_support     which hosts answer HEAD as they answer GET
+    unprobed         results of targets that get no request
     probe            Probe: what follows each answer; the table of rules, no I/O
+    answer           what an answer says by itself
     http_versions    when HTTP/2 may have the answer that HTTP/1.1 has not, and which hosts decline it
     redirects        where a redirect leads, and what goes along
     cookies          the cookies of one probe

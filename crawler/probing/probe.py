@@ -7,50 +7,27 @@ After an answer a probe is finished, or it sends another request:
   host that may get too many requests (`wants_host_alone`).
 """
 
-import time
 from collections.abc import Callable
 from typing import Final
-
-import msgspec
 
 from crawler.core.options import Options
 from crawler.core.results import Hop, HopResult, ProbeError, ProbeResult, Timings
 from crawler.core.urls import Target, Url
+from crawler.probing.answer import Answer, asks_to_slow_down, is_overload_sign, status_error
 from crawler.probing.head_support import HeadEvidence, compare_answers
 from crawler.probing.http_versions import is_doubtful_over_http1, is_silent
 from crawler.probing.probe_result import build_result
 from crawler.probing.probe_state import KnownAnswer, ProbeState
 from crawler.probing.redirects import first_method, follow_redirect, redirect_location
 from crawler.probing.settings import DEFAULT_SETTINGS, RetryPolicy
-from crawler.probing.statuses import REDIRECT_STATUSES, SLOW_DOWN_STATUSES, TRANSIENT_STATUSES
+from crawler.probing.statuses import REDIRECT_STATUSES, TRANSIENT_STATUSES
 
-__all__ = [
-    "Probe",
-    "asks_to_slow_down",
-    "failed_result",
-    "is_local_shortage",
-    "is_overload_sign",
-    "result_without_request",
-]
+__all__ = ["Probe"]
 
 _PHASES_BEFORE_REQUEST: Final = frozenset({"dns", "connect", "tls"})  # they end before the method is sent
-_PHASES_OF_OVERLOAD: Final = frozenset({"connect", "tls", "http"})
-_SHORTAGES: Final = frozenset({"local.descriptors", "local.ports", "local.memory"})  # fewer requests at once help
 _SHARE_BEFORE_HTTP2: Final = 0.75
 _FORBIDDEN: Final = 403
 _NO_URL: Final = Url("", "", "", 0, "")  # for a line that is not a URL
-
-
-class _Answer(msgspec.Struct, frozen=True, gc=False):
-    """The input of the rules below: the answer of the transport, and `error`, which also covers unusable statuses."""
-
-    hop: HopResult
-    error: ProbeError | None
-    seconds: float
-    may_retry: bool
-    is_host_paused: bool
-    may_be_crowded_out: bool
-    place: int = -1  # in the hops
 
 
 class Probe:
@@ -89,7 +66,7 @@ class Probe:
         self.wants_deferral = False
         self.wants_host_alone = False
         self.is_http2_declined = False  # by the host of the next request, when it was offered
-        self._retried_answer: _Answer | None = None  # until the retry is accepted
+        self._retried_answer: Answer | None = None  # until the retry is accepted
         self._options = options
         self._clock = clock
         self._policy = policy
@@ -185,7 +162,7 @@ class Probe:
     def fail(self, error: ProbeError) -> None:
         """Finish without an answer."""
         self._finish(
-            _Answer(HopResult(Timings()), error, 0.0, may_retry=False, is_host_paused=False, may_be_crowded_out=False)
+            Answer(HopResult(Timings()), error, 0.0, may_retry=False, is_host_paused=False, may_be_crowded_out=False)
         )
 
     # A retry
@@ -240,7 +217,7 @@ class Probe:
         state = self.state
         state.seconds += seconds
         self._matched = matched
-        error = hop.error or _status_error(hop)
+        error = hop.error or status_error(hop)
         if self.is_tentative and (error is None or error.phase not in _PHASES_BEFORE_REQUEST):
             state.has_sent_head = True
         state.hops.append(
@@ -259,9 +236,9 @@ class Probe:
             if error is None:
                 return
         place = len(state.hops) - 1
-        self._decide(_Answer(hop, error, seconds, may_retry, is_host_paused, may_be_crowded_out, place))
+        self._decide(Answer(hop, error, seconds, may_retry, is_host_paused, may_be_crowded_out, place))
 
-    def _decide(self, answer: _Answer) -> None:
+    def _decide(self, answer: Answer) -> None:
         for applies, act in _RULES:
             if applies(self, answer):
                 act(self, answer)
@@ -269,17 +246,17 @@ class Probe:
 
     # The conditions of _RULES
 
-    def _is_accepted(self, answer: _Answer) -> bool:
+    def _is_accepted(self, answer: Answer) -> bool:
         status = answer.hop.status
         return answer.error is None and status is not None and self._options.accepts(status)
 
-    def _may_wait_out(self, answer: _Answer) -> bool:
+    def _may_wait_out(self, answer: Answer) -> bool:
         return self._is_local_fault(answer) and self.state.local_faults < self._policy.max_local_faults
 
-    def _is_local_fault(self, answer: _Answer) -> bool:
+    def _is_local_fault(self, answer: Answer) -> bool:
         return answer.error is not None and answer.error.group == "LOCAL_ERROR"
 
-    def _has_to_slow_down(self, answer: _Answer) -> bool:
+    def _has_to_slow_down(self, answer: Answer) -> bool:
         """Whether the answer is about the pace of all requests, and not about this one.
 
         A 503 without Retry-After can be either.
@@ -289,17 +266,17 @@ class Probe:
         says_so = answer.hop.status == 429 or answer.hop.retry_after is not None
         return says_so and self.state.slow_downs < self._policy.max_slow_downs
 
-    def _is_crowded_out(self, answer: _Answer) -> bool:
+    def _is_crowded_out(self, answer: Answer) -> bool:
         """Whether to look again alone; GET comes first after a HEAD that failed at once."""
         if not answer.may_be_crowded_out or not self._is_retryable(answer):
             return False
         is_timeout = answer.error is not None and answer.error.group == "TIMEOUT"
         return is_timeout or not self._may_be_due_to_head(answer)
 
-    def _is_out_of_time(self, _: _Answer) -> bool:
+    def _is_out_of_time(self, _: Answer) -> bool:
         return self.state.seconds >= self._options.timeout
 
-    def _says_less_than_known(self, answer: _Answer) -> bool:
+    def _says_less_than_known(self, answer: Answer) -> bool:
         """Whether a retry had no answer because of this machine or the timeout. Then the answer before it counts."""
         is_ours = self._is_out_of_time(answer) or self._is_local_fault(answer)
         return is_ours and answer.hop.status is None and self.state.known_answer is not None
@@ -310,10 +287,10 @@ class Probe:
         is_open = not state.has_offered_http2 and not self.is_http2_declined
         return is_open and self._options.http == "auto" and state.url.scheme == "https"
 
-    def _may_be_due_to_http1(self, answer: _Answer) -> bool:
+    def _may_be_due_to_http1(self, answer: Answer) -> bool:
         return self._may_offer_http2 and is_doubtful_over_http1(answer.hop)
 
-    def _is_no_better_over_http2(self, answer: _Answer) -> bool:
+    def _is_no_better_over_http2(self, answer: Answer) -> bool:
         """Whether HTTP/2 has not helped: it has no answer, or none better than another refusal."""
         before = self.state.http1_answer
         if before is None or (self.state.has_sent_head and not self._is_out_of_time(answer)):
@@ -322,49 +299,49 @@ class Probe:
             return False  # HTTP/1.1 is not to be had
         return answer.hop.status is None or before.hop.status == _FORBIDDEN
 
-    def _may_be_due_to_head(self, _: _Answer) -> bool:
+    def _may_be_due_to_head(self, _: Answer) -> bool:
         return self.state.has_sent_head
 
-    def _deserves_retry(self, answer: _Answer) -> bool:
+    def _deserves_retry(self, answer: Answer) -> bool:
         time_left = self._options.timeout - self.state.seconds
         return time_left > answer.seconds and self._is_retryable(answer)  # with less, it would only be cut short
 
-    def _is_retryable(self, answer: _Answer) -> bool:
+    def _is_retryable(self, answer: Answer) -> bool:
         if not answer.may_retry or self.state.attempts > self._options.retries:
             return False
         return answer.error.transient if answer.error else answer.hop.status in TRANSIENT_STATUSES
 
-    def _is_anything(self, _: _Answer) -> bool:
+    def _is_anything(self, _: Answer) -> bool:
         return True
 
     # The steps of _RULES
 
-    def _wait_out(self, answer: _Answer) -> None:
+    def _wait_out(self, answer: Answer) -> None:
         """Wait for this machine to recover. The wait is no attempt and does not count towards the timeout."""
         self.state.seconds -= answer.seconds
         self.state.local_faults += 1
         self.wait(self._policy.backoff(self.state.local_faults))
 
-    def _confirm_with_get(self, answer: _Answer) -> None:
+    def _confirm_with_get(self, answer: Answer) -> None:
         """Begin again with GET at the first URL, because redirects may have been sent for HEAD only."""
         self.state.start_again("GET")
         if self._may_offer_http2 and is_silent(answer.hop):
             self.state.offer_http2()  # as browsers do; there is no time for one GET without it and one with it
 
-    def _slow_down(self, answer: _Answer) -> None:
+    def _slow_down(self, answer: Answer) -> None:
         """Wait with all others for the host. The wait is no attempt and does not count towards the timeout."""
         self.state.seconds -= answer.seconds
         self.state.slow_downs += 1
         if self.state.has_sent_head:
             self.state.start_again("GET")
 
-    def _retry_alone(self, answer: _Answer) -> None:
+    def _retry_alone(self, answer: Answer) -> None:
         """Retry; for the final one there is all of the time, because the host may have spent it on other requests."""
         self._retry(answer)
         if self.wants_deferral:
             self.state.seconds = 0.0
 
-    def _retry(self, answer: _Answer) -> None:
+    def _retry(self, answer: Answer) -> None:
         state = self.state
         # After 429 and 503 the scheduler waits for as long as the server asks for.
         requested = None if asks_to_slow_down(answer.hop) else answer.hop.retry_after
@@ -379,12 +356,12 @@ class Probe:
         if self._options.method == "auto":
             state.method = "GET"
 
-    def _ask_over_http2(self, answer: _Answer) -> None:
+    def _ask_over_http2(self, answer: Answer) -> None:
         """Send the same request again, over HTTP/2 if the server chooses it."""
         self.state.http1_answer = KnownAnswer(answer.hop, answer.place)
         self.state.offer_http2()
 
-    def _return_to_http1(self, answer: _Answer) -> None:
+    def _return_to_http1(self, answer: Answer) -> None:
         """Decide on the answer over HTTP/1.1 as if HTTP/2 had not been asked."""
         state, self._matched = self.state, None
         before, state.http1_answer = state.http1_answer, None
@@ -392,16 +369,14 @@ class Probe:
         state.http_version = "1"
         state.start_again(state.method)
         hop, seconds = before.hop, before.hop.timings.total / 1000
-        self._decide(
-            _Answer(hop, hop.error or _status_error(hop), seconds, answer.may_retry, False, False, before.place)
-        )
+        self._decide(Answer(hop, hop.error or status_error(hop), seconds, answer.may_retry, False, False, before.place))
 
-    def _finish(self, answer: _Answer) -> None:
+    def _finish(self, answer: Answer) -> None:
         self._result = build_result(
             self.state, self._options, answer.hop, answer.error, self._matched, place=answer.place
         )
 
-    def _finish_as_known(self, _: _Answer) -> None:
+    def _finish_as_known(self, _: Answer) -> None:
         known = self.state.known_answer
         assert known is not None
         self._result = build_result(self.state, self._options, known.hop, None, None, place=known.place)
@@ -422,39 +397,3 @@ _RULES: Final = (
     (Probe._deserves_retry, Probe._retry),
     (Probe._is_anything, Probe._finish),
 )
-
-
-def asks_to_slow_down(hop: HopResult) -> bool:
-    """Whether the host asks for fewer requests."""
-    return hop.status in SLOW_DOWN_STATUSES
-
-
-def is_overload_sign(error: ProbeError) -> bool:
-    """Whether a server with too many requests can cause this failure."""
-    return error.transient and error.phase in _PHASES_OF_OVERLOAD and error.group not in ("LOCAL_ERROR", "PROXY_ERROR")
-
-
-def is_local_shortage(error: ProbeError) -> bool:
-    """Whether a request failed because this machine has too many requests in flight."""
-    return error.type in _SHORTAGES
-
-
-def failed_result(target: Target, options: Options, error: ProbeError) -> ProbeResult:
-    """Return the result of a target that is not probed, for the reason that `error` gives."""
-    probe = Probe.of(target, options, time.monotonic)
-    probe.fail(error)
-    return probe.result
-
-
-def result_without_request(target: Target, options: Options) -> ProbeResult | None:
-    """Return the result of a target that needs no request: a duplicate of a known one, or a line that is no URL."""
-    if target.known_result is None and isinstance(target.url, Url):
-        return None
-    return Probe.of(target, options, time.monotonic).result
-
-
-def _status_error(hop: HopResult) -> ProbeError | None:
-    """Return an error if the status is not a final HTTP status."""
-    if hop.status is None or 200 <= hop.status <= 999:
-        return None
-    return ProbeError.of("http.response.invalid", f"status {hop.status} is not a final one")

@@ -9,9 +9,10 @@ from crawler.core.options import Options
 from crawler.core.patterns import has_match
 from crawler.core.results import HopResult, ProbeError
 from crawler.core.urls import Url
+from crawler.probing.answer import asks_to_slow_down, is_local_shortage, is_overload_sign
 from crawler.probing.head_support import HeadSupport
 from crawler.probing.http_versions import Http2Support, is_doubtful_over_http1
-from crawler.probing.probe import Probe, asks_to_slow_down, is_local_shortage, is_overload_sign
+from crawler.probing.probe import Probe
 from crawler.probing.request_headers import RequestHeaders
 from crawler.probing.robots import RobotsCache
 from crawler.probing.robots_gate import RobotsGate
