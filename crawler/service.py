@@ -65,8 +65,8 @@ from crawler.server.settings import ServerSettings
 from crawler.server.single_probes import SingleProbes
 from crawler.server.task_manager import TaskManager
 from crawler.stores.memory import MemoryRegistry
-from crawler.transport.resolver import has_dns_servers
-from crawler.transport.tls import server_context
+from crawler.transport.dns.resolver import has_dns_servers
+from crawler.transport.tls.openssl import server_context
 
 __all__ = ["TASKS", "create_app", "run_service"]
 

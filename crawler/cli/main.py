@@ -104,7 +104,7 @@ def root(
     if version:
         print(VERSION)
         if verbose:
-            from crawler.transport.tls_rustls import describe_engines  # only https needs it
+            from crawler.transport.tls.rustls import describe_engines  # only https needs it
 
             print(f"TLS: {describe_engines()}")
         raise typer.Exit

@@ -116,7 +116,7 @@ class Body(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         data: Its bytes, decompressed.
-        codec: How they become text: a codec of Python, or what `crawler.transport.text_encoding` knows besides.
+        codec: How they become text: a codec of Python, or what `crawler.transport.http.text_encoding` knows besides.
         is_cut: Whether more follows: it was longer than wanted, or its end did not come.
     """
 

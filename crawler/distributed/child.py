@@ -21,7 +21,7 @@ from crawler.distributed.process_pool import ISOLATED, ChildConfig, child_of
 from crawler.probing.factory import open_http_prober
 from crawler.probing.probe import Probe
 from crawler.probing.prober import HttpProber
-from crawler.probing.work_queue import WorkQueue
+from crawler.probing.scheduling.work_queue import WorkQueue
 from crawler.runtime.cancellation import in_background
 from crawler.runtime.event_loop import run_on_event_loop
 from crawler.runtime.logs import add_log_fields, configure_logging

@@ -13,7 +13,7 @@ import msgspec
 from crawler.core.options import Options
 from crawler.core.results import ProbeResult
 from crawler.probing.probe_state import ProbeState
-from crawler.probing.scheduler import Load
+from crawler.probing.scheduling.scheduler import Load
 
 __all__ = ["ChildReport", "ChildRequest", "encode_frame", "receive_frame"]
 

@@ -18,7 +18,7 @@ from crawler.distributed.messages import ChildReport, ChildRequest, encode_frame
 from crawler.distributed.process_pool import ProcessPool
 from crawler.distributed.process_run import ProcessRun
 from crawler.probing.prober import HttpProber
-from crawler.probing.scheduler import Load
+from crawler.probing.scheduling.scheduler import Load
 from crawler.transport.base import Transport
 
 __all__ = ["ProcessProber"]

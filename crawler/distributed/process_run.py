@@ -11,7 +11,7 @@ from crawler.distributed.child_link import CONNECTION_LOST, ChildLink, SentTarge
 from crawler.distributed.crash_policy import TARGET_CRASH_POLICY, crash_error
 from crawler.distributed.messages import ChildReport, encode_frame, receive_frame
 from crawler.distributed.process_pool import ISOLATED, ProcessPool, child_of
-from crawler.probing.fed_stream import FedStream
+from crawler.probing.scheduling.fed_stream import FedStream
 from crawler.probing.unprobed import failed_result, result_without_request
 from crawler.runtime.cancellation import cancel_and_wait
 

@@ -7,14 +7,14 @@ import msgspec
 
 from crawler.core.options import Options
 from crawler.probing.prober import HttpProber
-from crawler.probing.scheduler import Scheduler
+from crawler.probing.scheduling.scheduler import Scheduler
 from crawler.probing.settings import DEFAULT_SETTINGS, ProberSettings
 from crawler.runtime.resources import limit_concurrency
 from crawler.transport.address_guard import AddressGuard
 from crawler.transport.base import Transport
-from crawler.transport.connection_pool import ConnectionPool
-from crawler.transport.resolver import Resolver
+from crawler.transport.dns.resolver import Resolver
 from crawler.transport.socket_transport import SocketTransport
+from crawler.transport.sockets.connection_pool import ConnectionPool
 
 __all__ = ["open_http_prober"]
 

@@ -13,7 +13,7 @@ from crawler.core.results import (
     first_contract_errors,
 )
 from crawler.probing.probe_state import ProbeState
-from crawler.transport.response_body import body_text, find_title
+from crawler.transport.http.response_body import body_text, find_title
 
 __all__ = ["build_result"]
 

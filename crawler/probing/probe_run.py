@@ -14,12 +14,12 @@ from crawler.probing.head_support import HeadSupport
 from crawler.probing.http_versions import Http2Support, is_doubtful_over_http1
 from crawler.probing.probe import Probe
 from crawler.probing.request_headers import RequestHeaders
-from crawler.probing.robots import RobotsCache
-from crawler.probing.robots_gate import RobotsGate
-from crawler.probing.scheduler import Scheduler
+from crawler.probing.robots.cache import RobotsCache
+from crawler.probing.robots.gate import RobotsGate
+from crawler.probing.scheduling.scheduler import Scheduler
 from crawler.probing.settings import RetryPolicy
 from crawler.transport.base import Transport
-from crawler.transport.response_body import body_text
+from crawler.transport.http.response_body import body_text
 
 __all__ = ["ProbeRun"]
 

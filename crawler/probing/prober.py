@@ -12,10 +12,10 @@ from crawler.core.urls import Target
 from crawler.probing.head_support import HeadSupport
 from crawler.probing.probe import Probe
 from crawler.probing.probe_run import ProbeRun
-from crawler.probing.robots import RobotsCache
-from crawler.probing.scheduler import Load, Scheduler
+from crawler.probing.robots.cache import RobotsCache
+from crawler.probing.scheduling.scheduler import Load, Scheduler
+from crawler.probing.scheduling.work_queue import RunItem, WorkQueue
 from crawler.probing.settings import DEFAULT_SETTINGS, ProberSettings
-from crawler.probing.work_queue import RunItem, WorkQueue
 from crawler.transport.base import Transport
 
 __all__ = ["HttpProber", "Prober"]

@@ -7,7 +7,7 @@ from typing import Final
 from crawler.core.options import Options
 from crawler.probing.cookies import cookie_header
 from crawler.probing.probe_state import ProbeState
-from crawler.transport.response_body import ACCEPT_ENCODING
+from crawler.transport.http.response_body import ACCEPT_ENCODING
 
 __all__ = ["RequestHeaders"]
 

@@ -7,7 +7,7 @@ from crawler.core.options import Options
 from crawler.core.results import ProbeResult
 from crawler.core.urls import Target
 from crawler.probing.prober import Prober
-from crawler.probing.scheduler import Load
+from crawler.probing.scheduling.scheduler import Load
 from crawler.runtime.counters import ProbeCounters
 from crawler.transport.base import Transport
 

@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from crawler.core.tasks import FleetStatus, Status
-from crawler.probing.scheduler import Load
+from crawler.probing.scheduling.scheduler import Load
 from crawler.registry import Registry
 from crawler.runtime.counters import Histogram, ProbeCounters
 from crawler.runtime.loop_lag import LoopLag

@@ -22,7 +22,7 @@ from crawler.transport.error_tables import (
     TIMEOUT_TYPES,
     VERIFY_CODE_TYPES,
 )
-from crawler.transport.tls_messages import SSL_REASON_MESSAGES, VERIFY_CODE_MESSAGES
+from crawler.transport.tls.messages import SSL_REASON_MESSAGES, VERIFY_CODE_MESSAGES
 
 __all__ = ["HopError", "explain", "rule_of", "ssl_reason"]
 

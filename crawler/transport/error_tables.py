@@ -13,7 +13,7 @@ from typing import Final
 import pycares.errno
 from aiodns.error import DNSError
 
-from crawler.transport.response_head import HeadError, Http1Required, Http2Refused, NotHTTP
+from crawler.transport.http.response_head import HeadError, Http1Required, Http2Refused, NotHTTP
 
 __all__ = [
     "BY_PHASE",

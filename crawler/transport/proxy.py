@@ -23,11 +23,9 @@ from crawler.core.options import Options
 from crawler.core.results import ProbeError
 from crawler.core.urls import Url
 from crawler.transport.address_guard import AddressGuard
-from crawler.transport.address_order import AddressOrder
-from crawler.transport.connection import Connection
-from crawler.transport.dialling import connect_to_any
+from crawler.transport.dns.resolver import Resolver, is_address
 from crawler.transport.error_mapping import HopError, explain
-from crawler.transport.poller import Poller
+from crawler.transport.http.response_head import HeadError, ResponseHead
 from crawler.transport.proxy_handshakes import (
     authorization,
     connect_by_http,
@@ -35,11 +33,13 @@ from crawler.transport.proxy_handshakes import (
     proxy_error,
     refusal_error,
 )
-from crawler.transport.resolver import Resolver, is_address
-from crawler.transport.response_head import HeadError, ResponseHead
+from crawler.transport.sockets.address_order import AddressOrder
+from crawler.transport.sockets.connection import Connection
+from crawler.transport.sockets.dialling import connect_to_any
+from crawler.transport.sockets.poller import Poller
 from crawler.transport.timing import HopTimer
-from crawler.transport.tls_client import Handshake, TlsClient
-from crawler.transport.tls_issuers import Fetch
+from crawler.transport.tls.client import Handshake, TlsClient
+from crawler.transport.tls.issuers import Fetch
 
 __all__ = ["ProxyDialler"]
 

@@ -11,10 +11,10 @@ from typing import Final
 from crawler.core.option_syntax import ProxyAddress
 from crawler.core.results import ProbeError
 from crawler.core.urls import Url
-from crawler.transport.connection import Connection
 from crawler.transport.error_mapping import HopError
-from crawler.transport.http_exchange import read_head
-from crawler.transport.response_head import HeadError, ResponseHead
+from crawler.transport.http.exchange import read_head
+from crawler.transport.http.response_head import HeadError, ResponseHead
+from crawler.transport.sockets.connection import Connection
 from crawler.transport.timing import HopTimer
 
 __all__ = ["authorization", "connect_by_http", "connect_by_socks", "proxy_error", "refusal_error"]

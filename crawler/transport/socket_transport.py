@@ -15,20 +15,20 @@ from crawler.core.options import Options
 from crawler.core.results import Body, HopResult
 from crawler.core.urls import Url
 from crawler.transport.address_guard import AddressGuard
-from crawler.transport.address_order import AddressOrder
-from crawler.transport.connection import Connection
-from crawler.transport.connection_pool import ConnectionPool
-from crawler.transport.dialling import connect_to_any
+from crawler.transport.dns.resolver import Resolver
 from crawler.transport.error_mapping import explain, ssl_reason
-from crawler.transport.http_exchange import HopRequest, is_body_received, read_body, read_head
-from crawler.transport.poller_choice import open_poller
+from crawler.transport.http.exchange import HopRequest, is_body_received, read_body, read_head
+from crawler.transport.http.response_head import HeadError, Http1Required, Http2Refused, ResponseHead
 from crawler.transport.proxy import ProxyDialler
-from crawler.transport.resolver import Resolver
-from crawler.transport.response_head import HeadError, Http1Required, Http2Refused, ResponseHead
+from crawler.transport.sockets.address_order import AddressOrder
+from crawler.transport.sockets.connection import Connection
+from crawler.transport.sockets.connection_pool import ConnectionPool
+from crawler.transport.sockets.dialling import connect_to_any
+from crawler.transport.sockets.poller_choice import open_poller
 from crawler.transport.timing import HopTimer
-from crawler.transport.tls import HTTP2_OR_HTTP1
-from crawler.transport.tls_client import Handshake, TlsClient
-from crawler.transport.tls_issuers import MAX_ISSUER_BYTES
+from crawler.transport.tls.client import Handshake, TlsClient
+from crawler.transport.tls.issuers import MAX_ISSUER_BYTES
+from crawler.transport.tls.openssl import HTTP2_OR_HTTP1
 
 __all__ = ["SocketTransport"]
 
@@ -294,7 +294,7 @@ class SocketTransport:
 async def _exchange_over_http2(
     connection: Connection, request: HopRequest, timer: HopTimer, deadline: float
 ) -> tuple[ResponseHead, Body | None]:
-    from crawler.transport.http2_exchange import Http2Exchange  # h2 takes 40 ms to import, and few probes need it
+    from crawler.transport.http.http2 import Http2Exchange  # h2 takes 40 ms to import, and few probes need it
 
     exchange = Http2Exchange(connection, request.max_body_bytes)
     await exchange.send(request.method, request.url, request.headers, deadline)

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.probing.adaptive_limit import AdaptiveLimit
+from crawler.probing.scheduling.adaptive_limit import AdaptiveLimit
 
 QUICK = 0.01
 LATER = 1000.0

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.probing.host_distress import HostDistress
+from crawler.probing.scheduling.host_distress import HostDistress
 from crawler.probing.settings import RetryPolicy
 
 POLICY = RetryPolicy(backoff_seconds=0.5, max_wait_seconds=60.0)

@@ -14,8 +14,8 @@ from crawler.core.results import HopResult, ProbeError, Timings
 from crawler.core.urls import Target
 from crawler.probing.probe import Probe
 from crawler.probing.prober import HttpProber
-from crawler.probing.scheduler import Scheduler
-from crawler.probing.work_queue import WorkQueue
+from crawler.probing.scheduling.scheduler import Scheduler
+from crawler.probing.scheduling.work_queue import WorkQueue
 from crawler.transport.error_mapping import explain
 from tests.support.dns_server import DnsServer
 from tests.support.isolated_process import can_unshare, run_and_read

@@ -9,9 +9,9 @@ import pytest
 
 import crawler
 from crawler import Options, ProbeResult, Target
-from crawler.probing.adaptive_limit import AdaptiveLimit
 from crawler.probing.factory import open_http_prober
-from crawler.probing.scheduler import Scheduler
+from crawler.probing.scheduling.adaptive_limit import AdaptiveLimit
+from crawler.probing.scheduling.scheduler import Scheduler
 from crawler.probing.settings import ProberSettings, RetryPolicy
 from tests.support.dns_server import DnsServer
 from tests.support.exchange import Exchange

@@ -9,7 +9,7 @@ import pytest
 
 import crawler
 from crawler.core.results import Body, HopResult, Timings
-from crawler.probing.robots import Origin, RobotsCache
+from crawler.probing.robots.cache import Origin, RobotsCache
 from tests.support.exchange import Exchange
 from tests.support.probing import probe_all, probe_one, status_of
 from tests.support.site import Site

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.probing.robots_rules import RobotsRules
+from crawler.probing.robots.rules import RobotsRules
 
 LONG_PATH = "/" + "a" * 65_000
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.probing.scheduler import Scheduler
-from crawler.probing.work_queue import RunItem, WorkQueue
+from crawler.probing.scheduling.scheduler import Scheduler
+from crawler.probing.scheduling.work_queue import RunItem, WorkQueue
 from tests.support.spacing import assert_spaced
 from tests.support.work_items import GatedItem, settle
 

@@ -24,8 +24,8 @@ from crawler.distributed.process_pool import ProcessPool
 from crawler.distributed.process_prober import ProcessProber
 from crawler.probing.factory import open_http_prober
 from crawler.probing.probe import Probe
-from crawler.probing.scheduler import Scheduler
-from crawler.probing.work_queue import WorkQueue
+from crawler.probing.scheduling.scheduler import Scheduler
+from crawler.probing.scheduling.work_queue import WorkQueue
 from crawler.runtime.logs import (
     JsonFormatter,
     LogSettings,

@@ -18,7 +18,7 @@ from crawler.runtime.loop_lag import LoopLag
 from crawler.server.api.openapi import DOCUMENT
 from crawler.server.app_keys import TASK_MANAGER
 from crawler.stores.sqlite.registry import SqliteRegistry
-from crawler.transport.resolver import has_dns_servers
+from crawler.transport.dns.resolver import has_dns_servers
 from tests.support.app_client import Client, check_problem, serving
 from tests.support.described import check_described
 from tests.support.health import find_store_fault, open_health

@@ -17,8 +17,8 @@ import crawler
 from crawler import Options, ServiceOptions
 from crawler.core.results import Hop, ProbeError, ProbeResult, Timings
 from crawler.probing.probe import Probe
-from crawler.probing.scheduler import Load, Scheduler
-from crawler.probing.work_queue import WorkQueue
+from crawler.probing.scheduling.scheduler import Load, Scheduler
+from crawler.probing.scheduling.work_queue import WorkQueue
 from crawler.runtime.counters import Histogram, ProbeCounters
 from crawler.server.app_keys import HEALTH
 from crawler.server.metrics import TABLE

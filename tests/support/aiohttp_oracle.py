@@ -17,7 +17,7 @@ from crawler.core.options import Options
 from crawler.core.results import HopResult, ProbeError, ProbeResult, Timings
 from crawler.core.urls import Target, Url
 from crawler.probing.prober import HttpProber
-from crawler.probing.scheduler import Scheduler
+from crawler.probing.scheduling.scheduler import Scheduler
 from crawler.probing.settings import DEFAULT_SETTINGS
 from crawler.transport.error_mapping import explain
 

@@ -18,7 +18,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crawler.transport.certificates import Certificate, CertificateError, parse_certificate
+from crawler.transport.tls.certificates import Certificate, CertificateError, parse_certificate
 from tests.support.certs import Authority
 from tests.support.probing import probe_all, probe_one, status_of
 from tests.support.site import Site

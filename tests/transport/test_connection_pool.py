@@ -12,10 +12,10 @@ from crawler import ProbeResult
 from crawler.compose import open_prober
 from crawler.core.options import Options
 from crawler.core.urls import Target
-from crawler.transport.connection import Connection
-from crawler.transport.connection_pool import ConnectionPool
-from crawler.transport.poller import Poller
-from crawler.transport.poller_choice import open_poller
+from crawler.transport.sockets.connection import Connection
+from crawler.transport.sockets.connection_pool import ConnectionPool
+from crawler.transport.sockets.poller import Poller
+from crawler.transport.sockets.poller_choice import open_poller
 from tests.support.certs import Authority
 from tests.support.exchange import Exchange
 from tests.support.probing import probe_all, status_of

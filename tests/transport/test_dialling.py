@@ -7,9 +7,9 @@ from contextlib import suppress
 
 import pytest
 
-from crawler.transport.address_order import AddressOrder
-from crawler.transport.dialling import connect_to_any
-from crawler.transport.poller_choice import open_poller
+from crawler.transport.sockets.address_order import AddressOrder
+from crawler.transport.sockets.dialling import connect_to_any
+from crawler.transport.sockets.poller_choice import open_poller
 from crawler.transport.timing import HopTimer
 from tests.support.probing import probe_one
 from tests.support.site import Site

@@ -17,7 +17,7 @@ from dnslib import AAAA, CNAME, QTYPE, RCODE, RR, TXT, A, DNSRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.transport.dns_messages import Addresses, Question, format_query, is_truncated, read_addresses
+from crawler.transport.dns.messages import Addresses, Question, format_query, is_truncated, read_addresses
 
 GOOD = Question("www.good.test", socket.AF_INET)
 

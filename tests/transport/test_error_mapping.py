@@ -23,7 +23,7 @@ from crawler.core.error_types import ERROR_TYPES
 from crawler.core.results import ProbeError
 from crawler.transport import error_tables
 from crawler.transport.error_mapping import HopError, explain, rule_of
-from crawler.transport.tls_messages import SSL_REASON_MESSAGES, VERIFY_CODE_MESSAGES
+from crawler.transport.tls.messages import SSL_REASON_MESSAGES, VERIFY_CODE_MESSAGES
 
 PHASES = ["dns", "connect", "tls", "http"]
 VERIFY_CODES = range(100)  # OpenSSL's X509_V_ERR_*; it has 0 to 96

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 from aiodns.error import ARES_ENODATA, ARES_ENOTFOUND, ARES_ESERVFAIL, ARES_ETIMEOUT, DNSError
 
-from crawler.transport.dns_messages import Question
-from crawler.transport.patient_query import PatientClient
+from crawler.transport.dns.messages import Question
+from crawler.transport.dns.patient_query import PatientClient
 from tests.support.dns_server import DnsServer
 
 

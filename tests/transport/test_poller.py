@@ -8,10 +8,10 @@ from collections.abc import Callable, Coroutine
 import pytest
 import uvloop
 
-from crawler.transport.connection import Connection
-from crawler.transport.loop_poller import LoopPoller
-from crawler.transport.poller import Poller
-from crawler.transport.poller_choice import open_poller
+from crawler.transport.sockets.connection import Connection
+from crawler.transport.sockets.loop_poller import LoopPoller
+from crawler.transport.sockets.poller import Poller
+from crawler.transport.sockets.poller_choice import open_poller
 from tests.support.certs import Authority
 from tests.support.probing import probe_all
 from tests.support.site import Site

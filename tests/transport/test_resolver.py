@@ -14,11 +14,11 @@ from crawler import ProbeResult
 from crawler.core.options import Options
 from crawler.core.urls import Target
 from crawler.probing.prober import HttpProber
-from crawler.probing.scheduler import Scheduler
+from crawler.probing.scheduling.scheduler import Scheduler
 from crawler.transport.address_guard import AddressGuard
-from crawler.transport.connection_pool import ConnectionPool
-from crawler.transport.resolver import Resolver
+from crawler.transport.dns.resolver import Resolver
 from crawler.transport.socket_transport import SocketTransport
+from crawler.transport.sockets.connection_pool import ConnectionPool
 from tests.support.dns_server import DnsServer
 from tests.support.probing import asking, probe_all, probe_one, status_of
 from tests.support.site import Site

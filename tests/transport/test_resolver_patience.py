@@ -14,7 +14,7 @@ import aiodns
 import pytest
 
 from crawler.core.options import Options
-from crawler.transport.resolver import Resolver
+from crawler.transport.dns.resolver import Resolver
 from tests.support.dns_server import DnsServer
 from tests.support.probing import SHORT_BACKOFF, asking, probe_one, status_of
 from tests.support.site import Site

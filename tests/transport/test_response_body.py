@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler import ProbeResult
-from crawler.transport.response_body import BodyDeframer, body_text, decompress_body, find_title
-from crawler.transport.response_head import ResponseHead, parse_head
+from crawler.transport.http.response_body import BodyDeframer, body_text, decompress_body, find_title
+from crawler.transport.http.response_head import ResponseHead, parse_head
 from tests.support.exchange import Exchange
 from tests.support.probing import probe_all, probe_one, status_of
 from tests.support.site import Site

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crawler.transport.response_head import (
+from crawler.transport.http.response_head import (
     MAX_HEAD_BYTES,
     HeadError,
     NotHTTP,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.transport.text_encoding import decode, find_codec, sniff_codec
+from crawler.transport.http.text_encoding import decode, find_codec, sniff_codec
 
 HTML = "text/html"
 UMLAUT = "<title>F\u00fcnf</title>"

@@ -16,10 +16,10 @@ import trustme
 
 import crawler
 from crawler import OptionError, Options
-from crawler.transport import tls_rustls
-from crawler.transport.certificates import is_self_issued, parse_certificate
-from crawler.transport.tls import client_context
-from crawler.transport.tls_refusals import explain_refusal_after_handshake
+from crawler.transport.tls import rustls as tls_rustls
+from crawler.transport.tls.certificates import is_self_issued, parse_certificate
+from crawler.transport.tls.openssl import client_context
+from crawler.transport.tls.refusals import explain_refusal_after_handshake
 from tests.support.certs import Authority
 from tests.support.exchange import Exchange
 from tests.support.probing import probe_all, probe_one, status_of

@@ -24,8 +24,8 @@ from crawler.core.results import HopResult, ProbeError, Timings
 from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Counts, Status, Task, Webhook
 from crawler.core.urls import Url, parse_url
-from crawler.probing.scheduler import Scheduler
-from crawler.probing.work_queue import WorkQueue
+from crawler.probing.scheduling.scheduler import Scheduler
+from crawler.probing.scheduling.work_queue import WorkQueue
 from crawler.registry import Registry
 from crawler.runtime.cancellation import cancel_and_wait
 from crawler.runtime.logs import log_fields

@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict
 from typing import Any, Final
 
-from crawler.probing.scheduler import HostQueue, QueueOwner, Scheduler
+from crawler.probing.scheduling.scheduler import HostQueue, QueueOwner, Scheduler
 
 __all__ = ["HostLimits"]
 

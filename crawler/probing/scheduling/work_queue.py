@@ -6,9 +6,9 @@ from collections.abc import Callable, Coroutine
 from itertools import takewhile
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
-from crawler.probing.fed_stream import FedStream
-from crawler.probing.host_limits import HostLimits
-from crawler.probing.scheduler import HostQueue, Scheduler
+from crawler.probing.scheduling.fed_stream import FedStream
+from crawler.probing.scheduling.host_limits import HostLimits
+from crawler.probing.scheduling.scheduler import HostQueue, Scheduler
 from crawler.probing.settings import DEFAULT_SETTINGS
 from crawler.runtime.cancellation import cancel_and_wait
 

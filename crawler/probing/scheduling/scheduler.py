@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
-from crawler.probing.adaptive_limit import AdaptiveLimit
-from crawler.probing.host_slots import HostSlots
+from crawler.probing.scheduling.adaptive_limit import AdaptiveLimit
+from crawler.probing.scheduling.host_slots import HostSlots
 from crawler.probing.settings import DEFAULT_SETTINGS, RetryPolicy
 
 __all__ = ["HostQueue", "Load", "QueueOwner", "Scheduler"]

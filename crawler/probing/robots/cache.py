@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import Final
 
 from crawler.core.results import HopResult
-from crawler.probing.robots_rules import RobotsRules
+from crawler.probing.robots.rules import RobotsRules
 
 __all__ = ["Origin", "RobotsCache"]
 

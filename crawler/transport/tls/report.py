@@ -7,14 +7,14 @@ from functools import lru_cache
 from typing import Literal
 
 from crawler.core.results import TLSInfo
-from crawler.transport.certificates import (
+from crawler.transport.tls.certificates import (
     Certificate,
     CertificateError,
     SubjectNames,
     parse_certificate,
     parse_subject_names,
 )
-from crawler.transport.tls_rustls import RustlsSocket
+from crawler.transport.tls.rustls import RustlsSocket
 
 __all__ = ["certificate_of", "describe_tls", "find_path", "subject_names"]
 

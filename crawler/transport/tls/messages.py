@@ -7,7 +7,7 @@ wrong with a certificate (`SSLCertVerificationError.verify_code`). `error_tables
 from datetime import UTC, datetime
 from typing import Final
 
-from crawler.transport.certificates import Certificate
+from crawler.transport.tls.certificates import Certificate
 
 __all__ = ["SSL_REASON_MESSAGES", "VERIFY_CODE_MESSAGES", "date_message", "issuer_message"]
 

@@ -5,9 +5,9 @@ from typing import Final, NamedTuple
 
 from crawler.core.results import Body
 from crawler.core.urls import Url
-from crawler.transport.connection import Connection
-from crawler.transport.response_body import BodyDeframer, decompress_body
-from crawler.transport.response_head import HeadError, ResponseHead, parse_cut_head, parse_head
+from crawler.transport.http.response_body import BodyDeframer, decompress_body
+from crawler.transport.http.response_head import HeadError, ResponseHead, parse_cut_head, parse_head
+from crawler.transport.sockets.connection import Connection
 from crawler.transport.timing import HopTimer
 
 __all__ = ["HopRequest", "is_body_received", "read_body", "read_head"]

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from crawler.core.urls import Url, parse_url
-from crawler.transport.certificates import Certificate, is_self_issued, parse_issuer_urls, parse_pkcs7_certificates
-from crawler.transport.tls_report import certificate_of
+from crawler.transport.tls.certificates import Certificate, is_self_issued, parse_issuer_urls, parse_pkcs7_certificates
+from crawler.transport.tls.report import certificate_of
 
 __all__ = ["MAX_ISSUER_BYTES", "IssuerStore"]
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from aiodns.error import ARES_ECONNREFUSED, ARES_ENODATA, ARES_ENOTFOUND, ARES_ETIMEOUT, DNSError
 
 from crawler.runtime.cancellation import cancel_and_wait
-from crawler.transport.dns_messages import Addresses, Question, format_query, is_truncated, read_addresses
+from crawler.transport.dns.messages import Addresses, Question, format_query, is_truncated, read_addresses
 
 __all__ = ["PatientClient", "Server"]
 

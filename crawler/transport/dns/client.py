@@ -11,8 +11,8 @@ from aiodns.error import ARES_ETIMEOUT, DNSError
 
 from crawler.core.option_syntax import parse_server
 from crawler.runtime.cancellation import cancel_and_wait
-from crawler.transport.dns_messages import Addresses, Question
-from crawler.transport.patient_query import PatientClient
+from crawler.transport.dns.messages import Addresses, Question
+from crawler.transport.dns.patient_query import PatientClient
 
 __all__ = ["DnsClient"]
 

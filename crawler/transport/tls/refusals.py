@@ -4,11 +4,11 @@ import ssl
 from typing import Final, NamedTuple
 
 from crawler.core.results import ProbeError, TLSInfo
-from crawler.transport.certificates import SubjectNames
 from crawler.transport.error_mapping import explain, ssl_reason
-from crawler.transport.tls_messages import VERIFY_CODE_MESSAGES, date_message, issuer_message
-from crawler.transport.tls_names import describe_names, matches_host
-from crawler.transport.tls_report import certificate_of, subject_names
+from crawler.transport.tls.certificates import SubjectNames
+from crawler.transport.tls.messages import VERIFY_CODE_MESSAGES, date_message, issuer_message
+from crawler.transport.tls.names import describe_names, matches_host
+from crawler.transport.tls.report import certificate_of, subject_names
 
 __all__ = [
     "NEEDS_INSPECTION",

@@ -6,7 +6,7 @@ name of a certificate without alternative names, which browsers refuse. So OpenS
 
 import ipaddress
 
-from crawler.transport.certificates import SubjectNames
+from crawler.transport.tls.certificates import SubjectNames
 
 __all__ = ["describe_names", "matches_host", "server_name"]
 

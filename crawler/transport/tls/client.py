@@ -21,14 +21,14 @@ from typing import Final, Literal, NamedTuple, TypeVar, cast
 from crawler.core.options import Options
 from crawler.core.results import ProbeError, TLSInfo
 from crawler.core.urls import Url
-from crawler.transport.connection import Connection, TlsSocket
 from crawler.transport.error_mapping import HopError
+from crawler.transport.sockets.connection import Connection, TlsSocket
 from crawler.transport.timing import HopTimer
-from crawler.transport.tls import HTTP1, InspectedSocket, Origin, SessionCache, TlsContexts, openssl_chain
-from crawler.transport.tls_issuers import Fetch, IssuerStore
-from crawler.transport.tls_names import matches_host, server_name
-from crawler.transport.tls_over_tls import SocketOverTls, TlsOverTls
-from crawler.transport.tls_refusals import (
+from crawler.transport.tls.issuers import Fetch, IssuerStore
+from crawler.transport.tls.names import matches_host, server_name
+from crawler.transport.tls.openssl import HTTP1, InspectedSocket, Origin, SessionCache, TlsContexts, openssl_chain
+from crawler.transport.tls.over_tls import SocketOverTls, TlsOverTls
+from crawler.transport.tls.refusals import (
     NEEDS_INSPECTION,
     NO_ISSUER_CODES,
     Inspection,
@@ -36,8 +36,8 @@ from crawler.transport.tls_refusals import (
     explain_refusal_after_handshake,
     wrong_name,
 )
-from crawler.transport.tls_report import certificate_of, describe_tls, find_path, subject_names
-from crawler.transport.tls_rustls import RustlsEngine, RustlsSocket, open_rustls
+from crawler.transport.tls.report import certificate_of, describe_tls, find_path, subject_names
+from crawler.transport.tls.rustls import RustlsEngine, RustlsSocket, open_rustls
 
 __all__ = ["TlsClient"]
 

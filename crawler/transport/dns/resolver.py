@@ -12,9 +12,9 @@ from crawler.core.option_syntax import parse_resolve
 from crawler.core.options import Options
 from crawler.core.results import ProbeError
 from crawler.runtime.cancellation import cancel_and_wait
-from crawler.transport.dns_client import DnsClient
-from crawler.transport.dns_failures import FINAL_STATUSES, dns_failure
-from crawler.transport.dns_messages import Addresses, Question
+from crawler.transport.dns.client import DnsClient
+from crawler.transport.dns.failures import FINAL_STATUSES, dns_failure
+from crawler.transport.dns.messages import Addresses, Question
 from crawler.transport.error_mapping import HopError
 
 __all__ = ["Resolver", "has_dns_servers", "is_address"]

@@ -15,8 +15,8 @@ from typing import Final, Protocol, TypeVar, cast
 
 from crawler.core.results import ProbeError, TLSInfo
 from crawler.transport.error_mapping import HopError
-from crawler.transport.poller import Poller
-from crawler.transport.tls_over_tls import SocketOverTls
+from crawler.transport.sockets.poller import Poller
+from crawler.transport.tls.over_tls import SocketOverTls
 
 __all__ = ["Connection", "TlsSocket"]
 

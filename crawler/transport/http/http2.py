@@ -22,9 +22,8 @@ from h2.settings import SettingCodes, Settings
 
 from crawler.core.results import Body
 from crawler.core.urls import Url
-from crawler.transport.connection import Connection
-from crawler.transport.response_body import decompress_body
-from crawler.transport.response_head import (
+from crawler.transport.http.response_body import decompress_body
+from crawler.transport.http.response_head import (
     MAX_HEAD_BYTES,
     HeadError,
     Http1Required,
@@ -32,6 +31,7 @@ from crawler.transport.response_head import (
     NotHTTP,
     ResponseHead,
 )
+from crawler.transport.sockets.connection import Connection
 from crawler.transport.timing import HopTimer
 
 __all__ = ["Http2Exchange"]

@@ -4,9 +4,9 @@ import asyncio
 import errno
 from typing import Final
 
-from crawler.transport.address_order import AddressOrder
-from crawler.transport.connection import Connection
-from crawler.transport.poller import Poller
+from crawler.transport.sockets.address_order import AddressOrder
+from crawler.transport.sockets.connection import Connection
+from crawler.transport.sockets.poller import Poller
 from crawler.transport.timing import HopTimer
 
 __all__ = ["connect_to_any"]

@@ -8,7 +8,7 @@ socket, closing the socket removes it, and the loop watches only the epoll.
 import select
 from typing import Final
 
-from crawler.transport.poller import Poller, SocketReadiness
+from crawler.transport.sockets.poller import Poller, SocketReadiness
 
 __all__ = ["EpollPoller"]
 

@@ -4,12 +4,12 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from crawler.probing.adaptive_limit import AdaptiveLimit
-from crawler.probing.host_distress import HostDistress
+from crawler.probing.scheduling.adaptive_limit import AdaptiveLimit
+from crawler.probing.scheduling.host_distress import HostDistress
 from crawler.probing.settings import RetryPolicy
 
 if TYPE_CHECKING:
-    from crawler.probing.scheduler import HostQueue
+    from crawler.probing.scheduling.scheduler import HostQueue
 
 __all__ = ["HostSlots"]
 

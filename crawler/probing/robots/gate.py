@@ -7,8 +7,8 @@ from typing import Any, Final, Protocol
 from crawler.core.results import HopResult, ProbeError
 from crawler.core.urls import Url, resolve_redirect
 from crawler.probing.probe import Probe
-from crawler.probing.robots import RobotsCache
-from crawler.probing.scheduler import Scheduler
+from crawler.probing.robots.cache import RobotsCache
+from crawler.probing.scheduling.scheduler import Scheduler
 from crawler.probing.statuses import REDIRECT_STATUSES
 
 __all__ = ["RobotsGate"]

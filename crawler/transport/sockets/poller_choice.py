@@ -2,8 +2,8 @@
 
 import select
 
-from crawler.transport.loop_poller import LoopPoller
-from crawler.transport.poller import Poller
+from crawler.transport.sockets.loop_poller import LoopPoller
+from crawler.transport.sockets.poller import Poller
 
 __all__ = ["open_poller"]
 
@@ -11,7 +11,7 @@ __all__ = ["open_poller"]
 def open_poller() -> Poller:
     """Open the fastest poller that this process has."""
     if hasattr(select, "epoll"):
-        from crawler.transport.epoll_poller import EpollPoller  # its constants exist only where epoll does
+        from crawler.transport.sockets.epoll_poller import EpollPoller  # its constants exist only where epoll does
 
         return EpollPoller()
     return LoopPoller()

@@ -9,8 +9,8 @@ from typing import Final
 import brotli
 
 from crawler.core.results import Body
-from crawler.transport.response_head import ResponseHead
-from crawler.transport.text_encoding import decode, sniff_codec
+from crawler.transport.http.response_head import ResponseHead
+from crawler.transport.http.text_encoding import decode, sniff_codec
 
 __all__ = ["ACCEPT_ENCODING", "BodyDeframer", "body_text", "decompress_body", "find_title"]
 

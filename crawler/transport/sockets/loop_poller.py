@@ -6,7 +6,7 @@ loop could watch. Each wait registers its socket and removes it again, so an idl
 
 from collections.abc import Callable
 
-from crawler.transport.poller import Poller, SocketReadiness
+from crawler.transport.sockets.poller import Poller, SocketReadiness
 
 __all__ = ["LoopPoller"]
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from crawler.core.options import Options
-from crawler.transport.tls import HTTP1
+from crawler.transport.tls.openssl import HTTP1
 
 __all__ = ["RustlsEngine", "RustlsSocket", "describe_engines", "open_rustls", "rustls_version"]
 

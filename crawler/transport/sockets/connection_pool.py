@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Final
 
-from crawler.transport.connection import Connection
+from crawler.transport.sockets.connection import Connection
 
 __all__ = ["ConnectionPool"]
 
