@@ -4,7 +4,8 @@ import asyncio
 from collections import OrderedDict
 from typing import Any, Final
 
-from crawler.probing.scheduling.scheduler import HostQueue, QueueOwner, Scheduler
+from crawler.probing.scheduling.host_slots import HostQueue, QueueOwner
+from crawler.probing.scheduling.scheduler import Scheduler
 
 __all__ = ["HostLimits"]
 

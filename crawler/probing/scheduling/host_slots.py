@@ -1,17 +1,16 @@
-"""The slots of one host, and what its answers and failures mean for them."""
+"""The slots of one host, what its answers and failures mean for them, and the queues that wait for one."""
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from crawler.probing.scheduling.adaptive_limit import AdaptiveLimit
 from crawler.probing.scheduling.host_distress import HostDistress
 from crawler.probing.settings import RetryPolicy
 
-if TYPE_CHECKING:
-    from crawler.probing.scheduling.scheduler import HostQueue
+__all__ = ["HostQueue", "HostSlots", "QueueOwner"]
 
-__all__ = ["HostSlots"]
+T = TypeVar("T")
 
 _MAX_QUICK_SECONDS: Final = 1.0  # a failure that takes longer costs too much to ask a silent host again and again
 
@@ -111,3 +110,40 @@ class HostSlots:
         if self.distress is None:
             self.distress = HostDistress(policy)
         return self.distress
+
+
+class QueueOwner(Protocol):
+    """A work queue, as the scheduler sees it."""
+
+    def start_next(self, queue: "HostQueue[Any]") -> bool:
+        """Run the first item of a host queue, whose slot is taken; true if the queue wants another slot at once."""
+
+    def notify_host_full(self) -> None:
+        """Called when a ready host queue has to wait for its host."""
+
+    def notify_drain(self) -> None:
+        """Called when the scheduler starts no more items."""
+
+    def cancel_running(self) -> None:
+        """Cancel the items that run, and ignore how they end."""
+
+
+class HostQueue(deque[T], Generic[T]):
+    """The items of one work queue for one host: `Scheduler.open_queue` makes it, the work queue fills it.
+
+    It is ready to take a slot, waits for its host, or is held back by its work queue. Only the scheduler uses the
+    fields.
+    """
+
+    __slots__ = ("host", "is_open", "owner")
+
+    def __init__(self, owner: QueueOwner, host: HostSlots) -> None:
+        super().__init__()
+        self.owner = owner
+        self.host = host
+        self.is_open = True
+
+    @property
+    def host_name(self) -> str:
+        """The host's name."""
+        return self.host.name

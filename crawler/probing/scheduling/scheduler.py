@@ -10,15 +10,13 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple
 
 from crawler.probing.scheduling.adaptive_limit import AdaptiveLimit
-from crawler.probing.scheduling.host_slots import HostSlots
+from crawler.probing.scheduling.host_slots import HostQueue, HostSlots, QueueOwner
 from crawler.probing.settings import DEFAULT_SETTINGS, RetryPolicy
 
-__all__ = ["HostQueue", "Load", "QueueOwner", "Scheduler"]
-
-T = TypeVar("T")
+__all__ = ["Load", "Scheduler"]
 
 _MAX_REMEMBERED_HOSTS: Final = 10_000  # hosts without work that are slowed or were in trouble
 _SLOTS_REGAINED_PER_ANSWER: Final = 0.02  # after faults of this machine took slots away
@@ -38,43 +36,6 @@ class Load(NamedTuple):
     limit: int
     waiting: int
     slowed: int
-
-
-class QueueOwner(Protocol):
-    """A work queue, as the scheduler sees it."""
-
-    def start_next(self, queue: "HostQueue[Any]") -> bool:
-        """Run the first item of a host queue, whose slot is taken; true if the queue wants another slot at once."""
-
-    def notify_host_full(self) -> None:
-        """Called when a ready host queue has to wait for its host."""
-
-    def notify_drain(self) -> None:
-        """Called when the scheduler starts no more items."""
-
-    def cancel_running(self) -> None:
-        """Cancel the items that run, and ignore how they end."""
-
-
-class HostQueue(deque[T], Generic[T]):
-    """The items of one work queue for one host: `Scheduler.open_queue` makes it, the work queue fills it.
-
-    It is ready to take a slot, waits for its host, or is held back by its work queue. Only the scheduler uses the
-    fields.
-    """
-
-    __slots__ = ("host", "is_open", "owner")
-
-    def __init__(self, owner: QueueOwner, host: "HostSlots") -> None:
-        super().__init__()
-        self.owner = owner
-        self.host = host
-        self.is_open = True
-
-    @property
-    def host_name(self) -> str:
-        """The host's name."""
-        return self.host.name
 
 
 class Scheduler:

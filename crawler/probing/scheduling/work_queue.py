@@ -8,7 +8,8 @@ from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 from crawler.probing.scheduling.fed_stream import FedStream
 from crawler.probing.scheduling.host_limits import HostLimits
-from crawler.probing.scheduling.scheduler import HostQueue, Scheduler
+from crawler.probing.scheduling.host_slots import HostQueue
+from crawler.probing.scheduling.scheduler import Scheduler
 from crawler.probing.settings import DEFAULT_SETTINGS
 from crawler.runtime.cancellation import cancel_and_wait
 
