@@ -53,7 +53,8 @@ class Leaf:
         common_name: Of the subject.
         begins: When it becomes valid.
         ends: When it expires.
-        issuer: Whose key signs it: intermediate, old (an expired intermediate), lax (no authority), stranger, itself.
+        issuer: Whose key signs it: intermediate, old (an expired intermediate), ended (a root that is trusted, but has
+            expired), lax (no authority), stranger, itself.
         sends: Which other certificates are sent.
         fetchable: At which path the issuer's certificate is, if anywhere.
         usage: The extended key usage: server, client or none.
@@ -186,6 +187,10 @@ def _certificate_rows() -> Iterator[Row]:
     yield Row("issuer that is no authority", INVALID, Leaf(issuer="lax"))
     yield Row("for clients only", INVALID, Leaf(usage="client"))
     yield Row("without usage", OK, Leaf(usage="none"))
+    yield Row("authority that is trusted, but has expired", DATE, Leaf(issuer="ended", sends=()))
+    # Size: 70 KiB, more than rustls reads and Python keeps as a session; Chromium reads 100 KiB
+    long_names = (f"{number}.{'x' * 60}.test" for number in range(1000))
+    yield Row("certificate of 70 KiB", OK, **named("localhost", "localhost", *long_names))
     # Intermediates that are not sent
     yield Row("no intermediate", AUTHORITY, Leaf(sends=()))
     for form in ("der", "pem", "p7c"):
@@ -211,7 +216,8 @@ class Certificates:
         self._authorities["intermediate"] = self._authority("Intermediate", root, "intermediate")
         self._authorities["old"] = self._authority("Old Intermediate", root, "old", ends=-1)
         self._authorities["lax"] = self._authority("No Authority", root, "lax", is_authority=False)
-        self.cafile = self._write("root.pem", self._authorities["root"][0])
+        self._authorities["ended"] = self._authority("Ended Root", None, "ended", ends=-1)
+        self.cafile = self._write("root.pem", root[0], self._authorities["ended"][0])
 
     @property
     def fetched(self) -> list[str]:

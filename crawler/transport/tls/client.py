@@ -15,6 +15,7 @@ import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Final, Literal, NamedTuple, TypeVar, cast
 
@@ -119,7 +120,8 @@ class TlsClient:
         tls_socket = connection.tls_socket
         # A session can be resumed with the same context only.
         if isinstance(tls_socket, (ssl.SSLSocket, TlsOverTls)) and tls_socket.context is self._context_for(origin):
-            self._sessions.put(origin, tls_socket.session)
+            with suppress(ValueError):  # Python cannot copy a session whose certificates have more than about 64 KiB
+                self._sessions.put(origin, tls_socket.session)
 
     def may_ask_again(self, connection: Connection, origin: Origin, error: Exception) -> bool:
         """Return whether a request that failed before its response may succeed on a new connection.

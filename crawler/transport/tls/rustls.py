@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import ssl
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from crawler.core.options import Options
+from crawler.transport.tls.certificates import parse_certificate
 from crawler.transport.tls.openssl import HTTP1
 
 __all__ = ["RustlsEngine", "RustlsSocket", "describe_engines", "open_rustls", "rustls_version"]
@@ -225,9 +227,10 @@ class RustlsEngine:
         """Trust the authorities that OpenSSL trusts: those of the same files."""
         paths = [Path(cafile)] if cafile is not None else _system_files()
         found = (match for path in paths for match in _PEM.findall(path.read_bytes()))
-        certificates = dict.fromkeys(match.replace(b"\r", b"") for match in found)
+        distinct = dict.fromkeys(match.replace(b"\r", b"") for match in found)
+        certificates = [each for each in distinct if not _has_expired(each)]  # rustls would not look at their dates
         self._builder.add_root_certs_from_pem(b"\n".join(certificates))
-        if cafile is None and not certificates:  # Windows: the authorities are in no file
+        if cafile is None and not distinct:  # Windows: the authorities are in no file
             for der in ssl.create_default_context().get_ca_certs(binary_form=True):
                 with suppress(ValueError):
                     self._builder.add_root_cert_from_der(der)
@@ -266,6 +269,13 @@ def describe_engines() -> str:
         if version is None
         else f"rustls {version}, {openssl}"
     )
+
+
+def _has_expired(pem: bytes) -> bool:
+    try:
+        return parse_certificate(ssl.PEM_cert_to_DER_cert(pem.decode("latin-1"))).not_after < time.time()
+    except ValueError:
+        return False  # rustls decides what it can use
 
 
 def _classes() -> tuple[Any, Any]:
