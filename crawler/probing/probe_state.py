@@ -7,6 +7,7 @@ import msgspec
 from crawler.core.results import Hop, HopResult
 from crawler.core.urls import Url
 from crawler.probing.cookies import Cookie
+from crawler.probing.strict_transport import StrictHost
 
 __all__ = ["KnownAnswer", "ProbeState"]
 
@@ -39,6 +40,7 @@ class ProbeState(msgspec.Struct):
         local_faults: Faults of this machine so far.
         slow_downs: Answers so far that asked to wait, without an attempt that counts.
         cookies: Cookies that redirects have set since the start.
+        strict_hosts: Hosts that have asked for https only since the start.
         known_answer: The last answer with a status, if there is a retry.
         http_version: What the next request over https offers; 2 lets the server choose.
         has_offered_http2: Whether a request has offered HTTP/2.
@@ -59,6 +61,7 @@ class ProbeState(msgspec.Struct):
     local_faults: int = 0
     slow_downs: int = 0
     cookies: tuple[Cookie, ...] = ()
+    strict_hosts: tuple[StrictHost, ...] = ()
     known_answer: KnownAnswer | None = None
     http_version: Literal["1", "2"] = "1"
     has_offered_http2: bool = False
@@ -73,5 +76,5 @@ class ProbeState(msgspec.Struct):
     def start_again(self, method: str) -> None:
         """Begin again at the first URL, without the redirects and cookies so far."""
         self.url, self.method = self.start, method
-        self.redirects, self.cookies = 0, ()
+        self.redirects, self.cookies, self.strict_hosts = 0, (), ()
         self.has_sent_head, self.is_at_first_origin = False, True

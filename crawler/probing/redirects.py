@@ -9,6 +9,7 @@ from crawler.core.results import HopResult, ProbeError
 from crawler.core.urls import DEFAULT_PORTS, Url, resolve_redirect
 from crawler.probing.cookies import update_cookies
 from crawler.probing.probe_state import ProbeState
+from crawler.probing.strict_transport import update_strict_hosts, with_strict_scheme
 
 __all__ = ["first_method", "follow_redirect", "redirect_location"]
 
@@ -30,6 +31,8 @@ def follow_redirect(state: ProbeState, hop: HopResult, location: str, options: O
     url = resolve_redirect(state.url, location)
     if isinstance(url, ProbeError):
         return url
+    strict_hosts = update_strict_hosts(state.strict_hosts, hop.headers, state.url)
+    url = with_strict_scheme(url, strict_hosts)
     if state.redirects >= options.max_redirects:
         return ProbeError.of("http.response.redirect_loop", f"more than {state.redirects} redirects")
     cookies = update_cookies(state.cookies, hop.headers, state.url, time.time())
@@ -40,7 +43,7 @@ def follow_redirect(state: ProbeState, hop: HopResult, location: str, options: O
     if url.authorization is None and stays:
         url = msgspec.structs.replace(url, authorization=state.url.authorization)
     state.is_at_first_origin = state.is_at_first_origin and stays
-    state.cookies = cookies
+    state.cookies, state.strict_hosts = cookies, strict_hosts
     state.redirects += 1
     state.url = url
     return None

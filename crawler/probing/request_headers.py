@@ -49,9 +49,12 @@ class RequestHeaders:
 
 def _with_defaults(options: Options, given: Mapping[str, str]) -> Headers:
     """Return the default headers, replaced by those that the user has given."""
-    defaults = {"User-Agent": options.user_agent, "Accept": _ACCEPT, "Accept-Language": _ACCEPT_LANGUAGE}
-    if options.wants_body:
-        defaults["Accept-Encoding"] = ACCEPT_ENCODING
+    defaults = {
+        "User-Agent": options.user_agent,
+        "Accept": _ACCEPT,
+        "Accept-Language": _ACCEPT_LANGUAGE,
+        "Accept-Encoding": ACCEPT_ENCODING,
+    }
     names = {name.lower() for name in given}
     return [*((name, value) for name, value in defaults.items() if name.lower() not in names), *given.items()]
 

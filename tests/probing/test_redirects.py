@@ -47,6 +47,16 @@ async def test_a_page_wants_html_to_be_asked_for(site: Site) -> None:
     assert request.header("Accept-Language") == "en;q=0.9,*;q=0.5"
 
 
+async def test_a_server_that_wants_to_compress_may(site: Site) -> None:
+    """Some refuse others; so did docs.github.com: stevenvachon/broken-link-checker#248, tcort/markdown-link-check#201.
+
+    Chromium sends this header over plain HTTP without `br`.
+    """
+    await probe_one(site.url("/ok"))
+    [request] = site.requests
+    assert request.header("Accept-Encoding") == "gzip, deflate, br"
+
+
 async def test_what_says_who_asks_for_what_stays_and_all_else_is_for_the_first_origin(site: Site) -> None:
     """The Fetch standard drops Authorization when the origin changes; curl drops Authorization and Cookie."""
     stays = {"Accept": "image/png", "accept-language": "de", "User-Agent": "me/1", "REFERER": "http://here.test/"}
@@ -96,3 +106,51 @@ async def test_given_cookies_and_those_of_the_site_are_one_header(site: Site) ->
     await probe_one(site.url("/in"), headers={"Cookie": "session=old; lang=de"})
     sent = [[value for name, value in request.headers if name == "Cookie"] for request in site.requests]
     assert sent == [["session=old; lang=de"], ["lang=de; session=new; seen=1"]]
+
+
+# --- Hosts that want https only ---
+
+
+def follow(start: str, *steps: tuple[str, str | None]) -> list[str]:
+    """Return the URLs that a probe requests for these Locations, each with a Strict-Transport-Security."""
+    probe = Probe.of(Target.of(0, start), Options(method="GET"), lambda: 0.0)
+    for location, policy in steps:
+        headers = [("location", location)] + ([] if policy is None else [("strict-transport-security", policy)])
+        probe.take(HopResult(Timings(), 301, headers=headers), 0.1)
+    return [probe.state.url.href, *(hop.url for hop in probe.state.hops)]
+
+
+@pytest.mark.parametrize(
+    ("policy", "location", "requested"),
+    [
+        ("max-age=1000", "http://a.test/b/", "https://a.test/b/"),
+        ('Max-Age = "1000" ; preload', "http://a.test/b/", "https://a.test/b/"),
+        ("max-age=1000", "http://a.test:8443/", "https://a.test:8443/"),
+        ("max-age=1000", "http://a.test:443/", "https://a.test/"),
+        ("max-age=1000", "http://www.a.test/", "http://www.a.test/"),
+        ("max-age=1000; IncludeSubDomains", "http://www.a.test/", "https://www.a.test/"),
+        ("max-age=1000; includeSubDomains", "http://aa.test/", "http://aa.test/"),
+        ("max-age=0", "http://a.test/", "http://a.test/"),
+        ("includeSubDomains", "http://a.test/", "http://a.test/"),
+        (None, "http://a.test/", "http://a.test/"),
+    ],
+)
+def test_a_host_that_wants_https_only_gets_no_redirect_to_http(
+    policy: str | None, location: str, requested: str
+) -> None:
+    """RFC 6797, 6.1 and 8.3. Chromium 156 opens a site that redirects from https to http and back, if the first step
+    has the header; other clients go in circles: ajayyy/SponsorBlockSite#68.
+    """
+    assert follow("https://a.test/b", (location, policy))[0] == requested
+
+
+def test_only_https_and_names_say_that_they_want_https_only() -> None:
+    """RFC 6797, 8.1: over http, and from an address, the header is ignored."""
+    assert follow("http://a.test/", ("http://a.test/b", "max-age=9"))[0] == "http://a.test/b"
+    assert follow("https://192.0.2.1/", ("http://192.0.2.1/b", "max-age=9"))[0] == "http://192.0.2.1/b"
+
+
+def test_a_host_can_take_back_that_it_wants_https_only() -> None:
+    """RFC 6797, 6.1.1: max-age 0."""
+    steps = [("https://a.test/2", "max-age=9"), ("https://a.test/3", "max-age=0"), ("http://a.test/4", None)]
+    assert follow("https://a.test/1", *steps)[0] == "http://a.test/4"
