@@ -154,6 +154,28 @@ async def split_head(peer: Peer) -> None:
     )
 
 
+def with_wrong_length(length: str) -> tuple[HeadersFrame, DataFrame]:
+    return head([(":status", "200"), ("content-length", length)], "END_HEADERS"), DataFrame(
+        1, b"ok", flags=["END_STREAM"]
+    )
+
+
+@row(OK)
+async def body_shorter_than_its_length(peer: Peer) -> None:
+    """RFC 9113, 8.1.1 forbids it; servers do it: nghttp2/nghttp2#1408. Head and body come at once."""
+    await peer.send(*with_wrong_length("99"))
+
+
+@row(OK)
+async def body_longer_than_its_length(peer: Peer) -> None:
+    await peer.send(*with_wrong_length("1"))
+
+
+@row(OK)
+async def reset_after_the_head(peer: Peer) -> None:
+    await peer.send(head([(":status", "200")], "END_HEADERS"), RstStreamFrame(1, error_code=INTERNAL_ERROR))
+
+
 @row(OK)
 async def goaway_then_answer(peer: Peer) -> None:
     """How a server that shuts down finishes a request (RFC 9113, 6.8)."""

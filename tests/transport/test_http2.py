@@ -36,6 +36,20 @@ async def test_answers_get_the_verdict_of_chromium(
     assert {hop.http_version for hop in result.hops} == ({"2"} if result.error is None else {None})
 
 
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+@pytest.mark.parametrize(
+    "name", ["body-shorter-than-its-length", "body-longer-than-its-length", "reset-after-the-head"]
+)
+async def test_the_head_stands_whatever_comes_with_it(
+    server: Http2Server, authority: Authority, name: str, method: str
+) -> None:
+    """Chromium commits the page when it has the head."""
+    result = await probe_one(
+        server.url(f"/{name}"), http="2", method=method, retries=0, cafile=str(authority.cafile), title=method == "GET"
+    )
+    assert status_of(result) == 200
+
+
 async def test_title_and_alt_svc(server: Http2Server, authority: Authority) -> None:
     result = await probe_one(server.url("/ok"), http="2", title=True, cafile=str(authority.cafile))
     assert (result.title, result.headers["alt-svc"]) == ("Two", 'h3=":443"')

@@ -125,7 +125,13 @@ class Http2Exchange:
             raise HeadError("too many bytes of HTTP/2 before the response")
         self._unread += data
         for frame in self._frames():
-            self._read_frame(frame)
+            try:
+                self._read_frame(frame)
+            except (HeadError, Http2Refused):
+                if self._head is None:
+                    raise
+                self._is_ended, self._is_whole = True, False  # the head stands, whatever came with it
+                return
         await self._flush(deadline)
 
     def _frames(self) -> Iterator[bytes]:
