@@ -64,7 +64,7 @@ class Url(msgspec.Struct, frozen=True, gc=False):
         host: The name in ASCII without a dot at its end, or the IP address without brackets.
         port: 1 to 65535.
         path: Path and query, as sent in the request line.
-        authorization: Value of the Authorization header, made from the user name and password in the URL.
+        authorization: The user name and password in the URL, as the header `Authorization: Basic` has them (RFC 7617).
     """
 
     href: str

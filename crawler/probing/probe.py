@@ -14,6 +14,7 @@ from crawler.core.options import Options
 from crawler.core.results import Hop, HopResult, ProbeError, ProbeResult, Timings
 from crawler.core.urls import Target, Url
 from crawler.probing.answer import Answer, asks_to_slow_down, is_overload_sign, status_error
+from crawler.probing.authentication import answer_challenge
 from crawler.probing.head_support import HeadEvidence, compare_answers
 from crawler.probing.http_versions import is_doubtful_over_http1, is_silent
 from crawler.probing.probe_result import build_result
@@ -217,6 +218,7 @@ class Probe:
         state = self.state
         state.seconds += seconds
         self._matched = matched
+        answered, state.challenge = state.challenge, None
         error = hop.error or status_error(hop)
         if self.is_tentative and (error is None or error.phase not in _PHASES_BEFORE_REQUEST):
             state.has_sent_head = True
@@ -231,6 +233,8 @@ class Probe:
                 hop.http_version,
             )
         )
+        if answer_challenge(state, hop, self._options, answered):
+            return
         if error is None and hop.status in REDIRECT_STATUSES and (location := redirect_location(hop, self._options)):
             error = follow_redirect(state, hop, location, self._options)
             if error is None:

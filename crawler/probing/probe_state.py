@@ -9,7 +9,31 @@ from crawler.core.urls import Url
 from crawler.probing.cookies import Cookie
 from crawler.probing.strict_transport import StrictHost
 
-__all__ = ["KnownAnswer", "ProbeState"]
+__all__ = ["Challenge", "KnownAnswer", "ProbeState"]
+
+
+class Challenge(msgspec.Struct, frozen=True, gc=False):
+    """What a server wants to know of the user, and how (RFC 9110, 11.3); the fields of Digest as in RFC 7616, 3.3.
+
+    Attributes:
+        scheme: How the user name and password are sent.
+        realm: What they are for.
+        nonce: A text that the answer depends on.
+        opaque: A text that goes back as it is.
+        algorithm: How to hash, as the server writes it; empty for MD5.
+        has_qop: Whether the answer may have a count and a nonce of the client's.
+        is_stale: Whether only the nonce of the last answer was wrong.
+        hides_user: Whether the user name is sent as a hash.
+    """
+
+    scheme: Literal["basic", "digest"]
+    realm: str = ""
+    nonce: str = ""
+    opaque: str | None = None
+    algorithm: str = ""
+    has_qop: bool = False
+    is_stale: bool = False
+    hides_user: bool = False
 
 
 class KnownAnswer(msgspec.Struct, frozen=True, gc=False):
@@ -41,6 +65,9 @@ class ProbeState(msgspec.Struct):
         slow_downs: Answers so far that asked to wait, without an attempt that counts.
         cookies: Cookies that redirects have set since the start.
         strict_hosts: Hosts that have asked for https only since the start.
+        challenge: What the next request answers of a server that asked for user and password.
+        challenges: Challenges answered for this URL.
+        signed_in: Origins that have asked for user and password, and these as in `Url.authorization`.
         known_answer: The last answer with a status, if there is a retry.
         http_version: What the next request over https offers; 2 lets the server choose.
         has_offered_http2: Whether a request has offered HTTP/2.
@@ -62,6 +89,9 @@ class ProbeState(msgspec.Struct):
     slow_downs: int = 0
     cookies: tuple[Cookie, ...] = ()
     strict_hosts: tuple[StrictHost, ...] = ()
+    challenge: Challenge | None = None
+    challenges: int = 0
+    signed_in: tuple[tuple[tuple[str, str, int], str], ...] = ()
     known_answer: KnownAnswer | None = None
     http_version: Literal["1", "2"] = "1"
     has_offered_http2: bool = False
@@ -77,4 +107,5 @@ class ProbeState(msgspec.Struct):
         """Begin again at the first URL, without the redirects and cookies so far."""
         self.url, self.method = self.start, method
         self.redirects, self.cookies, self.strict_hosts = 0, (), ()
+        self.challenges = 0
         self.has_sent_head, self.is_at_first_origin = False, True

@@ -40,12 +40,14 @@ def follow_redirect(state: ProbeState, hop: HopResult, location: str, options: O
     if is_tentative and cookies == state.cookies and any(each.url == url.href for each in state.hops):
         return ProbeError.of("http.response.redirect_loop", f"redirected back to {url.href}")
     stays = _is_same_origin(state.url, url)
-    if url.authorization is None and stays:
-        url = msgspec.structs.replace(url, authorization=state.url.authorization)
+    if url.authorization is None:
+        known = state.url.authorization if stays else dict(state.signed_in).get(url.origin)
+        url = msgspec.structs.replace(url, authorization=known)
     state.is_at_first_origin = state.is_at_first_origin and stays
     state.cookies, state.strict_hosts = cookies, strict_hosts
     state.redirects += 1
     state.url = url
+    state.challenges = 0
     return None
 
 

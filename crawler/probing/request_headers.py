@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from crawler.core.options import Options
+from crawler.probing.authentication import authorization
 from crawler.probing.cookies import cookie_header
 from crawler.probing.probe_state import ProbeState
 from crawler.transport.http.response_body import ACCEPT_ENCODING
@@ -39,9 +40,8 @@ class RequestHeaders:
     def of(self, state: ProbeState) -> Headers:
         """Return the headers of a probe's next request."""
         headers = self._for_first_origin if state.is_at_first_origin else self.for_strangers
-        authorization = state.url.authorization
-        if authorization and not any(name.lower() == "authorization" for name, _ in headers):
-            headers = [*headers, ("Authorization", authorization)]
+        if state.challenge is not None:
+            headers = [*headers, ("Authorization", authorization(state.challenge, state.url, state.method))]
         if state.cookies and (cookies := cookie_header(state.cookies, state.url, time.time())):
             headers = _with_cookies(headers, cookies)
         return headers

@@ -141,12 +141,6 @@ async def test_path_and_query_are_sent_as_they_are(site: Site) -> None:
     assert site.requests[0].path == path.replace("'", "%27")
 
 
-async def test_user_information_becomes_basic_authorization_and_leaves_the_results(site: Site) -> None:
-    result = await probe_one(site.url("/redirect/1").replace("http://", "http://me:s%20cret@"))
-    assert {request.header("Authorization") for request in site.requests} == {"Basic bWU6cyBjcmV0"}
-    assert "cret" not in f"{result.final_url} {result.hops}"
-
-
 async def test_given_headers_stay_with_their_origin(site: Site) -> None:
     async with Site() as other:
         away = site.redirect_to(other.redirect_to(site.url("/ok")))
@@ -265,11 +259,6 @@ async def test_a_body_after_head_that_comes_late_is_not_the_next_answer(site: Si
     site.on("/naive", naive)
     results = await probe_all([site.url(f"/naive?{number}") for number in range(50)])
     assert {(status_of(result), result.method) for result in results} == {(200, "GET")}
-
-
-async def test_credentials_of_a_url_stay_through_a_redirect_within_the_origin(site: Site) -> None:
-    await probe_one(site.url("/redirect/1").replace("http://", "http://me:secret@"))
-    assert [request.header("Authorization") for request in site.requests] == ["Basic bWU6c2VjcmV0"] * 2
 
 
 async def test_a_cookie_cannot_split_a_request(site: Site) -> None:

@@ -92,13 +92,6 @@ def test_the_step_to_https_stays_with_the_origin(start: str, location: str, stay
     assert (probe.state.url.authorization is not None) == stays
 
 
-async def test_a_given_authorization_goes_before_that_of_the_url(site: Site) -> None:
-    """As in curl 7.88 with -H and user information in the URL."""
-    await probe_one(site.url("/ok").replace("://", "://me:secret@"), headers={"authorization": "Mine"})
-    [request] = site.requests
-    assert [value for name, value in request.headers if name.lower() == "authorization"] == ["Mine"]
-
-
 async def test_given_cookies_and_those_of_the_site_are_one_header(site: Site) -> None:
     """RFC 6265, 5.4: at most one Cookie header. A site that sets a cookie anew replaces it, as in a browser."""
     cookies = "Set-Cookie: session=new; Path=/\r\nSet-Cookie: seen=1; Path=/\r\n"
