@@ -104,9 +104,9 @@ def root(
     if version:
         print(VERSION)
         if verbose:
-            from crawler.transport.tls.rustls import describe_engines  # only https needs it
+            from crawler.transport.tls.rustls import describe_tls_libraries  # only https needs it
 
-            print(f"TLS: {describe_engines()}")
+            print(f"TLS: {describe_tls_libraries()}")
         raise typer.Exit
 
 

@@ -38,7 +38,8 @@ from crawler.transport.sockets.connection import Connection
 from crawler.transport.sockets.dialling import connect_to_any
 from crawler.transport.sockets.poller import Poller
 from crawler.transport.timing import HopTimer
-from crawler.transport.tls.client import Handshake, TlsClient
+from crawler.transport.tls.client import TlsClient
+from crawler.transport.tls.handshake import Handshake
 from crawler.transport.tls.issuers import Fetch
 
 __all__ = ["ProxyDialler"]

@@ -26,7 +26,8 @@ from crawler.transport.sockets.connection_pool import ConnectionPool
 from crawler.transport.sockets.dialling import connect_to_any
 from crawler.transport.sockets.poller_choice import open_poller
 from crawler.transport.timing import HopTimer
-from crawler.transport.tls.client import Handshake, TlsClient
+from crawler.transport.tls.client import TlsClient
+from crawler.transport.tls.handshake import Handshake
 from crawler.transport.tls.issuers import MAX_ISSUER_BYTES
 from crawler.transport.tls.openssl import HTTP2_OR_HTTP1
 
@@ -173,7 +174,7 @@ class SocketTransport:
             return await self._exchange(connection, request, timer, deadline)
         except (OSError, EOFError) as error:
             is_unanswered = request.is_repeatable and not timer.has_received
-            if not (is_unanswered and tls.may_ask_again(connection, request.url.origin, error)):
+            if not (is_unanswered and tls.learn_from_failure(connection, request.url.origin, error)):
                 raise tls.explain(error) from None
         connection = await self._connect(request, timer, deadline)
         try:

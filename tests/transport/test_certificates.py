@@ -106,7 +106,7 @@ def as_cryptography_reads_it(der: bytes) -> Certificate:
         not_after=int(read.not_valid_after_utc.timestamp()),
         issuer_name=_content(read.issuer),
         subject_name=_content(read.subject),
-        unusual_key=None,
+        rejected_key=None,
         has_issuer_url=has_issuer_url,
     )
 

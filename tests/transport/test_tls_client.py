@@ -204,8 +204,8 @@ async def test_a_wrong_client_certificate_is_reported_at_once(options: dict[str,
 
 async def test_without_rtls_openssl_does_everything(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     with _without_rtls(monkeypatch):
-        assert tls_rustls.describe_engines().startswith("OpenSSL ")
-        assert "alone" in tls_rustls.describe_engines()
+        assert tls_rustls.describe_tls_libraries().startswith("OpenSSL ")
+        assert "alone" in tls_rustls.describe_tls_libraries()
         async with Site(tls=authority.good()) as site:
             result = await probe_one(site.url("/ok", host="localhost"), cafile=str(authority.cafile))
     assert result.tls is not None
@@ -221,7 +221,7 @@ def _without_rtls(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_both_libraries_trust_the_authorities_of_the_system() -> None:
-    rustls = tls_rustls.RustlsEngine(Options())
+    rustls = tls_rustls.RustlsContext(Options())
     context = client_context(Options())
     trusted = [parse_certificate(der) for der in context.get_ca_certs(binary_form=True)]
     by_openssl = {each.subject_name for each in trusted if each.not_after > time.time()}  # of an expired one it says so
@@ -230,7 +230,7 @@ def test_both_libraries_trust_the_authorities_of_the_system() -> None:
 
 
 def test_rustls_has_room_for_a_number_of_connections() -> None:
-    engine = tls_rustls.RustlsEngine(Options())
+    engine = tls_rustls.RustlsContext(Options())
     sockets = []
     while engine.has_room:
         sockets.append(engine.wrap(socket.socket(), "localhost"))

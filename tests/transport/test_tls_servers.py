@@ -119,7 +119,7 @@ async def test_old_versions_are_said_by_name(servers: Servers) -> None:
         ("knows another name only", "the server does not know this host name"),
         ("ALPN of another protocol", "accepts no HTTP version"),
         ("1.2 DHE-RSA-AES256-SHA", "ciphers and keys that browsers refuse, such as DHE-RSA-AES256-SHA"),
-        ("key ed25519", "browsers do not accept: Ed25519"),
+        ("key ed25519", "browsers do not accept the certificate's kind of key: Ed25519"),
     ],
 )
 async def test_a_refusal_is_told_in_words(servers: Servers, name: str, words: str) -> None:

@@ -4,7 +4,7 @@ Import `resolver` from outside.
 
     resolver            Resolver: known addresses, lookups that callers share
     ├── client          asks c-ares, then more patiently
-    │   └── patient_query   asks every server until the deadline
+    │   └── fallback_client   asks every server until the deadline
     │       └── messages    formats queries, reads responses
     └── failures        what failed lookups mean, in words
 """

@@ -1,4 +1,4 @@
-"""Ask DNS: c-ares first, through aiodns, and a more patient client for what c-ares gives up."""
+"""Ask DNS: c-ares first, through aiodns, and a more fallback client for what c-ares gives up."""
 
 import asyncio
 import socket
@@ -11,15 +11,15 @@ from aiodns.error import ARES_ETIMEOUT, DNSError
 
 from crawler.core.option_syntax import parse_server
 from crawler.runtime.cancellation import cancel_and_wait
+from crawler.transport.dns.fallback_client import FallbackClient
 from crawler.transport.dns.messages import Addresses, Question
-from crawler.transport.dns.patient_query import PatientClient
 
 __all__ = ["DnsClient"]
 
 # c-ares obeys these until a server has answered three times; from then on it takes five times the average, or 250 ms.
 _QUERY_TIMEOUT_SECONDS: Final = 1.5
 _QUERY_TRIES: Final = 2
-_PATIENCE_SECONDS: Final = 1.0  # after which the patient client begins, whether or not c-ares has given up
+_FALLBACK_DELAY_SECONDS: Final = 1.0  # after which the fallback client begins, whether or not c-ares has given up
 _SOCKET_BUFFER_BYTES: Final = 2**21  # thousands of answers may arrive while the loop is busy
 
 
@@ -47,7 +47,7 @@ class DnsClient:
         else:
             self._servers = [(_without_brackets(server), 53) for server in self._cares.nameservers]
         self.server_names = [host if port == 53 else _with_port(host, port) for host, port in self._servers]
-        self._patient: PatientClient | None = None
+        self._fallback: FallbackClient | None = None
 
     async def ask(self, question: Question, deadline: Callable[[], float]) -> Addresses:
         """Return the addresses of a name in one family.
@@ -61,37 +61,37 @@ class DnsClient:
         """
         query = self._cares.getaddrinfo(question.host, family=question.family, type=socket.SOCK_STREAM)
         try:
-            await asyncio.wait((query,), timeout=_PATIENCE_SECONDS)
+            await asyncio.wait((query,), timeout=_FALLBACK_DELAY_SECONDS)
             if query.done() and not _has_timed_out(query):
                 return _read(query.result())
-            return await self._ask_patiently(question, deadline, query)
+            return await self._ask_with_fallback(question, deadline, query)
         finally:
             query.cancel()
 
-    async def _ask_patiently(
+    async def _ask_with_fallback(
         self, question: Question, deadline: Callable[[], float], query: "asyncio.Future[pycares.AddrInfoResult]"
     ) -> Addresses:
         """Ask in another way beside c-ares' query. The first outcome counts, but c-ares' timeout is none."""
-        patient = asyncio.ensure_future(self._patient_client().ask(question, deadline))
+        fallback = asyncio.ensure_future(self._fallback_client().ask(question, deadline))
         try:
             if not query.done():
-                await asyncio.wait((query, patient), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((query, fallback), return_when=asyncio.FIRST_COMPLETED)
                 if query.done() and not _has_timed_out(query):
                     return _read(query.result())
-            return await patient
+            return await fallback
         finally:
-            await cancel_and_wait(patient)
+            await cancel_and_wait(fallback)
 
     async def close(self) -> None:
         """Stop c-ares' thread and close all sockets. No `ask` may run."""
-        if self._patient is not None:
-            await self._patient.close()
+        if self._fallback is not None:
+            await self._fallback.close()
         await self._cares.close()
 
-    def _patient_client(self) -> PatientClient:
-        if self._patient is None:
-            self._patient = PatientClient(self._servers, _SOCKET_BUFFER_BYTES)
-        return self._patient
+    def _fallback_client(self) -> FallbackClient:
+        if self._fallback is None:
+            self._fallback = FallbackClient(self._servers, _SOCKET_BUFFER_BYTES)
+        return self._fallback
 
 
 def _has_timed_out(query: "asyncio.Future[pycares.AddrInfoResult]") -> bool:

@@ -16,7 +16,7 @@ from typing import Final, Protocol, TypeVar, cast
 from crawler.core.results import ProbeError, TLSInfo
 from crawler.transport.error_mapping import HopError
 from crawler.transport.sockets.poller import Poller
-from crawler.transport.tls.over_tls import SocketOverTls
+from crawler.transport.tls.tls_in_tls import SocketOverTls
 
 __all__ = ["Connection", "TlsSocket"]
 

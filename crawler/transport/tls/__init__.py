@@ -1,15 +1,16 @@
-"""TLS by two libraries: rustls first, and OpenSSL with a browser's offer for what rustls refuses.
+"""TLS by two libraries: rustls first, and OpenSSL for every server that rustls refuses.
 
-Import `client` (handshakes of probes) and `openssl` (`server_context`) from outside.
+Import `client` (the TLS of probes) and `openssl` (`server_context`) from outside.
 
-    client              which library is asked, and when again
-    ├── rustls          rustls
-    ├── openssl         OpenSSL: contexts, sessions
-    ├── over_tls        TLS on a connection that has TLS already
-    ├── issuers         intermediates that servers do not send
-    ├── refusals        why a server was refused
-    │   └── messages    refusals in words
-    └── report          what a handshake tells
-        ├── names       the names of a certificate and the host
-        └── certificates    the fields of certificates
+    client              TlsClient: chooses the library for each origin, and retries with OpenSSL
+    ├── handshake       one handshake by either library
+    ├── rustls          contexts and sockets of rustls
+    ├── openssl         contexts and sessions of OpenSSL
+    ├── tls_in_tls      TLS inside of TLS, through an https proxy
+    ├── issuers         fetches intermediate certificates that servers omit
+    ├── refusals        finds the error for a server that OpenSSL refused
+    │   └── messages    the messages of these errors
+    └── report          what results report about a connection
+        ├── names       matches a host with the names of a certificate
+        └── certificates    parses certificates
 """

@@ -1,12 +1,12 @@
-"""Secure connections with two TLS engines: rustls first, and OpenSSL about all that rustls refuses.
+"""The TLS of probes, with two libraries: rustls first, and OpenSSL for every server that rustls refuses.
 
-rustls does a handshake in half of the time, and refuses what is old. OpenSSL gets a browser's offer, and its answer
-stands. So a certificate is called bad only if two independent libraries refuse it.
+rustls does a handshake in half of the time, but it does not support old ciphers and keys. OpenSSL offers what a browser
+offers, and its result is final. So a certificate is called bad only if two independent libraries refuse it.
 
-    1  rustls                                   accepted by most servers
-    2  OpenSSL, on a new connection             after any refusal but a timeout; from then on first for this origin
-    3  OpenSSL again without the old session    if the server breaks when a session is resumed
-    4  OpenSSL without any rule                 to learn why it was refused; the connection is not used
+    1  rustls                                   most servers accept it
+    2  OpenSSL, on a new connection             after every failure except a timeout; from then on first for this origin
+    3  OpenSSL again without the old session    if the server fails to resume a session
+    4  OpenSSL, accepting everything            to learn why it refused the server; no request is sent
     5  OpenSSL with fetched intermediates       if the server does not send them
 """
 
@@ -14,59 +14,33 @@ import socket
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
-from typing import Final, Literal, NamedTuple, TypeVar, cast
+from typing import Final, Literal, cast
 
 from crawler.core.options import Options
-from crawler.core.results import ProbeError, TLSInfo
-from crawler.core.urls import Url
+from crawler.core.results import TLSInfo
 from crawler.transport.error_mapping import HopError
-from crawler.transport.sockets.connection import Connection, TlsSocket
-from crawler.transport.timing import HopTimer
+from crawler.transport.sockets.connection import Connection
+from crawler.transport.tls.handshake import AnyTlsSocket, Handshake, check_certificate, openssl_wrapper, start_tls
 from crawler.transport.tls.issuers import Fetch, IssuerStore
-from crawler.transport.tls.names import matches_host, server_name
 from crawler.transport.tls.openssl import HTTP1, InspectedSocket, Origin, SessionCache, TlsContexts, openssl_chain
-from crawler.transport.tls.over_tls import SocketOverTls, TlsOverTls
 from crawler.transport.tls.refusals import (
     NEEDS_INSPECTION,
     NO_ISSUER_CODES,
     Inspection,
     explain_refusal,
     explain_refusal_after_handshake,
-    wrong_name,
 )
-from crawler.transport.tls.report import certificate_of, describe_tls, find_path, subject_names
-from crawler.transport.tls.rustls import RustlsEngine, RustlsSocket, open_rustls
+from crawler.transport.tls.report import certificate_of, describe_tls, find_path
+from crawler.transport.tls.rustls import RustlsContext, RustlsSocket, make_rustls_context
+from crawler.transport.tls.tls_in_tls import TlsInTls
 
 __all__ = ["TlsClient"]
 
 _MAX_ORIGINS: Final = 10_000
 _MAX_FETCHED_ISSUERS: Final = 3  # for one chain
-
-_TlsSocket = TypeVar("_TlsSocket", bound=TlsSocket)
-
-
-class Handshake(NamedTuple):
-    """What a TLS handshake needs besides its engine.
-
-    Attributes:
-        url: Has the host that the certificate has to be for.
-        reopen: Opens another connection to the same address.
-        deadline: Returns until when (loop time) a handshake that begins now may take.
-        timer: Gets what is known of the connection, also if it is refused.
-    """
-
-    url: Url
-    reopen: Callable[[], Awaitable[Connection]]
-    deadline: Callable[[], float]
-    timer: HopTimer
-
-    @property
-    def host(self) -> str:
-        """The host as TLS names it."""
-        return server_name(self.url.host)
 
 
 class TlsClient:
@@ -75,7 +49,7 @@ class TlsClient:
     Args:
         options: Which certificates are acceptable.
         fetch: Fetches a certificate by http; see `IssuerStore`.
-        protocols: What the handshakes offer by ALPN.
+        protocols: The protocols that handshakes offer by ALPN, the preferred one first.
 
     Raises:
         OptionError: A file of the options cannot be used.
@@ -87,13 +61,13 @@ class TlsClient:
         self._contexts = TlsContexts(options, protocols)
         self._sessions = SessionCache()
         self._issuers = IssuerStore(fetch)
-        self._loaded_issuers: set[bytes] = set()  # in the context that completes chains
-        self._fetched_issuers: set[bytes] = set()  # the same by their names
+        self._loaded_issuers: set[bytes] = set()  # fetched certificates in `TlsContexts.completing`, as DER
+        self._loaded_issuer_names: set[bytes] = set()  # the subjects of these certificates, as DER
         self._openssl_first: OrderedDict[Origin, None] = OrderedDict()
         self._incomplete: OrderedDict[Origin, None] = OrderedDict()
 
     async def secure(self, connection: Connection, handshake: Handshake) -> Connection:
-        """Do the handshake; return this connection or another one, with TLS. After a failure all are closed.
+        """Do the handshake; return this connection or a new one, with TLS. After a failure all are closed.
 
         Raises:
             HopError: The server or its certificate was refused.
@@ -103,10 +77,10 @@ class TlsClient:
         if rustls is None or not rustls.has_room or origin in self._openssl_first:
             return await self._secure_by_openssl(connection, handshake)
         try:
-            tls_socket = await _start(connection, lambda sock: rustls.wrap(sock, handshake.host), handshake)
+            tls_socket = await start_tls(connection, lambda sock: rustls.wrap(sock, handshake.host), handshake)
             return self._accept(connection, tls_socket, handshake)
         except TimeoutError:
-            _remember(self._openssl_first, origin)  # a retry asks OpenSSL; this attempt has no time left
+            _remember(self._openssl_first, origin)  # for a retry; this attempt has no time left
             raise
         except OSError:
             if self._options.tls == "rustls":
@@ -116,17 +90,18 @@ class TlsClient:
         return secured
 
     def keep_session(self, connection: Connection, origin: Origin) -> None:
-        """Keep the session of a connection that has received bytes; in TLS 1.3 it comes with the response."""
+        """Keep the session of a connection that has received bytes: in TLS 1.3 the session comes with the response."""
         tls_socket = connection.tls_socket
         # A session can be resumed with the same context only.
-        if isinstance(tls_socket, (ssl.SSLSocket, TlsOverTls)) and tls_socket.context is self._context_for(origin):
+        if isinstance(tls_socket, (ssl.SSLSocket, TlsInTls)) and tls_socket.context is self._context_for(origin):
             with suppress(ValueError):  # Python cannot copy a session whose certificates have more than about 64 KiB
                 self._sessions.put(origin, tls_socket.session)
 
-    def may_ask_again(self, connection: Connection, origin: Origin, error: Exception) -> bool:
-        """Return whether a request that failed before its response may succeed on a new connection.
+    def learn_from_failure(self, connection: Connection, origin: Origin, error: Exception) -> bool:
+        """Learn from a request that failed before its response; return whether a new connection may help.
 
-        It may if the failure is one of TLS that rustls has met, and if the server broke after it resumed a session.
+        It may help after a TLS failure with rustls, because OpenSSL is used next, and after any failure of a resumed
+        session, because the next handshake is a full one.
         """
         tls_socket = connection.tls_socket
         if isinstance(tls_socket, RustlsSocket):
@@ -140,13 +115,13 @@ class TlsClient:
         return False
 
     def explain(self, error: Exception) -> Exception:
-        """Return the error that tells why TLS ended after the handshake; another error is returned as it is."""
+        """Return the error of a server that refused the client after the handshake; other errors stay as they are."""
         problem = explain_refusal_after_handshake(error, has_certificate=self._options.cert is not None)
         return error if problem is None else HopError(problem)
 
     @cached_property
-    def _rustls(self) -> RustlsEngine | None:
-        return open_rustls(self._options, self._protocols)
+    def _rustls(self) -> RustlsContext | None:
+        return make_rustls_context(self._options, self._protocols)
 
     def _context_for(self, origin: Origin) -> ssl.SSLContext:
         return self._contexts.completing if origin in self._incomplete else self._contexts.verifying
@@ -155,9 +130,9 @@ class TlsClient:
         origin = handshake.url.origin
         is_known_incomplete = origin in self._incomplete
         session = self._sessions.get(origin)
-        wrap = _wrapper(self._context_for(origin), handshake.host, session)
+        wrap = openssl_wrapper(self._context_for(origin), handshake.host, session)
         try:
-            tls_socket = await _start(connection, wrap, handshake)
+            tls_socket = await start_tls(connection, wrap, handshake)
         except TimeoutError:
             raise
         except OSError as error:
@@ -165,20 +140,18 @@ class TlsClient:
                 self._sessions.drop(origin)
                 self._incomplete.pop(origin, None)
                 return await self._secure_by_openssl(await handshake.reopen(), handshake)
-            return await self._reconsider(error, handshake)
+            return await self._handle_refusal(error, handshake)
         return self._accept(connection, tls_socket, handshake)
 
-    def _accept(
-        self, connection: Connection, tls_socket: ssl.SSLSocket | TlsOverTls | RustlsSocket, handshake: Handshake
-    ) -> Connection:
-        """Check what the engines do not check, and let the connection be used.
+    def _accept(self, connection: Connection, tls_socket: AnyTlsSocket, handshake: Handshake) -> Connection:
+        """Check what the libraries do not check, and note the result in the connection and the timer.
 
         Raises:
             HopError: The server's certificate is refused.
         """
         try:
             info = handshake.timer.tls = describe_tls(tls_socket, self._chain_state(tls_socket, handshake.url.origin))
-            if not self._options.insecure and (problem := _check_leaf(tls_socket, handshake.host)) is not None:
+            if not self._options.insecure and (problem := check_certificate(tls_socket, handshake.host)) is not None:
                 raise HopError(problem)
         except BaseException:
             connection.close()
@@ -187,75 +160,73 @@ class TlsClient:
         connection.is_resumed = not isinstance(tls_socket, RustlsSocket) and bool(tls_socket.session_reused)
         return connection
 
-    def _chain_state(
-        self, tls_socket: ssl.SSLSocket | TlsOverTls | RustlsSocket, origin: Origin
-    ) -> Literal["incomplete"] | None:
+    def _chain_state(self, tls_socket: AnyTlsSocket, origin: Origin) -> Literal["incomplete"] | None:
         if isinstance(tls_socket, RustlsSocket) or origin not in self._incomplete:
             return None
         path = find_path(openssl_chain(tls_socket))  # empty after a resumed session
         last = certificate_of(path[-1]) if path else None
-        return "incomplete" if last is None or last.issuer_name in self._fetched_issuers else None
+        return "incomplete" if last is None or last.issuer_name in self._loaded_issuer_names else None
 
-    async def _reconsider(self, error: OSError, handshake: Handshake) -> Connection:
-        """Find out why OpenSSL refused; complete the chain if that is what is missing.
+    async def _handle_refusal(self, error: OSError, handshake: Handshake) -> Connection:
+        """Find out why OpenSSL refused. If only intermediates are missing, fetch them and return a new connection.
 
         Raises:
             HopError: The server or its certificate stays refused.
-            OSError: It was no refusal.
+            OSError: The failure was not a refusal.
         """
         reason = getattr(error, "reason", None) or ""
         if not isinstance(error, ssl.SSLCertVerificationError) and not reason.endswith(NEEDS_INSPECTION):
             raise error
-        found = await self._inspect(handshake)
-        if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in NO_ISSUER_CODES and found.path:
-            completed = await self._complete(error, found.path, handshake)
+        inspection = await self._inspect(handshake)
+        lacks_issuer = isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in NO_ISSUER_CODES
+        if lacks_issuer and inspection.path:
+            completed = await self._complete_chain(error, inspection.path, handshake)
             if isinstance(completed, Connection):
                 return completed
             error = completed
-        handshake.timer.tls = found.info
+        handshake.timer.tls = inspection.info
         problem = explain_refusal(
-            error, found, handshake.host, has_certificate=self._options.cert is not None, now=time.time()
+            error, inspection, handshake.host, has_certificate=self._options.cert is not None, now=time.time()
         )
         raise HopError(problem) from error
 
     async def _inspect(self, handshake: Handshake) -> Inspection:
-        """Do a handshake that accepts everything, to see what the server is like. No request is sent on it."""
-        made: list[InspectedSocket] = []
+        """Do a handshake that accepts everything, to learn which version, cipher and certificates the server has."""
+        inspected: InspectedSocket | None = None
 
         def wrap(sock: socket.SocketType) -> InspectedSocket:
-            made.append(cast(InspectedSocket, _wrapper(self._contexts.inspecting, handshake.host, None)(sock)))
-            return made[0]
+            nonlocal inspected
+            inspected = cast(InspectedSocket, openssl_wrapper(self._contexts.inspecting, handshake.host, None)(sock))
+            return inspected
 
         info: TLSInfo | None = None
         path: list[bytes] = []
         try:
             connection = await handshake.reopen()
-            tls_socket = await _start(connection, wrap, handshake)
+            tls_socket = await start_tls(connection, wrap, handshake)
             info, path = describe_tls(tls_socket), find_path(openssl_chain(tls_socket))
             connection.close()
         except (OSError, HopError):
-            pass  # the first error stays as it is
-        return Inspection(info, path, bool(made and made[0].wants_certificate))
+            pass  # the first error is the one to report
+        return Inspection(info, path, inspected is not None and inspected.wants_certificate)
 
-    async def _complete(
-        self, error: ssl.SSLCertVerificationError, path: list[bytes], handshake: Handshake
-    ) -> Connection | ssl.SSLCertVerificationError:
-        """Fetch the intermediates that a server does not send; return a connection, or why it is still refused."""
+    async def _complete_chain(self, error: OSError, path: list[bytes], handshake: Handshake) -> Connection | OSError:
+        """Fetch the intermediates that a server omits; return a connection, or the error if it is still refused."""
         path = list(path)
         origin = handshake.url.origin
         for _ in range(_MAX_FETCHED_ISSUERS):
-            issuer = await self._issuers.issuer_of(path[-1], handshake.deadline())
+            issuer = await self._issuers.fetch_issuer_of(path[-1], handshake.deadline())
             if issuer is None:
                 break
             path.append(issuer)
             if (certificate := certificate_of(issuer)) and issuer not in self._loaded_issuers:
                 self._loaded_issuers.add(issuer)
-                self._fetched_issuers.add(certificate.subject_name)
+                self._loaded_issuer_names.add(certificate.subject_name)
                 self._contexts.completing.load_verify_locations(cadata=issuer)
             try:
                 connection = await handshake.reopen()
-                wrap = _wrapper(self._contexts.completing, handshake.host, None)
-                tls_socket = await _start(connection, wrap, handshake)
+                wrap = openssl_wrapper(self._contexts.completing, handshake.host, None)
+                tls_socket = await start_tls(connection, wrap, handshake)
             except ssl.SSLCertVerificationError as refusal:
                 error = refusal
             else:
@@ -263,49 +234,6 @@ class TlsClient:
                 self._sessions.drop(origin)
                 return self._accept(connection, tls_socket, handshake)
         return error
-
-
-async def _start(
-    connection: Connection, wrap: Callable[[socket.SocketType], _TlsSocket], handshake: Handshake
-) -> _TlsSocket:
-    handshake.timer.start("ssl")
-    try:
-        return await connection.start_tls(wrap, handshake.deadline())
-    except BaseException:
-        connection.close()
-        raise
-
-
-def _wrapper(
-    context: ssl.SSLContext, host: str, session: ssl.SSLSession | None
-) -> Callable[[socket.SocketType], ssl.SSLSocket | TlsOverTls]:
-    def wrap(sock: socket.SocketType | SocketOverTls) -> ssl.SSLSocket | TlsOverTls:
-        if isinstance(sock, SocketOverTls):
-            return TlsOverTls.wrap(context, sock, host, session)
-        return context.wrap_socket(
-            cast(socket.socket, sock),  # it needs no more than the base class has
-            server_hostname=host,
-            session=session,
-            do_handshake_on_connect=False,
-            suppress_ragged_eofs=False,
-        )
-
-    return wrap
-
-
-def _check_leaf(tls_socket: ssl.SSLSocket | TlsOverTls | RustlsSocket, host: str) -> ProbeError | None:
-    """Return what is wrong with a certificate whose chain is right."""
-    if isinstance(tls_socket, RustlsSocket):  # it has checked the name
-        der = next(iter(tls_socket.chain()), b"")
-    else:
-        der = tls_socket.getpeercert(binary_form=True) or b""
-        if not matches_host(names := subject_names(der), host):
-            return wrong_name(names, host)
-    certificate = certificate_of(der)
-    if certificate is not None and certificate.unusual_key is not None:
-        message = f"the certificate's key is of a kind that browsers do not accept: {certificate.unusual_key}"
-        return ProbeError.of("tls.version_or_cipher_mismatch", message)
-    return None
 
 
 def _remember(origins: OrderedDict[Origin, None], origin: Origin) -> None:

@@ -1,7 +1,7 @@
-"""What TLS refusals mean, in words that need no knowledge of TLS.
+"""The messages for TLS failures: by OpenSSL's reason, and by its code for what is wrong with a certificate.
 
-A refusal is OpenSSL's: its reason (`SSLError.reason`, also an alert that the server sent), or the number of what is
-wrong with a certificate (`SSLCertVerificationError.verify_code`). `error_tables` has their types.
+The reason is `SSLError.reason`; it also names an alert that the server sent. The code is
+`SSLCertVerificationError.verify_code`. `error_tables` has the error types for both.
 """
 
 from datetime import UTC, datetime
@@ -59,16 +59,16 @@ SSL_REASON_MESSAGES: Final = {
     "ALERT_CERTIFICATE_REVOKED": f"{_BAD_CLIENT_CERTIFICATE}: it is revoked",
     "ALERT_CERTIFICATE_EXPIRED": f"{_BAD_CLIENT_CERTIFICATE}: it has expired",
     "ALERT_CERTIFICATE_UNKNOWN": _BAD_CLIENT_CERTIFICATE,
-    "ALERT_UNKNOWN_CA": f"{_BAD_CLIENT_CERTIFICATE}: it does not know its authority",
-    "ALERT_ACCESS_DENIED": f"{_BAD_CLIENT_CERTIFICATE}: it has no access",
+    "ALERT_UNKNOWN_CA": f"{_BAD_CLIENT_CERTIFICATE}: the authority is unknown to the server",
+    "ALERT_ACCESS_DENIED": f"{_BAD_CLIENT_CERTIFICATE}: access denied",
     "UNRECOGNIZED_NAME": "the server does not know this host name",
     "ALERT_UNRECOGNIZED_NAME": "the server does not know this host name",
     "ALERT_NO_APPLICATION_PROTOCOL": "the server accepts no HTTP version that was offered to it (ALPN)",
     "ALERT_INTERNAL_ERROR": "the server reported an internal error in the TLS handshake",
-    "ALERT_DECODE_ERROR": "the server could not read the TLS handshake of browsers",
+    "ALERT_DECODE_ERROR": "the server could not decode a message of the TLS handshake",
     "ALERT_DECRYPT_ERROR": "the server could not verify the TLS handshake",
     "ALERT_ILLEGAL_PARAMETER": "the server refused a parameter of the TLS handshake",
-    "ALERT_UNEXPECTED_MESSAGE": "the server did not expect this message of the TLS handshake",
+    "ALERT_UNEXPECTED_MESSAGE": "the server received a message that it did not expect in the TLS handshake",
     "ALERT_BAD_RECORD_MAC": "the server could not decrypt what it received",
     "ALERT_USER_CANCELLED": "the server cancelled the TLS handshake",
     "UNEXPECTED_EOF_WHILE_READING": "the server closed the connection during TLS",
@@ -101,28 +101,28 @@ VERIFY_CODE_MESSAGES: Final = {
 
 
 def date_message(path: list[Certificate], now: float) -> str | None:
-    """Say which certificate of a path is not valid now; None if all are.
+    """Return which certificate of a path is not valid now, as a message; None if all are valid.
 
     Args:
         path: The leaf, and then the issuer of each.
         now: Unix time in seconds.
     """
     for place, certificate in enumerate(path):
-        who = "the certificate" if place == 0 else f"the certificate of the authority {certificate.subject}"
+        name = "the certificate" if place == 0 else f"the certificate of the authority {certificate.subject}"
         if certificate.not_after < now:
-            return f"{who} expired on {_date(certificate.not_after)}"
+            return f"{name} expired on {_format_date(certificate.not_after)}"
         if certificate.not_before > now:
-            return f"{who} is not valid before {_date(certificate.not_before)}"
+            return f"{name} is not valid before {_format_date(certificate.not_before)}"
     return None
 
 
 def issuer_message(path: list[Certificate]) -> str:
-    """Say which authority is unknown, or which certificate the server does not send."""
+    """Return which authority is unknown, or which certificate the server does not send, as a message."""
     last = path[-1]
     if last.has_issuer_url and len(path) == 1:
         return f"incomplete chain: the server does not send the certificate of its issuer {last.issuer}"
     return f"unknown authority: {last.issuer}"
 
 
-def _date(seconds: int) -> str:
+def _format_date(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).date().isoformat()

@@ -5,12 +5,13 @@ name of a certificate without alternative names, which browsers refuse. So OpenS
 """
 
 import ipaddress
+from typing import Final
 
 from crawler.transport.tls.certificates import SubjectNames
 
 __all__ = ["describe_names", "matches_host", "server_name"]
 
-_MAX_SHOWN_NAMES = 3
+_MAX_SHOWN_NAMES: Final = 3
 
 
 def server_name(host: str) -> str:
@@ -28,7 +29,7 @@ def matches_host(names: SubjectNames, host: str) -> bool:
 
 
 def describe_names(names: SubjectNames) -> str:
-    """Return the names for a message: the first few of them."""
+    """Return the first few names, for a message."""
     all_names = [*names.dns, *(_show_address(packed) for packed in names.addresses)]
     shown = ", ".join(all_names[:_MAX_SHOWN_NAMES])
     more = len(all_names) - _MAX_SHOWN_NAMES
@@ -39,7 +40,7 @@ def _matches(pattern: str, host: str) -> bool:
     if not pattern.startswith("*."):
         return pattern == host
     label, dot, domain = host.partition(".")
-    # A wildcard is a whole label, and only the first. `*.com` would be for too many.
+    # A wildcard is the whole first label. `*.com` would match the hosts of different owners.
     return bool(label and dot) and domain == pattern[2:] and "." in domain and "*" not in domain
 
 

@@ -1,4 +1,4 @@
-"""TLS by OpenSSL: the contexts that all handshakes share, and cached sessions."""
+"""TLS by OpenSSL: contexts, which all handshakes share, and cached sessions."""
 
 import ssl
 from collections import OrderedDict
@@ -43,17 +43,17 @@ Origin = tuple[str, str, int]  # scheme, host, port
 
 
 def client_context(options: Options, protocols: Sequence[str] = HTTP1) -> ssl.SSLContext:
-    """Make the context for the handshakes of a transport, with a browser's offer; this takes 20 ms.
+    """Make a context that offers what a browser offers. This takes 20 ms.
 
     Raises:
-        OptionError: `cafile`, `cert` or `key` cannot be read, or does not have what it should.
+        OptionError: `cafile`, `cert` or `key` cannot be read, or is not a certificate or its key.
     """
     try:
         context = ssl.create_default_context(cafile=options.cafile)
     except (OSError, ssl.SSLError) as error:
         raise OptionError(f"{options.cafile}: {error.strerror or error}", "cafile") from None
-    # Python sets the first flag since 3.13, and it refuses certificates that browsers accept. With the second one, also
-    # since 3.13, an intermediate can be trusted by itself. A result must not depend on the version of Python.
+    # Python sets both flags since 3.13. The first one refuses certificates that browsers accept. With the second one,
+    # an intermediate in `cafile` is trusted by itself. A result must not depend on the version of Python.
     context.verify_flags = context.verify_flags & ~_VERIFY_X509_STRICT | _VERIFY_PARTIAL_CHAIN
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
@@ -65,10 +65,10 @@ def client_context(options: Options, protocols: Sequence[str] = HTTP1) -> ssl.SS
 class TlsContexts:
     """The contexts of a transport. Each is made on first use, because reading the system's authorities takes time.
 
-    None of them compares the certificate's names with the host: see `tls_names`.
+    None of them compares the certificate's names with the host: see `names`.
 
     Raises:
-        OptionError: A file of the options cannot be used. They are read at once.
+        OptionError: A file of the options cannot be used. These files are read at once.
     """
 
     def __init__(self, options: Options, protocols: Sequence[str]) -> None:
@@ -86,7 +86,7 @@ class TlsContexts:
 
     @cached_property
     def completing(self) -> ssl.SSLContext:
-        """As `verifying`, but a chain has to end at a root: this context may have intermediates that were fetched."""
+        """Like `verifying`, but a chain must end at a root, because fetched intermediates are added to this context."""
         context = client_context(self._options, self._protocols)
         context.check_hostname = False
         context.verify_flags &= ~_VERIFY_PARTIAL_CHAIN
@@ -100,13 +100,13 @@ class TlsContexts:
         context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
         context.options |= _LEGACY_SERVER_CONNECT
         context.sslsocket_class = InspectedSocket
-        with suppress(AttributeError):  # it is not documented, but all versions of Python that we support have it
-            context._msg_callback = _note_message  # type: ignore[attr-defined]
+        with suppress(AttributeError):  # not documented, but in all versions of Python that we support
+            context._msg_callback = _note_certificate_request  # type: ignore[attr-defined]
         return _configure_client(context, self._protocols, verify=False)
 
 
 class InspectedSocket(ssl.SSLSocket):
-    """A socket that knows more about its handshake.
+    """A socket that notes whether the server asks for a client certificate.
 
     Attributes:
         wants_certificate: Whether the server has asked for a client certificate.
@@ -134,7 +134,7 @@ class SessionCache:
                 self._sessions.popitem(last=False)
 
     def drop(self, origin: Origin) -> None:
-        """Forget a session: its server may break when it is resumed."""
+        """Forget a session that the server may fail to resume."""
         self._sessions.pop(origin, None)
 
 
@@ -203,7 +203,7 @@ def _configure_client(context: ssl.SSLContext, protocols: Sequence[str], *, veri
     return context
 
 
-def _note_message(
+def _note_certificate_request(
     connection: ssl.SSLSocket, direction: str, version: int, record_type: int, message_type: int, data: bytes
 ) -> None:
     if direction == "read" and record_type == _HANDSHAKE and message_type == _CERTIFICATE_REQUEST:

@@ -1,4 +1,4 @@
-"""What results report about a TLS connection, the same whichever library made it."""
+"""What results report about a TLS connection, in the same form for both libraries."""
 
 import ssl
 import time
@@ -22,7 +22,7 @@ __all__ = ["certificate_of", "describe_tls", "find_path", "subject_names"]
 def describe_tls(
     connection: ssl.SSLSocket | ssl.SSLObject | RustlsSocket, chain: Literal["incomplete"] | None = None
 ) -> TLSInfo:
-    """Return what a finished handshake agreed on, and the server's certificate, verified or not."""
+    """Return what a finished handshake agreed on, and fields of the server's certificate, verified or not."""
     engine: Literal["rustls", "openssl"]
     if isinstance(connection, RustlsSocket):
         engine, cipher_name = "rustls", connection.cipher_name()
@@ -58,12 +58,12 @@ def certificate_of(der: bytes) -> Certificate | None:
 
 @lru_cache(maxsize=1024)
 def subject_names(der: bytes) -> SubjectNames:
-    """Return what a certificate is for."""
+    """Return the hosts that a certificate is for."""
     return parse_subject_names(der)
 
 
 def find_path(chain: Sequence[bytes]) -> list[bytes]:
-    """Return the leaf of a chain and the issuers of each after it, as far as the chain has them."""
+    """Return the leaf of a chain, its issuer, that one's issuer and so on, as far as the chain has them."""
     path = list(chain[:1])
     rest = list(chain[1:])
     while path and rest:

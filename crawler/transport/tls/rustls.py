@@ -1,11 +1,10 @@
-"""The first TLS engine: rustls, by the package `rtls`.
+"""TLS by rustls, with the package `rtls`.
 
-A verified handshake takes it half of the CPU time that OpenSSL needs. It supports no old ciphers and keys; what it
-refuses, OpenSSL is asked about.
+rustls does a verified handshake in half of the CPU time of OpenSSL, but it does not support old ciphers and keys.
 
-The interface of `rtls` follows the module `ssl`, with a layer of Python around each call. Here the classes below it are
-used directly, which saves a fifth of the time. They are not part of its documented interface, so `open_rustls` checks
-that they have every method used here. Where they do not, or where `rtls` is not installed, OpenSSL does all handshakes.
+The documented interface of `rtls` is like `ssl`, in Python. This module uses the classes below that interface, which
+saves a fifth of the time. They may change, so `rustls_version` checks that they have every method used here. If one is
+missing, or `rtls` is not installed, OpenSSL does all handshakes.
 """
 
 import os
@@ -23,14 +22,14 @@ from crawler.core.options import Options
 from crawler.transport.tls.certificates import parse_certificate
 from crawler.transport.tls.openssl import HTTP1
 
-__all__ = ["RustlsEngine", "RustlsSocket", "describe_engines", "open_rustls", "rustls_version"]
+__all__ = ["RustlsContext", "RustlsSocket", "describe_tls_libraries", "make_rustls_context", "rustls_version"]
 
-# Each connection has its own copy of the authorities: with the 144 of Debian it takes 263 KiB, one of OpenSSL 29 KiB.
+# rustls copies the authorities for each connection, which takes 263 KiB with Debian's 144; OpenSSL takes 29 KiB.
 _MAX_CONNECTIONS: Final = 512
 _RECEIVE_BYTES: Final = 16 * 1024
 _VERIFY_NONE: Final = 0
 _VERIFY_REQUIRED: Final = 2
-_HASHED_NAME: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # what OpenSSL reads of a directory of authorities
+_HASHED_NAME: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # the files that OpenSSL reads in a directory of authorities
 _PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _BUILDER_METHODS: Final = (
     "add_root_cert_from_der", "add_root_certs_from_pem", "build_client_connection", "set_alpn", "set_check_hostname",
@@ -62,20 +61,20 @@ class RustlsSocket:
     Its context verifies the server, unless the option `insecure` is set.
     """
 
-    __slots__ = ("_accepted_bytes", "_engine", "_failure", "_outgoing", "_socket", "_tls", "_undecrypted")
+    __slots__ = ("_accepted_bytes", "_context", "_failure", "_outgoing", "_socket", "_tls", "_undecrypted")
 
-    def __init__(self, tls: Any, sock: socket.SocketType, engine: "RustlsEngine") -> None:
+    def __init__(self, tls: Any, sock: socket.SocketType, context: "RustlsContext") -> None:
         self._tls = tls
-        self._engine: RustlsEngine | None = engine
-        engine.open_connections += 1
+        self._context: RustlsContext | None = context
+        context.open_connections += 1
         self._socket = sock
         self._outgoing = b""  # encrypted, not yet sent
-        self._accepted_bytes = 0  # how much of the caller's data that is
-        self._undecrypted = b""
+        self._accepted_bytes = 0  # the length of the caller's data in `_outgoing`
+        self._undecrypted = b""  # received
         self._failure: ssl.SSLError | None = None
 
     def do_handshake(self) -> None:
-        """Go on with the handshake as far as the received bytes allow.
+        """Continue the handshake as far as the received bytes allow.
 
         Raises:
             ssl.SSLWantReadError: The server has to answer first.
@@ -89,7 +88,7 @@ class RustlsSocket:
                 return
             if not self._undecrypted:
                 self._undecrypted = self._receive()
-            self._feed()
+            self._decrypt()
             if self._failure is not None:
                 with suppress(OSError):
                     self._flush()  # the alert that tells the server
@@ -114,21 +113,21 @@ class RustlsSocket:
         while True:
             if data := tls.read_plaintext(max_bytes):
                 return bytes(data)
-            if self._failure is not None:  # only now: the bytes before it were good
+            if self._failure is not None:  # after the valid bytes that came before it
                 raise self._failure
             if not self._undecrypted:
                 if not tls.wants_read():
                     return b""
                 self._undecrypted = self._receive()
-            self._feed()
+            self._decrypt()
             if tls.wants_write():
-                self._answer()
+                self._send_tls_messages()
 
     def close(self) -> None:
         """Close the socket; nothing more is sent."""
-        if self._engine is not None:
-            self._engine.open_connections -= 1
-            self._engine = None
+        if self._context is not None:
+            self._context.open_connections -= 1
+            self._context = None
         self._socket.close()
 
     def version(self) -> str | None:
@@ -149,7 +148,7 @@ class RustlsSocket:
         """The certificates that the server sent, as DER."""
         return self._tls.peer_certificates() or []
 
-    def _feed(self) -> None:
+    def _decrypt(self) -> None:
         taken = self._tls.read_tls(self._undecrypted)
         self._undecrypted = self._undecrypted[taken:]
         try:
@@ -176,20 +175,20 @@ class RustlsSocket:
                 raise ssl.SSLWantWriteError from None
             self._outgoing = self._outgoing[sent:]
 
-    def _answer(self) -> None:
-        """Send what TLS itself answers."""
+    def _send_tls_messages(self) -> None:
+        """Send messages of TLS itself, such as alerts; the caller has no data in them."""
         is_renegotiation = self._failure is None and self._tls.protocol_version() == 0x0303
         with suppress(OSError):
             self._flush()
-        if is_renegotiation:  # the only message of TLS 1.2 that is answered now; rustls answers no_renegotiation
+        if is_renegotiation:  # rustls answers no other message of TLS 1.2 after the handshake, and refuses this one
             self._failure = ssl.SSLError("renegotiation is not supported")
 
 
-class RustlsEngine:
-    """Makes the TLS state of connections.
+class RustlsContext:
+    """The counterpart of `ssl.SSLContext`: begins TLS on sockets.
 
     Attributes:
-        open_connections: How many of them are open.
+        open_connections: How many of its connections are open.
 
     Raises:
         ValueError: rustls cannot use the client certificate.
@@ -228,20 +227,20 @@ class RustlsEngine:
         paths = [Path(cafile)] if cafile is not None else _system_files()
         found = (match for path in paths for match in _PEM.findall(path.read_bytes()))
         distinct = dict.fromkeys(match.replace(b"\r", b"") for match in found)
-        certificates = [each for each in distinct if not _has_expired(each)]  # rustls would not look at their dates
+        certificates = [each for each in distinct if not _has_expired(each)]  # rustls does not check their dates
         self._builder.add_root_certs_from_pem(b"\n".join(certificates))
-        if cafile is None and not distinct:  # Windows: the authorities are in no file
+        if cafile is None and not distinct:  # on Windows the authorities are not in files
             for der in ssl.create_default_context().get_ca_certs(binary_form=True):
                 with suppress(ValueError):
                     self._builder.add_root_cert_from_der(der)
 
 
-def open_rustls(options: Options, protocols: Sequence[str]) -> RustlsEngine | None:
-    """Return an engine; None if OpenSSL has to do all handshakes."""
+def make_rustls_context(options: Options, protocols: Sequence[str]) -> RustlsContext | None:
+    """Return a context; None if OpenSSL has to do all handshakes."""
     if options.tls == "openssl" or rustls_version() is None:
         return None
     try:
-        return RustlsEngine(options, protocols)
+        return RustlsContext(options, protocols)
     except (OSError, ValueError):
         return None
 
@@ -260,8 +259,8 @@ def rustls_version() -> str | None:
     return str(version()) if is_complete else None
 
 
-def describe_engines() -> str:
-    """Return which libraries do TLS, with their versions, the first one first."""
+def describe_tls_libraries() -> str:
+    """Return which libraries do TLS, with their versions, the preferred one first."""
     openssl = " ".join(ssl.OPENSSL_VERSION.split()[:2])
     version = rustls_version()
     return (

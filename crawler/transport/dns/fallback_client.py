@@ -16,7 +16,7 @@ from aiodns.error import ARES_ECONNREFUSED, ARES_ENODATA, ARES_ENOTFOUND, ARES_E
 from crawler.runtime.cancellation import cancel_and_wait
 from crawler.transport.dns.messages import Addresses, Question, format_query, is_truncated, read_addresses
 
-__all__ = ["PatientClient", "Server"]
+__all__ = ["FallbackClient", "Server"]
 
 _FIRST_RESEND_SECONDS: Final = 2.0
 _MAX_RESEND_SECONDS: Final = 5.0  # RFC 1123, 6.1.3.3: "no less than 5 seconds"
@@ -25,7 +25,7 @@ _DECISIVE: Final = frozenset({ARES_ENOTFOUND, ARES_ENODATA})  # of any other fai
 Server = tuple[str, int]
 
 
-class PatientClient:
+class FallbackClient:
     """Asks all servers at once, and again from time to time. Call `close` when done.
 
     Args:

@@ -1,14 +1,14 @@
-"""TLS on a connection that has TLS already: with a target, through a proxy that is reached by TLS.
+"""TLS inside of TLS: the connection to an https target through an https proxy.
 
-`SocketOverTls` is the outer TLS with the methods of a socket, which is all that rustls needs. OpenSSL's sockets need
-one of the operating system, so `TlsOverTls` does OpenSSL's inner TLS in memory and moves the bytes itself.
+`SocketOverTls` gives the outer TLS the methods of a socket. rustls needs no more. OpenSSL's sockets need a socket of
+the operating system, so `TlsInTls` does OpenSSL's inner TLS in memory and moves the bytes itself.
 """
 
 import ssl
 from contextlib import suppress
 from typing import Final, Protocol, cast
 
-__all__ = ["SocketOverTls", "TlsOverTls"]
+__all__ = ["SocketOverTls", "TlsInTls"]
 
 _RECEIVE_BYTES: Final = 16 * 1024
 
@@ -35,7 +35,7 @@ class SocketOverTls:
             raise BlockingIOError from None
 
     def recv(self, max_bytes: int) -> bytes:
-        """Return received bytes; empty at the end, announced or not: the inner TLS tells whether it is complete."""
+        """Return received bytes; empty at the end, even without close_notify: the inner TLS detects a cut stream."""
         try:
             return self._outer.recv(max_bytes)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -48,11 +48,11 @@ class SocketOverTls:
         self._outer.close()
 
 
-class TlsOverTls(ssl.SSLObject):
+class TlsInTls(ssl.SSLObject):
     """OpenSSL over a `SocketOverTls`, with the methods and exceptions of a non-blocking `ssl.SSLSocket`.
 
     Attributes:
-        wants_certificate: As `InspectedSocket` has it.
+        wants_certificate: As in `InspectedSocket`.
     """
 
     wants_certificate = False
@@ -60,22 +60,22 @@ class TlsOverTls(ssl.SSLObject):
     _outgoing: ssl.MemoryBIO
     _sock: SocketOverTls
     _unsent: bytes  # encrypted
-    _accepted_bytes: int  # how much of the caller's data that is
+    _accepted_bytes: int  # the length of the caller's data in `_unsent`
 
     @classmethod
     def wrap(
         cls, context: ssl.SSLContext, sock: SocketOverTls, host: str, session: ssl.SSLSession | None
-    ) -> "TlsOverTls":
+    ) -> "TlsInTls":
         """Begin TLS, as `SSLContext.wrap_socket` does."""
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         context.sslobject_class = cls
-        made = cast(TlsOverTls, context.wrap_bio(incoming, outgoing, server_hostname=host, session=session))
-        made._incoming, made._outgoing, made._sock = incoming, outgoing, sock
-        made._unsent, made._accepted_bytes = b"", 0
-        return made
+        inner = cast(TlsInTls, context.wrap_bio(incoming, outgoing, server_hostname=host, session=session))
+        inner._incoming, inner._outgoing, inner._sock = incoming, outgoing, sock
+        inner._unsent, inner._accepted_bytes = b"", 0
+        return inner
 
     def do_handshake(self) -> None:
-        """Go on with the handshake; raise `ssl.SSLWantReadError` or `ssl.SSLWantWriteError` until it is done."""
+        """Continue the handshake; raise `ssl.SSLWantReadError` or `ssl.SSLWantWriteError` until it is done."""
         while True:
             try:
                 super().do_handshake()
