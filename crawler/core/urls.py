@@ -38,9 +38,11 @@ MAX_URL_CHARACTERS: Final = 64 * 1024  # no server accepts a URL of this length
 
 _AMBIGUOUS: Final = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
 _LONE_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
-# URLs that Ada would return unchanged: most URLs of most lists. Matching takes a third of the time of parsing.
+# URLs that Ada would return unchanged: most URLs of most lists. Matching takes a quarter of the time of parsing.
+_PLAIN_NAME: Final = r"(?:(?!xn--)[a-z0-9](?:[a-z0-9-]{0,61}+(?<!-))?\.){1,3}+[a-z]{2,24}+"
+_OCTET: Final = r"(?:[1-9]?[0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])"
 _PLAIN_URL: Final = re.compile(
-    r"(?P<scheme>https?)://(?P<host>(?:(?!xn--)[a-z0-9](?:[a-z0-9-]{0,61}+(?<!-))?\.){1,3}+[a-z]{2,24}+)"
+    rf"(?P<scheme>https?)://(?P<host>{_PLAIN_NAME}|(?:{_OCTET}\.){{3}}{_OCTET})"
     r"(?::(?P<port>[1-9][0-9]{3}|[1-5][0-9]{4}))?"
     r"(?P<path>/(?:[A-Za-z0-9_~-][A-Za-z0-9_~.-]*+/?+)*+(?:\?[A-Za-z0-9_~.=&/-]*+)?+)"
 )

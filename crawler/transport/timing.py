@@ -1,6 +1,6 @@
 """How long each phase of a hop takes."""
 
-from time import perf_counter
+from time import perf_counter_ns
 from typing import Final, Literal
 
 from crawler.core.results import Timings, TLSInfo
@@ -35,12 +35,12 @@ class HopTimer:
         self.ip: str | None = None
         self.tls: TLSInfo | None = None
         self._phase: Phase = "connect"
-        self._marks: list[tuple[Phase, float]] = []
+        self._marks: list[tuple[Phase, int]] = []
 
     def start(self, phase: Phase) -> None:
         """End the current phase and start another."""
         self._phase = phase
-        self._marks.append((phase, perf_counter()))
+        self._marks.append((phase, _microseconds()))
 
     @property
     def error_phase(self) -> str:
@@ -54,10 +54,14 @@ class HopTimer:
 
     def timings(self) -> Timings:
         """End the last phase and return milliseconds of each; a phase that was entered twice counts once, summed."""
-        now = perf_counter()
-        spent: dict[str, float] = {}
-        ended = now
+        now = ended = _microseconds()
+        spent: dict[str, int] = {}
         for phase, began in reversed(self._marks):
-            spent[phase] = round(spent.get(phase, 0.0) + (ended - began) * 1000, 3)
+            spent[phase] = spent.get(phase, 0) + ended - began
             ended = began
-        return Timings(**spent, total=round((now - ended) * 1000, 3))
+        return Timings(**{phase: each / 1000 for phase, each in spent.items()}, total=(now - ended) / 1000)
+
+
+def _microseconds() -> int:
+    # Whole ones: then the phases add up to the total, and no duration has to be rounded.
+    return perf_counter_ns() // 1000

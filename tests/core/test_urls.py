@@ -542,6 +542,7 @@ def test_the_result_of_any_line_can_be_written_as_json(line: str | bytes) -> Non
 @given(st.from_regex(_PLAIN_URL, fullmatch=True))
 @example("http://a.bc/")
 @example("https://a-b.0.1.co/x.y/~z/?q=/../a&b=..")
+@example("http://255.10.0.9:8080/")
 def test_a_plain_url_is_what_ada_returns_for_it(text: str) -> None:
     assert parse_url(text) == _read_normal(ada_url.normalize_url(text))
 
@@ -549,7 +550,8 @@ def test_a_plain_url_is_what_ada_returns_for_it(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "http://xn--a.com/", "http://A.com/", "http://1.2.3.4/", "http://a.com", "http://a.com:80/", "http://a.com/./b",
+        "http://xn--a.com/", "http://A.com/", "http://1.2.3/", "http://1.2.3.256/", "http://01.2.3.4/",
+        "http://1.2.3.4./", "http://1.2.3.4.5/", "http://a.com", "http://a.com:80/", "http://a.com/./b",
         "http://a.com/a/..", "http://a.com/%7e", "http://a.com//b", "http://a.com/#b", "http://u@a.com/", "http://a.0x1/",
         f"http://{'a' * 64}.com/",
     ],

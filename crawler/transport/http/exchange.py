@@ -81,7 +81,7 @@ async def read_head(connection: Connection, timer: HopTimer, deadline: float) ->
     searched_bytes = interim_responses = 0
     is_encrypted = connection.tls is not None
     while True:
-        while (parsed := parse_head(data, searched_bytes, is_encrypted=is_encrypted)) is None:
+        while not data or (parsed := parse_head(data, searched_bytes, is_encrypted=is_encrypted)) is None:
             searched_bytes = len(data)
             received = await connection.receive(deadline)
             if not received:

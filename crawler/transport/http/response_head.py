@@ -29,7 +29,7 @@ MAX_HEAD_BYTES: Final = 256 * 1024  # as in Chromium
 
 _START = re.compile(rb"[^\0]{0,4}?(HTTP|(?:H(?:TT?)?)?\Z)", re.IGNORECASE)  # or the start of it
 _ICY = re.compile(rb"ICY", re.IGNORECASE)  # how SHOUTcast servers begin, instead of with HTTP/1.0
-_END = re.compile(rb"\r?\n\r?\n")
+_END = re.compile(rb"\n\r?\n")  # a CR in front of it stays at the end of the last line, where it says nothing
 _CUT_STATUS_LINE = re.compile(rb"HTTP(?:[^ \r\n]* +[0-9]{3}|[^\r\n]*[\r\n])", re.IGNORECASE)  # with a status, or whole
 # These match a head in which each CR has become an LF.
 _STATUS_LINE = re.compile(r"HTTP(?:/([0-9])[0-9]*\.([0-9]))?[^ \n]* *([0-9]{0,9})", re.IGNORECASE)
