@@ -1,4 +1,4 @@
-"""One HTTP exchange on the wire: resolved, guarded, timed, with every failure explained.
+"""Send one HTTP request over our own connections: resolve, check the address, connect, and time each phase.
 
 Other packages may import from `base` (the `Transport` interface), `socket_transport` and what its constructor takes
 (`address_guard`, `sockets.connection_pool`, `dns.resolver`), `http.response_body`, and `server_context` of
@@ -9,9 +9,9 @@ Other packages may import from `base` (the `Transport` interface), `socket_trans
     ├── http/           formats requests, reads responses, over HTTP/1.1 and HTTP/2
     ├── proxy           connects through a proxy
     │   └── proxy_handshakes    CONNECT and SOCKS5
-    ├── tls/            handshakes by two libraries
-    ├── sockets/        connections: dialled, watched, kept
-    ├── dns/            names to addresses
+    ├── tls/            TLS by two libraries
+    ├── sockets/        opens, watches and keeps connections
+    ├── dns/            resolves names to addresses
     ├── address_guard   addresses that must not be dialled
     ├── timing          how long each phase takes
     └── error_mapping   exceptions to the errors of results

@@ -4,7 +4,7 @@ The guard checks the very address that is about to be dialled, after resolution.
 `is_global` calls several of these ranges global and changes between versions. It has the facts of IANA's registries
 (https://www.iana.org/assignments/iana-ipv4-special-registry and iana-ipv6-special-registry, as of 2026).
 
-Allowed are the ranges that the registries call globally reachable, except those that name no host (ORCHIDv2, drone
+The ranges that the registries call globally reachable are allowed, except those that name no host (ORCHIDv2, drone
 tags) and those that lead to a server of our own network (anycast of PCP, TURN and DNS-SD). No table can know two
 things: public addresses that belong to the operator, and the operator's own NAT64 prefix.
 """
@@ -116,8 +116,8 @@ class AddressGuard:
     def why_host_refused(self, addresses: Iterable[str]) -> str | None:
         """Return why a host with these addresses must not be dialled; None if it may be.
 
-        One refused address is enough. A name that mixes both kinds of addresses is a mistake, or an attacker who will
-        rebind it.
+        One refused address is enough: a name with public and private addresses is a mistake, or prepared for DNS
+        rebinding.
         """
         for address in addresses:
             if reason := self.why_refused(address):

@@ -33,12 +33,12 @@ class Transport(Protocol):
             headers: The request's fields besides Host and Content-Length.
             timeout: Seconds for the whole exchange.
             connect_timeout: Seconds for connecting, and the same again for the TLS handshake.
-            answer_share: How much of the time that is left once the connection is ready the answer may take.
-            is_fresh: Whether to open a new connection even where one is kept.
-            max_body_bytes: How much of a 2xx response's body to read; 0 reads none of it.
+            answer_share: Share, above 0 and at most 1, of the time left after connecting that the response may take.
+            is_fresh: Whether to open a new connection even if the pool has one.
+            max_body_bytes: How much of the body of a 2xx response to read; 0 reads none of it.
             content: The request's body.
-            http_version: 1 for HTTP/1.1. 2 lets the server of an https URL choose, on a new connection: HTTP/2 or
-                HTTP/1.1.
+            http_version: 1 for HTTP/1.1. 2 offers HTTP/2 and HTTP/1.1 to the server of an https URL, on a new
+                connection; the server chooses.
         """
 
     async def close(self) -> None:

@@ -32,7 +32,7 @@ _MAX_MESSAGE_CHARACTERS = 300
 
 
 class HopError(Exception):
-    """Ends a hop with an error that we have decided on ourselves."""
+    """Ends a hop with an error that no library has raised, such as a blocked address."""
 
     def __init__(self, problem: ProbeError) -> None:
         super().__init__(problem.message)
@@ -69,7 +69,7 @@ def _error_type(error: BaseException, phase: str) -> str:
 
 
 def _rule_by_number(error: BaseException) -> str | None:
-    """Return the rule for the number that an exception carries; None without a number that we know."""
+    """Return the rule for the number in an exception (errno, status, ...); None if there is no rule for it."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return VERIFY_CODE_TYPES.get(getattr(error, "verify_code", 0))
     if isinstance(error, ssl.SSLError):
@@ -88,7 +88,7 @@ def _rule_by_number(error: BaseException) -> str | None:
 def ssl_reason(error: ssl.SSLError) -> str:
     """Return OpenSSL's reason without its prefix, for example `ALERT_HANDSHAKE_FAILURE`; empty if it gives none.
 
-    Python has no name for a reason that is newer than itself; then the text has it.
+    Python lacks the names of newer reasons; then the exception's text has it.
     """
     if not (reason := getattr(error, "reason", None)):
         found = _UNNAMED_SSL_REASON.match(str(error))

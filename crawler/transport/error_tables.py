@@ -26,7 +26,7 @@ __all__ = [
     "VERIFY_CODE_TYPES",
 ]
 
-BY_PHASE: Final = "by phase"  # the class says only that something took too long: the phase gives the type
+BY_PHASE: Final = "by phase"  # a timeout: its phase gives the type, see `TIMEOUT_TYPES`
 
 TIMEOUT_TYPES: Final = {
     "dns": "dns.timed_out",
@@ -88,7 +88,7 @@ CARES_TYPES: Final = {
 
 GETADDRINFO_TYPES: Final = {
     socket.EAI_NONAME: "dns.name_not_resolved",
-    getattr(socket, "EAI_NODATA", socket.EAI_NONAME): "dns.name_not_resolved",  # not everywhere two numbers
+    getattr(socket, "EAI_NODATA", socket.EAI_NONAME): "dns.name_not_resolved",  # some systems lack it
     socket.EAI_AGAIN: "dns.unreachable",
     socket.EAI_MEMORY: "local.memory",
     socket.EAI_SYSTEM: "local.network",
@@ -108,8 +108,8 @@ VERIFY_CODE_TYPES: Final = {
     64: "tls.cert.name_invalid",  # another address
 }
 
-# OpenSSL's reasons (`SSLError.reason`), without the prefix SSLV3_, TLSV1_ or TLSV13_. An alert is the server's
-# decision, so its type is final; only an internal error may pass.
+# OpenSSL's reasons (`SSLError.reason`), without the prefix SSLV3_, TLSV1_ or TLSV13_. A reason without a row, such as
+# an alert about an internal error, may pass: it becomes `tls.failed`, which is transient.
 SSL_REASON_TYPES: Final = {
     "WRONG_VERSION_NUMBER": "tls.protocol.error",  # plain HTTP on a TLS port
     "HTTP_REQUEST": "tls.protocol.error",

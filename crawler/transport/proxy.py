@@ -4,10 +4,10 @@
     socks5://              a connection to an address that is resolved here
     socks5h://             a connection to a name that the proxy resolves
 
-This is how curl reads these schemes. Environment variables such as HTTP_PROXY are not read.
+The schemes mean the same as in curl. Environment variables such as HTTP_PROXY are not read.
 
-All that precedes the tunnel is the phase `connect`, with one time limit: the connection to the proxy, TLS with it, and
-its handshake. Its failures have types of their own (`proxy.*`), so a target is not blamed for its proxy.
+The connection to the proxy, TLS with it, and its handshake are the phase `connect`, with one timeout for all. Their
+failures have error types of their own (`proxy.*`), because they say nothing about the target.
 """
 
 import asyncio
@@ -45,16 +45,17 @@ from crawler.transport.tls.issuers import Fetch
 __all__ = ["ProxyDialler"]
 
 _PROXY_AUTHENTICATION_REQUIRED: Final = 407
-_WRONG_PROXY: Final = frozenset({"proxy.auth_required", "proxy.protocol.error"})  # another address changes nothing
+# Errors that every other address of the target would have too.
+_PROXY_SETUP_ERRORS: Final = frozenset({"proxy.auth_required", "proxy.protocol.error"})
 
 
 class ProxyDialler:
     """Connects to targets through one proxy.
 
     Args:
-        proxy: Where the proxy is.
+        proxy: The address and the credentials of the proxy.
         options: Which authorities to trust. The certificate of the proxy is verified even if those of targets are not.
-        resolver: Resolves the name of the proxy; with socks5:// also those of targets.
+        resolver: Resolves the name of the proxy; with socks5:// also the names of targets.
         guard: Checks every address that is resolved here, and targets that are addresses.
         poller: Watches the sockets.
         order: The order of addresses, of the proxy and of targets that are resolved here.
@@ -80,38 +81,38 @@ class ProxyDialler:
         self._fetch = fetch
         self._loop = asyncio.get_running_loop()
 
-    # Requests that the proxy gets instead of the target
+    # Requests that are sent to the proxy instead of the target
 
     def forwards(self, url: Url) -> bool:
-        """Return whether the proxy itself gets the request, in absolute-form (RFC 9112, 3.2.2)."""
+        """Return whether the request is sent to the proxy itself, in absolute-form (RFC 9112, 3.2.2)."""
         return url.scheme == "http" and self._proxy.scheme in ("http", "https")
 
     @property
     def headers(self) -> list[tuple[str, str]]:
-        """The fields that such a request has besides."""
+        """The extra header fields of a request to the proxy itself."""
         value = authorization(self._proxy)
         return [("Proxy-Authorization", value)] if value else []
 
     def check_answer(self, head: ResponseHead) -> None:
-        """Tell the proxy's refusal from a response of the target.
+        """Check that the response to a request to the proxy itself can be the target's.
 
         Raises:
-            HopError: The proxy wants other credentials. Every other status may be the target's.
+            HopError: The proxy requires other credentials. Every other status may be the target's.
         """
         if head.status == _PROXY_AUTHENTICATION_REQUIRED:
             raise refusal_error(head, self._proxy, "the request")
 
     def protocol_error(self, error: HeadError) -> HopError:
-        """Make the error for an answer to such a request that is not HTTP."""
+        """Make the error for a response to a request to the proxy itself that is not HTTP."""
         return proxy_error("proxy.protocol.error", self._proxy, f"does not speak HTTP: {error}")
 
     # Connections
 
     async def connect(self, url: Url, timer: HopTimer, connect_timeout: float, deadline: float) -> Connection:
-        """Connect to the URL's host and port through the proxy, or to the proxy if it gets the request.
+        """Connect to the URL's host and port through the proxy, or only to the proxy if the request is sent to it.
 
         Args:
-            url: Of the target.
+            url: The URL of the target.
             timer: Gets the phases, and the address of the target if it is known.
             connect_timeout: Seconds for everything but DNS.
             deadline: Loop time.
@@ -130,7 +131,7 @@ class ProxyDialler:
             try:
                 return await self._connect_to(host, url, addresses, deadline)
             except HopError as error:
-                if error.problem.type in _WRONG_PROXY:
+                if error.problem.type in _PROXY_SETUP_ERRORS:
                     raise
                 failure = failure or error
                 self._order.failed(host, url.port)
@@ -138,7 +139,7 @@ class ProxyDialler:
         raise failure
 
     async def _hosts_to_request(self, url: Url, timer: HopTimer, deadline: float) -> list[str]:
-        """Return what the proxy is to connect to: the name, or the allowed addresses to try one after the other."""
+        """Return the hosts to request from the proxy: the name, or the allowed addresses, tried one after the other."""
         if is_address(url.host):
             hosts = [url.host]
         elif self._proxy.resolves_names:
@@ -163,7 +164,7 @@ class ProxyDialler:
         return self._order.select(addresses, proxy.port)
 
     async def _connect_to(self, host: str, url: Url, addresses: list[str], deadline: float) -> Connection:
-        """Connect to the proxy, and have it connect to the host."""
+        """Connect to the proxy, and request a connection to the host from it."""
         proxy = self._proxy
         try:
             connection = await connect_to_any(addresses, proxy.port, self._poller, HopTimer(), deadline, self._order)
@@ -189,7 +190,7 @@ class ProxyDialler:
         return connection
 
     def _unreachable(self, problem: ProbeError, what: str) -> HopError:
-        """Make the error of a proxy that is not reached, unless this machine is at fault."""
+        """Make the error for a proxy that cannot be reached; a fault of this machine stays one."""
         if problem.group == "LOCAL_ERROR":
             return HopError(problem)
         return proxy_error("proxy.unreachable", self._proxy, f"{what}: {problem.message}")
@@ -211,13 +212,13 @@ class ProxyDialler:
         try:
             secured = await self._tls.secure(connection, Handshake(url, reopen, lambda: deadline, HopTimer()))
         except (HopError, ssl.SSLError) as error:
-            problem = f"does not do TLS with us: {explain(error, 'tls').message}"
+            problem = f"failed in the TLS handshake: {explain(error, 'tls').message}"
             raise proxy_error("proxy.tls.failed", proxy, problem) from error
         secured.tls = None  # results report the TLS of the target
         return secured
 
     @cached_property
     def _tls(self) -> TlsClient:
-        """What does TLS with the proxy; as in curl, `insecure`, `cert` and `key` are about targets only."""
+        """The TLS client for the proxy. As in curl, `insecure`, `cert` and `key` concern targets only."""
         options = msgspec.structs.replace(self._options, insecure=False, cert=None, key=None)
         return TlsClient(options, self._fetch)

@@ -1,7 +1,7 @@
-"""What proxies are asked, and what their answers mean: CONNECT (RFC 9110, 9.3.6) and SOCKS5 (RFC 1928, RFC 1929).
+"""The handshakes with proxies: CONNECT (RFC 9110, 9.3.6) and SOCKS5 (RFC 1928, RFC 1929).
 
-Each handshake takes a connection to the proxy and leaves a connection to the target. A proxy that refuses ends it with
-a `HopError`, whose message names the proxy.
+Each handshake turns a connection to the proxy into a connection to the target. If the proxy refuses, it raises a
+`HopError` whose message names the proxy.
 """
 
 import base64
@@ -30,7 +30,7 @@ _IPV4: Final = 1
 _IPV6: Final = 4
 _ADDRESS_BYTES: Final = {_IPV4: 4, _IPV6: 16}
 
-# Replies of RFC 1928, 6. Some are about the target, and then the error is the one of a direct connection.
+# Replies of RFC 1928, 6. Replies about the target have the error types of a direct connection.
 _SOCKS_REPLIES: Final = {
     1: ("proxy.failed", "general failure"),  # some proxies also answer this when a name has no address
     2: ("proxy.refused", "not allowed by its rules"),
@@ -56,11 +56,11 @@ def authorization(proxy: ProxyAddress) -> str:
 
 
 async def connect_by_http(connection: Connection, proxy: ProxyAddress, url: Url, deadline: float) -> None:
-    """Have an HTTP proxy open a tunnel to the URL's host and port.
+    """Request a tunnel to the URL's host and port from an HTTP proxy.
 
     Raises:
         EOFError: The connection ended.
-        HopError: The proxy refused, or is no HTTP proxy.
+        HopError: The proxy refused, or is not an HTTP proxy.
         OSError: The connection broke, or the deadline passed.
     """
     host = f"[{url.host}]" if ":" in url.host else url.host
@@ -84,9 +84,9 @@ async def connect_by_http(connection: Connection, proxy: ProxyAddress, url: Url,
 def refusal_error(head: ResponseHead, proxy: ProxyAddress, request: str) -> HopError:
     """Make the error for a response that refuses `request`."""
     if head.status in (407, 401):  # tinyproxy answers 401 to a wrong password
-        known = "does not accept the user and password" if proxy.credentials else "requires a user and a password"
-        return proxy_error("proxy.auth_required", proxy, f"{known} ({head.status})")
-    # RFC 9209, 2: proxies say in Proxy-Status why they failed; Squid says it in a field of its own.
+        problem = "does not accept the user and password" if proxy.credentials else "requires a user and a password"
+        return proxy_error("proxy.auth_required", proxy, f"{problem} ({head.status})")
+    # Proxies give the reason in Proxy-Status (RFC 9209, 2); Squid gives it in a field of its own.
     reason = head.get("proxy-status") or head.get("x-squid-error") or ""
     shown = f" ({_printable(reason)})" if reason else ""
     type_ = "proxy.failed" if head.status >= 500 and head.status != 501 else "proxy.refused"
@@ -94,18 +94,18 @@ def refusal_error(head: ResponseHead, proxy: ProxyAddress, request: str) -> HopE
 
 
 async def connect_by_socks(connection: Connection, proxy: ProxyAddress, host: str, port: int, deadline: float) -> None:
-    """Have a SOCKS5 proxy connect to a name or an address.
+    """Request a connection to a name or an address from a SOCKS5 proxy.
 
     Args:
-        connection: To the proxy.
-        proxy: With the credentials, if it wants them.
+        connection: The connection to the proxy.
+        proxy: The proxy's address, for messages, and its credentials.
         host: A name that the proxy resolves, or an address.
-        port: Of the target.
+        port: The port of the target.
         deadline: Loop time.
 
     Raises:
         EOFError: The connection ended.
-        HopError: The proxy refused or is no SOCKS5 proxy, or the target could not be reached.
+        HopError: The proxy refused or is not a SOCKS5 proxy, or the target could not be reached.
         OSError: The connection broke, or the deadline passed before the proxy's first answer.
     """
     await _greet(connection, proxy, deadline)
@@ -118,7 +118,7 @@ async def connect_by_socks(connection: Connection, proxy: ProxyAddress, host: st
             size = 1 + first if kind == _NAME else _ADDRESS_BYTES.get(kind, 1)
             await _read(connection, size - 1 + 2, deadline)  # the rest of the proxy's own address, and its port
     except TimeoutError:
-        # The proxy has answered the greeting, so it is the target that does not answer.
+        # The proxy has answered the greeting, so the target does not answer.
         problem = f"the proxy {proxy} could not connect to {target} in time"
         raise HopError(ProbeError.of("tcp.timed_out", problem)) from None
     if version != 5:
@@ -160,7 +160,7 @@ def _socks_address(host: str) -> bytes:
 
 
 async def _read(connection: Connection, size: int, deadline: float) -> bytes:
-    """Read exactly so many bytes: the target may speak first, right after the proxy's reply."""
+    """Read exactly `size` bytes. Further ones may be the target's, if its protocol lets the server speak first."""
     data = b""
     while len(data) < size:
         received = await connection.receive(deadline, size - len(data))

@@ -17,7 +17,7 @@ from dnslib import AAAA, CNAME, QTYPE, RCODE, RR, TXT, A, DNSRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.transport.dns.messages import Addresses, Question, format_query, is_truncated, read_addresses
+from crawler.transport.dns.messages import Addresses, Question, format_query, is_truncated, parse_response
 
 GOOD = Question("www.good.test", socket.AF_INET)
 
@@ -35,7 +35,7 @@ def record(kind: str, data: object, name: str = "www.good.test", ttl: int = 60) 
 
 def status(message: bytes, question: Question = GOOD) -> int:
     with pytest.raises(DNSError) as failure:
-        read_addresses(message, 7, question)
+        parse_response(message, 7, question)
     return int(failure.value.args[0])
 
 
@@ -56,10 +56,10 @@ def test_the_addresses_of_an_answer_with_the_least_ttl() -> None:
         record("A", A("192.0.2.2"), "cdn.good.test", ttl=90),
         record("TXT", TXT("left aside"), "cdn.good.test"),
     )
-    assert read_addresses(message, 7, GOOD) == Addresses(["192.0.2.1", "192.0.2.2"], 5.0)
+    assert parse_response(message, 7, GOOD) == Addresses(["192.0.2.1", "192.0.2.2"], 5.0)
     question = Question("www.good.test", socket.AF_INET6)
     message = response(question, record("AAAA", AAAA("2001:db8::1")))
-    assert read_addresses(message, 7, question) == Addresses(["2001:db8::1"], 60.0)
+    assert parse_response(message, 7, question) == Addresses(["2001:db8::1"], 60.0)
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def test_a_response_without_address_says_why(rcode: str, expected: int) -> None:
 def test_only_a_response_to_this_query_counts() -> None:
     """RFC 5452, 9.1: the id and the whole question have to match."""
     message = response(GOOD, record("A", A("192.0.2.66")))
-    assert read_addresses(message, 8, GOOD) is None
-    assert read_addresses(message, 7, Question("www.good.tesu", socket.AF_INET)) is None
-    assert read_addresses(message, 7, Question("www.good.test", socket.AF_INET6)) is None
-    assert read_addresses(format_query(7, GOOD), 7, GOOD) is None  # no response
+    assert parse_response(message, 8, GOOD) is None
+    assert parse_response(message, 7, Question("www.good.tesu", socket.AF_INET)) is None
+    assert parse_response(message, 7, Question("www.good.test", socket.AF_INET6)) is None
+    assert parse_response(format_query(7, GOOD), 7, GOOD) is None  # no response
 
 
 def test_a_truncated_response_is_known() -> None:
@@ -106,7 +106,7 @@ def test_a_response_that_ends_early_is_malformed() -> None:
     message = response(GOOD, record("A", A("192.0.2.1")))
     start = len(format_query(7, GOOD))
     assert {status(message[:end]) for end in range(start, len(message))} == {ARES_EBADRESP}
-    assert all(read_addresses(message[:end], 7, GOOD) is None for end in range(start))
+    assert all(parse_response(message[:end], 7, GOOD) is None for end in range(start))
 
 
 @given(st.binary(max_size=60), st.integers(0, 3))
@@ -115,4 +115,4 @@ def test_no_response_breaks_the_reader(rest: bytes, answers: int) -> None:
     message = bytearray(response() + rest)
     message[7] = answers
     with suppress(DNSError):
-        read_addresses(bytes(message), 7, GOOD)
+        parse_response(bytes(message), 7, GOOD)

@@ -239,7 +239,7 @@ def test_a_body_that_is_mostly_framing_ends_early(chunk: bytes) -> None:
     def feed() -> None:
         nonlocal came
         data = chunk * (65536 // len(chunk))
-        while not deframer.is_complete:
+        while not deframer.is_done:
             deframer.feed(data)
             came += len(data)
 
@@ -260,10 +260,10 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 def deframe(head: ResponseHead, pieces: list[bytes], max_bytes: int) -> tuple[bytes, bool]:
     deframer = BodyDeframer(head, max_bytes)
     for piece in pieces:
-        if deframer.is_complete:
+        if deframer.is_done:
             break
         deframer.feed(piece)
-    return bytes(deframer.body), deframer.is_complete
+    return bytes(deframer.body), deframer.is_done
 
 
 @st.composite
@@ -276,23 +276,23 @@ def in_pieces(draw: st.DrawFn, data: bytes) -> list[bytes]:
 def test_chunks_can_be_cut_anywhere(data: st.DataObject, chunks: list[bytes], max_bytes: int) -> None:
     extension = data.draw(st.sampled_from([b"", b";a=b", b' ; quoted="x"', b"   "]))
     wire = b"".join(b"%x%b\r\n%b\r\n" % (len(chunk), extension, chunk) for chunk in chunks) + b"0\r\n\r\n"
-    body, is_complete = deframe(head_of("Transfer-Encoding: chunked"), data.draw(in_pieces(wire)), max_bytes)
-    assert (body, is_complete) == (b"".join(chunks)[:max_bytes], True)
+    body, is_done = deframe(head_of("Transfer-Encoding: chunked"), data.draw(in_pieces(wire)), max_bytes)
+    assert (body, is_done) == (b"".join(chunks)[:max_bytes], True)
 
 
 @given(st.data(), st.binary(max_size=100), st.integers(1, 200), st.integers(0, 120))
 def test_a_body_with_a_length_can_be_cut_anywhere(
     data: st.DataObject, sent: bytes, max_bytes: int, length: int
 ) -> None:
-    body, is_complete = deframe(head_of(f"Content-Length: {length}"), data.draw(in_pieces(sent)), max_bytes)
+    body, is_done = deframe(head_of(f"Content-Length: {length}"), data.draw(in_pieces(sent)), max_bytes)
     assert body == sent[: min(length, max_bytes)]
-    assert is_complete is (len(sent) >= min(length, max_bytes))
+    assert is_done is (len(sent) >= min(length, max_bytes))
 
 
 @given(st.data(), st.binary(max_size=100), st.integers(1, 200))
 def test_without_a_length_all_bytes_are_body(data: st.DataObject, sent: bytes, max_bytes: int) -> None:
-    body, is_complete = deframe(head_of(), data.draw(in_pieces(sent)), max_bytes)
-    assert (body, is_complete) == (sent[:max_bytes], len(sent) >= max_bytes)
+    body, is_done = deframe(head_of(), data.draw(in_pieces(sent)), max_bytes)
+    assert (body, is_done) == (sent[:max_bytes], len(sent) >= max_bytes)
 
 
 @given(st.data(), st.binary(max_size=300), st.integers(1, 100))
@@ -312,7 +312,7 @@ def test_a_response_without_a_body_is_complete_at_once(status: str) -> None:
     parsed = parse_head(f"HTTP/1.1 {status} x\r\nContent-Length: 5\r\n\r\n".encode())
     assert parsed is not None
     deframer = BodyDeframer(parsed[0], 100)
-    assert (deframer.is_complete, deframer.is_whole) == (True, True)
+    assert (deframer.is_done, deframer.is_whole) == (True, True)
 
 
 CHUNKS: dict[bytes, tuple[bytes, bool]] = {
@@ -353,7 +353,7 @@ def test_chunks_are_read_as_by_a_browser(wire: bytes) -> None:
     """The witness is Chromium 156: what its `fetch` returned for this body, or its net error."""
     deframer = BodyDeframer(head_of("Transfer-Encoding: chunked"), 100)
     for byte in wire:
-        if not deframer.is_complete:
+        if not deframer.is_done:
             deframer.feed(bytes([byte]))
     deframer.end()
     assert (bytes(deframer.body), deframer.is_whole) == CHUNKS[wire]

@@ -1,4 +1,4 @@
-"""Ask DNS: c-ares first, through aiodns, and a more fallback client for what c-ares gives up."""
+"""Ask DNS servers: through c-ares (aiodns), and with the fallback client if c-ares has no answer in time."""
 
 import asyncio
 import socket
@@ -16,10 +16,10 @@ from crawler.transport.dns.messages import Addresses, Question
 
 __all__ = ["DnsClient"]
 
-# c-ares obeys these until a server has answered three times; from then on it takes five times the average, or 250 ms.
+# The timeout until a server has answered three times; then c-ares takes five times its average latency, or 250 ms.
 _QUERY_TIMEOUT_SECONDS: Final = 1.5
 _QUERY_TRIES: Final = 2
-_FALLBACK_DELAY_SECONDS: Final = 1.0  # after which the fallback client begins, whether or not c-ares has given up
+_FALLBACK_DELAY_SECONDS: Final = 1.0  # after which the fallback client starts, even if c-ares still waits
 _SOCKET_BUFFER_BYTES: Final = 2**21  # thousands of answers may arrive while the loop is busy
 
 
@@ -27,14 +27,13 @@ class DnsClient:
     """Asks the hosts file, then DNS servers. Call `close` when done.
 
     Args:
-        servers: Those of `--dns`; empty for the system's.
+        servers: The servers of `--dns`; empty for the system's.
     """
 
     def __init__(self, servers: Sequence[str]) -> None:
         self._cares = aiodns.DNSResolver(
-            # NOSEARCH, because a search list would turn an unknown name into another host's. Flags replace c-ares'
-            # default, which is EDNS: some servers and firewalls drop queries with it, and, like the C library, we have
-            # no use for it.
+            # NOSEARCH, because a search list can turn an unknown name into the name of another host. The flags replace
+            # c-ares' default, EDNS: some servers and firewalls drop queries with it, and nothing here needs it.
             flags=pycares.ARES_FLAG_NOSEARCH,
             timeout=_QUERY_TIMEOUT_SECONDS,
             tries=_QUERY_TRIES,
@@ -71,7 +70,7 @@ class DnsClient:
     async def _ask_with_fallback(
         self, question: Question, deadline: Callable[[], float], query: "asyncio.Future[pycares.AddrInfoResult]"
     ) -> Addresses:
-        """Ask in another way beside c-ares' query. The first outcome counts, but c-ares' timeout is none."""
+        """Ask with the fallback client too. The first outcome counts, except a timeout of c-ares."""
         fallback = asyncio.ensure_future(self._fallback_client().ask(question, deadline))
         try:
             if not query.done():

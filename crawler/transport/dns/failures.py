@@ -1,4 +1,4 @@
-"""What a failed DNS lookup means, in words: a sentence for each status of c-ares, with the servers that were asked."""
+"""The messages for failed DNS lookups: one for each status of c-ares, with the servers that were asked."""
 
 from typing import Final
 
@@ -19,7 +19,7 @@ from aiodns.error import (
 __all__ = ["FINAL_STATUSES", "dns_failure"]
 
 FINAL_STATUSES: Final = frozenset({ARES_ENOTFOUND, ARES_ENODATA, ARES_EBADNAME})
-"""What will be the same when it is asked again at once."""
+"""Statuses that a second lookup would give again."""
 
 _SENTENCES: Final = {
     ARES_ENOTFOUND: "no such name (NXDOMAIN from {servers})",
@@ -37,12 +37,12 @@ _MAX_SERVERS_NAMED: Final = 3
 
 
 def dns_failure(error: DNSError, servers: list[str], families: list[str]) -> DNSError:
-    """Return the same failure with a sentence for a person as its second argument.
+    """Return the same failure with a message as its second argument.
 
     Args:
         error: Its first argument is c-ares' status.
-        servers: The addresses of those that may have been asked.
-        families: Those that were asked for: "IPv4", "IPv6".
+        servers: The addresses of the DNS servers.
+        families: The address families of the lookup: "IPv4", "IPv6".
     """
     sentence = _SENTENCES.get(error.args[0])
     if sentence is None:  # a fault of this machine or of c-ares, in c-ares' words

@@ -1,8 +1,8 @@
-"""Ask DNS servers for as long as the caller has time. c-ares stops after about half a second behind a fast server.
+"""Ask DNS servers until the caller's deadline. c-ares stops after about half a second if the server is usually fast.
 
-Once c-ares has had three answers, it waits for the next one no longer than five times their average, or 250 ms; and it
-closes the socket that a late answer would come to. A server that resolves nine names from its cache needs seconds for
-the tenth. Here a socket stays open, and an answer to any of its queries counts, as in the C library.
+After three answers, c-ares waits for each further one at most five times their average latency, or 250 ms. It also
+closes its socket, so it misses a late answer. But a server that has nine names in its cache may need seconds to resolve
+the tenth. So this client keeps its sockets open and accepts late answers, as the C library does.
 """
 
 import asyncio
@@ -14,23 +14,23 @@ from typing import Any, Final
 from aiodns.error import ARES_ECONNREFUSED, ARES_ENODATA, ARES_ENOTFOUND, ARES_ETIMEOUT, DNSError
 
 from crawler.runtime.cancellation import cancel_and_wait
-from crawler.transport.dns.messages import Addresses, Question, format_query, is_truncated, read_addresses
+from crawler.transport.dns.messages import Addresses, Question, format_query, is_truncated, parse_response
 
 __all__ = ["FallbackClient", "Server"]
 
 _FIRST_RESEND_SECONDS: Final = 2.0
 _MAX_RESEND_SECONDS: Final = 5.0  # RFC 1123, 6.1.3.3: "no less than 5 seconds"
-_DECISIVE: Final = frozenset({ARES_ENOTFOUND, ARES_ENODATA})  # of any other failure another server may know better
+_DECISIVE_STATUSES: Final = frozenset({ARES_ENOTFOUND, ARES_ENODATA})  # after others, another server may have an answer
 
 Server = tuple[str, int]
 
 
 class FallbackClient:
-    """Asks all servers at once, and again from time to time. Call `close` when done.
+    """Asks all servers at once, and again after 2, 4 and then every 5 seconds. Call `close` when done.
 
     Args:
         servers: Addresses and ports.
-        buffer_bytes: For datagrams that arrive while the loop is busy.
+        buffer_bytes: The receive buffer of each socket: many datagrams may arrive while the loop is busy.
     """
 
     def __init__(self, servers: list[Server], buffer_bytes: int) -> None:
@@ -40,7 +40,7 @@ class FallbackClient:
         self._endpoints: dict[Server, asyncio.Task[_Endpoint]] = {}
 
     async def ask(self, question: Question, deadline: Callable[[], float]) -> Addresses:
-        """Return the addresses that the first server knows.
+        """Return the addresses from the first server that has an answer.
 
         Args:
             question: What to ask.
@@ -50,23 +50,23 @@ class FallbackClient:
             DNSError: There is no address, all servers have failed, or none has answered at the deadline.
         """
         loop = asyncio.get_running_loop()
-        number = secrets.randbelow(2**16)
-        while number in self._queries:
-            number = secrets.randbelow(2**16)
-        query = self._queries[number] = _Query(number, question, len(self._servers))
+        message_id = secrets.randbelow(2**16)
+        while message_id in self._queries:
+            message_id = secrets.randbelow(2**16)
+        query = self._queries[message_id] = _Query(message_id, question, len(self._servers))
         wait = _FIRST_RESEND_SECONDS
         try:
             while (left := deadline() - loop.time()) > 0:
-                await self._send(format_query(number, question))
+                await self._send(format_query(message_id, question))
                 await asyncio.wait({query.answer}, timeout=min(wait, left))
                 if query.answer.done():
                     return query.answer.result()
                 wait = min(2 * wait, _MAX_RESEND_SECONDS)
             raise query.failure or DNSError(ARES_ETIMEOUT)
         finally:
-            del self._queries[number]
+            del self._queries[message_id]
             query.answer.cancel()
-            await cancel_and_wait(*query.streams)
+            await cancel_and_wait(*query.tcp_tasks)
 
     async def close(self) -> None:
         """Close all sockets."""
@@ -94,28 +94,28 @@ class FallbackClient:
     def _receive(self, message: bytes, server: Server) -> None:
         query = self._queries.get(int.from_bytes(message[:2]))
         if query is not None and not query.answer.done():
-            query.read(message, server)
+            query.receive(message, server)
 
 
 class _Query:
-    """One question on its way."""
+    """A query that waits for an answer."""
 
-    def __init__(self, number: int, question: Question, servers: int) -> None:
+    def __init__(self, message_id: int, question: Question, server_count: int) -> None:
         self.answer: asyncio.Future[Addresses] = asyncio.get_running_loop().create_future()
         self.failure: DNSError | None = None
-        self.streams: set[asyncio.Task[None]] = set()
-        self._number = number
+        self.tcp_tasks: set[asyncio.Task[None]] = set()
+        self._message_id = message_id
         self._question = question
-        self._servers = servers
-        self._failed: set[Server] = set()
-        self._streamed: set[Server] = set()
+        self._server_count = server_count
+        self._failed_servers: set[Server] = set()
+        self._tcp_servers: set[Server] = set()  # asked over TCP
 
-    def read(self, message: bytes, server: Server) -> None:
+    def receive(self, message: bytes, server: Server) -> None:
         """Take a datagram from a server."""
         if is_truncated(message):
-            if server not in self._streamed:
-                self._streamed.add(server)
-                self.streams.add(asyncio.ensure_future(self._ask_over_tcp(server)))
+            if server not in self._tcp_servers:
+                self._tcp_servers.add(server)
+                self.tcp_tasks.add(asyncio.ensure_future(self._ask_over_tcp(server)))
         else:
             self._read_response(message, server)
 
@@ -124,7 +124,7 @@ class _Query:
         writer = None
         try:
             reader, writer = await asyncio.open_connection(*server)
-            message = format_query(self._number, self._question)
+            message = format_query(self._message_id, self._question)
             writer.write(len(message).to_bytes(2) + message)
             self._read_response(await reader.readexactly(int.from_bytes(await reader.readexactly(2))), server)
         except (OSError, EOFError):
@@ -137,7 +137,7 @@ class _Query:
         if self.answer.done():
             return
         try:
-            answer = read_addresses(message, self._number, self._question)
+            answer = parse_response(message, self._message_id, self._question)
         except DNSError as error:
             self._fail(error, server)
         else:
@@ -148,13 +148,13 @@ class _Query:
         if self.answer.done():
             return
         self.failure = error
-        self._failed.add(server)
-        if error.args[0] in _DECISIVE or len(self._failed) == self._servers:
+        self._failed_servers.add(server)
+        if error.args[0] in _DECISIVE_STATUSES or len(self._failed_servers) == self._server_count:
             self.answer.set_exception(error)
 
 
 class _Endpoint(asyncio.DatagramProtocol):
-    """A datagram socket that is connected to one server, so that it gets no other datagrams."""
+    """A datagram socket that is connected to one server, so it receives datagrams of this server only."""
 
     transport: asyncio.DatagramTransport
 

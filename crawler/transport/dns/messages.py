@@ -1,4 +1,4 @@
-"""Format DNS queries for addresses, and read their responses (RFC 1035, 4). Without EDNS, which nothing here needs."""
+"""Format DNS queries for addresses, and parse the responses (RFC 1035, 4). No EDNS, because nothing here needs it."""
 
 import socket
 import struct
@@ -16,7 +16,7 @@ from aiodns.error import (
     DNSError,
 )
 
-__all__ = ["Addresses", "Question", "format_query", "is_truncated", "read_addresses"]
+__all__ = ["Addresses", "Question", "format_query", "is_truncated", "parse_response"]
 
 _HEADER: Final = struct.Struct("!6H")  # id, flags, and the numbers of questions, answers, authorities, additionals
 _RECORD: Final = struct.Struct("!2HIH")  # type, class, TTL, length of the data
@@ -41,13 +41,13 @@ class Addresses(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What is asked: the addresses of a name in one family."""
+    """The question of a query: the addresses of a name in one family."""
 
     host: str
     family: socket.AddressFamily
 
     def encoded(self) -> bytes:
-        """Return the question as a message carries it. `host` is ASCII, as in a normalised URL.
+        """Return the bytes of the question in a message. `host` must be ASCII, as in a normalised URL.
 
         Raises:
             DNSError: A label is empty or too long.
@@ -59,9 +59,9 @@ class Question(NamedTuple):
         return name + struct.pack("!2H", _TYPES[self.family], _CLASS_IN)
 
 
-def format_query(number: int, question: Question) -> bytes:
-    """Return a query that asks the server to resolve the name itself."""
-    return _HEADER.pack(number, _RECURSION_DESIRED, 1, 0, 0, 0) + question.encoded()
+def format_query(message_id: int, question: Question) -> bytes:
+    """Return a recursive query: the server asks other servers for us."""
+    return _HEADER.pack(message_id, _RECURSION_DESIRED, 1, 0, 0, 0) + question.encoded()
 
 
 def is_truncated(message: bytes) -> bool:
@@ -69,8 +69,8 @@ def is_truncated(message: bytes) -> bool:
     return len(message) >= _HEADER.size and bool(_HEADER.unpack_from(message)[1] & _TRUNCATED)
 
 
-def read_addresses(message: bytes, number: int, question: Question) -> Addresses | None:
-    """Read a response; None if it is not one to this query, which anybody may have sent.
+def parse_response(message: bytes, message_id: int, question: Question) -> Addresses | None:
+    """Parse a response; None if it does not belong to this query, because it is late or forged.
 
     Raises:
         DNSError: The server gives no address; the argument is c-ares' status.
@@ -79,8 +79,8 @@ def read_addresses(message: bytes, number: int, question: Question) -> Addresses
     start = _HEADER.size + len(asked)
     if len(message) < start:
         return None
-    found_number, flags, _, answers, _, _ = _HEADER.unpack_from(message)
-    if found_number != number or not flags & _RESPONSE or message[_HEADER.size : start].lower() != asked.lower():
+    found_id, flags, _, answers, _, _ = _HEADER.unpack_from(message)
+    if found_id != message_id or not flags & _RESPONSE or message[_HEADER.size : start].lower() != asked.lower():
         return None
     if (rcode := flags & _RCODE) != 0:
         raise DNSError(_STATUS_BY_RCODE.get(rcode, ARES_EBADRESP))
@@ -104,7 +104,7 @@ def read_addresses(message: bytes, number: int, question: Question) -> Addresses
 
 
 def _skip_name(message: bytes, start: int) -> int:
-    """Return where a name ends. A pointer, which compression uses, is its last part."""
+    """Return the position after a name. A compression pointer ends a name (RFC 1035, 4.1.4)."""
     while (length := message[start]) != 0:
         if length >= 0xC0:
             return start + 2

@@ -1,4 +1,4 @@
-"""Resolve names to addresses: one lookup for all who ask for a name, and a cache."""
+"""Resolve names to addresses: concurrent callers share a lookup, and its outcome is cached."""
 
 import asyncio
 import socket
@@ -20,9 +20,9 @@ from crawler.transport.error_mapping import HopError
 __all__ = ["Resolver", "has_dns_servers", "is_address"]
 
 _MAX_CACHED_NAMES: Final = 20_000
-_MAX_TTL_SECONDS: Final = 300.0  # whatever the zone says
-_FAILURE_TTL_SECONDS: Final = 5.0  # long enough for the other URLs of a name that does not exist
-# For the URLs that wait for the same lookup, or nearly. Shorter than the wait before any retry, which has to ask again.
+_MAX_TTL_SECONDS: Final = 300.0  # even if the zone allows more
+_FAILURE_TTL_SECONDS: Final = 5.0  # a list often has many URLs with the same wrong name
+# URLs that need the same name at about the same time share a failure. A retry starts later, and asks again.
 _TRANSIENT_FAILURE_TTL_SECONDS: Final = 0.2
 _RESOLUTION_DELAY_SECONDS: Final = 0.05  # how long an IPv4 answer waits for the IPv6 answer (RFC 8305, 3)
 _DEFAULT_TIMEOUT_SECONDS: Final = 30.0  # of a lookup whose callers have no deadline
@@ -32,15 +32,15 @@ _FAMILY_NAMES: Final = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
 class Resolver:
     """Asks the system's DNS servers, or those of `--dns`. Call `close` when done.
 
-    Concurrent lookups of one name are one lookup. Its outcome is cached: addresses for their TTL, a failure for a few
-    seconds, and one that may pass (a server that fails or is silent) for a moment.
+    Concurrent lookups of one name are one lookup. Its outcome is cached: addresses for their TTL, a final failure for
+    5 seconds, and a transient failure (a server fails or does not answer) for 0.2 seconds.
 
     Args:
         options: Which servers to ask, which address families to use, which addresses are given (`--resolve`).
         is_dual_stack: Whether to ask for both address families at once; None if a route to IPv6 decides.
-        max_cached_names: When one more is cached, the name that was not asked for longest is dropped.
-        failure_ttl: Seconds for which a failure is cached.
-        transient_failure_ttl: The same for one that may pass.
+        max_cached_names: The least recently used name is dropped when there are more.
+        failure_ttl: Seconds for which a final failure is cached.
+        transient_failure_ttl: Seconds for which a transient failure is cached.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class Resolver:
         Args:
             host: Normalised, as in a URL.
             port: For `--resolve`.
-            deadline: Loop time until which to wait for an answer, however slow the DNS server is.
+            deadline: Loop time until which to wait for an answer. By default the lookup has 30 seconds.
 
         Raises:
-            aiodns.error.DNSError: There is no address; the arguments are c-ares' status and a sentence.
+            aiodns.error.DNSError: There is no address; the arguments are c-ares' status and a message.
         """
         if (known := self.known_addresses(host, port)) is not None:
             return known
@@ -139,7 +139,7 @@ class Resolver:
         return dns_failure(error, self._client.server_names, [_FAMILY_NAMES[family] for family in self._families])
 
     async def _ask_for_one_family_after_the_other(self, lookup: "_Lookup") -> Addresses:
-        """Ask for IPv6 only if there is no IPv4 address: half the queries, and no AAAA query that delays an A query."""
+        """Ask for IPv6 only if there is no IPv4 address. This halves the queries."""
         for family in self._families:
             try:
                 return await self._client.ask(Question(lookup.host, family), lookup.get_deadline)
@@ -150,7 +150,7 @@ class Resolver:
         raise AssertionError("options leave no address family")
 
     async def _ask_for_both_families(self, lookup: "_Lookup") -> Addresses:
-        """Ask for both at once, IPv6 first in the result. The first answer waits only shortly for the other."""
+        """Ask for both families at once. The first answer waits 50 ms for the other; IPv6 is first in the result."""
         ipv6, ipv4 = (
             asyncio.ensure_future(self._client.ask(Question(lookup.host, family), lookup.get_deadline))
             for family in (socket.AF_INET6, socket.AF_INET)
@@ -179,7 +179,7 @@ class Resolver:
 
 
 class _Lookup:
-    """A lookup in progress. It ends at the deadline of the caller who has most time."""
+    """A lookup in progress. It ends at the latest deadline of its callers."""
 
     __slots__ = ("deadline", "host", "task")
 
@@ -194,7 +194,7 @@ class _Lookup:
 
 
 def is_address(host: str) -> bool:
-    """Return whether a normalised host is an address. By WHATWG's rules, a host that ends in a number is one."""
+    """Return whether a normalised host is an address. In the URL standard, a host that ends in a number is one."""
     return ":" in host or host[host.rfind(".") + 1 :].isdigit()
 
 
@@ -224,7 +224,7 @@ def _has_succeeded(query: "asyncio.Future[Any]") -> bool:
 
 
 def _main_failure(*queries: "asyncio.Future[Any]") -> BaseException:
-    """Return the failure that says most: any other says more than that there is no address of one family."""
+    """Return the failure to report: one other than ENODATA if there is one, because ENODATA is about one family."""
     failures = [failure for query in queries if (failure := query.exception()) is not None]
     return next((failure for failure in failures if failure.args[:1] != (ARES_ENODATA,)), failures[0])
 

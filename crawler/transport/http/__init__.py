@@ -1,8 +1,8 @@
-"""One HTTP exchange on a connection: the request, the head of the response, and its body as far as it is wanted.
+"""One HTTP exchange on a connection: send a request, read the response.
 
-exchange            formats a request, reads a response
-├── http2           the same over HTTP/2
-├── response_head   parses status lines and headers, as a browser does
-└── response_body   deframes, decompresses; finds the title
-└── text_encoding   the encodings of the Web
+exchange                formats a request and reads its response over HTTP/1.1
+http2                   the same over HTTP/2
+├── response_body       takes a body out of its framing, decompresses it, finds the title
+│   └── text_encoding   decodes text as browsers do
+└── response_head       parses status lines and headers as browsers do
 """

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on a connection: format the request, read the response."""
+"""HTTP/1.1 on a connection: format a request, read its response."""
 
 from contextlib import suppress
 from typing import Final, NamedTuple
@@ -13,22 +13,22 @@ from crawler.transport.timing import HopTimer
 __all__ = ["HopRequest", "is_body_received", "read_body", "read_head"]
 
 _MAX_INTERIM_RESPONSES: Final = 100
-_MAX_DISCARDED_BYTES: Final = 64 * 1024  # of an unwanted body, to keep the connection
+_MAX_DISCARDED_BYTES: Final = 64 * 1024  # of an unwanted body; a connection with more to read is closed
 
 _REPEATABLE_METHODS: Final = frozenset({"HEAD", "GET"})
 
 
 class HopRequest(NamedTuple):
-    """One request, as it is sent, and its limits.
+    """One request and its limits.
 
     Attributes:
         method: The request method.
         url: The URL.
-        headers: The header fields, as HTTP/2 sends them.
-        data: The head and the body, as HTTP/1.1 sends them.
+        headers: The header fields, for HTTP/2.
+        data: The head and the body, for HTTP/1.1.
         connect_timeout: Seconds for connecting, and again for the TLS handshake.
-        answer_share: How much of the time left the answer may take, once connected.
-        max_body_bytes: How much of a 2xx response's body is wanted; 0 for none.
+        answer_share: Share, above 0 and at most 1, of the time left after connecting that the response may take.
+        max_body_bytes: How much of the body of a 2xx response to read; 0 reads none of it.
         offers_http2: Whether the server may choose HTTP/2.
     """
 
@@ -55,7 +55,7 @@ class HopRequest(NamedTuple):
         is_for_proxy: bool = False,
         offers_http2: bool = False,
     ) -> "HopRequest":
-        """Make a request with these headers and this body; one that a proxy gets names the whole URL."""
+        """Make a request. With `is_for_proxy` its request line has the whole URL (RFC 9112, 3.2.2)."""
         lines = [f"{method} {url.href if is_for_proxy else url.path} HTTP/1.1\r\nHost: {url.authority}\r\n"]
         lines += [f"{name}: {value}\r\n" for name, value in headers]
         if content or method not in _REPEATABLE_METHODS:
@@ -73,7 +73,7 @@ async def read_head(connection: Connection, timer: HopTimer, deadline: float) ->
     """Read the head of the final response; return it and the bytes that came after it.
 
     Raises:
-        EOFError: The connection ended before the head did. Over plain HTTP it may end it.
+        EOFError: The connection ended before the head did. Over plain HTTP, a head may lack its end.
         HeadError: The bytes are not a head.
         OSError: The connection broke, or the deadline passed.
     """
@@ -105,14 +105,14 @@ async def read_head(connection: Connection, timer: HopTimer, deadline: float) ->
 async def read_body(
     connection: Connection, head: ResponseHead, received: bytes, max_bytes: int, deadline: float
 ) -> Body:
-    """Read a body until its end, its limit, a failure or the deadline; return what has come by then.
+    """Read a body until its end, its limit, a failure or the deadline; return the bytes received by then.
 
-    A failure here is not the hop's: the head has answered already.
+    A failure here is not an error of the hop, because the status is known.
     """
     deframer = BodyDeframer(head, max_bytes)
     deframer.feed(received)
     with suppress(OSError):
-        while not deframer.is_complete:
+        while not deframer.is_done:
             if data := await connection.receive(deadline):
                 deframer.feed(data)
             else:
@@ -121,9 +121,9 @@ async def read_body(
 
 
 def is_body_received(connection: Connection, length: int | None, received_bytes: int) -> bool:
-    """Return whether all of an unwanted body is here; if so, the connection can be used again.
+    """Return whether all of an unwanted body is received; if so, the connection can be used again.
 
-    Bytes that are here already are read, but not more than a limit. This does not wait.
+    Reads up to 64 KiB that are available now. This does not wait.
     """
     if length is None or length > _MAX_DISCARDED_BYTES:
         return False

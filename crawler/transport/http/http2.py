@@ -1,12 +1,13 @@
-"""HTTP/2 on a connection: one request and its response, by `h2`, which does no I/O of its own (RFC 9113).
+"""HTTP/2 on a connection: one request and its response, with `h2`, which does no I/O of its own (RFC 9113).
 
-HTTP/2 is a second opinion here, so a connection carries one request and is closed. A server can send frames that cost
-it little and the client much (CONTINUATION, SETTINGS, PING, empty DATA, interim responses). So the frames besides those
-with a body, and the bytes before the head, have limits; h2 limits the size of the header list and the number of
-CONTINUATION frames.
+HTTP/2 only confirms a bad answer over HTTP/1.1, so a connection carries one request and is closed.
 
-h2 gets one frame at a time, without GOAWAY: after that h2 reads nothing more, but a server that shuts down sends GOAWAY
-and then still answers the requests that it has taken (RFC 9113, 6.8).
+Some frames cost the server little and the client much: CONTINUATION, SETTINGS, PING, empty DATA, interim responses. So
+this module limits the bytes before the head, and the number of all frames that have no body data. h2 limits the size of
+the header list and the number of CONTINUATION frames.
+
+h2 gets one frame at a time, and never GOAWAY, because it stops reading there. But a server that shuts down sends GOAWAY
+first, and then still answers the requests that it has accepted (RFC 9113, 6.8).
 """
 
 import zlib
@@ -40,7 +41,7 @@ _STREAM: Final = 1
 _MAX_CONTROL_FRAMES: Final = 1_000
 _MAX_BYTES_BEFORE_HEAD: Final = 2 * MAX_HEAD_BYTES
 _MAX_INTERIM_RESPONSES: Final = 100
-_MAX_FRAME_BYTES: Final = 16 * 1024  # what a server may send to a client that allows no more
+_MAX_FRAME_BYTES: Final = 16 * 1024  # the default of SETTINGS_MAX_FRAME_SIZE, which we do not raise
 _FRAME_HEADER_BYTES: Final = 9
 _DATA: Final = 0  # frame types
 _GOAWAY: Final = 7
@@ -51,8 +52,8 @@ class Http2Exchange:
     """One request on a connection whose TLS handshake has agreed on `h2`.
 
     Args:
-        connection: The connection; it is used for nothing else.
-        max_body_bytes: How much of a 2xx response's body is wanted; 0 for none.
+        connection: The connection; nothing else may use it.
+        max_body_bytes: How much of the body of a 2xx response to read; 0 reads none of it.
     """
 
     def __init__(self, connection: Connection, max_body_bytes: int = 0) -> None:
@@ -102,9 +103,9 @@ class Http2Exchange:
         return self._head
 
     async def read_body(self, head: ResponseHead, deadline: float) -> Body:
-        """Read the body until its end, its limit, a failure or the deadline; return what has come by then.
+        """Read the body until its end, its limit, a failure or the deadline; return the bytes received by then.
 
-        A failure here is not the hop's: the head has answered already.
+        A failure here is not an error of the hop, because the status is known.
         """
         try:
             while not self._is_ended and len(self._body) < self._max_body_bytes:
@@ -130,12 +131,12 @@ class Http2Exchange:
             except (HeadError, Http2Refused):
                 if self._head is None:
                     raise
-                self._is_ended, self._is_whole = True, False  # the head stands, whatever came with it
+                self._is_ended, self._is_whole = True, False  # the head counts, even if bad frames follow
                 return
         await self._flush(deadline)
 
     def _frames(self) -> Iterator[bytes]:
-        """Take the frames that are complete out of the received bytes."""
+        """Remove complete frames from the received bytes and yield them."""
         while len(self._unread) >= _FRAME_HEADER_BYTES:
             length = int.from_bytes(self._unread[:3], "big")
             if length > _MAX_FRAME_BYTES:
@@ -164,7 +165,7 @@ class Http2Exchange:
         except (UnicodeError, ValueError, zlib.error) as error:
             raise HeadError(f"the response breaks the rules of HTTP/2: {error}") from None
         for event in events:
-            self._take(event)
+            self._handle_event(event)
 
     def _read_goaway(self, payload: bytes) -> None:
         last_stream, code = int.from_bytes(payload[:4], "big") & 0x7FFFFFFF, int.from_bytes(payload[4:8], "big")
@@ -174,14 +175,14 @@ class Http2Exchange:
             raise Http2Refused("the server closed the HTTP/2 connection before it took the request (GOAWAY)")
         self._goaway_code = code
 
-    def _take(self, event: Event) -> None:
+    def _handle_event(self, event: Event) -> None:
         match event:
             case InformationalResponseReceived():
                 self._interim_responses += 1
                 if self._interim_responses > _MAX_INTERIM_RESPONSES:
                     raise HeadError(f"more than {_MAX_INTERIM_RESPONSES} interim responses")
             case ResponseReceived():
-                self._head = _head_of(event)
+                self._head = _parse_head(event)
             case DataReceived():
                 self._body += event.data
                 self._h2.acknowledge_received_data(event.flow_controlled_length or 0, _STREAM)
@@ -197,7 +198,7 @@ class Http2Exchange:
             await self._connection.send(data, deadline)
 
 
-def _head_of(event: ResponseReceived) -> ResponseHead:
+def _parse_head(event: ResponseReceived) -> ResponseHead:
     fields = [(str(name).lower(), str(value).strip(" \t")) for name, value in event.headers or ()]
     status = next((value for name, value in fields if name == ":status"), "")
     if len(status) != 3 or not status.isascii() or not status.isdigit():

@@ -1,4 +1,4 @@
-"""Read response bodies, as far as they are wanted: deframe and decompress, each up to a limit; find the title."""
+"""Read response bodies up to a limit: take them out of their framing, decompress them, find the title."""
 
 import html
 import re
@@ -18,9 +18,9 @@ ACCEPT_ENCODING: Final = "gzip, deflate, br"  # what `decompress_body` can read
 
 _MAX_CHUNK_LINE_BYTES: Final = 16 * 1024  # as in Chromium
 _CHUNK_LINE = re.compile(rb"0*([0-9a-fA-F]{1,15}) *(?:;.*)?", re.DOTALL)
-_MIN_FRAMING_BYTES: Final = 64 * 1024  # of chunk sizes that even the smallest body may come with
-_MAX_CODINGS: Final = 5  # a header has room for fifty thousand
-# Neither pattern looks further ahead than to the next tag, so a page of a hundred thousand of these takes one pass.
+_MIN_FRAMING_BYTES: Final = 64 * 1024  # allowed for chunk sizes, even with a very low limit for the body
+_MAX_CODINGS: Final = 5  # a hostile header could name fifty thousand
+# Neither pattern looks beyond the next tag, so a page with a hundred thousand titles is searched in one pass.
 _TITLE_START = re.compile(r"<title(?:\s[^<>]*)?>", re.IGNORECASE)
 _TITLE_END = re.compile(r"</title", re.IGNORECASE)
 _MAX_RAW_TITLE_CHARACTERS: Final = 4000  # before entities are resolved
@@ -33,19 +33,19 @@ class BodyDeframer:
 
     Attributes:
         body: The body so far, at most `max_bytes`.
-        is_complete: Whether nothing more has to be read.
-        is_whole: Whether the end of the body has come, and all of it is in `body`.
+        is_done: Whether to stop reading: the body has ended, reached the limit, or is malformed.
+        is_whole: Whether the body has ended, and all of it is in `body`.
     """
 
     def __init__(self, head: ResponseHead, max_bytes: int) -> None:
         self.body = bytearray()
-        self.is_complete = False
+        self.is_done = False
         self.is_whole = False
         self._max_bytes = max_bytes
         self._length = head.body_length("GET")
         self._is_chunked = head.is_chunked and self._length is None
         self._framed = bytearray()
-        # Framing can take a thousand times the size of the body, so both together have a limit.
+        # Chunk sizes can be a thousand times as long as the body, so both together have a limit.
         self._remaining_bytes = 2 * max_bytes + _MIN_FRAMING_BYTES
         self._remaining_chunk_bytes = 0
         self._is_in_chunk = False
@@ -55,28 +55,28 @@ class BodyDeframer:
         """Take bytes that were received."""
         if self._is_chunked:
             self._framed += data
-            self._take_chunks()
+            self._read_chunks()
             self._remaining_bytes -= len(data)
-            self.is_complete = self.is_complete or self._remaining_bytes < 0
+            self.is_done = self.is_done or self._remaining_bytes < 0
         else:
             self._append(data)
 
     def end(self) -> None:
         """Note the end of the stream. It ends a body that has neither a length nor chunks."""
-        self.is_whole = self.is_whole or (self._length is None and not self._is_chunked and not self.is_complete)
-        self.is_complete = True
+        self.is_whole = self.is_whole or (self._length is None and not self._is_chunked and not self.is_done)
+        self.is_done = True
 
     def _append(self, data: bytes | bytearray) -> None:
         self.body += data
         wanted = self._max_bytes if self._length is None or self._is_chunked else min(self._max_bytes, self._length)
         if len(self.body) >= wanted:
             del self.body[wanted:]
-            self.is_complete = True
+            self.is_done = True
             self.is_whole = wanted == self._length
 
-    def _take_chunks(self) -> None:
-        position = 0  # in `_framed`, which is cut once in the end: a chunk may be a single byte
-        while not self.is_complete:
+    def _read_chunks(self) -> None:
+        position = 0  # in `_framed`, which is cut only once, at the end: a chunk may be a single byte
+        while not self.is_done:
             if self._remaining_chunk_bytes:
                 part = self._framed[position : position + self._remaining_chunk_bytes]
                 if not part:
@@ -87,31 +87,32 @@ class BodyDeframer:
                 continue
             line_end = self._framed.find(b"\n", position)
             if (len(self._framed) if line_end < 0 else line_end) - position > _MAX_CHUNK_LINE_BYTES:
-                self.is_complete = True
-            if self.is_complete or line_end < 0:
+                self.is_done = True
+            if self.is_done or line_end < 0:
                 break
             line = self._framed[position:line_end].removesuffix(b"\r")
             position = line_end + 1
-            if self._is_in_chunk:  # after its data comes the end of a line, and nothing else
+            if self._is_in_chunk:  # only the end of a line may follow the data of a chunk
                 self._is_in_chunk = False
-                self.is_complete = bool(line)
+                self.is_done = bool(line)
                 continue
             size = _CHUNK_LINE.fullmatch(line)
             self._remaining_chunk_bytes = int(size[1], 16) if size else 0
             self._is_in_chunk = self._remaining_chunk_bytes > 0
-            self.is_complete = not self._is_in_chunk
-            self.is_whole = self.is_complete and size is not None
+            self.is_done = not self._is_in_chunk
+            self.is_whole = self.is_done and size is not None
         del self._framed[:position]
 
 
 def decompress_body(head: ResponseHead, data: bytes | bytearray, max_bytes: int, *, is_whole: bool) -> Body:
-    """Decompress a body, as far as possible, to at most `max_bytes`, and find out how it is encoded."""
+    """Decompress a body as far as possible, to at most `max_bytes`, and detect the encoding of its text."""
     codings = (head.get("content-encoding") or "").lower().replace(" ", "").split(",")
     for coding in reversed(codings[-_MAX_CODINGS:]):
         if (decompress := _DECOMPRESSORS.get(coding)) is not None:
             data, is_all = decompress(bytes(data), max_bytes)
             is_whole = is_whole and is_all
-    content_type = next((value for name, value in reversed(head.fields) if name == "content-type"), "")  # as browsers
+    # Browsers use the last Content-Type.
+    content_type = next((value for name, value in reversed(head.fields) if name == "content-type"), "")
     return Body(bytes(data), sniff_codec(data, content_type), is_cut=not is_whole)
 
 
@@ -134,7 +135,7 @@ def find_title(text: str) -> str | None:
 
 
 def _inflate(body: bytes, max_bytes: int) -> tuple[bytes, bool]:
-    for window_bits in (47, -15):  # a zlib or gzip wrapper, detected; then none, as some servers send it
+    for window_bits in (47, -15):  # with a zlib or gzip header; then without one, as some servers send it
         decompressor = zlib.decompressobj(window_bits)
         try:
             return decompressor.decompress(body, max_bytes), decompressor.eof
@@ -155,7 +156,7 @@ def _unbrotli(body: bytes, max_bytes: int) -> tuple[bytes, bool]:
     return bytes(output[:max_bytes]), is_all
 
 
-# Each returns what it read, and whether that is all.
+# Each returns the decompressed bytes, and whether they are all.
 _DECOMPRESSORS: Final[dict[str, Callable[[bytes, int], tuple[bytes, bool]]]] = {
     "gzip": _inflate,
     "x-gzip": _inflate,

@@ -1,9 +1,9 @@
 """Parse response heads as a browser does.
 
-A prober that is stricter than a browser reports working servers as broken. So the parser reads what Chromium reads, as
-Chromium reads it: bare LF and CR, folded lines, lines without a colon, names with a blank, a few stray bytes in front,
-`http/1.1`, `HTTP/2 200`, `ICY 200`, a status line without a status. It refuses what Chromium refuses: another protocol,
-NUL, contradicting lengths, locations or dispositions.
+A prober that is stricter than a browser reports working servers as broken. So the parser accepts what Chromium accepts:
+bare LF and CR, folded lines, lines without a colon, names with a blank, a few stray bytes in front, `http/1.1`,
+`HTTP/2 200`, `ICY 200`, a status line without a status. It refuses what Chromium refuses: another protocol, NUL, and
+several different values of Content-Length, Location or Content-Disposition.
 """
 
 import re
@@ -29,8 +29,8 @@ MAX_HEAD_BYTES: Final = 256 * 1024  # as in Chromium
 
 _START = re.compile(rb"[^\0]{0,4}?(HTTP|(?:H(?:TT?)?)?\Z)", re.IGNORECASE)  # or the start of it
 _ICY = re.compile(rb"ICY", re.IGNORECASE)  # how SHOUTcast servers begin, instead of with HTTP/1.0
-_END = re.compile(rb"\n\r?\n")  # a CR in front of it stays at the end of the last line, where it says nothing
-_CUT_STATUS_LINE = re.compile(rb"HTTP(?:[^ \r\n]* +[0-9]{3}|[^\r\n]*[\r\n])", re.IGNORECASE)  # with a status, or whole
+_END = re.compile(rb"\n\r?\n")  # a CR in front of it stays at the end of the last line, which is stripped
+_CUT_STATUS_LINE = re.compile(rb"HTTP(?:[^ \r\n]* +[0-9]{3}|[^\r\n]*[\r\n])", re.IGNORECASE)  # a status or the line end
 # These match a head in which each CR has become an LF.
 _STATUS_LINE = re.compile(r"HTTP(?:/([0-9])[0-9]*\.([0-9]))?[^ \n]* *([0-9]{0,9})", re.IGNORECASE)
 _FOLD = re.compile(r"(?<!\n)\n+[ \t]+")  # obs-fold (RFC 9112, 5.2)
@@ -39,7 +39,7 @@ _ITEM = re.compile(r'(?:"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)|[^,"])*+')  # of a list; 
 _CONTENT_LENGTH = re.compile(r"[0-9]{1,18}")
 _SINGLE_VALUED: Final = frozenset({"content-length", "content-disposition", "location"})
 _MAX_SHOWN_BYTES: Final = 40  # of what is not HTTP
-# What servers of other protocols begin with, where the bytes themselves say nothing to a reader.
+# The first bytes of binary protocols, which would be unreadable in a message.
 _OTHER_PROTOCOLS: Final = (
     (re.compile(rb"[\x14-\x17]\x03[\x00-\x04]"), "TLS (is this the port of an https URL?)"),
     (re.compile(rb"\0[\s\S]{2}\x04[\0\x01]\0\0\0\0"), "HTTP/2"),
@@ -47,15 +47,15 @@ _OTHER_PROTOCOLS: Final = (
 
 
 class HeadError(Exception):
-    """An HTTP response that cannot be understood."""
+    """The head of a response has no clear meaning, or the response breaks the rules of its HTTP version."""
 
 
 class NotHTTP(HeadError):
-    """The response is not HTTP, or is a version above 1."""
+    """The response is not HTTP, or not the HTTP version that was agreed on."""
 
 
 class Http2Refused(Exception):
-    """The server did not process a request over HTTP/2. It may on another connection (RFC 9113, 8.7)."""
+    """The server did not process a request over HTTP/2. It may process it on another connection (RFC 9113, 8.7)."""
 
 
 class Http1Required(Http2Refused):
@@ -93,17 +93,17 @@ class ResponseHead(msgspec.Struct, gc=False):
 
     @property
     def is_interim(self) -> bool:
-        """Whether another response follows (RFC 9110, 15.2). None follows 101, which ends HTTP."""
+        """Whether another response follows (RFC 9110, 15.2). None follows 101, which switches to another protocol."""
         return 100 <= self.status < 200 and self.status != 101
 
     @property
     def is_persistent(self) -> bool:
         """Whether the connection can take another request (RFC 9112, 9.3)."""
         if self.status == 101:
-            return False  # HTTP has ended
+            return False  # the connection has switched to another protocol
         has_length = "content-length" in self.first_values
         if "transfer-encoding" in self.first_values and (has_length or self.version < (1, 1)):
-            return False  # recipients can disagree about where the next response begins (6.1 and 6.3)
+            return False  # it is not certain where the next response begins (6.1 and 6.3)
         connection = ""
         if "connection" in self.first_values:
             connection = ",".join(value.lower() for name, value in self.fields if name == "connection")
@@ -111,14 +111,14 @@ class ResponseHead(msgspec.Struct, gc=False):
 
     @property
     def is_chunked(self) -> bool:
-        """Whether the body comes in chunks. Like Chromium, in HTTP/1.1 only, and wherever `chunked` stands."""
+        """Whether the body comes in chunks. Like Chromium: in HTTP/1.1 only, and at any place among the codings."""
         if "transfer-encoding" not in self.first_values or self.version < (1, 1):
             return False
         codings = ",".join(value for name, value in self.fields if name == "transfer-encoding")
         return any(coding.strip(" \t") == "chunked" for coding in codings.lower().split(","))
 
     def body_length(self, method: str) -> int | None:
-        """Return the body's length in bytes (RFC 9112, 6.3); None if only reading it tells."""
+        """Return the body's length in bytes (RFC 9112, 6.3); None if the head does not tell."""
         if method == "HEAD" or self.status in (204, 304):
             return 0
         length = self.get("content-length")
@@ -132,8 +132,9 @@ def parse_head(
 
     Args:
         data: All bytes received of this response so far.
-        searched_bytes: How many of them the last call had, if it returned None.
-        is_encrypted: Whether they came through TLS. Without it `ICY` begins a response too: all of it is body.
+        searched_bytes: The number of bytes in the last call, if it returned None.
+        is_encrypted: Whether the bytes came over TLS. Over plain HTTP, a response that begins with `ICY` has no head:
+            all of it is body, as in Chromium.
 
     Returns:
         The head and its size in bytes; None while its end is missing.
@@ -155,9 +156,9 @@ def parse_head(
 
 
 def parse_cut_head(data: bytes | bytearray) -> ResponseHead | None:
-    """Parse a head that the end of the stream has cut off; None if not even the status line is there.
+    """Parse a head that the end of the stream has cut off; None if it has no status line.
 
-    Browsers take such a head over plain HTTP. Over TLS they do not: there it can be an attacker who cuts it.
+    Browsers accept such a head over plain HTTP. Over TLS they refuse it, because an attacker may have cut it off.
     """
     start = _START.match(data)
     if start is None or not start[1]:
@@ -171,7 +172,7 @@ def _parse(data: bytes | bytearray) -> ResponseHead:
     if "\0" in text:
         raise HeadError("the response's header has a NUL byte")
     status_line = _STATUS_LINE.match(text)
-    assert status_line is not None  # it matches all that begins with HTTP
+    assert status_line is not None  # it matches every text that begins with HTTP
     if "\n " in text or "\n\t" in text:
         text = _FOLD.sub(" ", text)
     fields = [(name.strip(" \t").lower(), value.strip(" \t")) for name, value in _FIELD.findall(text)]
@@ -185,7 +186,7 @@ def _parse(data: bytes | bytearray) -> ResponseHead:
 
 
 def _refuse_contradictions(head: ResponseHead) -> None:
-    """Refuse heads that recipients could understand differently: unequal lengths, redirects or dispositions."""
+    """Refuse a head with several different lengths, locations or dispositions: clients could choose different ones."""
     values: dict[str, set[str]] = {}
     for name, value in head.fields:
         if name in _SINGLE_VALUED:
@@ -198,7 +199,7 @@ def _refuse_contradictions(head: ResponseHead) -> None:
 
 
 def _split_list(value: str) -> Iterator[str]:
-    """Split at the commas that are not in quotes."""
+    """Split at commas outside of quotes."""
     start = 0
     while start <= len(value):
         item = _ITEM.match(value, start)
@@ -208,7 +209,7 @@ def _split_list(value: str) -> Iterator[str]:
 
 
 def _describe_start(data: bytes | bytearray) -> str:
-    """Say which protocol it is instead, or how it begins."""
+    """Return which other protocol the bytes are, or how they begin, for a message."""
     for pattern, protocol in _OTHER_PROTOCOLS:
         if pattern.match(data):
             return f"is {protocol}"

@@ -1,8 +1,9 @@
-"""Decode text as the Web does: labels by the Encoding Standard, and which encoding a document has by HTML's rules.
+"""Decode text as browsers do.
 
-The labels are those of https://encoding.spec.whatwg.org/#names-and-labels. Python's codecs decode; where they differ
-from the standard, this module mends it. Which encoding an HTML document has is decided as in
-https://html.spec.whatwg.org/#determining-the-character-encoding, without the guess that some browsers make at the end.
+The labels of encodings are those of https://encoding.spec.whatwg.org/#names-and-labels. Python's codecs decode the
+text, and this module corrects them where they differ from that standard. The encoding of an HTML document is detected
+as in https://html.spec.whatwg.org/#determining-the-character-encoding, without the last step, in which some browsers
+guess it from the bytes.
 """
 
 import codecs
@@ -11,7 +12,7 @@ from typing import Final
 
 __all__ = ["decode", "find_codec", "sniff_codec"]
 
-# Python's codecs, or a name of the standard, by their labels.
+# Python's codecs, or names of the standard that `decode` handles itself, each with its labels.
 _LABELS: Final = {
     "utf-8": "unicode-1-1-utf-8 unicode11utf8 unicode20utf8 utf-8 utf8 x-unicode20utf8",
     "cp866": "866 cp866 csibm866 ibm866",
@@ -71,13 +72,13 @@ _LABELS: Final = {
 }
 _CODECS: Final = {label: codec for codec, labels in _LABELS.items() for label in labels.split()}
 
-_DEFAULT_CODEC: Final = "cp1252"  # of documents that name none
+_DEFAULT_CODEC: Final = "cp1252"  # for documents that declare none
 _BYTE_ORDER_MARKS: Final = {b"\xef\xbb\xbf": "utf-8", b"\xfe\xff": "utf-16-be", b"\xff\xfe": "utf-16-le"}
 _MAX_SNIFFED_BYTES: Final = 64 * 1024  # browsers look for a meta element in the whole head
 
 _CHARSET_PARAMETER = re.compile(r";[ \t]*charset=[ \t]*(?:\"([^\"]*)\"|([^;\s]*))", re.IGNORECASE)
 _XML_DECLARATION = re.compile(rb"<\?xml[^>]*?\sencoding\s*=\s*[\"']\s*([A-Za-z][\w.-]*)", re.IGNORECASE)
-# What a search for meta elements meets: comments, elements whose content is text, tags, and other markup.
+# The markup that a search for meta elements has to skip or read: comments, elements that contain only text, tags.
 _MARKUP = re.compile(
     rb"<!--(?:.*?-->|.*)|<(script|style|title|textarea|noscript)(?=[\s/>])(?:.*?</\1|.*)"
     rb"|<(?P<meta>meta)(?=[\s/])|<[!/?][^>]*+|<[a-z]",
@@ -87,10 +88,10 @@ _TAG_NAME = re.compile(rb"[^\s/>]*+")
 _ATTRIBUTE = re.compile(rb"[\s/]*+([^\s/>=][^\s/>=]*+)(?:\s*+=\s*+(?:\"([^\"]*+)\"?|'([^']*+)'?|([^\s>]*+)))?")
 _CONTENT_CHARSET = re.compile(rb"charset\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s;\"']+))", re.IGNORECASE)
 
-_MAX_MENDED: Final = 1000  # characters that Python's codecs do not know; a document with more is no text
+_MAX_CORRECTED_BYTES: Final = 1000  # that Python's codec cannot decode; a document with more is not text
 _USER_DEFINED: Final = "".join(map(chr, [*range(0x80), *range(0xF780, 0xF800)]))
-# Unlike Python's, the standard's EUC-JP and KOI8-U are those of Windows and of RFC 2319's successors.
-_MENDED: Final = {
+# Characters that the standard's EUC-JP and KOI8-U have in place of those of Python's codecs.
+_REPLACED_CHARACTERS: Final = {
     "euc-jp": str.maketrans("\u301c\u2016\u2212\xa2\xa3\xac", "\uff5e\u2225\uff0d\uffe0\uffe1\uffe2"),
     "koi8-u": str.maketrans("\u255d\u256c", "\u045e\u040e"),
 }
@@ -102,7 +103,7 @@ def find_codec(label: str) -> str | None:
 
 
 def sniff_codec(data: bytes | bytearray, content_type: str) -> str:
-    """Return the codec of a document: by its byte order mark, its Content-Type, its own words, or the default."""
+    """Return the codec of a document: by its byte order mark, Content-Type, or own declaration, or the default."""
     for mark, codec in _BYTE_ORDER_MARKS.items():
         if data.startswith(mark):
             return codec
@@ -122,15 +123,15 @@ def sniff_codec(data: bytes | bytearray, content_type: str) -> str:
         found = _find_meta_codec(start)
     else:
         found = None
-    return _readable(found) if found else _DEFAULT_CODEC
+    return _correct_declared_codec(found) if found else _DEFAULT_CODEC
 
 
 def decode(data: bytes | bytearray, codec: str) -> str:
-    """Decode bytes, without their byte order mark; what is not valid becomes U+FFFD.
+    """Decode bytes, without their byte order mark; invalid bytes become U+FFFD.
 
     The text has no lone surrogates, so it can always be encoded again.
     """
-    if codec == "replacement":  # encodings in which ASCII could hide markup
+    if codec == "replacement":  # the standard decodes none of these encodings, because they can hide markup
         return "\ufffd" if data else ""
     for mark, marked in _BYTE_ORDER_MARKS.items():
         if marked == codec and data.startswith(mark):
@@ -138,13 +139,13 @@ def decode(data: bytes | bytearray, codec: str) -> str:
     if codec == "x-user-defined":
         return data.decode("latin-1").translate(_USER_DEFINED)
     text = data.decode(codec, "replace")
-    if not codec.startswith("utf-") and 0 < text.count("\ufffd") <= _MAX_MENDED:
-        text = data.decode(codec, _ERRORS)
-    return text.translate(_MENDED[codec]) if codec in _MENDED else text
+    if not codec.startswith("utf-") and 0 < text.count("\ufffd") <= _MAX_CORRECTED_BYTES:
+        text = data.decode(codec, _ERROR_HANDLER)
+    return text.translate(_REPLACED_CHARACTERS[codec]) if codec in _REPLACED_CHARACTERS else text
 
 
 def _find_meta_codec(document: bytes) -> str | None:
-    """Return the codec that a meta element names."""
+    """Return the codec that a meta element declares."""
     position = 0
     while (markup := _MARKUP.search(document, position)) is not None:
         position = markup.end()
@@ -175,13 +176,13 @@ def _codec_of_meta(attributes: dict[bytes, bytes]) -> str | None:
     return find_codec(label.decode("latin-1")) if label is not None else None
 
 
-def _readable(codec: str) -> str:
-    """Correct what a document says of itself that cannot be true, as HTML does."""
+def _correct_declared_codec(codec: str) -> str:
+    """Replace a declaration that cannot be true: a document whose declaration reads as ASCII is not UTF-16."""
     return {"utf-16-be": "utf-8", "utf-16-le": "utf-8", "x-user-defined": _DEFAULT_CODEC}.get(codec, codec)
 
 
-def _replace(error: UnicodeError) -> tuple[str, int]:
-    """Decode the bytes that Python's codecs do not know, and the standard does."""
+def _decode_unknown_bytes(error: UnicodeError) -> tuple[str, int]:
+    """Decode bytes that the standard's encoding has and Python's codec has not."""
     assert isinstance(error, UnicodeDecodeError)
     byte, start = error.object[error.start], error.start
     if error.encoding == "gb18030" and byte == 0x80:
@@ -197,5 +198,5 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
     return "\ufffd", max(error.end, start + 1)
 
 
-_ERRORS: Final = "crawler-web"
-codecs.register_error(_ERRORS, _replace)
+_ERROR_HANDLER: Final = "crawler-web"
+codecs.register_error(_ERROR_HANDLER, _decode_unknown_bytes)
