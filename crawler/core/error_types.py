@@ -304,6 +304,13 @@ ERROR_TYPES: Final[dict[str, ErrorType]] = {
         "this machine's network is down or has no route",
         "Check the network of this machine; without IPv6, hosts that only have IPv6 cannot be reached.",
     ),
+    "local.paused": ErrorType(
+        "LOCAL_ERROR",
+        "http",
+        True,
+        "this process stood still during each of the requests, so that the target could not be judged",
+        "Give the process more CPU; look for what stops it or suspends its machine.",
+    ),
     "abandoned": ErrorType(
         "ABANDONED",
         "http",

@@ -9,6 +9,7 @@ from crawler.core.options import Options
 from crawler.probing.prober import HttpProber
 from crawler.probing.scheduling.scheduler import Scheduler
 from crawler.probing.settings import DEFAULT_SETTINGS, ProberSettings
+from crawler.runtime.awake_clock import AwakeClock
 from crawler.runtime.resources import limit_concurrency
 from crawler.transport.address_guard import AddressGuard
 from crawler.transport.base import Transport
@@ -32,17 +33,18 @@ async def open_http_prober(options: Options, settings: ProberSettings = DEFAULT_
     pool = ConnectionPool(options.concurrency)
     transports: dict[tuple[bool, ...], Transport] = {}
     async with AsyncExitStack() as stack:
+        clock = stack.enter_context(AwakeClock())
 
         def transport_for(wanted: Options) -> Transport:
             """Return the transport whose connections, TLS sessions and addresses suit these options."""
             insecure, ipv4, ipv6 = key = wanted.insecure, wanted.ipv4, wanted.ipv6
             if key not in transports:
                 suited = msgspec.structs.replace(options, insecure=insecure, ipv4=ipv4, ipv6=ipv6)
-                resolver = Resolver(suited)
+                resolver = Resolver(suited, clock)
                 stack.push_async_callback(resolver.close)
-                transports[key] = SocketTransport(suited, resolver, guard, pool)
+                transports[key] = SocketTransport(suited, resolver, guard, pool, clock)
                 stack.push_async_callback(transports[key].close)
             return transports[key]
 
         transport_for(options)  # reports a wrong option now, not at the first probe
-        yield HttpProber(options, transport_for, scheduler, settings)
+        yield HttpProber(options, transport_for, scheduler, settings, clock)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Literal
 
 from crawler.core.options import Options
@@ -39,6 +39,7 @@ class ProbeRun:
         robots: The known robots.txt rules; None to ignore robots.txt.
         policy: How long probes wait before retries.
         retry_budget: Retries that each finished probe adds to the budget.
+        now: The clock by which requests are measured.
     """
 
     def __init__(
@@ -50,17 +51,19 @@ class ProbeRun:
         robots: RobotsCache | None,
         policy: RetryPolicy,
         retry_budget: float,
+        now: Callable[[], float],
     ) -> None:
         self._options = options
         self._transport = transport
         self._scheduler = scheduler
         self._head_support = head_support
-        self._gate = RobotsGate(robots, self._get, scheduler, options.interval) if robots is not None else None
+        self._gate = RobotsGate(robots, self._get, scheduler, options.interval, now) if robots is not None else None
         self._policy = policy
         self._http2_support = Http2Support()
         self._retry_budget = retry_budget
         self._retries_left = float(_FREE_RETRIES)
-        self._now = asyncio.get_running_loop().time
+        self._now = now
+        self._loop = asyncio.get_running_loop()
         self._max_body_bytes = options.max_read if options.wants_body else 0
         self._headers = RequestHeaders(options)
 
@@ -175,4 +178,4 @@ class ProbeRun:
 
     def _must_wait(self, probe: Probe, host: str) -> bool:
         """Whether the next request needs a slot of its own: the probe waits, or the host does."""
-        return probe.not_before > self._now() or self._options.interval > 0 or self._scheduler.is_held(host)
+        return probe.not_before > self._loop.time() or self._options.interval > 0 or self._scheduler.is_held(host)

@@ -16,6 +16,7 @@ from crawler.probing.robots.cache import RobotsCache
 from crawler.probing.scheduling.scheduler import Load, Scheduler
 from crawler.probing.scheduling.work_queue import RunItem, WorkQueue
 from crawler.probing.settings import DEFAULT_SETTINGS, ProberSettings
+from crawler.runtime.awake_clock import AwakeClock
 from crawler.transport.base import Transport
 
 __all__ = ["HttpProber", "Prober"]
@@ -70,6 +71,7 @@ class HttpProber:
         transport_for: Returns the transport for probes with the given options.
         scheduler: Hands out the slots.
         settings: Waits and bounds.
+        clock: Measures how long requests take; the transports' clock.
     """
 
     def __init__(
@@ -78,11 +80,13 @@ class HttpProber:
         transport_for: Callable[[Options], Transport],
         scheduler: Scheduler,
         settings: ProberSettings = DEFAULT_SETTINGS,
+        clock: AwakeClock | None = None,
     ) -> None:
         self.options = options
         self.transport_for = transport_for
         self._scheduler = scheduler
         self._settings = settings
+        self._clock = clock or AwakeClock()
         self._head_support = HeadSupport()
         self._robots: OrderedDict[tuple[object, ...], RobotsCache] = OrderedDict()
 
@@ -120,6 +124,7 @@ class HttpProber:
             self._robots_for(options),
             self._settings.retry,
             self.options.retry_budget,
+            self._clock.now,
         )
 
     def open_queue(self, advance: RunItem[Probe], options: Options) -> WorkQueue[Probe]:

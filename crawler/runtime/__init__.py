@@ -6,6 +6,7 @@ Every package above may import every module; the modules import only `crawler.co
     tracing        spans for OpenTelemetry, if that is installed
     counters       histograms and counters of probes and of store calls
     loop_lag       how late the event loop runs its callbacks
+    awake_clock    a clock that stands still while this process does
     lifecycle      stop by signals; notify systemd
     cancellation   cancel background work and wait for its end
     event_loop     run a coroutine on uvloop or on asyncio's own loop

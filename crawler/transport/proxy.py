@@ -10,8 +10,8 @@ The connection to the proxy, TLS with it, and its handshake are the phase `conne
 failures have error types of their own (`proxy.*`), because they say nothing about the target.
 """
 
-import asyncio
 import ssl
+from collections.abc import Callable
 from functools import cached_property
 from typing import Final
 
@@ -60,6 +60,7 @@ class ProxyDialler:
         poller: Watches the sockets.
         order: The order of addresses, of the proxy and of targets that are resolved here.
         fetch: Fetches certificates, as for `TlsClient`.
+        now: The clock of the deadlines.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class ProxyDialler:
         poller: Poller,
         order: AddressOrder,
         fetch: Fetch,
+        now: Callable[[], float],
     ) -> None:
         self._proxy = proxy
         self._options = options
@@ -79,7 +81,7 @@ class ProxyDialler:
         self._poller = poller
         self._order = order
         self._fetch = fetch
-        self._loop = asyncio.get_running_loop()
+        self._now = now
 
     # Requests that are sent to the proxy instead of the target
 
@@ -115,7 +117,7 @@ class ProxyDialler:
             url: The URL of the target.
             timer: Gets the phases, and the address of the target if it is known.
             connect_timeout: Seconds for everything but DNS.
-            deadline: Loop time.
+            deadline: Time of the clock.
 
         Raises:
             HopError: The proxy failed or refused, or an address is not allowed.
@@ -124,7 +126,7 @@ class ProxyDialler:
         hosts = await self._hosts_to_request(url, timer, deadline)
         addresses = await self._addresses_of_proxy(timer, deadline)
         timer.start("connect")
-        deadline = min(deadline, self._loop.time() + connect_timeout)
+        deadline = min(deadline, self._now() + connect_timeout)
         failure: HopError | None = None
         for host in hosts:
             timer.ip = host if is_address(host) else None

@@ -101,7 +101,7 @@ async def connect_by_socks(connection: Connection, proxy: ProxyAddress, host: st
         proxy: The proxy's address, for messages, and its credentials.
         host: A name that the proxy resolves, or an address.
         port: The port of the target.
-        deadline: Loop time.
+        deadline: Time of the clock.
 
     Raises:
         EOFError: The connection ended.

@@ -5,18 +5,18 @@ A general HTTP client does more on its own: a second request after a reset, a ha
 its own timeout.
 """
 
-import asyncio
 import ssl
 from functools import cached_property
 from typing import Final, Literal
 
 from crawler.core.option_syntax import parse_proxy
 from crawler.core.options import Options
-from crawler.core.results import Body, HopResult
+from crawler.core.results import Body, HopResult, ProbeError
 from crawler.core.urls import Url
+from crawler.runtime.awake_clock import AwakeClock
 from crawler.transport.address_guard import AddressGuard
 from crawler.transport.dns.resolver import Resolver
-from crawler.transport.error_mapping import explain, ssl_reason
+from crawler.transport.error_mapping import HopError, explain, ssl_reason
 from crawler.transport.http.exchange import HopRequest, is_body_received, read_body, read_head
 from crawler.transport.http.response_head import HeadError, Http1Required, Http2Refused, ResponseHead
 from crawler.transport.proxy import ProxyDialler
@@ -33,6 +33,11 @@ from crawler.transport.tls.openssl import HTTP2_OR_HTTP1
 
 __all__ = ["SocketTransport"]
 
+# What a pause of this process may have caused: no server is less patient than the first, and a shorter share than the
+# second is no reason to ask again, because deadlines have stood still meanwhile.
+_MIN_PAUSE_SECONDS: Final = 1.0
+_MIN_PAUSE_SHARE: Final = 0.2
+_REQUEST_TIMEOUT: Final = 408  # what a server sends that has waited for the request (RFC 9110, 15.5.9)
 _CLOSED_BY_PEER: Final = (ConnectionError, EOFError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
@@ -46,18 +51,21 @@ class SocketTransport:
         resolver: Resolves names.
         guard: Refuses addresses.
         pool: Keeps idle connections. Transports with other options can share it.
+        clock: The clock of all deadlines and timings.
     """
 
-    def __init__(self, options: Options, resolver: Resolver, guard: AddressGuard, pool: ConnectionPool) -> None:
+    def __init__(
+        self, options: Options, resolver: Resolver, guard: AddressGuard, pool: ConnectionPool, clock: AwakeClock
+    ) -> None:
         self._options = options
         self._tls = TlsClient(options, self._fetch_issuer)
         self._address_order = AddressOrder()
         self._options_key = (options.insecure, options.ipv4, options.ipv6)
-        self._poller = open_poller()
+        self._clock = clock
+        self._poller = open_poller(clock.now)
         self._pool = pool
         self._resolver = resolver
         self._guard = guard
-        self._loop = asyncio.get_running_loop()
         self._proxy = None
         if options.proxy is not None:
             self._proxy = ProxyDialler(
@@ -68,6 +76,7 @@ class SocketTransport:
                 self._poller,
                 self._address_order,
                 self._fetch_issuer,
+                clock.now,
             )
 
     async def hop(
@@ -85,8 +94,8 @@ class SocketTransport:
         http_version: Literal["1", "2"] = "1",
     ) -> HopResult:
         """Send one request and read the response head; see `Transport.hop`."""
-        timer = HopTimer()
-        deadline = self._loop.time() + timeout
+        timer, missed, began = HopTimer(self._clock.now), self._clock.missed, self._clock.now()
+        deadline = began + timeout
         forwarding = self._forwarding_proxy(url)
         if forwarding is not None:
             headers = [*headers, *forwarding.headers]
@@ -108,6 +117,8 @@ class SocketTransport:
                 head, body = await self._request(request, timer, deadline, is_fresh)
             if forwarding is not None:
                 forwarding.check_answer(head)
+            if head.status == _REQUEST_TIMEOUT and (paused := self._pause_error(missed, began, timer)) is not None:
+                raise HopError(paused)
         except Exception as error:
             if forwarding is not None and isinstance(error, HeadError):
                 error = forwarding.protocol_error(error)
@@ -115,7 +126,9 @@ class SocketTransport:
             refusal = error if isinstance(error, ssl.SSLError) and not isinstance(error, _CLOSED_BY_PEER) else None
             phase = "tls" if refusal is not None else timer.error_phase
             problem = explain(error, phase)
-            if problem.transient and timer.ip is not None:
+            if problem.group != "BLOCKED":
+                problem = self._pause_error(missed, began, timer) or problem
+            if problem.transient and problem.group != "LOCAL_ERROR" and timer.ip is not None:
                 self._address_order.failed(timer.ip, url.port)  # another address of the host may do better
             return HopResult(
                 timer.timings(),
@@ -228,7 +241,7 @@ class SocketTransport:
         Raises:
             Exception: The address is blocked, or the exchange failed.
         """
-        timeout = deadline - self._loop.time()
+        timeout = deadline - self._clock.now()
         headers = [("Connection", "close")]
         forwarding = self._forwarding_proxy(url)
         if forwarding is not None:
@@ -236,7 +249,7 @@ class SocketTransport:
         request = HopRequest.of(
             "GET", url, headers, b"", timeout, 1.0, MAX_ISSUER_BYTES, is_for_proxy=forwarding is not None
         )
-        timer = HopTimer()
+        timer = HopTimer(self._clock.now)
         connection = await self._connect(request, timer, deadline)
         try:
             await connection.send(request.data, deadline)
@@ -252,7 +265,7 @@ class SocketTransport:
     ) -> tuple[ResponseHead, Body | None]:
         """Send the request and read what is wanted of the response; then keep or close the connection."""
         if request.answer_share < 1:
-            now = self._loop.time()
+            now = self._clock.now()
             deadline = now + (deadline - now) * request.answer_share
         timer.ip, timer.tls = connection.ip, connection.tls
         body, is_reusable = None, False
@@ -277,6 +290,21 @@ class SocketTransport:
                 connection.close()
         return head, body
 
+    def _pause_error(self, missed: float, began: float, timer: HopTimer) -> ProbeError | None:
+        """Return the error of a hop that failed if this process stood still meanwhile for long; else None.
+
+        Args:
+            missed: What the clock had missed at its begin.
+            began: The time of its begin.
+            timer: Its timer.
+        """
+        seconds = self._clock.missed_since(missed)
+        if seconds < max(_MIN_PAUSE_SECONDS, _MIN_PAUSE_SHARE * (self._clock.now() - began)):
+            return None
+        peer = "" if timer.ip is None else f" to {timer.ip}"
+        message = f"this process stood still for {seconds:.1f} s during the request{peer}"
+        return ProbeError.of("local.paused", message, phase=timer.error_phase)
+
     def _forwarding_proxy(self, url: Url) -> ProxyDialler | None:
         """Return the proxy if it gets the requests for this URL itself."""
         return self._proxy if self._proxy is not None and self._proxy.forwards(url) else None
@@ -289,7 +317,7 @@ class SocketTransport:
         return self._http2_tls if request.offers_http2 else self._tls
 
     def _connect_deadline(self, request: HopRequest, deadline: float) -> float:
-        return min(deadline, self._loop.time() + request.connect_timeout)
+        return min(deadline, self._clock.now() + request.connect_timeout)
 
 
 async def _exchange_over_http2(

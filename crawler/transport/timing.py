@@ -1,6 +1,7 @@
 """How long each phase of a hop takes."""
 
-from time import perf_counter_ns
+from collections.abc import Callable
+from time import perf_counter
 from typing import Final, Literal
 
 from crawler.core.results import Timings, TLSInfo
@@ -24,23 +25,27 @@ class HopTimer:
 
     The time begins with the first phase.
 
+    Args:
+        now: The clock.
+
     Attributes:
         ip: The address that is or was dialled.
         tls: What the TLS handshake agreed on.
     """
 
-    __slots__ = ("_marks", "_phase", "ip", "tls")
+    __slots__ = ("_marks", "_now", "_phase", "ip", "tls")
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = perf_counter) -> None:
         self.ip: str | None = None
         self.tls: TLSInfo | None = None
+        self._now = now
         self._phase: Phase = "connect"
         self._marks: list[tuple[Phase, int]] = []
 
     def start(self, phase: Phase) -> None:
         """End the current phase and start another."""
         self._phase = phase
-        self._marks.append((phase, _microseconds()))
+        self._marks.append((phase, self._microseconds()))
 
     @property
     def error_phase(self) -> str:
@@ -54,14 +59,13 @@ class HopTimer:
 
     def timings(self) -> Timings:
         """End the last phase and return milliseconds of each; a phase that was entered twice counts once, summed."""
-        now = ended = _microseconds()
+        now = ended = self._microseconds()
         spent: dict[str, int] = {}
         for phase, began in reversed(self._marks):
             spent[phase] = spent.get(phase, 0) + ended - began
             ended = began
         return Timings(**{phase: each / 1000 for phase, each in spent.items()}, total=(now - ended) / 1000)
 
-
-def _microseconds() -> int:
-    # Whole ones: then the phases add up to the total, and no duration has to be rounded.
-    return perf_counter_ns() // 1000
+    def _microseconds(self) -> int:
+        # Whole ones: then the phases add up to the total, and no duration has to be rounded.
+        return int(self._now() * 1_000_000)

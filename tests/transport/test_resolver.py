@@ -15,6 +15,7 @@ from crawler.core.options import Options
 from crawler.core.urls import Target
 from crawler.probing.prober import HttpProber
 from crawler.probing.scheduling.scheduler import Scheduler
+from crawler.runtime.awake_clock import AwakeClock
 from crawler.transport.address_guard import AddressGuard
 from crawler.transport.dns.resolver import Resolver
 from crawler.transport.socket_transport import SocketTransport
@@ -34,7 +35,9 @@ async def resolving(
     names: DnsServer, *, dual: bool = False, max_cached_names: int = 1000, failure_ttl: float = 5.0, **options: Any
 ) -> AsyncIterator[Resolver]:
     checked = Options.of({**asking(names), **options})
-    resolver = Resolver(checked, is_dual_stack=dual, max_cached_names=max_cached_names, failure_ttl=failure_ttl)
+    resolver = Resolver(
+        checked, AwakeClock(), is_dual_stack=dual, max_cached_names=max_cached_names, failure_ttl=failure_ttl
+    )
     try:
         yield resolver
     finally:
@@ -45,7 +48,7 @@ async def dual_probe(url: str, names: DnsServer, **options: Any) -> ProbeResult:
     """Probe as on a machine with a route to both families."""
     checked = Options.of({"method": "GET", "retries": 0, "timeout": 10, **asking(names), **options})
     async with resolving(names, dual=True, **options) as resolver:
-        transport = SocketTransport(checked, resolver, AddressGuard("any"), ConnectionPool(8))
+        transport = SocketTransport(checked, resolver, AddressGuard("any"), ConnectionPool(8), AwakeClock())
         try:
             return await HttpProber(checked, lambda _: transport, Scheduler(8, 8)).probe(Target.of(0, url))
         finally:

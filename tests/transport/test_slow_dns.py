@@ -14,6 +14,7 @@ import aiodns
 import pytest
 
 from crawler.core.options import Options
+from crawler.runtime.awake_clock import AwakeClock
 from crawler.transport.dns.resolver import Resolver
 from tests.support.dns_server import DnsServer
 from tests.support.probing import SHORT_BACKOFF, asking, probe_one, status_of
@@ -24,7 +25,7 @@ from tests.support.site import Site
 async def experienced_resolver(names: DnsServer, **settings: Any) -> AsyncIterator[Resolver]:
     """Open a resolver that has had enough fast answers for c-ares to become impatient."""
     names.a("*.fast.test", "127.0.0.9")
-    resolver = Resolver(Options.of(asking(names)), is_dual_stack=settings.pop("dual", False), **settings)
+    resolver = Resolver(Options.of(asking(names)), AwakeClock(), is_dual_stack=settings.pop("dual", False), **settings)
     try:
         for number in range(5):
             await resolver.resolve(f"{number}.fast.test", 80)

@@ -1,7 +1,6 @@
 """Lets a probe pass once its origin's robots.txt allows it."""
 
-import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from crawler.core.results import HopResult, ProbeError
@@ -34,14 +33,17 @@ class RobotsGate:
         get: Fetches the file.
         scheduler: Holds the host's other items while the file is fetched, and leaves the delay that the file asks for.
         interval: Seconds that the options want between requests to a host.
+        now: The clock by which requests are measured.
     """
 
-    def __init__(self, cache: RobotsCache, get: _Get, scheduler: Scheduler, interval: float) -> None:
+    def __init__(
+        self, cache: RobotsCache, get: _Get, scheduler: Scheduler, interval: float, now: Callable[[], float]
+    ) -> None:
         self._cache = cache
         self._get = get
         self._scheduler = scheduler
         self._interval = interval
-        self._now = asyncio.get_running_loop().time
+        self._now = now
 
     async def lets_pass(self, probe: Probe) -> bool:
         """Whether the probe may send its request now; if not, it is finished, or waits without a slot."""

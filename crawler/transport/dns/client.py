@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Final
 
 import aiodns
@@ -28,9 +29,11 @@ class DnsClient:
 
     Args:
         servers: The servers of `--dns`; empty for the system's.
+        now: The clock of the deadlines.
     """
 
-    def __init__(self, servers: Sequence[str]) -> None:
+    def __init__(self, servers: Sequence[str], now: Callable[[], float] = monotonic) -> None:
+        self._now = now
         self._cares = aiodns.DNSResolver(
             # NOSEARCH, because a search list can turn an unknown name into the name of another host. The flags replace
             # c-ares' default, EDNS: some servers and firewalls drop queries with it, and nothing here needs it.
@@ -53,7 +56,7 @@ class DnsClient:
 
         Args:
             question: What to ask.
-            deadline: Returns the loop time until which to wait; it may move while this waits.
+            deadline: Returns until when to wait; it may move while this waits.
 
         Raises:
             DNSError: There is no address, or there was no answer; the first argument is c-ares' status.
@@ -89,7 +92,7 @@ class DnsClient:
 
     def _fallback_client(self) -> FallbackClient:
         if self._fallback is None:
-            self._fallback = FallbackClient(self._servers, _SOCKET_BUFFER_BYTES)
+            self._fallback = FallbackClient(self._servers, _SOCKET_BUFFER_BYTES, self._now)
         return self._fallback
 
 

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 import socket
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Final
 
 from aiodns.error import ARES_ECONNREFUSED, ARES_ENODATA, ARES_ENOTFOUND, ARES_ETIMEOUT, DNSError
@@ -31,11 +32,13 @@ class FallbackClient:
     Args:
         servers: Addresses and ports.
         buffer_bytes: The receive buffer of each socket: many datagrams may arrive while the loop is busy.
+        now: The clock of the deadlines.
     """
 
-    def __init__(self, servers: list[Server], buffer_bytes: int) -> None:
+    def __init__(self, servers: list[Server], buffer_bytes: int, now: Callable[[], float] = monotonic) -> None:
         self._servers = servers
         self._buffer_bytes = buffer_bytes
+        self._now = now
         self._queries: dict[int, _Query] = {}
         self._endpoints: dict[Server, asyncio.Task[_Endpoint]] = {}
 
@@ -44,19 +47,18 @@ class FallbackClient:
 
         Args:
             question: What to ask.
-            deadline: Returns the loop time until which to wait; it may move while this waits.
+            deadline: Returns until when to wait; it may move while this waits.
 
         Raises:
             DNSError: There is no address, all servers have failed, or none has answered at the deadline.
         """
-        loop = asyncio.get_running_loop()
         message_id = secrets.randbelow(2**16)
         while message_id in self._queries:
             message_id = secrets.randbelow(2**16)
         query = self._queries[message_id] = _Query(message_id, question, len(self._servers))
         wait = _FIRST_RESEND_SECONDS
         try:
-            while (left := deadline() - loop.time()) > 0:
+            while (left := deadline() - self._now()) > 0:
                 await self._send(format_query(message_id, question))
                 await asyncio.wait({query.answer}, timeout=min(wait, left))
                 if query.answer.done():

@@ -11,6 +11,7 @@ from aiodns.error import ARES_ENODATA, ARES_ETIMEOUT, DNSError
 from crawler.core.option_syntax import parse_resolve
 from crawler.core.options import Options
 from crawler.core.results import ProbeError
+from crawler.runtime.awake_clock import AwakeClock
 from crawler.runtime.cancellation import cancel_and_wait
 from crawler.transport.dns.client import DnsClient
 from crawler.transport.dns.failures import FINAL_STATUSES, dns_failure
@@ -46,6 +47,7 @@ class Resolver:
     def __init__(
         self,
         options: Options,
+        clock: AwakeClock,
         *,
         is_dual_stack: bool | None = None,
         max_cached_names: int = _MAX_CACHED_NAMES,
@@ -53,11 +55,12 @@ class Resolver:
         transient_failure_ttl: float = _TRANSIENT_FAILURE_TTL_SECONDS,
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._clock = clock
         self._families = [socket.AF_INET] * (not options.ipv6) + [socket.AF_INET6] * (not options.ipv4)
         has_both = len(self._families) == 2
         self._is_dual_stack = has_both and (_has_ipv6_route() if is_dual_stack is None else is_dual_stack)
         self._given = dict(parse_resolve(entry) for entry in options.resolve)
-        self._client = DnsClient(options.dns)
+        self._client = DnsClient(options.dns, clock.now)
         self._max_cached_names = max_cached_names
         self._failure_ttl = failure_ttl
         self._transient_failure_ttl = transient_failure_ttl
@@ -86,7 +89,7 @@ class Resolver:
         Args:
             host: Normalised, as in a URL.
             port: For `--resolve`.
-            deadline: Loop time until which to wait for an answer. By default the lookup has 30 seconds.
+            deadline: Until when to wait for an answer, by the clock. By default the lookup has 30 seconds.
 
         Raises:
             aiodns.error.DNSError: There is no address; the arguments are c-ares' status and a message.
@@ -101,7 +104,7 @@ class Resolver:
                 raise DNSError(*outcome.args)  # a copy, because each raise adds to an exception's traceback
             return list(outcome)
         if deadline is None:
-            deadline = now + _DEFAULT_TIMEOUT_SECONDS
+            deadline = self._clock.now() + _DEFAULT_TIMEOUT_SECONDS
         lookup = self._lookups.get(host)
         if lookup is None:
             lookup = self._lookups[host] = _Lookup(host, deadline)
@@ -110,7 +113,8 @@ class Resolver:
         elif deadline > lookup.deadline:
             lookup.deadline = deadline
         # `wait` does not cancel the lookup when this caller gives up: others may share it.
-        await asyncio.wait({lookup.task}, timeout=deadline - now)
+        while not lookup.task.done() and (left := deadline - self._clock.now()) > 0:
+            await asyncio.wait({lookup.task}, timeout=left)
         if not lookup.task.done():
             raise self._failure(DNSError(ARES_ETIMEOUT))
         return list(lookup.task.result())

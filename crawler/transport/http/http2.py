@@ -76,7 +76,7 @@ class Http2Exchange:
             method: The request method.
             url: The URL.
             headers: Fields besides those that HTTP/2 does not have (RFC 9113, 8.2.2), such as Connection and Host.
-            deadline: Loop time.
+            deadline: Time of the clock.
 
         Raises:
             OSError: The connection broke, or the deadline passed.

@@ -47,7 +47,7 @@ _TlsSocket = TypeVar("_TlsSocket", bound=TlsSocket)
 
 
 class Connection:
-    """A connection to one address. A method that waits raises `TimeoutError` at its deadline (loop time).
+    """A connection to one address. A method that waits raises `TimeoutError` at its deadline (of the poller's clock).
 
     Attributes:
         ip: The target's address; None if only a proxy knows it.
@@ -118,7 +118,7 @@ class Connection:
 
         Args:
             wrap: Begins TLS on the socket, without the handshake.
-            deadline: Loop time.
+            deadline: Time of the clock.
 
         Raises:
             OSError: The handshake failed; an `ssl.SSLError` has the reason.

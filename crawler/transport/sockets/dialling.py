@@ -35,7 +35,7 @@ async def connect_to_any(
         port: Of all addresses.
         poller: Watches the sockets.
         timer: Gets the address of the connection; after a failure, that of the failure.
-        deadline: Loop time, for all attempts together.
+        deadline: For all attempts together.
         order: Learns which addresses answer.
         attempt_delay: Seconds until the next address is tried as well.
 

@@ -6,6 +6,8 @@ socket, closing the socket removes it, and the loop watches only the epoll.
 """
 
 import select
+from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 from crawler.transport.sockets.poller import Poller, SocketReadiness
@@ -22,8 +24,8 @@ _MAX_EVENTS_PER_CALL: Final = 16  # between two calls the loop serves others, su
 class EpollPoller(Poller):
     """Watches sockets by one edge-triggered epoll."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, now: Callable[[], float] = monotonic) -> None:
+        super().__init__(now)
         self._epoll = select.epoll()
         self._watched: dict[int, SocketReadiness] = {}
         self.loop.add_reader(self._epoll.fileno(), self._take_events)
@@ -45,8 +47,12 @@ class EpollPoller(Poller):
         self.loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
 
-    def _take_events(self) -> None:
-        for descriptor, events in self._epoll.poll(0, _MAX_EVENTS_PER_CALL):
+    def take_all_events(self) -> None:
+        """Wake the tasks whose sockets have become ready."""
+        self._take_events(max(1, len(self._watched)))
+
+    def _take_events(self, max_events: int = _MAX_EVENTS_PER_CALL) -> None:
+        for descriptor, events in self._epoll.poll(0, max_events):
             # An event can be older than the socket that has this number now. That socket then tries once in vain.
             if (readiness := self._watched.get(descriptor)) is not None:
                 readiness.note(events & _READABLE, events & _WRITABLE, events & _ERROR)

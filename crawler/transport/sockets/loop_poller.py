@@ -23,6 +23,9 @@ class LoopPoller(Poller):
         assert isinstance(readiness, _LoopReadiness)
         readiness.unregister()
 
+    def take_all_events(self) -> None:
+        """Do nothing: only the event loop can ask its selector."""
+
 
 class _LoopReadiness(SocketReadiness):
     __slots__ = ("_descriptor", "_remove")

@@ -6,6 +6,8 @@ also where a process has lost `select.epoll`, as gevent's monkey patching does.
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 __all__ = ["Poller", "SocketReadiness"]
@@ -14,10 +16,15 @@ _MAX_LATENESS_SECONDS: Final = 0.02  # how late a deadline may take effect
 
 
 class Poller(ABC):
-    """Watches sockets for as long as they are open. Call `close` when done."""
+    """Watches sockets for as long as they are open. Call `close` when done.
 
-    def __init__(self) -> None:
+    Args:
+        now: The clock of the deadlines.
+    """
+
+    def __init__(self, now: Callable[[], float] = monotonic) -> None:
         self.loop = asyncio.get_running_loop()
+        self._now = now
         self._deadlines: dict[asyncio.Future[None], float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -29,6 +36,10 @@ class Poller(ABC):
     def forget(self, descriptor: int, readiness: "SocketReadiness") -> None:
         """Stop watching a socket. Call it before the socket is closed."""
 
+    @abstractmethod
+    def take_all_events(self) -> None:
+        """Wake the tasks whose sockets are ready now, if the poller can ask before the event loop's next turn."""
+
     def close(self) -> None:
         """Stop watching all sockets."""
         if self._timer is not None:
@@ -38,7 +49,7 @@ class Poller(ABC):
         """Wait until `waiter` is done.
 
         Raises:
-            TimeoutError: It was not done at `deadline` (loop time).
+            TimeoutError: It was not done at `deadline`.
         """
         self._deadlines[waiter] = deadline
         if self._timer is None:
@@ -50,10 +61,13 @@ class Poller(ABC):
 
     def _end_late_waits(self) -> None:
         # One timer for all waits costs less than one timer for each.
-        now = self.loop.time()
-        for waiter, deadline in self._deadlines.items():
-            if deadline <= now and not waiter.done():
-                waiter.set_exception(TimeoutError())
+        now = self._now()
+        late = [waiter for waiter, deadline in self._deadlines.items() if deadline <= now]
+        if late:
+            self.take_all_events()  # timers come before sockets: what has arrived in time counts, however late we look
+            for waiter in late:
+                if not waiter.done():
+                    waiter.set_exception(TimeoutError())
         self._timer = None
         if self._deadlines:
             self._timer = self.loop.call_later(_MAX_LATENESS_SECONDS, self._end_late_waits)
@@ -96,7 +110,7 @@ class SocketReadiness:
         """Wait for bytes or for the end of the stream.
 
         Raises:
-            TimeoutError: Neither came before `deadline` (loop time).
+            TimeoutError: Neither came before `deadline`.
         """
         if not self.is_readable:
             await self._wait(deadline, for_write=False)
@@ -105,7 +119,7 @@ class SocketReadiness:
         """Wait until the socket is connected and takes bytes.
 
         Raises:
-            TimeoutError: It did not before `deadline` (loop time).
+            TimeoutError: It did not before `deadline`.
         """
         if not self.is_writable:
             await self._wait(deadline, for_write=True)

@@ -28,7 +28,7 @@ class Handshake(NamedTuple):
     Attributes:
         url: The URL; the certificate must be for its host.
         reopen: Opens another connection to the same address.
-        deadline: Returns the loop time at which a handshake that starts now times out.
+        deadline: Returns the time of the clock at which a handshake that starts now times out.
         timer: Gets the phases of the hop. After a refusal, it also gets what is known of the server.
     """
 

@@ -29,7 +29,7 @@ class IssuerStore:
     certificate is refused, because OpenSSL could take it for a root.
 
     Args:
-        fetch: Returns the body of an http URL, at most `MAX_ISSUER_BYTES` of it, before a deadline (loop time). It
+        fetch: Returns the body of an http URL, at most `MAX_ISSUER_BYTES` of it, before a deadline. It
             returns no bytes unless the status is 200, and may raise any exception.
     """
 
