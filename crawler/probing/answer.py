@@ -1,4 +1,4 @@
-"""What an answer says by itself, before the state of its probe is looked at."""
+"""The answer to one request: the input of the rules of `Probe`, and what it means whatever the state of the probe."""
 
 from typing import Final
 
@@ -10,7 +10,7 @@ from crawler.probing.statuses import SLOW_DOWN_STATUSES
 __all__ = ["Answer", "asks_to_slow_down", "is_local_shortage", "is_overload_sign", "status_error"]
 
 _PHASES_OF_OVERLOAD: Final = frozenset({"connect", "tls", "http"})
-_SHORTAGES: Final = frozenset({"local.descriptors", "local.ports", "local.memory"})  # fewer requests at once help
+_SHORTAGES: Final = frozenset({"local.descriptors", "local.ports", "local.memory"})  # fewer requests in flight help
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -21,8 +21,8 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
         error: Its error, or that of a status that is not a final one.
         seconds: How long the request took.
         may_retry: Whether a transient failure gets a retry.
-        is_host_paused: Whether the scheduler leaves the host alone for a while.
-        may_be_crowded_out: Whether the host may have got too many requests.
+        is_host_paused: Whether the scheduler starts no request to the host for a while.
+        may_be_crowded_out: Whether the request may have failed because the host got too many.
         place: The position of its hop in the probe's hops.
     """
 

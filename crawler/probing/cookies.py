@@ -1,8 +1,8 @@
-"""The cookies of one probe, as RFC 6265 says, with the changes of its revision (draft-ietf-httpbis-rfc6265bis).
+"""The cookies of one probe, by RFC 6265 with the changes of its revision (draft-ietf-httpbis-rfc6265bis).
 
-Some redirects only end once their cookie comes back. The cookies are plain records, so they move with the probe to
-another process. The standard library's `http.cookiejar` has older rules: it knows no public suffixes, reads fewer
-forms of dates, and its jar holds locks and cannot be sent elsewhere.
+Some sites redirect until their cookie comes back. The cookies are plain records, so they move with the probe to another
+process. The standard library's `http.cookiejar` has older rules: it does not know public suffixes, and parses fewer
+forms of dates. Its jar has locks, so it cannot be sent to another process.
 """
 
 import calendar
@@ -112,7 +112,7 @@ def update_cookies(
 
 
 def _parse(header: str, url: Url, now: float) -> Cookie | None:
-    """Read one Set-Cookie header; None if it has to be ignored (RFC 6265, 5.2 and 5.3)."""
+    """Parse one Set-Cookie header; None if it has to be ignored (RFC 6265, 5.2 and 5.3)."""
     if _CONTROL_CHARACTER.search(header):
         return None
     pair, *rest = header.split(";")
@@ -145,7 +145,7 @@ def _parse(header: str, url: Url, now: float) -> Cookie | None:
         value,
         domain=domain or url.host,
         path=path if path.startswith("/") else _path(url).rpartition("/")[0] or "/",
-        is_host_only=not domain or _is_shared(domain),
+        is_host_only=not domain or _is_public_suffix(domain),
         is_secure=is_secure,
         expires=_expiry(attributes, now),
     )
@@ -165,7 +165,7 @@ def _expiry(attributes: dict[str, str], now: float) -> float | None:
 
 
 def _parse_date(text: str) -> float | None:
-    """Read a date of any form that servers send (RFC 6265, 5.1.1); None if it is not a date."""
+    """Parse a date in any of the forms that servers send (RFC 6265, 5.1.1); None if it is not a date."""
     time = day = month = year = None
     for token in _DATE_DELIMITER.split(text):
         if time is None and (found := _TIME.match(token)):
@@ -190,16 +190,16 @@ def _parse_date(text: str) -> float | None:
 
 def _may_set_for(host: str, domain: str) -> bool:
     """Whether a host may set cookies for a domain: its own, or a parent that is not a public suffix."""
-    if not domain.isascii():  # Chromium ignores them, because servers do not agree on the encoding
+    if not domain.isascii():  # Chromium ignores such cookies, because servers do not agree on the encoding
         return False
-    return host == domain or (_is_within(host, domain) and not _is_shared(domain))
+    return host == domain or (_is_within(host, domain) and not _is_public_suffix(domain))
 
 
 def _is_within(host: str, domain: str) -> bool:
     return host == domain or (host.endswith(f".{domain}") and not _IPV4.fullmatch(host) and ":" not in host)
 
 
-def _is_shared(domain: str) -> bool:
+def _is_public_suffix(domain: str) -> bool:
     """Whether a domain is a public suffix, such as co.uk and github.io: its hosts have different owners."""
     return _public_suffixes().is_public(domain)
 
@@ -221,7 +221,7 @@ def _is_path_within(path: str, above: str) -> bool:
 
 
 def _is_trustworthy(url: Url) -> bool:
-    """Whether a URL may set and get Secure cookies. Browsers trust the machine itself without https."""
+    """Whether a URL may set and get Secure cookies. Like browsers, trust loopback hosts without https."""
     if url.scheme == "https" or url.host in ("localhost", "::1"):
         return True
     return url.host.startswith("127.") and _IPV4.fullmatch(url.host) is not None

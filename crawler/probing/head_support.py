@@ -24,8 +24,8 @@ class HeadEvidence(Enum):
 class HeadSupport:
     """Remembers hosts where the answers to HEAD and GET differ. Their probes begin with GET.
 
-    A bad answer to HEAD only costs a second request, so it has to occur a few times. A wrong good answer makes a wrong
-    result, so one is enough.
+    A bad answer to HEAD costs only a second request, so it has to occur a few times. If HEAD has a good answer and GET
+    a bad one, HEAD makes a wrong result, so once is enough.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""When HTTP/2 may have the answer that HTTP/1.1 has not."""
+"""When to repeat a request over HTTP/2, and which hosts decline HTTP/2."""
 
 from collections import OrderedDict
 from typing import Final
@@ -7,21 +7,21 @@ from crawler.core.results import HopResult
 
 __all__ = ["Http2Support", "is_doubtful_over_http1", "is_silent"]
 
-# Servers that want HTTP/2 send 426 (RFC 9110, 15.5.22), 505 (15.6.6) or 421 (RFC 9113, 9.1.2). 403 comes from some that
-# take clients without HTTP/2 for robots.
+# Servers that require HTTP/2 send 426 (RFC 9110, 15.5.22), 505 (15.6.6) or 421 (RFC 9113, 9.1.2). Servers that take
+# clients without HTTP/2 for robots send 403.
 _STATUSES: Final = frozenset({403, 421, 426, 505})
 _MAX_HOSTS: Final = 10_000
 _NO_ANSWER: Final = frozenset({"tcp.closed", "tcp.reset", "http.timed_out"})
 
 
 class Http2Support:
-    """Learns which hosts choose HTTP/1.1 when HTTP/2 is offered too; then there is no use in offering it again."""
+    """Remembers hosts that chose HTTP/1.1 when HTTP/2 was offered too. They are not offered HTTP/2 again."""
 
     def __init__(self) -> None:
         self._hosts_without: OrderedDict[str, None] = OrderedDict()
 
     def learn(self, host: str, hop: HopResult) -> None:
-        """Note the answer to a request that has offered HTTP/2."""
+        """Note the answer to a request that offered HTTP/2."""
         if hop.tls is not None and hop.tls.alpn != "h2":
             self._hosts_without[host] = None
             if len(self._hosts_without) > _MAX_HOSTS:
@@ -42,5 +42,5 @@ def is_doubtful_over_http1(hop: HopResult) -> bool:
 
 
 def is_silent(hop: HopResult) -> bool:
-    """Whether nothing came in time after the TLS handshake."""
+    """Whether the server sent nothing after the TLS handshake, until the timeout."""
     return hop.error is not None and hop.error.type == "http.timed_out" and is_doubtful_over_http1(hop)

@@ -94,7 +94,7 @@ class ProbeRun:
         seconds = self._now() - started
         is_host_paused, may_be_crowded_out = self._inform_scheduler(host, answer, seconds)
         if probe.wants_host_alone:
-            self._scheduler.record_final_look(host, is_good=answer.error is None and not asks_to_slow_down(answer))
+            self._scheduler.record_final_retry(host, is_good=answer.error is None and not asks_to_slow_down(answer))
         if has_offered_http2:
             self._http2_support.learn(host, answer)
         if (evidence := probe.head_evidence(answer)) is not None:
@@ -103,7 +103,7 @@ class ProbeRun:
         if self._options.match is not None and answer.body is not None:
             matched = await has_match(self._options.match, body_text(answer.body))
             if answer.body.is_cut and not matched:
-                matched = None  # what is missing may have it
+                matched = None  # the missing part may match
         probe.take(
             answer,
             seconds,
@@ -136,7 +136,7 @@ class ProbeRun:
             return self._transport.hop(
                 "GET",
                 url,
-                self._headers.for_strangers,
+                self._headers.for_other_origins,
                 timeout - (self._now() - started),
                 connect_timeout=self._options.connect_timeout,
                 max_body_bytes=max_body_bytes,
@@ -150,10 +150,10 @@ class ProbeRun:
         return answer
 
     def _inform_scheduler(self, host: str, answer: HopResult, seconds: float) -> tuple[bool, bool]:
-        """Report an answer; return whether its host is left alone now, and whether it may have too many requests."""
+        """Report an answer; return whether its host gets a pause, and whether it may have got too many requests."""
         error = answer.error
         if asks_to_slow_down(answer):
-            # Without retries nothing waits for the pause, so there is only the one that the host asks for.
+            # Without retries no request waits for a pause of our own, so only the pause that the host asks for counts.
             retry_after = answer.retry_after if self._options.retries else answer.retry_after or 0.0
             is_paused = self._scheduler.record_refusal(host, answer.status, retry_after)
             return is_paused, self._scheduler.has_answered(host)
@@ -166,7 +166,7 @@ class ProbeRun:
         return False, False
 
     def _accepts_retry(self, probe: Probe, host: str) -> bool:
-        """Decide on a retry when it is due: one at a host that answers others is free, others are for the budget."""
+        """Decide on a retry when it is due. It is free at a host that answers requests; others use the budget."""
         if not self._scheduler.has_answered(host):
             if self._retries_left < 1.0:
                 probe.refuse_retry()

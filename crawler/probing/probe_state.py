@@ -62,16 +62,16 @@ class ProbeState(msgspec.Struct):
         seconds: Time spent on requests.
         redirects: Redirects followed since the start.
         local_faults: Faults of this machine so far.
-        slow_downs: Answers so far that asked to wait, without an attempt that counts.
+        slow_downs: Waits so far because the host asked for fewer requests; they count as no attempt.
         cookies: Cookies that redirects have set since the start.
-        strict_hosts: Hosts that have asked for https only since the start.
+        strict_hosts: Hosts that have required https since the start.
         challenge: What the next request answers of a server that asked for user and password.
         challenges: Challenges answered for this URL.
         signed_in: Origins that have asked for user and password, and these as in `Url.authorization`.
-        known_answer: The last answer with a status, if there is a retry.
+        known_answer: The last answer with a status, if a retry has followed it.
         http_version: What the next request over https offers; 2 lets the server choose.
         has_offered_http2: Whether a request has offered HTTP/2.
-        http1_answer: The bad answer over HTTP/1.1, while HTTP/2 is asked.
+        http1_answer: The bad answer over HTTP/1.1, while its request is repeated over HTTP/2.
         has_sent_head: Whether a HEAD was sent since the start.
         is_at_first_origin: Whether no redirect has left the origin that the user named.
     """

@@ -9,7 +9,7 @@ from crawler.core.results import HopResult, ProbeError
 from crawler.core.urls import DEFAULT_PORTS, Url, resolve_redirect
 from crawler.probing.cookies import update_cookies
 from crawler.probing.probe_state import ProbeState
-from crawler.probing.strict_transport import update_strict_hosts, with_strict_scheme
+from crawler.probing.strict_transport import update_strict_hosts, upgrade_to_https
 
 __all__ = ["first_method", "follow_redirect", "redirect_location"]
 
@@ -32,7 +32,7 @@ def follow_redirect(state: ProbeState, hop: HopResult, location: str, options: O
     if isinstance(url, ProbeError):
         return url
     strict_hosts = update_strict_hosts(state.strict_hosts, hop.headers, state.url)
-    url = with_strict_scheme(url, strict_hosts)
+    url = upgrade_to_https(url, strict_hosts)
     if state.redirects >= options.max_redirects:
         return ProbeError.of("http.response.redirect_loop", f"more than {state.redirects} redirects")
     cookies = update_cookies(state.cookies, hop.headers, state.url, time.time())

@@ -27,19 +27,19 @@ class RequestHeaders:
         options: Which headers the user has given.
 
     Attributes:
-        for_strangers: The headers for an origin that the user did not name.
+        for_other_origins: The headers for an origin that the user did not name.
     """
 
     def __init__(self, options: Options) -> None:
         given = options.headers
         self._for_first_origin = _with_defaults(options, given)
-        self.for_strangers = _with_defaults(
+        self.for_other_origins = _with_defaults(
             options, {name: value for name, value in given.items() if name.lower() in _SENT_TO_ALL_ORIGINS}
         )
 
     def of(self, state: ProbeState) -> Headers:
         """Return the headers of a probe's next request."""
-        headers = self._for_first_origin if state.is_at_first_origin else self.for_strangers
+        headers = self._for_first_origin if state.is_at_first_origin else self.for_other_origins
         if state.challenge is not None:
             headers = [*headers, ("Authorization", authorization(state.challenge, state.url, state.method))]
         if state.cookies and (cookies := cookie_header(state.cookies, state.url, time.time())):
@@ -60,7 +60,7 @@ def _with_defaults(options: Options, given: Mapping[str, str]) -> Headers:
 
 
 def _with_cookies(headers: Headers, cookies: str) -> Headers:
-    """Add cookies to those that the user has given, in one header (RFC 6265, 5.4). A site's own value is newer."""
+    """Add cookies to those of the user, in one header (RFC 6265, 5.4). Of equal names, the site's cookie is sent."""
     names = {_cookie_name(pair) for pair in cookies.split("; ")}
     given = [pair.strip() for name, value in headers if name.lower() == "cookie" for pair in value.split(";")]
     kept = [pair for pair in given if pair and _cookie_name(pair) not in names]

@@ -14,8 +14,9 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     Attributes:
         backoff_seconds: The longest wait after the first failure; it doubles with each further failure.
         max_wait_seconds: The longest wait, even if a Retry-After asks for a week.
-        max_slow_downs: Answers 429 after which a probe waits without counting an attempt.
-        max_local_faults: Faults of this machine that a probe waits out before it reports one, half a minute in all.
+        max_slow_downs: How often a probe waits for a host that asks for fewer requests, without counting an attempt.
+        max_local_faults: How often a probe waits after a fault of this machine before it reports one. With these
+            defaults, the waits are about half a minute in all.
     """
 
     backoff_seconds: float = 0.5

@@ -1,7 +1,7 @@
-"""Hosts that want https only (HTTP Strict Transport Security, RFC 6797), for as long as one probe lasts.
+"""HTTP Strict Transport Security (HSTS, RFC 6797), for the duration of one probe.
 
-Some sites redirect from https to http and back. A browser ends this circle, because it turns the step to http into one
-to https, once the host has asked for that.
+Some sites redirect from https to http and back. In a browser this loop ends: after the host's header
+Strict-Transport-Security, the browser requests https in place of http.
 """
 
 import re
@@ -11,9 +11,9 @@ from typing import Final
 from crawler.core.results import ProbeError
 from crawler.core.urls import Url, resolve_redirect
 
-__all__ = ["StrictHost", "update_strict_hosts", "with_strict_scheme"]
+__all__ = ["StrictHost", "update_strict_hosts", "upgrade_to_https"]
 
-StrictHost = tuple[str, bool]  # the host, and whether the hosts below it are meant too
+StrictHost = tuple[str, bool]  # a host, and whether its subdomains are included
 
 _HEADER: Final = "strict-transport-security"
 _MAX_AGE: Final = re.compile(r'max-age[ \t]*=[ \t]*(?:"([0-9]+)"|([0-9]+))', re.IGNORECASE)
@@ -23,10 +23,10 @@ _ADDRESS: Final = re.compile(r"[0-9.]+|.*:.*")
 def update_strict_hosts(
     hosts: tuple[StrictHost, ...], headers: Iterable[tuple[str, str]], url: Url
 ) -> tuple[StrictHost, ...]:
-    """Return the hosts after a response.
+    """Return the hosts that require https, updated by a response.
 
     Args:
-        hosts: Those before it.
+        hosts: The hosts before the response.
         headers: The headers of the response, with lower-case names.
         url: The URL that answered.
     """
@@ -43,14 +43,14 @@ def update_strict_hosts(
     return (*others, (url.host, any(directive.lower() == "includesubdomains" for directive in directives)))
 
 
-def with_strict_scheme(url: Url, hosts: Iterable[StrictHost]) -> Url:
-    """Return the URL to request instead: https if its host asked for that. Port 80 becomes 443, others stay (8.3)."""
-    if url.scheme == "https" or not any(_is_covered(url.host, host, below) for host, below in hosts):
+def upgrade_to_https(url: Url, hosts: Iterable[StrictHost]) -> Url:
+    """Return the URL with https if its host requires that. Port 80 becomes 443, other ports stay (8.3)."""
+    if url.scheme == "https" or not any(_is_covered(url.host, *entry) for entry in hosts):
         return url
     strict = resolve_redirect(url, f"https{url.href.removeprefix('http')}")
     assert not isinstance(strict, ProbeError)  # the scheme alone cannot make it invalid
     return strict
 
 
-def _is_covered(host: str, strict_host: str, below: bool) -> bool:
-    return host == strict_host or (below and host.endswith(f".{strict_host}"))
+def _is_covered(host: str, strict_host: str, includes_subdomains: bool) -> bool:
+    return host == strict_host or (includes_subdomains and host.endswith(f".{strict_host}"))

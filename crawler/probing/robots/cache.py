@@ -1,4 +1,4 @@
-"""The known rules of robots.txt files."""
+"""A cache of the rules of robots.txt files."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ _FAILURE_SECONDS: Final = 60.0  # until a server that failed is asked again
 _MAX_ORIGINS: Final = 10_000  # whose rules are remembered
 _MAX_BYTES: Final = 16 * 1024 * 1024  # of all rules together
 _MAX_DELAY_SECONDS: Final = 60.0  # a file may ask for a year
-_SMALL_FILE_BYTES: Final = 16 * 1024  # which are read in less than 5 ms; others in a thread
+_SMALL_FILE_BYTES: Final = 16 * 1024  # parsed in less than 5 ms; larger ones are parsed in a thread
 
 Origin = tuple[str, str, int]
 
@@ -41,10 +41,10 @@ class RobotsCache:
         return True
 
     async def read(self, answer: HopResult) -> RobotsRules | None:
-        """Read the answer to a request for robots.txt; None if it allows everything.
+        """Parse the answer to a request for robots.txt; None if it allows everything.
 
-        Without a file everything is allowed; a 5xx status allows nothing (RFC 9309, 2.3.1). Where no server answers
-        everything is allowed too: the probe itself then reports the error.
+        If there is no file, everything is allowed; a 5xx status allows nothing (RFC 9309, 2.3.1). If no server answers,
+        everything is allowed too, because the probe itself then reports the error.
         """
         if (answer.status or 0) >= 500:
             return RobotsRules.parse(b"User-agent: *\nDisallow: /", self._agent)
@@ -56,7 +56,7 @@ class RobotsCache:
         return await asyncio.to_thread(RobotsRules.parse, data, self._agent)
 
     def end_fetch(self, origin: Origin, answer: HopResult | None, rules: RobotsRules | None) -> None:
-        """Remember the rules that were read from an answer; None for the answer if the request was cancelled."""
+        """Remember the rules that were parsed from an answer; the answer is None if the request was cancelled."""
         self._fetching.discard(origin)
         if answer is None:
             return

@@ -16,7 +16,7 @@ _PATH: Final = "/robots.txt"
 _MAX_FILE_BYTES: Final = 500 * 1024  # that a client has to read (RFC 9309, 2.5)
 _MAX_REDIRECTS: Final = 5  # RFC 9309, 2.3.1.2
 _POLL_SECONDS: Final = 0.1  # until a probe checks again whether another probe has fetched the file
-_MAX_FETCH_SECONDS: Final = 30.0  # meanwhile no other Task can ask the host either
+_MAX_FETCH_SECONDS: Final = 30.0  # meanwhile no other Task can request anything from the host
 
 
 class _Get(Protocol):
@@ -31,7 +31,7 @@ class RobotsGate:
     Args:
         cache: The known rules.
         get: Fetches the file.
-        scheduler: Holds the host's other items while the file is fetched, and leaves the delay that the file asks for.
+        scheduler: Holds the host's other items while the file is fetched, and keeps the crawl-delay of the file.
         interval: Seconds that the options want between requests to a host.
         now: The clock by which requests are measured.
     """
@@ -54,18 +54,18 @@ class RobotsGate:
                 return False
             answer = await self._fetch_rules(probe, url)
             if probe.request_timeout <= 0:
-                probe.fail(answer.error or ProbeError.of("http.timed_out", f"{_PATH} took all of the time"))
+                probe.fail(answer.error or ProbeError.of("http.timed_out", f"{_PATH} used up the timeout"))
                 return False
             if delay := max(self._cache.delay(url.origin), self._interval):
                 probe.wait(delay)
                 return False
         if not self._cache.allows(url.origin, url.path):
-            probe.fail(ProbeError.of("robots.disallowed", f"{_PATH} does not allow it"))
+            probe.fail(ProbeError.of("robots.disallowed", f"{_PATH} does not allow this URL"))
             return False
         return True
 
     async def _fetch_rules(self, probe: Probe, url: Url) -> HopResult:
-        """Fetch an origin's rules into the cache, on the probe's time."""
+        """Fetch an origin's rules into the cache. The time counts towards the timeout of the probe."""
         answer, rules, started = None, None, self._now()
         self._scheduler.hold(url.host, probe.request_timeout)
         try:

@@ -1,8 +1,8 @@
-"""Read a robots.txt file for one user agent, and compare URLs with its rules (RFC 9309).
+"""Parse a robots.txt file for one user agent, and compare URLs with its rules (RFC 9309).
 
-Where the RFC leaves a choice this reads as Google's parser does (https://github.com/google/robotstxt): a missing colon,
-frequent typos, a version after a name. No file and no URL makes reading or comparing slow: the number of rules is
-limited, and a rule is compared in time proportional to the URL.
+Where the RFC leaves a choice, this parser follows Google's (https://github.com/google/robotstxt): a missing colon,
+frequent typos, a version after a name. No file and no URL makes it slow: the number of rules is limited, and the time
+to compare a rule is proportional to the length of the URL.
 """
 
 import math
@@ -32,18 +32,18 @@ _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
 
 
 class _Pattern:
-    """The path of a rule, taken apart for the comparison.
+    """The path of a rule, split at its wildcards.
 
     Attributes:
-        length: Its octets, which decide between rules.
-        pieces: What is between its wildcards; each may stand anywhere after the one before it.
-        is_whole: Whether it ends with `$`: the last piece ends the URL.
+        length: The length of the path, which decides between rules.
+        pieces: The parts between wildcards; each may occur anywhere after the one before it.
+        is_anchored: Whether the path ends with `$`: then the last piece must be the end of the URL.
     """
 
-    __slots__ = ("is_whole", "length", "pieces")
+    __slots__ = ("is_anchored", "length", "pieces")
 
     def __init__(self, path: str) -> None:
-        self.is_whole = path.endswith("$")
+        self.is_anchored = path.endswith("$")
         self.length = len(path)
         self.pieces = [_normalise(piece) for piece in path.removesuffix("$").split("*")]
 
@@ -53,10 +53,10 @@ class _Pattern:
         if not path.startswith(first):
             return False
         if not others:
-            return not self.is_whole or len(path) == len(first)
-        last = others.pop() if self.is_whole else ""
+            return not self.is_anchored or len(path) == len(first)
+        last = others.pop() if self.is_anchored else ""
         position = len(first)
-        for piece in others:  # the leftmost place of each leaves the most to the next
+        for piece in others:  # the leftmost place of each leaves the most for the next
             position = path.find(piece, position, _MAX_COMPARED_CHARACTERS)
             if position < 0:
                 return False
@@ -74,7 +74,7 @@ class _Group:
         self._wildcard_rules = 0
 
     def add(self, path: str, is_allowed: bool) -> None:
-        """Add a rule. An empty path is none; of equal ones, Allow counts."""
+        """Add a rule. An empty path is not a rule. If a path is both allowed and disallowed, it is allowed."""
         if not path or len(self.rules) >= _MAX_RULES:
             return
         if "*" in path and path not in self.rules:
@@ -101,12 +101,12 @@ class RobotsRules:
 
     @classmethod
     def parse(cls, data: bytes, user_agent: str) -> Self:
-        """Read a file for a User-Agent header.
+        """Parse a file for a User-Agent header.
 
-        A group is for us if its name is one of the header's products, in any case and without version; all such groups
-        count. Without one, those for `*` count (RFC 9309, 2.2.1).
+        A group is ours if it names one of the header's products, in any case and without version. All groups that are
+        ours count. If there is none, the groups for `*` count (RFC 9309, 2.2.1).
         """
-        names = {name.lower() for name in _PRODUCT.findall(user_agent)} | {_token(user_agent)}
+        names = {name.lower() for name in _PRODUCT.findall(user_agent)} | {_parse_token(user_agent)}
         ours, everyone, nobody = _Group(), _Group(), _Group()
         group, has_rule = nobody, False
         start = _BYTE_ORDER_MARK.match(data)
@@ -117,13 +117,13 @@ class RobotsRules:
             if line["agent"]:
                 if has_rule:  # only a rule ends the list of names that a group begins with
                     group, has_rule = nobody, False
-                if _token(value) in names and _token(value):
+                if _parse_token(value) in names and _parse_token(value):
                     group = ours
                     ours.is_named = True
                 elif group is nobody and re.match(r"\*(?:\s|\Z)", value):
                     group = everyone
             elif line["delay"]:
-                group.delay = max(group.delay, _seconds(value))
+                group.delay = max(group.delay, _parse_delay(value))
             else:
                 has_rule = True
                 if group is not nobody:
@@ -150,12 +150,12 @@ def _value(line: re.Match[str]) -> str | None:
     return words[1] if len(words) == 2 and " " not in (line["agent"] or "") else None
 
 
-def _token(name: str) -> str:
+def _parse_token(name: str) -> str:
     found = _TOKEN.match(name)
     return found[0].lower() if found else ""
 
 
-def _seconds(text: str) -> float:
+def _parse_delay(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
@@ -164,11 +164,11 @@ def _seconds(text: str) -> float:
 
 
 def _normalise(path: str) -> str:
-    """Make equal what is the same path: unreserved characters are not percent-encoded, all other odd ones are."""
-    return _ENCODED.sub(_normal_character, path)
+    """Return one spelling for equal paths: unreserved characters are not percent-encoded, other unusual ones are."""
+    return _ENCODED.sub(_normalise_character, path)
 
 
-def _normal_character(found: re.Match[str]) -> str:
+def _normalise_character(found: re.Match[str]) -> str:
     if found[1] is None:
         return f"%{ord(found[2]):02X}"
     character = chr(int(found[1], 16))

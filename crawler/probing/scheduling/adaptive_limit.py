@@ -8,10 +8,10 @@ __all__ = ["AdaptiveLimit"]
 _SMOOTHING: Final = 0.2  # weight of the newest answer's time
 _SLOWDOWN_FACTOR: Final = 3.0  # a host slows down when answers take this many times its usual time
 _SLOWDOWN_SECONDS: Final = 0.5  # and at least this much longer
-_SLOW_SECONDS: Final = 0.25  # an answer that takes as long is worth a look at how many come at once
-_SERIAL_GAP: Final = 0.8  # of the usual time between two answers, though several requests wait: they come one by one
-_MIN_QUEUED_REQUESTS: Final = 3
-_ABANDONED_WORK: Final = 0.8  # of the usual time, which a host still spends on a request that we gave up
+_SLOW_SECONDS: Final = 0.25  # hosts with a shorter usual time are not checked for serial answers
+_SERIAL_GAP: Final = 0.8  # share of the usual time: a longer gap between two answers means that they are serial
+_MIN_SERIAL_REQUESTS: Final = 3  # in flight; with fewer, gaps say nothing
+_ABANDONED_WORK: Final = 0.8  # share of the usual time that a host still works on a request after its timeout
 _CEILING_GROWTH: Final = 0.02  # slots per answer
 _MIN_BACKOFF_SECONDS: Final = 0.5  # refusals within this time count as one: their requests were in flight together
 
@@ -19,8 +19,8 @@ _MIN_BACKOFF_SECONDS: Final = 0.5  # refusals within this time count as one: the
 class AdaptiveLimit:
     """Additive increase, multiplicative decrease, as in TCP (RFC 5681). Times are seconds; `now` is the loop's time.
 
-    The number in flight when the host was in trouble is remembered, and reached again only after many answers, so that
-    a host with a fixed limit is not driven into it again and again.
+    The number in flight at the last refusal or failure is remembered, and reached again only after many answers, so
+    that a host with a fixed limit does not exceed it again and again.
 
     Args:
         slots: Requests in flight while the host answers as usual.
@@ -34,9 +34,9 @@ class AdaptiveLimit:
     __slots__ = (
         "_answered_at",
         "_ceiling",
+        "_gaps",
         "_interval",
         "_limit",
-        "_lone_answers",
         "_recent_time",
         "_reduced_at",
         "_slots",
@@ -51,11 +51,11 @@ class AdaptiveLimit:
         self.has_answered = False
         self._slots = slots
         self._interval = interval
-        self._wants_interval = False  # the host itself has asked for one
+        self._wants_interval = False  # whether the host has asked for one (robots.txt)
         self._limit = float(slots)
         self._ceiling = float(slots)
         self._answered_at = -math.inf
-        self._lone_answers = 0
+        self._gaps = 0  # long ones between answers, in a row
         self._usual_time = self._recent_time = 0.0
         self._reduced_at = 0.0
 
@@ -79,16 +79,16 @@ class AdaptiveLimit:
         Args:
             seconds: How long the answer took.
             now: The loop's time.
-            in_flight: Requests under way, with this one.
+            in_flight: Requests in flight, including this one.
         """
         if not self.has_answered:
             self.has_answered = True
             self._usual_time = self._recent_time = seconds
             if seconds >= _SLOW_SECONDS and in_flight > 1:
-                self._limit = max(1.0, self._limit - 1.0)  # until another answer shows that they do not come one by one
-        is_serial = self._come_one_by_one(now, in_flight)
+                self._limit = max(1.0, self._limit - 1.0)  # until a second answer shows whether they are serial
+        is_serial = self._are_answers_serial(now, in_flight)
         self._recent_time += (seconds - self._recent_time) * _SMOOTHING
-        # The usual time rises slowly, so that a host that stays slow gets all of its slots back some time.
+        # The usual time rises slowly, so that a host that stays slow gets all of its slots back in the end.
         self._usual_time = min(self._usual_time * 1.001, self._recent_time)
         if is_serial or self._recent_time > max(
             self._usual_time * _SLOWDOWN_FACTOR, self._usual_time + _SLOWDOWN_SECONDS
@@ -108,7 +108,7 @@ class AdaptiveLimit:
         self._limit = min(self._limit, self._ceiling)
 
     def record_timeout(self, now: float, in_flight: int = 1) -> None:
-        """Lower the limit after a request that got no answer in time, which the host may still be working on."""
+        """Lower the limit after a timeout, and start no request while the host may still work on this one."""
         work = self._usual_time * _ABANDONED_WORK if self._usual_time >= _SLOW_SECONDS else 0.0
         self.record_refusal(max(0.0, self.free_at - now) + work, now, in_flight)
 
@@ -125,19 +125,19 @@ class AdaptiveLimit:
         self._wants_interval = self._wants_interval or interval > 0
         self._interval = max(self._interval, interval)
 
-    def _come_one_by_one(self, now: float, in_flight: int) -> bool:
-        """Whether so much time lies between the last answers that the host seems to work on one request at a time.
+    def _are_answers_serial(self, now: float, in_flight: int) -> bool:
+        """Whether the gaps between the last answers are so long that the host seems to work on one request at a time.
 
-        By Little's law, a host that works on all of them answers one after each `usual time / in_flight`. Where all
-        began together, they may end together: then only the first of them comes after so much time.
+        By Little's law, a host that works on all requests at once sends an answer every `usual time / in_flight`.
+        Requests that started together may end together, with a long gap before the first. So it takes two gaps.
         """
         has_gap = now - self._answered_at >= self._usual_time * _SERIAL_GAP
         self._answered_at = now
-        if has_gap and in_flight >= _MIN_QUEUED_REQUESTS and self._usual_time >= _SLOW_SECONDS:
-            self._lone_answers += 1
+        if has_gap and in_flight >= _MIN_SERIAL_REQUESTS and self._usual_time >= _SLOW_SECONDS:
+            self._gaps += 1
         else:
-            self._lone_answers = 0
-        return self._lone_answers > 1
+            self._gaps = 0
+        return self._gaps > 1
 
     def _reduce(self, now: float) -> None:
         # Failures of requests that were in flight together count as one.

@@ -1,18 +1,18 @@
-"""The slots of one host, what its answers and failures mean for them, and the queues that wait for one."""
+"""The slots of one host: how its answers and failures change them, and which queues wait for one."""
 
 import asyncio
 from collections import deque
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from crawler.probing.scheduling.adaptive_limit import AdaptiveLimit
-from crawler.probing.scheduling.host_distress import HostDistress
+from crawler.probing.scheduling.host_backoff import HostBackoff
 from crawler.probing.settings import RetryPolicy
 
 __all__ = ["HostQueue", "HostSlots", "QueueOwner"]
 
 T = TypeVar("T")
 
-_MAX_QUICK_SECONDS: Final = 1.0  # a failure that takes longer costs too much to ask a silent host again and again
+_MAX_QUICK_FAILURE_SECONDS: Final = 1.0  # a host that never answered gets no pauses after slower failures
 
 
 class HostSlots:
@@ -20,20 +20,20 @@ class HostSlots:
 
     Attributes:
         active: Slots in use.
-        adaptive_limit: How many there are.
-        distress: What is known of its trouble; None for a host that has had none.
-        held_until: Loop time; set while its robots.txt is fetched.
-        open_queues: Host queues that are open for it.
-        timer: Wakes the queues when the host is free.
-        waiting: Host queues that wait for a slot; most hosts never have one.
+        adaptive_limit: How many slots there are.
+        backoff: The host's pauses; None for a host that has refused and failed nothing.
+        held_until: Loop time before which no request may start, because robots.txt is being fetched.
+        open_queues: The number of host queues of this host.
+        timer: Wakes the queues at `free_at`.
+        waiting: Host queues that wait for a slot; None until the first one waits, which is rare.
     """
 
-    __slots__ = ("active", "adaptive_limit", "distress", "held_until", "name", "open_queues", "timer", "waiting")
+    __slots__ = ("active", "adaptive_limit", "backoff", "held_until", "name", "open_queues", "timer", "waiting")
 
     def __init__(self, name: str, adaptive_limit: AdaptiveLimit) -> None:
         self.name = name
         self.adaptive_limit = adaptive_limit
-        self.distress: HostDistress | None = None
+        self.backoff: HostBackoff | None = None
         self.held_until = 0.0
         self.active = 0
         self.open_queues = 0
@@ -47,73 +47,73 @@ class HostSlots:
 
     @property
     def seems_down(self) -> bool:
-        """Whether the host failed all requests for some time."""
-        return self.distress is not None and self.distress.seems_down
+        """Whether the host fails all requests now."""
+        return self.backoff is not None and self.backoff.seems_down
 
     @property
     def seems_dead(self) -> bool:
-        """Whether it has never done otherwise."""
+        """Whether the host fails all requests now, and has never answered one."""
         return self.seems_down and not self.adaptive_limit.has_answered
 
     def is_worth_remembering(self, now: float) -> bool:
-        """Whether a fresh record would treat the host otherwise."""
-        return self.distress is not None or self.adaptive_limit.is_slowed(now)
+        """Whether a new record of this host would allow more requests than this one."""
+        return self.backoff is not None or self.adaptive_limit.is_slowed(now)
 
     def record_answer(self, seconds: float, now: float) -> None:
-        """Take note of an answer that is no refusal."""
+        """Note an answer that is not a refusal."""
         self.adaptive_limit.record_answer(seconds, now, self.active)
-        if self.distress is not None:
-            self.distress.record_answer(now)
+        if self.backoff is not None:
+            self.backoff.record_answer(now)
 
     @property
-    def wants_final_looks_alone(self) -> bool:
-        """Whether final requests go one at a time: the host answers, and has been in trouble."""
-        return self.distress is not None and self.adaptive_limit.has_answered and self.distress.looks_help
+    def wants_final_retries_alone(self) -> bool:
+        """Whether final retries run one at a time: the host answers requests, and has refused or failed some."""
+        return self.backoff is not None and self.adaptive_limit.has_answered and self.backoff.can_final_retries_help
 
     def record_refusal(self, status: int | None, retry_after: float | None, now: float, policy: RetryPolicy) -> bool:
-        """Slow down after a 429 or 503; true if the host is left alone for a while."""
-        pause = self._distress(policy).record_refusal(retry_after, now)
-        in_flight = 1 if status == 429 else self.active  # 429 is about requests in a time, not at once
+        """Slow down after a 429 or 503; true if the host gets a pause."""
+        pause = self._open_backoff(policy).record_refusal(retry_after, now)
+        in_flight = 1 if status == 429 else self.active  # 429 is about requests per time, not about those in flight
         self.adaptive_limit.record_refusal(pause or 0.0, now, in_flight)
         return pause is not None
 
     def record_failure(self, error_type: str, seconds: float, now: float, policy: RetryPolicy) -> bool:
-        """Slow down after a request that failed; true if it may have failed because there were too many.
+        """Slow down after a failed request; true if it may have failed because too many were in flight.
 
-        A host that has never answered is only left alone after failures that came quickly. To wait out its timeouts
-        one by one would take longer than to give them all.
+        A host that has never answered gets pauses only after quick failures. With fewer slots, its timeouts would run
+        one after another, which takes longer than all at once.
         """
         limit = self.adaptive_limit
         is_timeout = error_type.endswith("timed_out")
-        if not limit.has_answered and (is_timeout or seconds >= _MAX_QUICK_SECONDS):
+        if not limit.has_answered and (is_timeout or seconds >= _MAX_QUICK_FAILURE_SECONDS):
             return False
-        distress = self._distress(policy)
-        distress.has_been_crowded |= self.active > 1
-        pause = distress.record_failure(now)
-        if not distress.may_bear_less:
+        backoff = self._open_backoff(policy)
+        backoff.has_failed_in_parallel |= self.active > 1
+        pause = backoff.record_failure(now)
+        if not backoff.may_be_overloaded:
             limit.restore()
-        elif error_type == "tcp.refused":  # nothing listens: no sign of too many requests
+        elif error_type == "tcp.refused":  # no server listens, which is not a sign of too many requests
             if pause:
                 limit.record_refusal(pause, now)
         elif is_timeout:
             limit.record_timeout(now, self.active)
         else:
             limit.record_refusal(pause, now, self.active)
-        return distress.has_been_crowded and limit.has_answered and distress.may_bear_less
+        return backoff.has_failed_in_parallel and limit.has_answered and backoff.may_be_overloaded
 
-    def record_final_look(self, *, is_good: bool) -> None:
-        """Take note of the final request for a URL, which was alone here."""
-        if self.distress is not None:
-            self.distress.record_look(is_good=is_good)
+    def record_final_retry(self, *, is_good: bool) -> None:
+        """Note the outcome of a final retry that was alone at the host."""
+        if self.backoff is not None:
+            self.backoff.record_final_retry(is_good=is_good)
 
-    def _distress(self, policy: RetryPolicy) -> HostDistress:
-        if self.distress is None:
-            self.distress = HostDistress(policy)
-        return self.distress
+    def _open_backoff(self, policy: RetryPolicy) -> HostBackoff:
+        if self.backoff is None:
+            self.backoff = HostBackoff(policy)
+        return self.backoff
 
 
 class QueueOwner(Protocol):
-    """A work queue, as the scheduler sees it."""
+    """What the scheduler needs of a work queue."""
 
     def start_next(self, queue: "HostQueue[Any]") -> bool:
         """Run the first item of a host queue, whose slot is taken; true if the queue wants another slot at once."""

@@ -18,8 +18,8 @@ from crawler.probing.settings import DEFAULT_SETTINGS, RetryPolicy
 
 __all__ = ["Load", "Scheduler"]
 
-_MAX_REMEMBERED_HOSTS: Final = 10_000  # hosts without work that are slowed or were in trouble
-_SLOTS_REGAINED_PER_ANSWER: Final = 0.02  # after faults of this machine took slots away
+_MAX_REMEMBERED_HOSTS: Final = 10_000  # hosts without work that get fewer requests, or have refused or failed some
+_SLOTS_REGAINED_PER_ANSWER: Final = 0.02  # after a shortage of this machine has lowered the limit
 
 
 class Load(NamedTuple):
@@ -45,7 +45,7 @@ class Scheduler:
         concurrency: Slots in all.
         per_host: Slots of one host.
         interval: Seconds from one request to a host to the next.
-        policy: How long hosts in trouble are left alone.
+        policy: How long the pauses of hosts are.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Scheduler:
             host.record_answer(seconds, self._loop.time())
 
     def record_refusal(self, name: str, status: int | None, retry_after: float | None) -> bool:
-        """Note that a host asks for fewer requests; true if it gets none for a while.
+        """Note that a host asks for fewer requests; true if it gets a pause.
 
         Args:
             name: The host.
@@ -86,22 +86,22 @@ class Scheduler:
         return host is not None and host.record_refusal(status, retry_after, self._loop.time(), self._policy)
 
     def record_failure(self, name: str, error_type: str, seconds: float) -> bool:
-        """Note that a request to a host failed after so many seconds; true if fewer requests at once may help."""
+        """Note that a request to a host failed after `seconds`; true if fewer requests in flight may help."""
         host = self._hosts.get(name)
         return host is not None and host.record_failure(error_type, seconds, self._loop.time(), self._policy)
 
-    def record_final_look(self, name: str, *, is_good: bool) -> None:
-        """Note how the final request for a URL went, which was alone at its host."""
+    def record_final_retry(self, name: str, *, is_good: bool) -> None:
+        """Note the outcome of a final retry that was alone at its host."""
         if (host := self._hosts.get(name)) is not None:
-            host.record_final_look(is_good=is_good)
+            host.record_final_retry(is_good=is_good)
 
     def has_answered(self, name: str) -> bool:
-        """Whether a host is known to answer requests, and has not gone down since."""
+        """Whether a host has answered requests, and does not fail all of them now."""
         host = self._hosts.get(name)
         return host is not None and host.adaptive_limit.has_answered and not host.seems_down
 
     def seems_dead(self, name: str) -> bool:
-        """Whether a host has failed all requests for some time, and never answered one."""
+        """Whether a host fails all requests now, and has never answered one."""
         host = self._hosts.get(name)
         return host is not None and host.seems_dead
 
@@ -113,7 +113,7 @@ class Scheduler:
         self._limit = max(1.0, min(self._limit, float(self.active)) - 1.0)
 
     def is_held(self, name: str) -> bool:
-        """Whether a host may get no request just now."""
+        """Whether no request to a host may start now."""
         host = self._hosts.get(name)
         return host is not None and host.free_at > self._loop.time()
 
@@ -237,7 +237,7 @@ class Scheduler:
     def _take_slot(self, queue: HostQueue[Any]) -> bool:
         """Take a slot for the first item of a queue, if its host has one free now."""
         host = queue.host
-        if queue[0].wants_host_alone and host.wants_final_looks_alone:
+        if queue[0].wants_host_alone and host.wants_final_retries_alone:
             host.adaptive_limit.reduce_to_one()
         if host.active >= host.adaptive_limit.limit:
             return False

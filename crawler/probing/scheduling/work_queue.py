@@ -1,4 +1,4 @@
-"""The items of one caller on their way through the slots."""
+"""Queues the items of one caller, and runs each when it gets a slot."""
 
 import asyncio
 import contextvars
@@ -26,7 +26,7 @@ class WorkItem(Protocol):
     """What a work queue runs; each run needs a slot of the item's host."""
 
     wants_deferral: bool  # whether the next run should wait until all other items are done
-    wants_host_alone: bool  # whether the next run, at a host in trouble, should wait until no other runs there
+    wants_host_alone: bool  # whether the next run, at a host that refuses or fails requests, should be alone there
 
     @property
     def host(self) -> str:
@@ -69,12 +69,12 @@ class WorkQueue(FedStream[T], Generic[T]):
         self._run_item = run_item
         self._max_deferral_seconds = max_deferral_seconds
         self._loop = asyncio.get_running_loop()
-        self._context = contextvars.copy_context()  # all runs get it, also those that another queue's end starts
+        self._context = contextvars.copy_context()  # of this caller; another caller's dispatch can start our items
         per_host = scheduler.per_host if per_host is None else per_host
         is_limited = per_host < scheduler.per_host or interval > scheduler.interval
         self._limits = HostLimits(scheduler, self, per_host, interval) if is_limited else None
         self._host_queues: dict[str, HostQueue[T]] = {}
-        self._deferred: dict[T, float] = {}  # until which loop time at most, the first to come first
+        self._deferred: dict[T, float] = {}  # each with the loop time at which its deferral ends, the first one first
         self._deferral_timer: asyncio.TimerHandle | None = None
         self._running: set[asyncio.Task[bool]] = set()
         self._unfinished = 0

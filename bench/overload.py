@@ -1,10 +1,11 @@
-"""Measure lists of hosts that bear fewer requests than they get, with the default options.
+"""Measure lists of overloaded hosts, with the default options.
 
-    python -m bench.distress
-    python -m bench.distress --only rate
+    python -m bench.overload
+    python -m bench.overload --only rate
 
-For each host: how many URLs were ok, how long the list took, how long the host itself needs at least, and what the
-host has counted. Beside each host there are healthy ones; `healthy s` is when the last of their URLs was done.
+For each host, the report has how many URLs were ok, how many seconds the list took, how many the host itself needs at
+least, and what the host has counted. Each list also has healthy hosts; `healthy s` is when the last of their URLs was
+done.
 """
 
 import argparse
@@ -16,11 +17,11 @@ from typing import Final
 import uvloop
 
 import crawler
-from tests.support.distressed_host import (
+from tests.support.overloaded_host import (
     ConnectionLimit,
-    DistressedHost,
     DownAtFirst,
     OneAtATime,
+    OverloadedHost,
     RateLimit,
     RefusesAll,
 )
@@ -28,7 +29,7 @@ from tests.support.distressed_host import (
 _HEALTHY_HOSTS: Final = 20
 _URLS_PER_HEALTHY_HOST: Final = 20
 
-CASES: Final[dict[str, tuple[Callable[[], DistressedHost], int]]] = {
+CASES: Final[dict[str, tuple[Callable[[], OverloadedHost], int]]] = {
     "resets above 4": (lambda: ConnectionLimit(4, "reset", 0.2), 60),
     "resets above 2": (lambda: ConnectionLimit(2, "reset", 0.2), 60),
     "closes above 2": (lambda: ConnectionLimit(2, "close", 0.2), 60),
@@ -41,7 +42,7 @@ CASES: Final[dict[str, tuple[Callable[[], DistressedHost], int]]] = {
 }
 
 
-async def measure(name: str, make: Callable[[], DistressedHost], count: int) -> None:
+async def measure(name: str, make: Callable[[], OverloadedHost], count: int) -> None:
     """Probe the URLs of one host and of healthy ones, and print a row."""
     host = make()
     healthy = [ConnectionLimit(1000, seconds=0.01) for _ in range(_HEALTHY_HOSTS)]

@@ -1,10 +1,10 @@
-"""Hosts that bear fewer requests than they get: with the default options every URL that they have is found alive.
+"""Hosts that get more requests than they accept: with the default options, all of their working URLs are ok.
 
-That it should be so is the most frequent wish in the trackers of link checkers; each test names a report. A person
-with a browser, who opens the same URLs one after another, sees them all.
+Users of link checkers often ask for this; each test names a report. A browser that opens the same URLs one after the
+other shows them all.
 
-Servers count what they get. Times are those of real hosts, divided by ten or fifteen where a test says so, with the
-prober's waits divided likewise.
+The servers count their requests. Times are those of real hosts. Where a test says so, they are divided by ten or
+fifteen, and the prober's waits too.
 """
 
 import asyncio
@@ -15,15 +15,15 @@ import pytest
 
 import crawler
 from crawler.probing.settings import ProberSettings, RetryPolicy
-from tests.support.distressed_host import (
+from tests.support.exchange import Exchange
+from tests.support.overloaded_host import (
     ConnectionLimit,
-    DistressedHost,
     DownAtFirst,
     OneAtATime,
+    OverloadedHost,
     RateLimit,
     RefusesAll,
 )
-from tests.support.exchange import Exchange
 from tests.support.probing import probe_all, status_of
 from tests.support.site import Site
 
@@ -166,7 +166,7 @@ async def test_a_host_that_answers_some_and_hangs_on_others_is_not_asked_one_by_
     [lambda: RateLimit(10, 60.0, says_when=False), lambda: ConnectionLimit(2, "reset")],
     ids=["rate", "connections"],
 )
-async def test_without_retries_the_first_word_stands(host: "type[DistressedHost]") -> None:
+async def test_without_retries_the_first_word_stands(host: "type[OverloadedHost]") -> None:
     async with host() as server:
         results = await probe_all(server.urls(20), settings=TENTH, retries=0)
         assert {result.attempts for result in results} == {1}

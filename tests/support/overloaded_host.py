@@ -1,6 +1,6 @@
-"""Servers that bear fewer requests than a client may send, and count what they get.
+"""Servers that accept fewer requests than a client may send, and count them.
 
-Each is one host on an address of its own. All answer GET and HEAD with 200 within their limits, and keep connections.
+Each is one host on an address of its own. Within its limit it answers GET and HEAD with 200, and keeps connections.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Final, Literal, Self
 
 from tests.support.exchange import rst_on_close
 
-__all__ = ["ConnectionLimit", "DistressedHost", "DownAtFirst", "OneAtATime", "RateLimit", "RefusesAll"]
+__all__ = ["ConnectionLimit", "DownAtFirst", "OneAtATime", "OverloadedHost", "RateLimit", "RefusesAll"]
 
 _OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 _BACKLOG: Final = 1024
@@ -24,7 +24,7 @@ _ADDRESSES: Final = (f"127.0.8.{number}" for number in itertools.cycle(range(1, 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-class DistressedHost(ABC):
+class OverloadedHost(ABC):
     """An asynchronous context manager: the host is there inside it.
 
     Attributes:
@@ -78,7 +78,7 @@ class DistressedHost(ABC):
         return _OK
 
 
-class ConnectionLimit(DistressedHost):
+class ConnectionLimit(OverloadedHost):
     """Turns connections away while it has `limit` open ones.
 
     Args:
@@ -119,7 +119,7 @@ class ConnectionLimit(DistressedHost):
         return await super()._answer()
 
 
-class RateLimit(DistressedHost):
+class RateLimit(OverloadedHost):
     """Answers 429 to what exceeds `count` requests in a window of `seconds`, which begins with its first request.
 
     Args:
@@ -152,7 +152,7 @@ class RateLimit(DistressedHost):
         return f"HTTP/1.1 429 Too Many Requests\r\n{when}Content-Length: 0\r\n\r\n".encode()
 
 
-class DownAtFirst(DistressedHost):
+class DownAtFirst(OverloadedHost):
     """Refuses connections for the first `seconds`."""
 
     def __init__(self, seconds: float) -> None:
@@ -178,7 +178,7 @@ class DownAtFirst(DistressedHost):
         await self._listen()
 
 
-class RefusesAll(DistressedHost):
+class RefusesAll(OverloadedHost):
     """Refuses every connection."""
 
     def fewest_seconds(self, count: int) -> float:
@@ -189,7 +189,7 @@ class RefusesAll(DistressedHost):
         pass
 
 
-class OneAtATime(DistressedHost):
+class OneAtATime(OverloadedHost):
     """Serves one connection after another in one thread, as small servers do; the others wait in the backlog.
 
     It does not notice that a client has gone before it has read the request.
