@@ -23,6 +23,13 @@ __all__ = ["Cookie", "cookie_header", "update_cookies"]
 _MAX_COOKIES: Final = 50  # of all hosts of a probe (RFC 6265, 6.1: at least 50 of each)
 _MAX_COOKIE_BYTES: Final = 4096  # of name and value together
 _MAX_ATTRIBUTE_BYTES: Final = 1024  # longer attributes are ignored
+# Names that promise something (rfc6265bis, 4.1.3, and its revision): with HttpOnly, and for one host only.
+_PREFIXES: Final = (
+    ("__secure-", False, False),
+    ("__host-http-", True, True),
+    ("__host-", False, True),
+    ("__http-", True, False),
+)
 _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _INTEGER: Final = re.compile(r"-?[0-9]+")
 _IPV4: Final = re.compile(r"[0-9.]+")
@@ -121,24 +128,29 @@ def _parse(header: str, url: Url, now: float) -> Cookie | None:
         name, value = "", name
     if not name and (not value or "=" in value):  # sent back, the value would read as a name and a value
         return None
+    if "\t" in name or "\t" in value:
+        return None
     if len(name) + len(value) > _MAX_COOKIE_BYTES:
         return None
     attributes = {}  # the last one of a name counts
     for attribute in rest:
         key, text = _split_pair(attribute)
+        if "\t" in key or "\t" in text:
+            return None
         if len(text) <= _MAX_ATTRIBUTE_BYTES:
             attributes[key.lower()] = text
+    if attributes.get("domain") == ".":
+        return None
     domain = attributes.get("domain", "").removeprefix(".").lower()
     if domain and not _may_set_for(url.host, domain):
         return None
     is_secure = "secure" in attributes
     if is_secure and not _is_trustworthy(url):
         return None
-    path = attributes.get("path", "")
-    prefix = name.lower()
-    if prefix.startswith(("__secure-", "__host-")) and not is_secure:
+    if not is_secure and (attributes.get("samesite", "").lower() == "none" or "partitioned" in attributes):
         return None
-    if prefix.startswith("__host-") and (domain or path != "/"):
+    path = attributes.get("path", "")
+    if not _keeps_promise(name or value, attributes, url, is_named=bool(name)):
         return None
     return Cookie(
         name,
@@ -154,6 +166,17 @@ def _parse(header: str, url: Url, now: float) -> Cookie | None:
 def _split_pair(text: str) -> tuple[str, str]:
     name, _, value = text.partition("=")
     return name.strip(_WHITE_SPACE), value.strip(_WHITE_SPACE)
+
+
+def _keeps_promise(name: str, attributes: dict[str, str], url: Url, *, is_named: bool) -> bool:
+    """Whether a cookie has the attributes that the prefix of its name says; a value without a name has no prefix."""
+    for prefix, is_for_http, is_for_host in _PREFIXES:
+        if name.lower().startswith(prefix):
+            is_of_host = not attributes.get("domain") or _is_address(url.host)
+            is_whole_host = is_of_host and attributes.get("path") == "/"
+            is_safe = "secure" in attributes and ("httponly" in attributes or not is_for_http)
+            return is_named and is_safe and (is_whole_host or not is_for_host)
+    return True
 
 
 def _expiry(attributes: dict[str, str], now: float) -> float | None:
@@ -196,7 +219,11 @@ def _may_set_for(host: str, domain: str) -> bool:
 
 
 def _is_within(host: str, domain: str) -> bool:
-    return host == domain or (host.endswith(f".{domain}") and not _IPV4.fullmatch(host) and ":" not in host)
+    return host == domain or (host.endswith(f".{domain}") and not _is_address(host))
+
+
+def _is_address(host: str) -> bool:
+    return ":" in host or _IPV4.fullmatch(host) is not None
 
 
 def _is_public_suffix(domain: str) -> bool:

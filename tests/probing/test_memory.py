@@ -111,7 +111,6 @@ HEADS: dict[str, int | str] = {
     "/h2-preface": "http.protocol.error",
     "/partial": "tcp.closed",
     "/status/099": "http.response.invalid",
-    "/status/101": "http.response.invalid",
     "/status/999": 999,
     "/loop/1": "http.response.redirect_loop",
     "/loop/2": "http.response.redirect_loop",

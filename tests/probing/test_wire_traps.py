@@ -142,6 +142,21 @@ async def test_trap_4_a_response_that_begins_with_empty_lines_is_accepted(stray:
 # --- 5. The wait for a slot does not count towards the timeout ---
 
 
+@pytest.mark.parametrize(
+    "interim",
+    [
+        b"",
+        b"Upgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 0\r\n",
+        b"Set-Cookie: a=b\r\nLocation: /no\r\n",
+    ],
+)
+async def test_trap_4_an_unasked_101_is_an_interim_response(interim: bytes, site: Site) -> None:
+    """Chromium opens the page of the 200 that follows; curl/curl#12022."""
+    head = b"HTTP/1.1 101 Switching Protocols\r\n" + interim + b"\r\n"
+    site.on("/upgrade", head + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert status_of(await probe_one(site.url("/upgrade"))) == 200
+
+
 async def test_trap_5_the_wait_for_a_slot_does_not_count_towards_the_timeout(site: Site) -> None:
     urls = [site.url(f"/delay/0.05?{number}", host=f"127.0.0.{number % 5 + 1}") for number in range(25)]
     loop = asyncio.get_running_loop()

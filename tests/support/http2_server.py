@@ -47,6 +47,8 @@ PROTOCOL = "ERR_HTTP2_PROTOCOL_ERROR"
 PING_FAILED = "ERR_HTTP2_PING_FAILED"
 REFUSED = "ERR_HTTP2_SERVER_REFUSED_STREAM"
 CLOSED = "ERR_CONNECTION_CLOSED"
+LOCATIONS = "ERR_RESPONSE_HEADERS_MULTIPLE_LOCATION"
+DISPOSITIONS = "ERR_RESPONSE_HEADERS_MULTIPLE_CONTENT_DISPOSITION"
 EMPTY = "ERR_EMPTY_RESPONSE"
 
 Headers = list[tuple[str, str]]
@@ -219,6 +221,62 @@ async def no_status(peer: Peer) -> None:
 @row(PROTOCOL)
 async def http1_bytes(peer: Peer) -> None:
     await peer.send_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+
+FIELDS: Mapping[str, tuple[Headers, str]] = {
+    "upper-case-name": ([("X-Upper", "1")], PROTOCOL),
+    "blank-in-a-name": ([("a b", "1")], PROTOCOL),
+    "blank-after-a-name": ([("a ", "1")], PROTOCOL),
+    "colon-in-a-name": ([("a:b", "1")], PROTOCOL),
+    "at-in-a-name": ([("a@b", "1")], PROTOCOL),
+    "slash-in-a-name": ([("a/b", "1")], PROTOCOL),
+    "byte-128-in-a-name": ([("a\x80", "1")], PROTOCOL),
+    "control-in-a-name": ([("a\x01", "1")], PROTOCOL),
+    "tilde-in-a-name": ([("a~!#$%&'*+-.^_`|1", "1")], OK),
+    "no-name": ([("", "1")], PROTOCOL),
+    "nul-in-a-value": ([("x", "a\0b")], PROTOCOL),
+    "line-feed-in-a-value": ([("x", "a\nb")], PROTOCOL),
+    "carriage-return-in-a-value": ([("x", "a\rb")], PROTOCOL),
+    "control-in-a-value": ([("x", "a\x01b")], PROTOCOL),
+    "delete-in-a-value": ([("x", "a\x7fb")], PROTOCOL),
+    "tab-in-a-value": ([("x", "a\tb")], OK),
+    "bytes-above-127-in-a-value": ([("x", "\xe9\x80\xff")], OK),
+    "blanks-around-a-value": ([("x", " a\t")], OK),
+    "transfer-encoding": ([("transfer-encoding", "chunked")], PROTOCOL),
+    "transfer-encoding-identity": ([("transfer-encoding", "identity")], PROTOCOL),
+    "connection": ([("connection", "keep-alive")], OK),
+    "connection-close": ([("connection", "close")], OK),
+    "keep-alive": ([("keep-alive", "timeout=5")], OK),
+    "proxy-connection": ([("proxy-connection", "close")], OK),
+    "upgrade": ([("upgrade", "h2c")], OK),
+    "te": ([("te", "gzip")], OK),
+    "host": ([("host", "a.test")], OK),
+    "length-many": ([("content-length", "many")], OK),
+    "length-negative": ([("content-length", "-1")], OK),
+    "length-plus": ([("content-length", "+2")], OK),
+    "length-empty": ([("content-length", "")], OK),
+    "length-huge": ([("content-length", "99999999999999999999999999")], OK),
+    "length-list": ([("content-length", "0, 0")], OK),
+    "length-twice": ([("content-length", "0"), ("content-length", "0")], OK),
+    "length-different": ([("content-length", "0"), ("content-length", "1")], OK),
+    "length-fraction": ([("content-length", "0.5")], OK),
+    "length-blank": ([("content-length", " 0")], OK),
+    "status-twice": ([(":status", "200")], PROTOCOL),
+    "unknown-pseudo": ([(":foo", "1")], OK),
+    "path-pseudo": ([(":path", "/")], OK),
+    "location-twice": ([("location", "/a"), ("location", "/b")], LOCATIONS),
+    "disposition-twice": ([("content-disposition", "a"), ("content-disposition", "b")], DISPOSITIONS),
+    "empty-value": ([("x", "")], OK),
+}
+"""Fields of a response with status 200 besides it, and what Chromium makes of it (RFC 9113, 8.2)."""
+
+for name, (fields, chromium) in FIELDS.items():
+
+    async def with_fields(peer: Peer, fields: Headers = fields) -> None:
+        await peer.send(head([(":status", "200"), *fields], "END_HEADERS", "END_STREAM"))
+
+    with_fields.__name__ = name
+    row(chromium)(with_fields)
 
 
 async def continuation_flood(peer: Peer) -> None:

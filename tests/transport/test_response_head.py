@@ -137,7 +137,7 @@ def test_any_three_digits_are_a_status(status: int) -> None:
 
 @pytest.mark.parametrize(
     ("status", "is_interim"),
-    [(99, False), (100, True), (101, False), (102, True), (103, True), (199, True), (200, False)],
+    [(99, False), (100, True), (101, True), (102, True), (103, True), (199, True), (200, False)],
 )
 def test_interim_statuses(status: int, is_interim: bool) -> None:
     assert read(b"HTTP/1.1 %03d x\r\n\r\n" % status).is_interim is is_interim

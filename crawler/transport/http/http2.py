@@ -10,6 +10,7 @@ h2 gets one frame at a time, and never GOAWAY, because it stops reading there. B
 first, and then still answers the requests that it has accepted (RFC 9113, 6.8).
 """
 
+import re
 import zlib
 from collections.abc import Iterator
 from typing import Final
@@ -20,6 +21,7 @@ from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event, InformationalResponseReceived, ResponseReceived, StreamEnded, StreamReset
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
+from hpack import Decoder, HeaderTuple
 
 from crawler.core.results import Body
 from crawler.core.urls import Url
@@ -31,6 +33,7 @@ from crawler.transport.http.response_head import (
     Http2Refused,
     NotHTTP,
     ResponseHead,
+    refuse_contradictions,
 )
 from crawler.transport.sockets.connection import Connection
 from crawler.transport.timing import HopTimer
@@ -47,6 +50,25 @@ _DATA: Final = 0  # frame types
 _GOAWAY: Final = 7
 _SETTINGS: Final = {SettingCodes.ENABLE_PUSH: 0, SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEAD_BYTES}
 
+_NAME = re.compile(rb":?[a-z0-9!#$%&'*+.^_`|~-]+")
+_NOT_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class _LengthlessDecoder(Decoder):
+    """Keeps Content-Length from h2, which refuses a head or a body for it; browsers ignore it.
+
+    Attributes:
+        fields: Those of the last header, Content-Length included.
+    """
+
+    fields: list[tuple[bytes, bytes]]
+
+    def decode(self, data: bytes, raw: bool = False) -> list[HeaderTuple]:
+        """Decode a header for h2, which wants bytes."""
+        decoded = list(super().decode(data, raw))
+        self.fields = [(bytes(name), bytes(value)) for name, value in decoded]
+        return [field for field in decoded if field[0] != b"content-length"]
+
 
 class Http2Exchange:
     """One request on a connection whose TLS handshake has agreed on `h2`.
@@ -61,7 +83,7 @@ class Http2Exchange:
         self._max_body_bytes = max_body_bytes
         self._h2 = H2Connection(H2Configuration(header_encoding="latin-1", validate_inbound_headers=False))
         self._h2.local_settings = Settings(initial_values=_SETTINGS)
-        self._h2.decoder.max_header_list_size = MAX_HEAD_BYTES
+        self._h2.decoder = self._decoder = _LengthlessDecoder(max_header_list_size=MAX_HEAD_BYTES)
         self._unread = bytearray()  # the start of a frame
         self._head: ResponseHead | None = None
         self._body = bytearray()
@@ -182,7 +204,7 @@ class Http2Exchange:
                 if self._interim_responses > _MAX_INTERIM_RESPONSES:
                     raise HeadError(f"more than {_MAX_INTERIM_RESPONSES} interim responses")
             case ResponseReceived():
-                self._head = _parse_head(event)
+                self._head = _parse_head(self._decoder.fields)
             case DataReceived():
                 self._body += event.data
                 self._h2.acknowledge_received_data(event.flow_controlled_length or 0, _STREAM)
@@ -198,14 +220,25 @@ class Http2Exchange:
             await self._connection.send(data, deadline)
 
 
-def _parse_head(event: ResponseReceived) -> ResponseHead:
-    fields = [(str(name).lower(), str(value).strip(" \t")) for name, value in event.headers or ()]
-    status = next((value for name, value in fields if name == ":status"), "")
-    if len(status) != 3 or not status.isascii() or not status.isdigit():
+def _parse_head(raw_fields: list[tuple[bytes, bytes]]) -> ResponseHead:
+    """Read a head, with the rules of RFC 9113, 8.2, that Chromium enforces."""
+    status: bytes | None = None
+    fields: list[tuple[str, str]] = []
+    for name, value in raw_fields:
+        is_pseudo = name.startswith(b":")
+        is_misplaced = is_pseudo and (bool(fields) or (name == b":status" and status is not None))
+        if not _NAME.fullmatch(name) or _NOT_IN_VALUE.search(value) or name == b"transfer-encoding" or is_misplaced:
+            shown = repr(name)[2:-1]
+            raise HeadError(f'the response has a header field that is not allowed in HTTP/2: "{shown}"')
+        if name == b":status":
+            status = value
+        elif not is_pseudo:
+            fields.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
+    if status is None or not re.fullmatch(rb"[0-9]{3}", status):
         raise HeadError("the HTTP/2 response has no status")
-    if any("\0" in value for _, value in fields):
-        raise HeadError("the response's header has a NUL byte")
-    return ResponseHead.of(int(status), (2, 0), [field for field in fields if not field[0].startswith(":")])
+    head = ResponseHead.of(int(status), (2, 0), fields)
+    refuse_contradictions(head)
+    return head
 
 
 def _raise_reset(code: int | None) -> None:

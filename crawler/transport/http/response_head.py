@@ -23,6 +23,7 @@ __all__ = [
     "ResponseHead",
     "parse_cut_head",
     "parse_head",
+    "refuse_contradictions",
 ]
 
 MAX_HEAD_BYTES: Final = 256 * 1024  # as in Chromium
@@ -93,14 +94,12 @@ class ResponseHead(msgspec.Struct, gc=False):
 
     @property
     def is_interim(self) -> bool:
-        """Whether another response follows (RFC 9110, 15.2). None follows 101, which switches to another protocol."""
-        return 100 <= self.status < 200 and self.status != 101
+        """Whether another response follows (RFC 9110, 15.2), after 101 too: nobody has asked for another protocol."""
+        return 100 <= self.status < 200
 
     @property
     def is_persistent(self) -> bool:
         """Whether the connection can take another request (RFC 9112, 9.3)."""
-        if self.status == 101:
-            return False  # the connection has switched to another protocol
         has_length = "content-length" in self.first_values
         if "transfer-encoding" in self.first_values and (has_length or self.version < (1, 1)):
             return False  # it is not certain where the next response begins (6.1 and 6.3)
@@ -181,18 +180,24 @@ def _parse(data: bytes | bytearray) -> ResponseHead:
     head = ResponseHead.of(int(status) if status else 200, version, fields)
     lists = head.first_values.get("content-length", "") + head.first_values.get("content-disposition", "")
     if len(head.first_values) < len(fields) or "," in lists:
-        _refuse_contradictions(head)
+        refuse_contradictions(head)
     return head
 
 
-def _refuse_contradictions(head: ResponseHead) -> None:
-    """Refuse a head with several different lengths, locations or dispositions: clients could choose different ones."""
+def refuse_contradictions(head: ResponseHead) -> None:
+    """Refuse a head with several different lengths, locations or dispositions: clients could choose different ones.
+
+    In HTTP/2 the body does not end by its length.
+
+    Raises:
+        HeadError: The head is refused.
+    """
     values: dict[str, set[str]] = {}
     for name, value in head.fields:
         if name in _SINGLE_VALUED:
             values.setdefault(name, set()).update([value] if name == "location" else _split_list(value))
     for name, different in values.items():
-        if len(different) > 1 and not (name == "content-length" and head.is_chunked):
+        if len(different) > 1 and not (name == "content-length" and (head.is_chunked or head.version >= (2, 0))):
             raise HeadError(f"the response has several different values of {name.title()}")
     if len(length := values.get("content-length", set())) == 1:
         head.first_values["content-length"] = length.pop()  # "2" for "2, 2"
