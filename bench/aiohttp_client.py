@@ -21,6 +21,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("file", type=Path)
     parser.add_argument("--concurrency", type=int, default=256)
+    parser.add_argument("--per-host", type=int, default=256)
+    parser.add_argument("--redirects", type=int, default=0)
     parser.add_argument("--timeout", type=float, default=10.0)
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--cafile")
@@ -31,6 +33,7 @@ def main() -> None:
 async def _probe_all(options: argparse.Namespace) -> None:
     connector = aiohttp.TCPConnector(
         limit=0,
+        limit_per_host=options.per_host if options.per_host < options.concurrency else 0,
         force_close=not options.keep,
         family=socket.AF_INET,
         ttl_dns_cache=300,
@@ -45,13 +48,15 @@ async def _probe_all(options: argparse.Namespace) -> None:
     )
     async with session:
         urls = iter(options.file.read_text().split())
-        await asyncio.gather(*(_probe_urls(session, urls) for _ in range(options.concurrency)))
+        await asyncio.gather(*(_probe_urls(session, urls, options.redirects) for _ in range(options.concurrency)))
 
 
-async def _probe_urls(session: aiohttp.ClientSession, urls: Iterator[str]) -> None:
+async def _probe_urls(session: aiohttp.ClientSession, urls: Iterator[str], redirects: int) -> None:
     for url in urls:
         try:
-            async with session.head(yarl.URL(url, encoded=True), allow_redirects=False) as response:
+            async with session.head(
+                yarl.URL(url, encoded=True), allow_redirects=redirects > 0, max_redirects=redirects
+            ) as response:
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, ValueError):
             status = 0

@@ -1,7 +1,8 @@
-"""The programs that are measured: how each is called for a workload, what it lacks, and how its records are read.
+"""The programs that are measured: how each is called for a workload, and what it lacks.
 
-All get the same list, concurrency and timeout, use HEAD, neither retry nor follow redirects, and write a record for
-each URL into a file. Otherwise each has its fastest settings.
+All get the same list, concurrency, timeout and number of requests to a host where they have such a limit; they do not
+retry, and write a record for each URL into a file. Otherwise each has its fastest settings. `linkchecker` and
+`linkinator` choose the method themselves; the others send HEAD.
 """
 
 import json
@@ -9,11 +10,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from bench.check import Record
+from bench.records import read_httpx, read_lines, read_linkchecker, read_linkinator, read_lychee, read_ours
 from bench.workloads import Need, Workload
 from bench.world import CACHE, World
 
@@ -22,9 +25,9 @@ __all__ = ["CONTENDERS", "LIAR", "OURS", "Contender", "Job"]
 OURS: Final = "ours"
 LIAR: Final = "liar"
 
-Record = tuple[str, int]
-"""A URL, and the status of its answer; 0 without one."""
-
+_PEERS: Final = CACHE / "peers" / "bin"
+_NODE: Final = CACHE / "node" / "node_modules" / ".bin"
+_LINK_LISTS: Final = frozenset({"W8", "W9"})
 _MAX_CURL_TRANSFERS: Final = 300  # at once; curl before 8.16 refuses more
 
 
@@ -51,9 +54,13 @@ class Contender:
     lacks: frozenset[Need] = frozenset()
     system_dns: bool = False
     """Whether it can only ask the DNS server of the system."""
+    only: frozenset[str] = frozenset()
+    """The workloads that it takes part in; empty for all."""
 
     def reason_to_skip(self, workload: Workload, world: World) -> str | None:
         """Return the reason why it cannot run a workload; None if it can."""
+        if self.only and workload.id not in self.only:
+            return f"takes part in {', '.join(sorted(self.only))} only"
         if lacking := self.lacks & workload.needs:
             return f"has no {', '.join(sorted(lacking))}"
         if self.system_dns and "names" in workload.needs and not world.system_dns:
@@ -74,7 +81,7 @@ def _ours(job: Job) -> list[str]:
     return [
         sys.executable, "-m", "crawler", "probe", "--file", str(job.urls), "--output", str(job.out),
         "--format", "ndjson", "--concurrency", str(load.concurrency), "--per-host", str(load.per_host),
-        "--timeout", str(load.timeout), "--method", "HEAD", "--retries", "0", "--max-redirects", "0",
+        "--timeout", str(load.timeout), "--method", "HEAD", "--retries", "0", "--max-redirects", str(load.redirects),
         "--cafile", str(world.cafile), "--dns", f"127.0.0.1:{world.dns}",
         "--ipv4",  # as the Go prober and the aiohttp script, which ask DNS for no other address
     ]  # fmt: skip
@@ -94,7 +101,8 @@ def _common(job: Job) -> list[str]:
     """Return the arguments that the clients in this folder share."""
     load, world = job.workload, job.world
     return [
-        "--concurrency", str(load.concurrency), "--timeout", str(load.timeout), *(["--keep"] if load.keep else []),
+        "--concurrency", str(load.concurrency), "--per-host", str(load.per_host), "--timeout", str(load.timeout),
+        "--redirects", str(load.redirects), *(["--keep"] if load.keep else []),
         "--cafile", str(world.cafile), "--dns", f"127.0.0.1:{world.dns}", str(job.urls),
     ]  # fmt: skip
 
@@ -113,18 +121,53 @@ def _curl(job: Job) -> list[str]:
         "--parallel-max", str(min(load.concurrency, _MAX_CURL_TRANSFERS)), "--max-time", str(load.timeout),
         "--cacert", str(job.world.cafile), "--write-out", "%{http_code} %{url}\\n", "--config", str(config),
         *([] if load.keep else ["--header", "Connection: close"]),
+        *(["--location", "--max-redirs", str(load.redirects)] if load.redirects else []),
     ]  # fmt: skip
 
 
 def _lychee(job: Job) -> list[str]:
     load = job.workload
     return [
-        "env", f"SSL_CERT_FILE={job.world.cafile}", str(CACHE / "cargo" / "bin" / "lychee"), "--no-progress",
+        "env", f"SSL_CERT_FILE={job.world.cafile}", str(_PEERS / "lychee"), "--no-progress",
         "--format", "json", "--verbose", "--method", "head", "--max-retries", "0",
-        "--max-redirects", "0", "--max-concurrency", str(load.concurrency), "--timeout", str(load.timeout),
+        "--max-redirects", str(load.redirects), "--max-concurrency", str(load.concurrency),
+        "--timeout", str(load.timeout),
         "--host-concurrency", str(load.per_host), "--host-request-interval", "0s",
         *([] if load.keep else ["--header", "Connection: close"]),
         "--output", str(job.out), str(job.urls),
+    ]  # fmt: skip
+
+
+def _linkchecker(job: Job) -> list[str]:
+    """Write its configuration, and return a command line that gives it the list as standard input.
+
+    It has no limit for one host, and closes no connection that a server keeps. By default it sends a host at most ten
+    requests a second.
+    """
+    config, load = job.urls.with_suffix(".rc"), job.workload
+    config.write_text(
+        f"[checking]\nsslverify={job.world.cafile}\nmaxrequestspersecond=1000000\n"
+        f"maxhttpredirects={load.redirects}\n[csv]\nparts=urlname,parentname,result\n"
+    )
+    program = [
+        str(_PEERS / "linkchecker"), "--config", str(config), "--stdin", "--recursion-level", "0", "--no-robots",
+        "--no-status", "--no-warnings", "--verbose", "--output", "csv", "--threads", str(load.concurrency),
+        "--timeout", str(load.timeout),
+    ]  # fmt: skip
+    return ["sh", "-c", 'exec "$@" <"$0"', str(job.urls), *program]
+
+
+def _linkinator(job: Job) -> list[str]:
+    """Write a page that links to all URLs, and return a command line that checks the links of this page.
+
+    It has no limit for one host.
+    """
+    page, load = job.urls.with_suffix(".html"), job.workload
+    page.write_text("".join(f'<a href="{url}"></a>\n' for url in job.urls.read_text().split()))
+    return [
+        "env", f"NODE_EXTRA_CA_CERTS={job.world.cafile}", str(_NODE / "node"), str(_NODE / "linkinator"), str(page),
+        "--server-root", "/", "--format", "json", "--verbosity", "debug", "--concurrency", str(load.concurrency),
+        "--timeout", str(load.timeout * 1000),
     ]  # fmt: skip
 
 
@@ -140,34 +183,6 @@ def _httpx(job: Job) -> list[str]:
 
 def _liar(job: Job) -> list[str]:
     return ["sed", "s/^/200 /", str(job.urls)]
-
-
-# --- How its records are read ---
-
-
-def _read_lines(out: Path) -> Iterator[Record]:
-    """Read lines of `STATUS URL`."""
-    for line in out.read_text().splitlines():
-        status, _, url = line.partition(" ")
-        yield url, int(status)
-
-
-def _read_ours(out: Path) -> Iterator[Record]:
-    for record in map(json.loads, out.read_text().splitlines()):
-        yield record["url"], 0 if record["error"] else record["status"]
-
-
-def _read_lychee(out: Path) -> Iterator[Record]:
-    report: dict[str, Any] = json.loads(out.read_text())
-    for name in ("success_map", "error_map", "timeout_map"):
-        for links in report.get(name, {}).values():
-            for link in links:
-                yield link["url"], link["status"].get("code", 0)
-
-
-def _read_httpx(out: Path) -> Iterator[Record]:
-    for record in map(json.loads, out.read_text().splitlines()):
-        yield record["input"], 0 if record.get("failed") else record["status_code"]
 
 
 # --- The programs ---
@@ -194,17 +209,36 @@ def _go_version() -> str | None:
     return _version_of("go", "version")() if (CACHE / "bin" / "prober").exists() else None
 
 
+def _linkinator_version() -> str | None:
+    package = _NODE.parent / "linkinator" / "package.json"
+    return str(json.loads(package.read_text())["version"]) if package.exists() else None
+
+
 CONTENDERS: Final = (
-    Contender(OURS, _version_of(sys.executable, "-m", "crawler", "--version"), _ours, _read_ours),
-    Contender("aiohttp", _version_of_package("aiohttp"), _aiohttp, _read_lines),
-    Contender("go", _go_version, _go, _read_lines),
-    Contender("curl", _version_of("curl", "--version"), _curl, _read_lines, system_dns=True),
+    Contender(OURS, _version_of(sys.executable, "-m", "crawler", "--version"), _ours, read_ours),
+    Contender("aiohttp", _version_of_package("aiohttp"), _aiohttp, read_lines),
+    Contender("go", _go_version, _go, read_lines),
+    Contender("curl", _version_of("curl", "--version"), _curl, read_lines, system_dns=True),
+    Contender("lychee", _version_of(_PEERS / "lychee", "--version"), _lychee, read_lychee, system_dns=True),
     Contender(
-        "lychee", _version_of(CACHE / "cargo" / "bin" / "lychee", "--version"), _lychee, _read_lychee, system_dns=True
+        "linkchecker",
+        _version_of(_PEERS / "linkchecker", "--version"),
+        _linkchecker,
+        read_linkchecker,
+        system_dns=True,
+        only=_LINK_LISTS,
+    ),
+    Contender(
+        "linkinator",
+        _linkinator_version,
+        _linkinator,
+        read_linkinator,
+        system_dns=True,
+        only=_LINK_LISTS,
     ),
     # It verifies no certificates, so it cannot recognize a bad one.
-    Contender("httpx", _version_of(CACHE / "bin" / "httpx", "-version"), _httpx, _read_httpx, frozenset({"https"})),
-    Contender("floor", lambda: "own", _floor, _read_lines, frozenset({"https", "names", "failures"})),
+    Contender("httpx", _version_of(CACHE / "bin" / "httpx", "-version"), _httpx, read_httpx, frozenset({"https"})),
+    Contender("floor", lambda: "own", _floor, read_lines, frozenset({"https", "names", "failures"})),
     # Sends no requests and reports success for all: shows that the checks notice it.
-    Contender(LIAR, lambda: "own", _liar, _read_lines),
+    Contender(LIAR, lambda: "own", _liar, read_lines),
 )

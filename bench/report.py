@@ -17,7 +17,7 @@ __all__ = ["Report", "Run", "environment"]
 OURS: Final = "ours"
 COLOURS: Final = {
     "ours": "#1f6feb", "aiohttp": "#8250df", "go": "#1b7c83", "curl": "#9a6700", "lychee": "#bc4c00",
-    "httpx": "#a40e26", "floor": "#8c959f",
+    "linkchecker": "#0550ae", "linkinator": "#116329", "httpx": "#a40e26", "floor": "#8c959f",
 }  # fmt: skip
 
 
@@ -35,7 +35,12 @@ class Run:
     rss_mib: float
     fast_done: float | None
     """Seconds until the last good URL was answered, in workloads that have other URLs too."""
+    right: int
+    """How many URLs have the right answer."""
+    wrong: list[str]
+    """What is wrong with the other answers."""
     faults: list[str]
+    """Why the run counts for nothing."""
 
     @property
     def cpu_us(self) -> float:
@@ -49,10 +54,12 @@ class Run:
 
     def __str__(self) -> str:
         """Return a line that reports the run as it ends."""
-        wrong = f"  WRONG: {'; '.join(self.faults)}" if self.faults else ""
+        bad = list(dict.fromkeys(self.wrong + self.faults))
+        wrong = f"  WRONG: {'; '.join(bad)}" if bad else ""
         return (
-            f"{self.workload:4}{self.contender:8} round {self.round + 1}: {self.cpu_us:6.0f} us a probe, "
-            f"{self.rate:7.0f} probes/s, {self.rss_mib:4.0f} MiB{wrong}"
+            f"{self.workload:4}{self.contender:12} round {self.round + 1}: {self.cpu_us:6.0f} us a probe, "
+            f"{self.rate:7.0f} probes/s, {self.wall:5.1f} s, {self.rss_mib:4.0f} MiB, "
+            f"{self.right} of {self.probes} right{wrong}"
         )
 
 
@@ -90,12 +97,12 @@ class Report:
             known = {who: cpu["median"] for who, cpu in figures.items() if cpu}
             for who, cpu in known.items():
                 top += 20
-                width = round(440 * cpu / max(known.values()), 1)
+                width = round(420 * cpu / max(known.values()), 1)
                 bars.append(f'<text x="32" y="{top}">{who}</text>')
                 bars.append(
-                    f'<rect x="88" y="{top - 11}" width="{width}" height="14" fill="{COLOURS.get(who, "#57606a")}"/>'
+                    f'<rect x="108" y="{top - 11}" width="{width}" height="14" fill="{COLOURS.get(who, "#57606a")}"/>'
                 )
-                bars.append(f'<text x="{94 + width}" y="{top}">{cpu:.0f}</text>')
+                bars.append(f'<text x="{114 + width}" y="{top}">{cpu:.0f}</text>')
             top += 36
         style = "text{font:12px sans-serif;fill:#24292f}.t{font-weight:bold}"
         return (
@@ -120,6 +127,8 @@ class Report:
             "rounds": sum((run.workload, run.contender) == (load, who) for run in self.runs),
             "cpu_us": _spread(run.cpu_us for run in theirs),
             "rate": _spread(run.rate for run in theirs),
+            "wall": _spread(run.wall for run in theirs),
+            "answers_right": _spread(run.right for run in theirs),
             "rss_mib": _spread(run.rss_mib for run in theirs),
             "fast_done": _spread(run.fast_done for run in theirs if run.fast_done is not None),
             "ours_to_it_cpu": _spread(mine.cpu_us / it.cpu_us for mine, it in both),
@@ -133,16 +142,20 @@ class Report:
         for load, title in self.titles.items():
             yield f"\n{load}  {title}"
             yield (
-                f"  {'':8}{'CPU us a probe':>22}{'probes/s':>10}{'RSS MiB':>9}"
-                f"{'CPU ours/it':>20}{'rate ours/it':>20}{'last good s':>13}{'right':>7}"
+                f"  {'':12}{'CPU us a probe':>22}{'probes/s':>10}{'wall s':>8}{'RSS MiB':>9}"
+                f"{'CPU ours/it':>20}{'rate ours/it':>20}{'last good s':>13}{'answers right':>15}{'rounds':>8}"
             )
             yield from (self._line(load, who) for here, who in self._pairs() if here == load)
-            yield from (f"  {who:8}left out: {why}" for here, who, why in self.skipped if here == load)
-        wrong = [run for run in self.runs if run.faults]
-        if wrong:
-            yield "\nWrong, and not counted:"
+            yield from (f"  {who:12}left out: {why}" for here, who, why in self.skipped if here == load)
+        yield from self._bad_runs("Wrong, and not counted:", lambda run: run.faults)
+        yield from self._bad_runs("Wrong answers in runs that count:", lambda run: [] if run.faults else run.wrong)
+
+    def _bad_runs(self, title: str, faults: Callable[[Run], list[str]]) -> Iterator[str]:
+        """Yield a line for each run that has faults, after a title."""
+        if bad := [run for run in self.runs if faults(run)]:
+            yield f"\n{title}"
             yield from (
-                f"  {run.workload} {run.contender} round {run.round + 1}: {'; '.join(run.faults)}" for run in wrong
+                f"  {run.workload} {run.contender} round {run.round + 1}: {'; '.join(faults(run))}" for run in bad
             )
 
     def _line(self, load: str, who: str) -> str:
@@ -154,12 +167,15 @@ class Report:
         def spread(digits: int) -> Callable[[dict[str, float]], str]:
             return lambda of: f"{of['median']:.{digits}f} ({of['min']:.{digits}f}-{of['max']:.{digits}f})"
 
+        def middle(digits: int) -> Callable[[dict[str, float]], str]:
+            return lambda of: format(of["median"], f".{digits}f")
+
         return (
-            f"  {who:8}{show('cpu_us', spread(0)):>22}{show('rate', lambda of: format(of['median'], '.0f')):>10}"
-            f"{show('rss_mib', lambda of: format(of['median'], '.0f')):>9}"
+            f"  {who:12}{show('cpu_us', spread(0)):>22}{show('rate', middle(0)):>10}{show('wall', middle(1)):>8}"
+            f"{show('rss_mib', middle(0)):>9}"
             f"{show('ours_to_it_cpu', spread(2)):>20}{show('ours_to_it_rate', spread(2)):>20}"
-            f"{show('fast_done', lambda of: format(of['median'], '.2f')):>13}"
-            f"{figures['rounds_right']:>5}/{figures['rounds']}"
+            f"{show('fast_done', middle(2)):>13}{show('answers_right', lambda of: format(of['min'], '.0f')):>15}"
+            f"{figures['rounds_right']:>6}/{figures['rounds']}"
         )
 
 

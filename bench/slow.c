@@ -1,5 +1,6 @@
 /*
- * slow MILLISECONDS: answers each request so late, on the listening socket that is its standard input; -1: never.
+ * slow MILLISECONDS: answers each request so late, on the listening socket that is its standard input; -1: never;
+ * -2: resets the connection at the first bytes.
  * One request a connection. As all wait equally long, those that are due are always the oldest: a ring will do.
  */
 #define _GNU_SOURCE
@@ -11,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { EVENTS = 256, RING = 1 << 16 };
+enum { EVENTS = 256, RING = 1 << 16, RESET = -2 };
 
 static const char ANSWER[] = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
@@ -35,7 +36,11 @@ static void accept_all(int epoll) {
 static void hear(int fd, int delay) {
     char request[8192];
     ssize_t size = recv(fd, request, sizeof request, 0);
-    if (size <= 0) {
+    if (delay == RESET) {
+        struct linger at_once = {.l_onoff = 1};
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+        close(fd);
+    } else if (size <= 0) {
         if (delay < 0) close(fd); /* else it is in the ring, or a client gave up before it asked */
     } else if (delay >= 0 && newest - oldest < RING) {
         ring[newest % RING].fd = fd;

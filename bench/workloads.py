@@ -4,12 +4,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from bench.kinds import Kind
+from bench.mix import kept_urls, mixed_urls
 from bench.world import LATENCY_MS, World
 
-__all__ = ["WORKLOADS", "Kind", "Workload"]
-
-Kind = Literal["good", "refused", "silent", "absent", "strange", "stuck"]
-"""The kind of a URL: a good one must be reported with 200, any other one as not answered."""
+__all__ = ["WORKLOADS", "Need", "Workload"]
 
 Need = Literal["https", "names", "failures"]
 """An ability a contender needs: verify with our authority, ask our DNS server, time out on dead hosts."""
@@ -31,6 +30,10 @@ class Workload:
     """Total seconds for a probe."""
     keep: bool = False
     """Whether to keep connections alive."""
+    redirects: int = 0
+    """How many redirects to follow."""
+    graded: bool = False
+    """Whether a run with wrong answers counts: the report gives the number of right ones."""
     needs: frozenset[Need] = frozenset()
     latency: float = 0.0
     """Seconds until the server answers; 0 for nginx."""
@@ -118,5 +121,26 @@ WORKLOADS: Final = (
         timeout=1,
         needs=frozenset({"failures"}),
         logged=True,
+    ),
+    Workload(
+        "W8",
+        "20,000 URLs of 200 hosts, HTTPS, by name, kept connections",
+        20_000,
+        kept_urls,
+        per_host=8,
+        keep=True,
+        graded=True,
+        needs=frozenset({"https", "names"}),
+    ),
+    Workload(
+        "W9",
+        "10,000 URLs as in real lists: HTTPS, redirects, slow and dead hosts",
+        10_000,
+        mixed_urls,
+        per_host=8,
+        keep=True,
+        redirects=5,
+        graded=True,
+        needs=frozenset({"https", "names", "failures"}),
     ),
 )

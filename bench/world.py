@@ -12,19 +12,24 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
 import trustme
 
-__all__ = ["BENCH", "CACHE", "LATENCY_MS", "World", "build", "running_world"]
+__all__ = ["BENCH", "CACHE", "LATENCY_MS", "World", "build", "build_helpers", "running_world"]
 
 BENCH: Final = Path(__file__).parent
 CACHE: Final = BENCH.parent / ".cache" / "bench"
 NGINX: Final = "/usr/sbin/nginx"
 HELPERS: Final = ("measure", "dns", "slow", "floor")
+OF_NGINX: Final = ("plain", "logged", "secure", "tickets", "strange", "expired")
 LATENCY_MS: Final = 200  # until the slow server answers
+SECONDS_MS: Final = (1000, 2000, 3000)
+NEVER: Final = -1  # how slow.c is told to be silent
+RESET: Final = -2  # and to reset connections
 BACKLOG: Final = 4096
 DEADLINE_SECONDS: Final = 10.0  # for nginx to start and to stop
 
@@ -47,6 +52,7 @@ http {{
     server {{
         listen 0.0.0.0:{plain};
         location = /is-it-up {{ stub_status; }}
+        location /moved/ {{ return 301 https://$host:{tickets}$uri; }}
         location / {{ return 200 "well\\n"; }}
     }}
     server {{
@@ -60,8 +66,20 @@ http {{
         location / {{ return 200 "well\\n"; }}
     }}
     server {{
+        listen 0.0.0.0:{tickets} ssl;
+        ssl_certificate good.pem; ssl_certificate_key good.pem;
+        ssl_session_tickets on;
+        location /missing/ {{ return 404; }}
+        location / {{ return 200 "well\\n"; }}
+    }}
+    server {{
         listen 0.0.0.0:{strange} ssl;
         ssl_certificate strange.pem; ssl_certificate_key strange.pem;
+        location / {{ return 200 "well\\n"; }}
+    }}
+    server {{
+        listen 0.0.0.0:{expired} ssl;
+        ssl_certificate expired.pem; ssl_certificate_key expired.pem;
         location / {{ return 200 "well\\n"; }}
     }}
 }}
@@ -77,11 +95,19 @@ class World:
     logged: int
     """Like `plain`, and logs the time of each answer."""
     secure: int
-    """Has a good certificate for names under bench.internal."""
+    """Has a good certificate for names under bench.internal, and gives no session tickets."""
+    tickets: int
+    """Like `secure`, with session tickets."""
     strange: int
     """TLS with the certificate of an unknown authority."""
+    expired: int
+    """TLS with a certificate that expired yesterday."""
     slow: int
+    seconds: tuple[int, ...]
+    """Answer after one, two and three seconds."""
     silent: int
+    resets: int
+    """Resets each connection when the client has sent something."""
     closed: int
     dns: int
     """Port of a DNS server on 127.0.0.1; names under absent.internal do not exist."""
@@ -113,7 +139,18 @@ class World:
 
 
 def build() -> None:
-    """Compile the helper programs into the cache if their sources are newer.
+    """Compile the helper programs and the Go prober into the cache if their sources are newer.
+
+    Raises:
+        SystemExit: There is no C compiler, or no nginx.
+    """
+    build_helpers()
+    if shutil.which("go") and _is_older(CACHE / "bin" / "prober", BENCH / "go" / "main.go"):
+        subprocess.run(["go", "build", "-o", CACHE / "bin" / "prober", "."], cwd=BENCH / "go", check=True)
+
+
+def build_helpers() -> None:
+    """Compile the helper programs in C into the cache if their sources are newer.
 
     Raises:
         SystemExit: There is no C compiler, or no nginx.
@@ -124,8 +161,6 @@ def build() -> None:
     for name in HELPERS:
         if _is_older(CACHE / "bin" / name, source := BENCH / f"{name}.c"):
             subprocess.run(["cc", "-O2", "-o", CACHE / "bin" / name, source], check=True)
-    if shutil.which("go") and _is_older(CACHE / "bin" / "prober", BENCH / "go" / "main.go"):
-        subprocess.run(["go", "build", "-o", CACHE / "bin" / "prober", "."], cwd=BENCH / "go", check=True)
 
 
 @contextmanager
@@ -133,8 +168,9 @@ def running_world() -> Iterator[World]:
     """Start all servers; they end with the context, and with this process."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="bench-")))
-        listeners = {name: stack.enter_context(_listener()) for name in ("plain", "logged", "secure", "strange")}
-        slow, silent = stack.enter_context(_listener()), stack.enter_context(_listener())
+        directory.chmod(0o755)  # linkchecker reads its files as another user
+        listeners = {name: stack.enter_context(_listener()) for name in OF_NGINX}
+        late = {delay: stack.enter_context(_listener()) for delay in (LATENCY_MS, *SECONDS_MS, NEVER, RESET)}
         closed = stack.enter_context(
             _bound(socket.SOCK_STREAM, "0.0.0.0")
         )  # bound and not listening: refuses connections
@@ -145,15 +181,18 @@ def running_world() -> Iterator[World]:
         user = "" if os.geteuid() else "user root;"  # nginx has to read files that root wrote
         (directory / "nginx.conf").write_text(CONFIG.format(user=user, **ports))
 
-        for server, arguments in ((slow, ["slow", str(LATENCY_MS)]), (silent, ["slow", "-1"]), (dns, ["dns"])):
-            stack.enter_context(_helper(server, arguments))
+        for delay, server in late.items():
+            stack.enter_context(_helper(server, ["slow", str(delay)]))
+        stack.enter_context(_helper(dns, ["dns"]))
         if system is not None:
             stack.enter_context(_helper(system, ["dns"]))
         stack.enter_context(_nginx(directory, list(listeners.values())))
         world = World(
             directory=directory,
-            slow=_port(slow),
-            silent=_port(silent),
+            slow=_port(late[LATENCY_MS]),
+            seconds=tuple(_port(late[delay]) for delay in SECONDS_MS),
+            silent=_port(late[NEVER]),
+            resets=_port(late[RESET]),
             closed=_port(closed),
             dns=_port(dns),
             system_dns=system is not None,
@@ -195,11 +234,12 @@ def _port(server: socket.socket) -> int:
 
 
 def _write_certificates(directory: Path) -> None:
-    """Write a chain of leaf and intermediate under a root (ECDSA P-256), and one under an unknown root."""
+    """Write a chain of leaf and intermediate under a root (ECDSA P-256), an expired one, and one of an unknown root."""
     root, stranger = trustme.CA(), trustme.CA()
     root.cert_pem.write_to_path(str(directory / "ca.pem"))
-    for name, authority in (("good", root.create_child_ca()), ("strange", stranger.create_child_ca())):
-        leaf = authority.issue_cert("*.bench.internal")
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    for name, authority, end in (("good", root, None), ("expired", root, yesterday), ("strange", stranger, None)):
+        leaf = authority.create_child_ca().issue_cert("*.bench.internal", not_after=end)
         assert len(leaf.cert_chain_pems) == 2
         leaf.private_key_and_cert_chain_pem.write_to_path(str(directory / f"{name}.pem"))
 

@@ -17,6 +17,8 @@ import (
 
 func main() {
 	concurrency := flag.Int("concurrency", 256, "requests under way at once")
+	perHost := flag.Int("per-host", 256, "connections to a host at once")
+	redirects := flag.Int("redirects", 0, "redirects to follow")
 	timeout := flag.Duration("timeout", 10*time.Second, "for a request in all")
 	keep := flag.Bool("keep", false, "keep connections for the next request")
 	cafile := flag.String("cafile", "", "PEM file of authorities to trust")
@@ -34,22 +36,31 @@ func main() {
 		trust.RootCAs = x509.NewCertPool()
 		trust.RootCAs.AppendCertsFromPEM(pem)
 	}
-	client := &http.Client{
-		Timeout:       *timeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
-			DisableKeepAlives:   !*keep,
-			DisableCompression:  true,
-			MaxIdleConnsPerHost: *concurrency,
-			TLSClientConfig:     trust,
-			DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
-				connection, err := dialer.DialContext(ctx, "tcp4", address)
-				if err == nil {
-					_ = connection.(*net.TCPConn).SetLinger(0) // reset on close, no TIME_WAIT
-				}
-				return connection, err
-			},
+	transport := &http.Transport{
+		DisableKeepAlives:   !*keep,
+		DisableCompression:  true,
+		MaxIdleConnsPerHost: *concurrency,
+		TLSClientConfig:     trust,
+		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+			connection, err := dialer.DialContext(ctx, "tcp4", address)
+			if err == nil {
+				_ = connection.(*net.TCPConn).SetLinger(0) // reset on close, no TIME_WAIT
+			}
+			return connection, err
 		},
+	}
+	if *perHost < *concurrency {
+		transport.MaxConnsPerHost = *perHost
+	}
+	client := &http.Client{
+		Timeout: *timeout,
+		CheckRedirect: func(_ *http.Request, via []*http.Request) error {
+			if len(via) > *redirects {
+				return http.ErrUseLastResponse
+			}
+			return nil
+		},
+		Transport: transport,
 	}
 
 	file, err := os.Open(flag.Arg(0))
