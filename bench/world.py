@@ -211,8 +211,12 @@ def _is_older(file: Path, source: Path) -> bool:
 
 def _bound(kind: socket.SocketKind, address: str, port: int = 0) -> socket.socket:
     server = socket.socket(socket.AF_INET, kind)
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
-    server.bind((address, port))
+    try:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+        server.bind((address, port))
+    except OSError:
+        server.close()
+        raise
     return server
 
 
@@ -246,11 +250,14 @@ def _write_certificates(directory: Path) -> None:
 
 def _system_dns(stack: ExitStack, directory: Path) -> socket.socket | None:
     """Open port 53 of a loopback address and write a resolv.conf that names it; None without the rights to do so."""
-    (directory / "resolv.conf").write_text("nameserver 127.0.0.153\n")
-    with suppress(OSError, subprocess.CalledProcessError):
-        command = ["unshare", "--mount", "mount", "--bind", f"{directory}/resolv.conf", "/etc/resolv.conf"]
-        subprocess.run(command, check=True, capture_output=True)
-        return stack.enter_context(_dns_socket("127.0.0.153", 53))
+    for last in range(153, 253):  # benchmarks that run at the same time have the others
+        address = f"127.0.0.{last}"
+        (directory / "resolv.conf").write_text(f"nameserver {address}\n")
+        with suppress(OSError, subprocess.CalledProcessError):
+            command = ["unshare", "--mount", "mount", "--bind", f"{directory}/resolv.conf", "/etc/resolv.conf"]
+            server = stack.enter_context(_dns_socket(address, 53))
+            subprocess.run(command, check=True, capture_output=True)
+            return server
     return None
 
 
