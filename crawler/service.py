@@ -132,6 +132,7 @@ def create_app(
         registry,
         has_resolver=partial(has_dns_servers, options),
         lag=lambda: lag.worst,
+        prober=lambda: single_probes.prober.fault,
         is_stopping=lambda: manager.is_stopping,
     )
     app[METRICS] = Metrics(

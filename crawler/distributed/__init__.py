@@ -8,7 +8,8 @@ Child processes of one machine:
     process_prober  ProcessProber: a prober that hands each host to one child process
     process_run     sends the targets of one caller to the child processes; isolates targets
     child_link      sends targets to a child process, and takes them back if it ends
-    process_pool    starts the child processes, and starts them again
+    process_pool    the child processes, by host
+    └── child_process   keeps one running, replaces it when it ends or does not answer
     child           the program of a child process
     messages        what parent and child send each other
 

@@ -1,23 +1,25 @@
-"""A child process that probes: `crawler.distributed.process_pool` starts it.
+"""A child process that probes: `crawler.distributed.child_process` starts it.
 
-It reads its `ChildConfig` from its standard input, writes a line once it listens, and ends when its input ends: so it
-never outlives the process that started it, however that one ends.
+Its standard input is a socket. It reads its `ChildConfig` from there, writes a line to its standard output, and from
+then on gets each connection as a descriptor. It ends when its input ends: so it never outlives the process that started
+it, however that one ends.
 """
 
 import asyncio
 import os
 import signal
+import socket
 from asyncio import StreamReader, StreamWriter
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from crawler.core.options import Options
 from crawler.core.urls import Target
+from crawler.distributed.child_process import ChildConfig
 from crawler.distributed.messages import ChildReport, ChildRequest, encode_frame, receive_frame
-from crawler.distributed.process_pool import ISOLATED, ChildConfig, child_of
+from crawler.distributed.process_pool import ISOLATED, child_of
 from crawler.probing.factory import open_http_prober
 from crawler.probing.probe import Probe
 from crawler.probing.prober import HttpProber
@@ -29,6 +31,7 @@ from crawler.runtime.resources import tune_garbage_collector
 
 __all__ = ["main"]
 
+_MAX_CONNECTIONS_AT_ONCE: Final = 16
 _REPORT_SECONDS: Final = 0.001  # until a report has been sent
 
 
@@ -37,7 +40,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # systemd signals all processes; the parent decides
         signal.signal(number, signal.SIG_IGN)
     tune_garbage_collector()
-    with open(0, "rb", closefd=False) as parent:
+    with open(0, "rb", closefd=False) as parent:  # the parent sends nothing more until the line is written
         length = int.from_bytes(parent.read(4), "big")
         config = msgspec.msgpack.decode(parent.read(length), type=ChildConfig)
     configure_logging(config.logs)
@@ -45,29 +48,45 @@ def main() -> None:
 
 
 async def _serve(config: ChildConfig) -> None:
-    # The parent writes nothing more: the input is readable only once it has ended.
-    asyncio.get_running_loop().add_reader(0, _exit, Path(config.path))
     async with open_http_prober(config.options) as prober:
+        serving: set[asyncio.Task[None]] = set()
 
-        async def serve_connection(reader: StreamReader, writer: StreamWriter) -> None:
+        async def serve(connection: socket.socket) -> None:
+            reader, writer = await asyncio.open_unix_connection(sock=connection)
             try:
                 with suppress(ConnectionError, asyncio.IncompleteReadError):  # the parent has closed it
                     await _ChildRun(config, prober, writer).serve(reader)
             finally:
                 writer.close()
 
-        async with await asyncio.start_unix_server(serve_connection, config.path):
-            print("listens", flush=True)
-            await asyncio.Event().wait()
+        def accept() -> None:
+            for connection in _receive_connections(parent):
+                task = asyncio.ensure_future(serve(connection))
+                serving.add(task)
+                task.add_done_callback(serving.discard)
+
+        parent = socket.socket(fileno=0)
+        parent.setblocking(False)
+        asyncio.get_running_loop().add_reader(0, accept)
+        print("listens", flush=True)
+        await asyncio.Event().wait()
 
 
-def _exit(path: Path) -> None:
-    """End, and remove the socket. The last child removes the folder, because the parent may have been killed."""
-    with suppress(OSError):
-        path.unlink()
-    with suppress(OSError):
-        path.parent.rmdir()
-    os._exit(0)
+def _receive_connections(parent: socket.socket) -> list[socket.socket]:
+    """Return the connections that the parent has opened; end this process if the parent has ended."""
+    try:
+        # Each comes with one byte. Without a free descriptor here there is only the byte, and the parent's end closes.
+        data, descriptors, _, _ = socket.recv_fds(parent, _MAX_CONNECTIONS_AT_ONCE, _MAX_CONNECTIONS_AT_ONCE)
+    except BlockingIOError:
+        return []
+    except OSError:
+        os._exit(0)
+    if not data:
+        os._exit(0)
+    connections = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    for connection in connections:
+        connection.setblocking(False)
+    return connections
 
 
 class _ChildRun:
@@ -83,9 +102,10 @@ class _ChildRun:
     async def serve(self, reader: StreamReader) -> None:
         """Work until the parent closes the connection."""
         request = await receive_frame(reader, ChildRequest)
-        if request.asks_load:
+        while request.asks_load:  # again and again: so the parent learns whether this process answers
             self._writer.write(encode_frame(ChildReport(load=await self._prober.load())))
-        elif request.drain is not None:
+            request = await receive_frame(reader, ChildRequest)
+        if request.drain is not None:
             await self._prober.drain(request.drain)
         else:
             assert request.options is not None

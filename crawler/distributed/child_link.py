@@ -1,12 +1,13 @@
 """The connection of one run with one child: sends targets, reads reports, queues targets again if it ends."""
 
 import asyncio
-from asyncio import IncompleteReadError, StreamWriter
+from asyncio import StreamWriter
 from collections import deque
 from typing import Final, NamedTuple, Protocol
 
 from crawler.core.options import Options
 from crawler.core.results import ProbeResult
+from crawler.distributed.child_process import CONNECTION_LOST
 from crawler.distributed.crash_policy import TARGET_CRASH_POLICY
 from crawler.distributed.messages import ChildReport, ChildRequest, encode_frame, receive_frame
 from crawler.distributed.process_pool import ProcessPool
@@ -14,10 +15,7 @@ from crawler.probing.probe_state import ProbeState
 from crawler.runtime.cancellation import in_background
 from crawler.runtime.logs import current_log_fields
 
-__all__ = ["CONNECTION_LOST", "ChildLink", "LinkOwner", "SentTarget", "child_request"]
-
-CONNECTION_LOST: Final = (OSError, IncompleteReadError)
-"""The exceptions of a connection that is lost, or that could not be made."""
+__all__ = ["ChildLink", "LinkOwner", "SentTarget", "child_request"]
 
 _MAX_FRAME_TARGETS: Final = 200
 _FIRST_RETRY_SECONDS: Final = 0.01  # pause before the next connection to a child that ends at once; doubled each time
@@ -96,6 +94,7 @@ class ChildLink:
         retry_seconds = _FIRST_RETRY_SECONDS
         while not self._run.is_draining:
             reader, writer = await self._run.pool.connect(self._index)
+            may_blame = True
             async with in_background(self._send(writer)):
                 try:
                     is_last = False
@@ -104,12 +103,13 @@ class ChildLink:
                         self._take(report)
                         is_last, retry_seconds = report.is_last, _FIRST_RETRY_SECONDS
                 except CONNECTION_LOST:
+                    may_blame = not self._run.pool.was_stopped(self._index)
                     await asyncio.sleep(retry_seconds)
                     retry_seconds = min(2 * retry_seconds, _MAX_RETRY_SECONDS)
                 finally:
                     writer.close()
             if not self._run.is_draining:
-                self._take_back()
+                self._take_back(may_blame=may_blame)
 
     async def _send(self, writer: StreamWriter) -> None:
         run, has_said_last, is_first = self._run, False, True
@@ -142,10 +142,10 @@ class ChildLink:
         self._begun.discard(seq)
         return self._sent.pop(seq)
 
-    def _take_back(self) -> None:
-        """Queue again the targets that the child had when it ended."""
+    def _take_back(self, *, may_blame: bool) -> None:
+        """Queue again the targets that the child had when it ended, because of one of them or not."""
         for seq, target in self._sent.items():
-            crashes = target.crashes + (seq in self._begun)
+            crashes = target.crashes + (may_blame and seq in self._begun)
             target = target._replace(crashes=crashes)
             if TARGET_CRASH_POLICY.must_isolate(crashes):
                 self._run.isolate(target)

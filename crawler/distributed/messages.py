@@ -1,7 +1,7 @@
 """The messages between a ProcessProber and its child processes.
 
-A connection on a Unix socket carries one run. Each frame has four bytes of length, then msgpack: `ChildRequest`s go to
-the child, `ChildReport`s come back.
+A connection carries one run. Each frame has four bytes of length, then msgpack: `ChildRequest`s go to the child,
+`ChildReport`s come back.
 """
 
 from asyncio import StreamReader
@@ -30,7 +30,7 @@ class ChildRequest(msgspec.Struct, omit_defaults=True):
         lines: Position and text of targets that have not been probed yet.
         moved: Probes that a redirect has led to a host of this child.
         is_last: Whether no more lines follow; moved probes still may.
-        asks_load: The only message of a connection: report how busy the child is.
+        asks_load: Report how busy the child is; a connection with this message has no others.
         log_fields: Fields of this run's log lines; in the first frame as well.
         drain: The only message of a connection: start no more requests of any run. Those in flight get this many
             seconds.

@@ -76,6 +76,14 @@ class ProcessProber:
         for run in runs:
             run.cancel()
 
+    @property
+    def fault(self) -> str | None:
+        """How many children do not answer; None if all do."""
+        silent = self._pool.silent
+        if not silent:
+            return None
+        return f"{silent} of {self._pool.size} child processes {'does' if silent == 1 else 'do'} not answer"
+
     def transport_for(self, options: Options) -> Transport:
         """Return the transport that sends the requests that are no probes."""
         return self._local_prober.transport_for(options)

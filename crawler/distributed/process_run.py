@@ -7,7 +7,8 @@ from typing import Any, Final, Self
 from crawler.core.options import Options
 from crawler.core.results import ProbeResult
 from crawler.core.urls import Target
-from crawler.distributed.child_link import CONNECTION_LOST, ChildLink, SentTarget, child_request
+from crawler.distributed.child_link import ChildLink, SentTarget, child_request
+from crawler.distributed.child_process import CONNECTION_LOST
 from crawler.distributed.crash_policy import TARGET_CRASH_POLICY, crash_error
 from crawler.distributed.messages import ChildReport, encode_frame, receive_frame
 from crawler.distributed.process_pool import ISOLATED, ProcessPool, child_of
@@ -157,9 +158,9 @@ class ProcessRun(FedStream[ProbeResult]):
                         if report.results:
                             return report.results[0]
                 except CONNECTION_LOST:
-                    if has_begun:
+                    if has_begun and not self.pool.was_stopped(ISOLATED):
                         return None
-            await asyncio.sleep(_RETRY_SECONDS)  # the child ended before it got the target
+            await asyncio.sleep(_RETRY_SECONDS)  # the child ended before it got the target, or was stopped
 
     def _count_crash(self, sent: SentTarget) -> None:
         sent = sent._replace(crashes=sent.crashes + 1)

@@ -56,6 +56,10 @@ class Prober(Protocol):
     def is_draining(self) -> bool:
         """Whether `drain` was called: `probe_many` may end before all targets have a result."""
 
+    @property
+    def fault(self) -> str | None:
+        """What keeps work from being done now, in words that have no details; None if nothing does."""
+
     async def drain(self, seconds: float) -> None:
         """Start no more requests, and give those in flight `seconds` to finish.
 
@@ -140,6 +144,11 @@ class HttpProber:
     async def load(self) -> Load:
         """Return how busy the prober is."""
         return self._scheduler.load()
+
+    @property
+    def fault(self) -> str | None:
+        """None: in this process nothing but the event loop can be stuck."""
+        return None
 
     @property
     def is_draining(self) -> bool:

@@ -50,6 +50,11 @@ class CountingProber:
         """Whether the prober starts no more requests."""
         return self._prober.is_draining
 
+    @property
+    def fault(self) -> str | None:
+        """What keeps work from being done now."""
+        return self._prober.fault
+
     async def drain(self, seconds: float) -> None:
         """Start no more requests, and give those in flight `seconds` to finish."""
         await self._prober.drain(seconds)

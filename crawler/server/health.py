@@ -23,6 +23,7 @@ class HealthMonitor:
         registry: The registry, which has to be writable.
         has_resolver: Returns whether a DNS server is configured.
         lag: Returns the worst recent delay of the event loop, in seconds.
+        prober: Returns what keeps the prober from its work, None if nothing does.
         is_stopping: Returns whether the service is stopping.
         timeout_seconds: How long the registry may take.
         cache_seconds: How long the state of the registry is reused, because clients may ask often.
@@ -34,6 +35,7 @@ class HealthMonitor:
         *,
         has_resolver: Callable[[], bool],
         lag: Callable[[], float],
+        prober: Callable[[], str | None],
         is_stopping: Callable[[], bool],
         timeout_seconds: float = 2.0,
         cache_seconds: float = 1.0,
@@ -41,6 +43,7 @@ class HealthMonitor:
         self._registry = registry
         self._has_resolver = has_resolver
         self._lag = lag
+        self._prober = prober
         self._is_stopping = is_stopping
         self._timeout_seconds = timeout_seconds
         self._cache_seconds = cache_seconds
@@ -64,6 +67,7 @@ class HealthMonitor:
             "store": await asyncio.shield(self._check),
             "resolver": None if self._has_resolver() else "no DNS server is configured",
             "loop": None if self._lag() < _MAX_LAG_SECONDS else "is late",
+            "prober": self._prober(),
             "service": "is stopping" if self._is_stopping() else None,
         }
 

@@ -1,15 +1,18 @@
 """Probes in child processes find the same, keep the same limits, and lose nothing when a child ends."""
 
 import asyncio
+import json
 import os
 import resource
 import signal
 import socket
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import msgspec
@@ -20,7 +23,8 @@ from crawler import Options, ProbeResult
 from crawler.compose import open_prober
 from crawler.core.errors import ChildError
 from crawler.core.urls import read_targets
-from crawler.distributed.process_pool import ISOLATED, PoolSettings, ProcessPool, child_of
+from crawler.distributed.child_process import PoolSettings
+from crawler.distributed.process_pool import ISOLATED, ProcessPool, child_of
 from crawler.distributed.process_prober import ProcessProber
 from crawler.probing.factory import open_http_prober
 from crawler.stores.memory import MemoryRegistry
@@ -28,6 +32,7 @@ from tests.support.app_client import manager_of, registry_of, serving, until_end
 from tests.support.behaviours import redirect_path
 from tests.support.exchange import Exchange
 from tests.support.probing import probe_all, status_of
+from tests.support.process import Served, registry_flags
 from tests.support.site import Site
 
 HOSTS = [f"127.0.0.{number}" for number in range(1, 21)]
@@ -347,16 +352,10 @@ async def test_a_stopped_child_does_not_delay_a_drain(site: Site) -> None:
                 os.kill(pid, signal.SIGCONT)
 
 
-async def test_children_that_cannot_start_are_an_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / ("long" * 30)  # no name of a socket is as long
-    folder.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
+async def test_children_that_cannot_start_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(ChildError, match="do not start"):
         await probe_all(["http://127.0.0.1/"], processes=2)
-    assert "path too long" in capfd.readouterr().err
-    assert not list(folder.iterdir())
 
 
 async def test_children_that_do_not_listen_in_time_are_an_error() -> None:
@@ -373,12 +372,11 @@ async def test_options_may_be_larger_than_a_pipe_holds(site: Site) -> None:
     assert result.outcome == "ok"
 
 
-async def test_a_command_that_cannot_start_children_says_so(tmp_path: Path) -> None:
-    folder = tmp_path / ("long" * 30)
-    folder.mkdir()
+async def test_a_command_that_cannot_start_children_says_so() -> None:
+    program = "import sys; from crawler.cli.main import main; sys.executable = '/bin/false'; sys.exit(main())"
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "crawler", "probe", "--processes", "2", "http://127.0.0.1/",
-        stderr=asyncio.subprocess.PIPE, env={**os.environ, "TMPDIR": str(folder)},
+        sys.executable, "-c", program, "probe", "--processes", "2", "http://127.0.0.1/",
+        stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     _, said = await process.communicate()
     assert process.returncode == 2
@@ -411,6 +409,107 @@ async def test_children_ignore_signals_meant_for_the_parent(number: signal.Signa
             os.kill(pid, number)
         assert status_of((await found(prober, [site.url("/ok")]))[0]) == 200
         assert pool.pids == before
+
+
+# --- Children that are stopped ---
+
+BRISK = PoolSettings(ping_seconds=0.2, max_silence_seconds=1.5)
+
+
+def silence_of(prober: ProcessProber) -> str | None:
+    return prober.fault
+
+
+async def until_readiness(service: Served, status: int) -> str:
+    """Ask until `/readyz` has this status; return its detail."""
+    async with asyncio.timeout(9):
+        while (reply := await service.ask("GET", "/readyz")).status != status:  # noqa: ASYNC110 - as a load balancer
+            await asyncio.sleep(0.1)
+    return str(json.loads(reply.body).get("detail"))
+
+
+async def test_the_targets_of_a_stopped_child_are_probed_in_another(site: Site) -> None:
+    """SIGSTOP has no answer in the child: only its parent can notice (signal(7))."""
+    urls = [site.url(f"/delay/0.2?{number}", host=HOSTS[number % 20]) for number in range(100)]
+    async with open_process_prober(settings=BRISK, per_host=1, retries=0) as (prober, pool):
+        finding = asyncio.ensure_future(found(prober, urls))
+        await site.until(lambda: site.active > 10)
+        stopped = pool.pids[0]
+        os.kill(stopped, signal.SIGSTOP)
+        while silence_of(prober) is None:  # noqa: ASYNC110 - what a load balancer does
+            await asyncio.sleep(0.05)
+        assert silence_of(prober) == "1 of 2 child processes does not answer"
+        results = await finding
+        assert stopped not in pool.pids
+        assert pool.replaced == 1
+        assert silence_of(prober) is None
+        await until_gone([stopped])
+    assert [result.seq for result in results] == list(range(100)), "each line once"
+    assert {result.outcome for result in results} == {"ok"}
+
+
+async def test_a_child_that_is_stopped_shortly_keeps_its_work(site: Site) -> None:
+    settings = PoolSettings(ping_seconds=0.2, max_silence_seconds=8.0)
+    urls = [site.url("/delay/1", host=host) for host in HOSTS]
+    async with open_process_prober(settings=settings, retries=0, timeout=2) as (prober, pool):
+        before = pool.pids
+        finding = asyncio.ensure_future(found(prober, urls))
+        await site.until(lambda: site.active == 20)
+        for pid in before:
+            os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(3)
+        for pid in before:
+            os.kill(pid, signal.SIGCONT)
+        results = await finding
+        assert (pool.pids, pool.replaced) == (before, 0)
+    assert {result.outcome for result in results} == {"ok"}
+    assert len(site.requests) == 20
+
+
+async def test_no_target_is_blamed_however_often_its_child_is_stopped(site: Site) -> None:
+    """Three children that crash would condemn it; three that are stopped say nothing of it."""
+    async with open_process_prober(settings=BRISK, retries=0) as (prober, pool):
+
+        async def stop(x: Exchange) -> None:
+            if len(site.requests) <= 4:
+                for pid in pool.pids:
+                    os.kill(pid, signal.SIGSTOP)
+                await asyncio.Event().wait()
+            await x.reply()
+
+        site.on("/stop", stop)
+        [result] = await found(prober, [site.url("/stop")])
+    assert (status_of(result), len(site.requests)) == (200, 5)
+
+
+async def test_a_parent_that_was_stopped_kills_no_child(site: Site) -> None:
+    """Its children have answered all the time; it could not hear them."""
+    async with open_process_prober(settings=BRISK, retries=0) as (prober, pool):
+        before = pool.pids
+        time.sleep(3)  # noqa: ASYNC251 - the parent stands still
+        results = await found(prober, [site.url("/delay/1", host=host) for host in HOSTS])
+        assert (pool.pids, pool.replaced) == (before, 0)
+    assert {result.outcome for result in results} == {"ok"}
+
+
+async def test_children_need_no_files(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cleaners of /tmp such as systemd-tmpfiles(8) remove what is old there, sockets included."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    async with open_process_prober() as (prober, _):
+        assert files_in(tmp_path) == []
+        rmtree(tmp_path)
+        results = await found(prober, [site.url("/ok", host=host) for host in HOSTS])
+    assert {status_of(result) for result in results} == {200}
+
+
+async def test_readyz_names_silent_children(site: Site, tmp_path: Path) -> None:
+    async with Served("--processes", "2", *registry_flags(tmp_path)) as service:
+        assert (await service.ask("GET", "/readyz")).status == 200
+        pid = children(service.process.pid)[0]
+        os.kill(pid, signal.SIGSTOP)
+        assert await until_readiness(service, 503) == "prober: 1 of 2 child processes does not answer"
+        os.kill(pid, signal.SIGCONT)
+        await until_readiness(service, 200)
 
 
 # --- How many ---

@@ -97,7 +97,7 @@ async def readiness(client: Client) -> tuple[int, Any]:
 
 async def test_a_service_that_works_is_ready() -> None:
     async with serving(crawler.create_app(Options(dns=("127.0.0.1",)))) as client:
-        checks = dict.fromkeys(("store", "resolver", "loop", "service"), "ok")
+        checks = dict.fromkeys(("store", "resolver", "loop", "prober", "service"), "ok")
         assert await readiness(client) == (200, {"ready": True, "checks": checks})
 
 
@@ -116,7 +116,13 @@ async def test_a_service_that_is_stopping_is_not_ready_but_healthy() -> None:
         status, problem = await readiness(client)
         assert (status, problem["status"], problem["ready"]) == (503, 503, False)
         assert problem["detail"] == "service: is stopping"
-        assert problem["checks"] == {"store": "ok", "resolver": "ok", "loop": "ok", "service": "is stopping"}
+        assert problem["checks"] == {
+            "store": "ok",
+            "resolver": "ok",
+            "loop": "ok",
+            "prober": "ok",
+            "service": "is stopping",
+        }
         async with client.get("/healthz") as response:
             assert (response.status, await response.json()) == (200, {"healthy": True})
 

@@ -10,7 +10,12 @@ __all__ = ["find_store_fault", "open_health"]
 
 def open_health(registry: Registry, **other: Any) -> HealthMonitor:
     """Open a monitor where only the registry or `other` can have a fault."""
-    well: dict[str, Any] = {"has_resolver": lambda: True, "lag": lambda: 0.0, "is_stopping": lambda: False}
+    well: dict[str, Any] = {
+        "has_resolver": lambda: True,
+        "lag": lambda: 0.0,
+        "prober": lambda: None,
+        "is_stopping": lambda: False,
+    }
     return HealthMonitor(registry, **{**well, **other})
 
 

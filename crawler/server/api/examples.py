@@ -102,7 +102,7 @@ def _row(result: ProbeResult) -> str:
 
 
 HEALTH: Final = {"healthy": True}
-_CHECKS: Final = {"store": "ok", "resolver": "ok", "loop": "ok", "service": "ok"}
+_CHECKS: Final = {"store": "ok", "resolver": "ok", "loop": "ok", "prober": "ok", "service": "ok"}
 READY: Final = {"ready": True, "checks": _CHECKS}
 UNREADY: Final = {
     "type": "about:blank",

@@ -102,6 +102,7 @@ class Checks(msgspec.Struct):
     store: Annotated[str, Meta(description="Whether the store of Tasks can be written to.")]
     resolver: Annotated[str, Meta(description="Whether a DNS server is configured.")]
     loop: Annotated[str, Meta(description="Whether the event loop runs without delay.")]
+    prober: Annotated[str, Meta(description="Whether all child processes answer.")]
     service: Annotated[str, Meta(description="Whether the service is not stopping.")]
 
 
