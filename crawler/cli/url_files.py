@@ -52,7 +52,11 @@ async def read_urls(
 ) -> AsyncGenerator[Line, None]:
     """Yield the URLs of the command line, then those of a file, if there is one."""
     for url in urls:
-        yield os.fsencode(url)  # the shell's bytes, which may not be UTF-8
+        try:
+            url.encode()
+            yield url
+        except UnicodeEncodeError:  # the shell's bytes are not UTF-8
+            yield os.fsencode(url)
     if file is not None:
         async for line in read_lines(file, choice, column):
             yield line

@@ -1,8 +1,9 @@
 """Parse and normalise submitted lines into targets.
 
 Ada, the URL parser of Node.js, reads URLs by the WHATWG standard (https://url.spec.whatwg.org/), as browsers do. This
-module also refuses lines that are rather a mistake, and URLs that cannot be connected to: white space and control
-characters inside, names that are not valid in DNS, port 0. Fragments are never sent, so nothing in them matters.
+module also refuses what is rather a mistake, and URLs that cannot be connected to: control characters inside, white
+space inside a line of a text file, names that are not valid in DNS, port 0. Fragments are never sent, so nothing in
+them matters.
 """
 
 import base64
@@ -36,7 +37,9 @@ DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 MAX_URL_CHARACTERS: Final = 64 * 1024  # no server accepts a URL of this length
 
-_AMBIGUOUS: Final = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
+# Of a text that is one URL for certain, and of a line: what follows a blank there may be a comment.
+_AMBIGUOUS: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|\x20(?=https?://)", re.IGNORECASE)
+_AMBIGUOUS_IN_LINE: Final = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
 _LONE_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 # URLs that Ada would return unchanged: most URLs of most lists. Matching takes a quarter of the time of parsing.
 _PLAIN_NAME: Final = r"(?:(?!xn--)[a-z0-9](?:[a-z0-9-]{0,61}+(?<!-))?\.){1,3}+[a-z]{2,24}+"
@@ -114,16 +117,17 @@ class Target(msgspec.Struct, gc=False):
 
     @classmethod
     def of(cls, seq: int, text: Line) -> "Target":
-        """Parse one line; bytes must be UTF-8."""
+        """Parse one text, or one line of a text file as bytes; these must be UTF-8."""
         if isinstance(text, str):
             url = parse_url(text)
             # A lone surrogate cannot be encoded in UTF-8, so no output could contain it.
             return cls(seq, text if isinstance(url, Url) else text.encode(errors="replace").decode(), url)
         try:
-            return cls.of(seq, text.decode())
+            line = text.decode()
         except UnicodeDecodeError as error:
             reason = ProbeError.of("url.invalid", f"not UTF-8 at byte {error.start}")
             return cls(seq, text.decode(errors="replace"), reason)
+        return cls(seq, line, parse_url(line, is_line=True))
 
 
 def read_targets(lines: Iterable[Line]) -> Iterator[Target]:
@@ -131,20 +135,27 @@ def read_targets(lines: Iterable[Line]) -> Iterator[Target]:
     return (Target.of(seq, line) for seq, line in enumerate(lines))
 
 
-def parse_url(text: str) -> Url | ProbeError:
-    """Parse a URL as submitted. For a text that is not a URL or is ambiguous, the error is returned, not raised."""
+def parse_url(text: str, *, is_line: bool = False) -> Url | ProbeError:
+    """Parse a URL as submitted. For a text that is not a URL or is ambiguous, the error is returned, not raised.
+
+    Args:
+        text: The URL. Blanks in it are percent-encoded, as by browsers.
+        is_line: Whether it is a line of a text file. Then a blank makes it ambiguous.
+    """
     text = text.strip(_MARGIN)
     if len(text) > MAX_URL_CHARACTERS:
         return ProbeError.of("url.invalid", f"longer than {MAX_URL_CHARACTERS} characters")
     if plain := _PLAIN_URL.fullmatch(text):
         scheme, port = plain["scheme"], plain["port"]
         return Url(text, scheme, plain["host"], int(port) if port else DEFAULT_PORTS[scheme], plain["path"])
-    text, _, fragment = text.partition("#")
-    if (found := _AMBIGUOUS.search(text)) or (found := _LONE_SURROGATE.search(fragment)):
+    text, mark, fragment = text.partition("#")
+    ambiguous = _AMBIGUOUS_IN_LINE if is_line else _AMBIGUOUS
+    if (found := ambiguous.search(text)) or (found := _LONE_SURROGATE.search(fragment)):
         place = found.start() + 1 + (len(text) + 1 if found.string is fragment else 0)
         return ProbeError.of("url.invalid", f"{_describe(found[0])} at character {place}")
     try:
-        return _read_normal(ada_url.normalize_url(text))
+        # The mark stays, for a blank before it is no margin.
+        return _read_normal(ada_url.normalize_url(text + mark).removesuffix("#"))
     except ValueError:
         return ProbeError.of("url.invalid", _explain(text))
 

@@ -6,7 +6,6 @@ that hosts take turns. All stores and the library's `Deduplicator` take both rul
 """
 
 from collections.abc import Callable, Hashable, Iterable
-from contextlib import suppress
 from operator import itemgetter
 from typing import Final, TypeVar
 
@@ -44,11 +43,9 @@ class PreparedLine(msgspec.Struct, frozen=True, gc=False):
 
 def prepare_line(line: str | bytes) -> PreparedLine:
     """Parse a line; bytes have to be UTF-8."""
-    if isinstance(line, bytes):
-        with suppress(UnicodeDecodeError):  # `Target.of` describes the error
-            line = line.decode()
-    if isinstance(line, str) and (host := find_plain_host(line)) is not None:
-        return PreparedLine(_digest(line), hash(host), None, line)
+    text = line if isinstance(line, str) else line.decode("latin-1")
+    if (host := find_plain_host(text)) is not None:  # such a text is ASCII
+        return PreparedLine(_digest(text), hash(host), None, text)
     target = Target.of(0, line)
     problem = msgspec.json.encode(target.url).decode() if isinstance(target.url, ProbeError) else None
     return PreparedLine(line_key(target), hash(target.host), problem, target.text)

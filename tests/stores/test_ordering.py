@@ -49,3 +49,10 @@ def test_sql_finds_the_same_first_lines_and_the_same_order(lines: list[tuple[int
         ).fetchall()
     assert [first for (first,) in in_sql] == in_python
     assert [seq for (seq,) in order] == interleave(range(len(lines)), lambda seq: lines[seq][1])
+
+
+def test_a_blank_makes_a_line_of_text_ambiguous_and_no_other_text() -> None:
+    assert prepare_line("http://a/b c").problem is None
+    problem = prepare_line(b"http://a/b c").problem
+    assert problem is not None
+    assert "white space" in problem

@@ -64,7 +64,7 @@ async def test_a_task_is_there_again_as_it_was(path: Path) -> None:
         left = [target async for target in registry.pending(task.id)]
         assert sorted(target.seq for target in left) == [0, 4, 5, 6]
         assert {target.seq: target.url.message for target in left if isinstance(target.url, ProbeError)} == {
-            4: "white space at character 9",
+            4: "a control character at character 10",
             5: "not UTF-8 at byte 0",
         }
 
