@@ -5,6 +5,7 @@ from typing import Final
 import msgspec
 
 from crawler.core.results import HopResult, ProbeError
+from crawler.probing.scheduling.host_slots import Trouble
 from crawler.probing.statuses import SLOW_DOWN_STATUSES
 
 __all__ = ["Answer", "asks_to_slow_down", "is_local_shortage", "is_overload_sign", "status_error"]
@@ -21,8 +22,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
         error: Its error, or that of a status that is not a final one.
         seconds: How long the request took.
         may_retry: Whether a transient failure gets a retry.
-        is_host_paused: Whether the scheduler starts no request to the host for a while.
-        may_be_crowded_out: Whether the request may have failed because the host got too many.
+        trouble: What it says about the host.
         place: The position of its hop in the probe's hops.
     """
 
@@ -30,8 +30,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     error: ProbeError | None
     seconds: float
     may_retry: bool
-    is_host_paused: bool
-    may_be_crowded_out: bool
+    trouble: Trouble
     place: int = -1
 
 

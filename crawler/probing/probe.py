@@ -20,6 +20,7 @@ from crawler.probing.http_versions import is_doubtful_over_http1, is_silent
 from crawler.probing.probe_result import build_result
 from crawler.probing.probe_state import KnownAnswer, ProbeState
 from crawler.probing.redirects import first_method, follow_redirect, redirect_location
+from crawler.probing.scheduling.host_slots import NO_TROUBLE, Trouble
 from crawler.probing.settings import DEFAULT_SETTINGS, RetryPolicy
 from crawler.probing.statuses import REDIRECT_STATUSES, TRANSIENT_STATUSES
 
@@ -162,9 +163,7 @@ class Probe:
 
     def fail(self, error: ProbeError) -> None:
         """Finish without an answer."""
-        self._finish(
-            Answer(HopResult(Timings()), error, 0.0, may_retry=False, is_host_paused=False, may_be_crowded_out=False)
-        )
+        self._finish(Answer(HopResult(Timings()), error, 0.0, may_retry=False, trouble=NO_TROUBLE))
 
     # A retry
 
@@ -202,8 +201,7 @@ class Probe:
         *,
         may_retry: bool = True,
         matched: bool | None = None,
-        is_host_paused: bool = False,
-        may_be_crowded_out: bool = False,
+        trouble: Trouble = NO_TROUBLE,
     ) -> None:
         """Decide what follows an answer.
 
@@ -212,8 +210,7 @@ class Probe:
             seconds: How long the request took.
             may_retry: Whether a transient failure gets a retry.
             matched: Whether the body has what the option `match` looks for.
-            is_host_paused: Whether the scheduler leaves the host alone for a while, because the answer asks for that.
-            may_be_crowded_out: Whether the request may have failed because the host got too many of them.
+            trouble: What is known of its host's trouble.
         """
         state = self.state
         state.seconds += seconds
@@ -240,7 +237,7 @@ class Probe:
             if error is None:
                 return
         place = len(state.hops) - 1
-        self._decide(Answer(hop, error, seconds, may_retry, is_host_paused, may_be_crowded_out, place))
+        self._decide(Answer(hop, error, seconds, may_retry, trouble, place))
 
     def _decide(self, answer: Answer) -> None:
         for applies, act in _RULES:
@@ -261,18 +258,20 @@ class Probe:
         return answer.error is not None and answer.error.group == "LOCAL_ERROR"
 
     def _has_to_slow_down(self, answer: Answer) -> bool:
-        """Whether the answer is about the pace of all requests, and not about this one.
+        """Whether the answer is about all requests to the host, and not about this one.
 
-        A 503 without Retry-After can be either.
+        Where that is not sure, it holds once: for a 503 without Retry-After, and for a connection that fails while
+        other requests are under way.
         """
-        if not answer.is_host_paused or not answer.may_retry or self._options.retries == 0:
+        trouble = answer.trouble
+        if not (trouble.is_host_paused or trouble.was_in_company) or not answer.may_retry or self._options.retries == 0:
             return False
-        says_so = answer.hop.status == 429 or answer.hop.retry_after is not None
-        return says_so and self.state.slow_downs < self._policy.max_slow_downs
+        is_sure = answer.hop.status == 429 or answer.hop.retry_after is not None or trouble.passes
+        return self.state.slow_downs < (self._policy.max_slow_downs if is_sure else 1)
 
     def _is_crowded_out(self, answer: Answer) -> bool:
         """Whether to look again alone; GET comes first after a HEAD that failed at once."""
-        if not answer.may_be_crowded_out or not self._is_retryable(answer):
+        if not answer.trouble.may_be_crowded_out or not self._is_retryable(answer):
             return False
         is_timeout = answer.error is not None and answer.error.group == "TIMEOUT"
         return is_timeout or not self._may_be_due_to_head(answer)
@@ -373,7 +372,7 @@ class Probe:
         state.http_version = "1"
         state.start_again(state.method)
         hop, seconds = before.hop, before.hop.timings.total / 1000
-        self._decide(Answer(hop, hop.error or status_error(hop), seconds, answer.may_retry, False, False, before.place))
+        self._decide(Answer(hop, hop.error or status_error(hop), seconds, answer.may_retry, NO_TROUBLE, before.place))
 
     def _finish(self, answer: Answer) -> None:
         self._result = build_result(

@@ -16,6 +16,7 @@ from crawler.probing.probe import Probe
 from crawler.probing.request_headers import RequestHeaders
 from crawler.probing.robots.cache import RobotsCache
 from crawler.probing.robots.gate import RobotsGate
+from crawler.probing.scheduling.host_slots import NO_TROUBLE, Trouble
 from crawler.probing.scheduling.scheduler import Scheduler
 from crawler.probing.settings import RetryPolicy
 from crawler.transport.base import Transport
@@ -87,14 +88,13 @@ class ProbeRun:
         """Send the probe's next request. Report the answer to the scheduler, to `HeadSupport` and to the probe."""
         if probe.is_tentative and self._head_support.refuses_head(host):
             probe.skip_head()
+        was_final_look, slow_downs = probe.wants_host_alone, probe.state.slow_downs
         started = self._now()
         probe.is_http2_declined = self._http2_support.is_declined_by(host)
         has_offered_http2 = probe.state.http_version == "2"
         answer = await self._send(probe)
         seconds = self._now() - started
-        is_host_paused, may_be_crowded_out = self._inform_scheduler(host, answer, seconds)
-        if probe.wants_host_alone:
-            self._scheduler.record_final_retry(host, is_good=answer.error is None and not asks_to_slow_down(answer))
+        trouble = self._inform_scheduler(probe, host, answer, seconds)
         if has_offered_http2:
             self._http2_support.learn(host, answer)
         if (evidence := probe.head_evidence(answer)) is not None:
@@ -109,9 +109,10 @@ class ProbeRun:
             seconds,
             may_retry=not self._scheduler.seems_dead(host),
             matched=matched,
-            is_host_paused=is_host_paused,
-            may_be_crowded_out=may_be_crowded_out,
+            trouble=trouble,
         )
+        if was_final_look and probe.state.slow_downs == slow_downs:
+            self._scheduler.record_final_retry(host, is_good=answer.error is None and not asks_to_slow_down(answer))
         if probe.is_finished:
             self._retries_left += self._retry_budget
 
@@ -149,21 +150,20 @@ class ProbeRun:
             return answer if second.status is None else second
         return answer
 
-    def _inform_scheduler(self, host: str, answer: HopResult, seconds: float) -> tuple[bool, bool]:
-        """Report an answer; return whether its host gets a pause, and whether it may have got too many requests."""
+    def _inform_scheduler(self, probe: Probe, host: str, answer: HopResult, seconds: float) -> Trouble:
+        """Report an answer; return what it means by what is known of the host."""
         error = answer.error
         if asks_to_slow_down(answer):
             # Without retries no request waits for a pause of our own, so only the pause that the host asks for counts.
             retry_after = answer.retry_after if self._options.retries else answer.retry_after or 0.0
-            is_paused = self._scheduler.record_refusal(host, answer.status, retry_after)
-            return is_paused, self._scheduler.has_answered(host)
+            return self._scheduler.record_refusal(host, answer.status, retry_after)
         if error is None:
-            self._scheduler.record_answer(host, seconds)
+            self._scheduler.record_answer(host, seconds, was_refused=probe.state.slow_downs > 0)
         elif is_local_shortage(error):
             self._scheduler.record_shortage()
         elif is_overload_sign(error):
-            return False, self._scheduler.record_failure(host, error.type, seconds)
-        return False, False
+            return self._scheduler.record_failure(host, error.type, seconds)
+        return NO_TROUBLE
 
     def _accepts_retry(self, probe: Probe, host: str) -> bool:
         """Decide on a retry when it is due. It is free at a host that answers requests; others use the budget."""

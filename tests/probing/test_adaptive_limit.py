@@ -213,16 +213,41 @@ def test_a_host_that_stays_slower_gets_its_slots_back_in_the_end() -> None:
 # --- The number that was too much ---
 
 
-def test_a_limit_that_was_too_much_is_reached_again_only_after_many_answers() -> None:
-    """A host that resets above 4 connections is driven above 4 once in 50 answers, not once in a round."""
+def four_of_eight() -> AdaptiveLimit:
+    """Return the limit of a host that has reset four of eight connections."""
     adaptive_limit = AdaptiveLimit(8)
-    for in_flight in (8, 7, 6, 5):  # four of eight are reset
+    for in_flight in (8, 7, 6, 5):
         adaptive_limit.record_refusal(0, LATER, in_flight)
     assert adaptive_limit.limit == 4
-    now = answer(adaptive_limit, 49, QUICK, LATER)
-    assert adaptive_limit.limit == 4
-    answer(adaptive_limit, 2, QUICK, now)
-    assert adaptive_limit.limit == 5
+    return adaptive_limit
+
+
+def test_a_limit_that_was_too_much_is_tried_again_after_more_and_more_answers() -> None:
+    """A host that resets above 4 connections is driven above 4 by one, and after 640 answers in the end."""
+    adaptive_limit = four_of_eight()
+    for answers in (10, 20, 40, 80, 160, 320, 640, 640):
+        now = answer(adaptive_limit, answers - 1, QUICK, LATER)
+        assert adaptive_limit.limit == 4
+        answer(adaptive_limit, 1, QUICK, now)
+        assert adaptive_limit.limit == 5
+        adaptive_limit.record_refusal(0, now, 5)
+        assert adaptive_limit.limit == 4, "known to be borne: not half of it"
+
+
+def test_a_limit_that_has_risen_is_followed() -> None:
+    adaptive_limit = four_of_eight()
+    seen = []
+    for _ in range(4):
+        answer(adaptive_limit, 10, QUICK, LATER)
+        seen.append(adaptive_limit.limit)
+    assert seen == [5, 6, 7, 8]
+
+
+def test_trouble_below_the_number_that_is_tried_halves_the_slots() -> None:
+    adaptive_limit = four_of_eight()
+    now = answer(adaptive_limit, 10, QUICK, LATER + 60)
+    adaptive_limit.record_refusal(0, now, 4)
+    assert adaptive_limit.limit == 2
 
 
 def test_a_failure_of_the_only_request_says_nothing_about_how_many_are_too_much() -> None:

@@ -9,6 +9,7 @@ fifteen, and the prober's waits too.
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -21,11 +22,14 @@ from tests.support.overloaded_host import (
     DownAtFirst,
     OneAtATime,
     OverloadedHost,
+    RateBucket,
     RateLimit,
     RefusesAll,
+    RequestLimit,
 )
 from tests.support.probing import probe_all, status_of
 from tests.support.site import Site
+from tests.support.webserver import WebServer
 
 TENTH = ProberSettings(retry=RetryPolicy(backoff_seconds=0.05, max_wait_seconds=6.0))
 FIFTEENTH = ProberSettings(retry=RetryPolicy(backoff_seconds=0.5 / 15, max_wait_seconds=4.0))
@@ -52,6 +56,41 @@ async def test_a_host_with_a_limit_of_connections_is_asked_within_it(
         assert outcomes(results) == {200: 60}
         assert host.most_at_once == limit
         assert host.refused <= 40, "as many as meet the limit before it is known, and one now and then"
+
+
+@pytest.mark.parametrize("status", [503, 429])
+@pytest.mark.parametrize("limit", [1, 3, 8])
+async def test_a_host_with_a_limit_of_requests_is_asked_within_it(limit: int, status: int) -> None:
+    """nginx refuses with `limit_conn_status`, 503 or 429, and says no word about when to come again."""
+    async with RequestLimit(limit, status) as host:
+        results = await probe_all(host.urls(60), per_host=16)
+        assert outcomes(results) == {200: 60}
+        assert {result.attempts for result in results} == {1}
+        assert host.refused <= 30
+
+
+@pytest.mark.parametrize("how", ["reset", "503"])
+async def test_a_limit_that_changes_is_followed_down_and_up(how: Literal["reset", "503"]) -> None:
+    """A server that scales; RFC 5681 adapts to a path that changes in the same way."""
+    async with ConnectionLimit(6, how) as host:
+        seen = []
+        async for result in crawler.probe(host.urls(300)):
+            seen.append(status_of(result))
+            if len(seen) in (100, 200):
+                host.limit = 1 if len(seen) == 100 else 6
+                host.most_at_once = 0
+        assert seen == [200] * 300
+        assert host.most_at_once >= 4
+        assert host.refused <= 60
+
+
+async def test_several_hosts_with_limits_do_not_delay_each_other() -> None:
+    hosts = [ConnectionLimit(1, "reset"), RequestLimit(2, 429), RateBucket(20, 5, 503), ConnectionLimit(3, "close")]
+    async with hosts[0], hosts[1], hosts[2], hosts[3], ConnectionLimit(1000, seconds=0.0) as healthy:
+        urls = [url for host in hosts for url in host.urls(40)]
+        order = [result.seq async for result in crawler.probe([*urls, *healthy.urls(100)]) if result.outcome == "ok"]
+        assert len(order) == 260
+        assert max(order.index(seq) for seq in range(160, 260)) < 200
 
 
 @pytest.mark.parametrize("per_host", [8, 64])
@@ -93,6 +132,40 @@ async def test_a_host_with_a_rate_gets_all_its_requests_within_it(says_when: boo
         assert {result.attempts for result in results} == {1}, "to be told to wait is no attempt"
         assert host.served == 100
         assert host.refused <= 60
+
+
+@pytest.mark.parametrize("status", [503, 429])
+@pytest.mark.parametrize(("rate", "burst"), [(20, 0), (20, 5), (4, 10)])
+async def test_a_host_that_fills_a_bucket_gets_all_its_requests(rate: float, burst: int, status: int) -> None:
+    """nginx.org/en/docs/http/ngx_http_limit_req_module.html; the refusals of these say neither what nor when."""
+    async with RateBucket(rate, burst, status) as host:
+        results = await probe_all(host.urls(40 if rate > 10 else 16))
+        assert outcomes(results) == {200: len(results)}
+        assert host.refused <= 60
+
+
+@pytest.mark.parametrize("burst", ["", "burst=5 nodelay"])
+async def test_nginx_that_limits_requests_gives_all_its_pages(tmp_path: Path, burst: str) -> None:
+    """A real one, with a rate and otherwise its defaults: 503 without Retry-After."""
+    root, scratch = tmp_path / "root", tmp_path / "scratch"
+    for folder in (root, scratch):
+        folder.mkdir()
+    (root / "page").write_text("here")
+    limits = "limit_req_zone $server_name zone=pace:1m rate=20r/s;"
+    server = WebServer(root, scratch, limits=limits, server_limits=f"limit_req zone=pace {burst};")
+    with server.running():
+        results = await probe_all(f"{server.origin}/page?{number}" for number in range(40))
+    assert outcomes(results) == {200: 40}
+
+
+async def test_a_few_urls_that_always_give_503_do_not_hold_up_their_host(site: Site) -> None:
+    """A back end is down, and the rest of the site is well: Chromium shows the 503 and the pages of the others."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    urls = [site.url(f"/status/503?{number}" if number % 25 == 0 else f"/ok?{number}") for number in range(100)]
+    results = await probe_all(urls)
+    assert outcomes(results) == {503: 4, 200: 96}
+    assert loop.time() - started < 15
 
 
 async def test_a_host_that_refuses_for_ever_is_given_up() -> None:
@@ -168,6 +241,6 @@ async def test_a_host_that_answers_some_and_hangs_on_others_is_not_asked_one_by_
 )
 async def test_without_retries_the_first_word_stands(host: "type[OverloadedHost]") -> None:
     async with host() as server:
-        results = await probe_all(server.urls(20), settings=TENTH, retries=0)
+        results = await probe_all(server.urls(20), settings=TENTH, retries=0, method="GET")
         assert {result.attempts for result in results} == {1}
         assert not all(result.outcome == "ok" for result in results)

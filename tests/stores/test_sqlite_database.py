@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, closing
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,6 @@ def syncs(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return made
 
 
-def open_files() -> list[Path]:
-    return [entry.readlink() for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
-
-
 async def kept(store: Database) -> list[int]:
     return await store.call(lambda connection: [row[0] for row in connection.execute("SELECT number FROM some")])
 
@@ -98,22 +94,3 @@ async def test_a_write_that_is_cancelled_before_it_runs_changes_nothing(store: D
     await asyncio.wait(writes)
     assert writes[1].cancelled()
     assert await kept(store) == [0, 2]
-
-
-async def test_a_connection_that_opens_while_its_caller_is_cancelled_is_closed(tmp_path: Path) -> None:
-    """Python 3.13 warns of a connection that is still open when it is freed: docs.python.org, sqlite3.Connection."""
-    path = tmp_path / "some.db"
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("CREATE TABLE some (number)")
-        other.execute("BEGIN EXCLUSIVE")  # so long no connection can turn on the write-ahead log
-        store = Database(path, asyncio.Lock(), CallCounters())
-        calling = asyncio.ensure_future(store.call(keep(1)))
-        await asyncio.sleep(0)
-        calling.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await calling
-        closing_store = asyncio.ensure_future(store.aclose())
-        await asyncio.sleep(0)
-        other.execute("ROLLBACK")
-        await closing_store
-    assert path not in open_files()

@@ -15,7 +15,16 @@ from typing import Final, Literal, Self
 
 from tests.support.exchange import rst_on_close
 
-__all__ = ["ConnectionLimit", "DownAtFirst", "OneAtATime", "OverloadedHost", "RateLimit", "RefusesAll"]
+__all__ = [
+    "ConnectionLimit",
+    "DownAtFirst",
+    "OneAtATime",
+    "OverloadedHost",
+    "RateBucket",
+    "RateLimit",
+    "RefusesAll",
+    "RequestLimit",
+]
 
 _OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 _BACKLOG: Final = 1024
@@ -85,21 +94,24 @@ class ConnectionLimit(OverloadedHost):
         limit: Connections at once.
         how: RST, end of the stream, or status 503, before or in place of an answer.
         seconds: How long each answer takes.
+
+    Attributes:
+        limit: Connections at once; may change.
     """
 
     def __init__(self, limit: int, how: Literal["reset", "close", "503"] = "reset", seconds: float = 0.05) -> None:
         super().__init__()
-        self._limit = limit
+        self.limit = limit
         self._how = how
         self._seconds = seconds
         self._open = 0
 
     def fewest_seconds(self, count: int) -> float:
         """Return the time of all answers, `limit` at once."""
-        return count * self._seconds / self._limit
+        return count * self._seconds / self.limit
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._open >= self._limit:
+        if self._open >= self.limit:
             self.refused += 1
             if self._how == "reset":
                 rst_on_close(writer.get_extra_info("socket"))
@@ -116,6 +128,66 @@ class ConnectionLimit(OverloadedHost):
 
     async def _answer(self) -> bytes:
         await asyncio.sleep(self._seconds)
+        return await super()._answer()
+
+
+class RequestLimit(OverloadedHost):
+    """Answers `status` to what exceeds `limit` requests at once, as nginx does (limit_conn), and keeps the connection.
+
+    Args:
+        limit: Requests at once.
+        status: What the others get.
+        seconds: How long each answer takes.
+    """
+
+    def __init__(self, limit: int, status: int, seconds: float = 0.05) -> None:
+        super().__init__()
+        self._limit = limit
+        self._status = status
+        self._seconds = seconds
+        self._at_work = 0
+
+    def fewest_seconds(self, count: int) -> float:
+        """Return the time of all answers, `limit` at once."""
+        return count * self._seconds / self._limit
+
+    async def _answer(self) -> bytes:
+        if self._at_work >= self._limit:
+            self.refused += 1
+            return f"HTTP/1.1 {self._status} Too Many\r\nContent-Length: 0\r\n\r\n".encode()
+        self._at_work += 1
+        await asyncio.sleep(self._seconds)
+        self._at_work -= 1
+        return await super()._answer()
+
+
+class RateBucket(OverloadedHost):
+    """Answers `status` to what comes too soon: the leaky bucket of nginx (limit_req with nodelay).
+
+    Args:
+        rate: Requests per second.
+        burst: Requests that may come at once besides.
+        status: What the others get; nginx sends 503 unless `limit_req_status` says otherwise.
+    """
+
+    def __init__(self, rate: float, burst: int, status: int) -> None:
+        super().__init__()
+        self._rate = rate
+        self._burst = burst
+        self._status = status
+        self._excess, self._last = 0.0, 0.0
+
+    def fewest_seconds(self, count: int) -> float:
+        """Return the time for all requests after the first burst."""
+        return max(0.0, (count - 1 - self._burst) / self._rate)
+
+    async def _answer(self) -> bytes:
+        now = time.monotonic()
+        excess = max(0.0, self._excess - (now - self._last) * self._rate + 1) if self._last else 0.0
+        if excess > self._burst:
+            self.refused += 1
+            return f"HTTP/1.1 {self._status} Too Many\r\nContent-Length: 0\r\n\r\n".encode()
+        self._excess, self._last = excess, now
         return await super()._answer()
 
 

@@ -25,9 +25,11 @@ http {{
     client_body_temp_path temp; proxy_temp_path temp; fastcgi_temp_path temp; uwsgi_temp_path temp; scgi_temp_path temp;
     log_format answers "$status $request_uri";
     access_log access.log answers;
+    {limits}
     server {{
         listen {address};
         root "{root}";
+        {server_limits}
         location = /is-it-up {{ access_log off; return 204; }}
     }}
 }}
@@ -38,9 +40,17 @@ Answer = tuple[bytes, int]
 
 
 class WebServer:
-    """Serves the folder `root` with nginx, which keeps its own files in `scratch`."""
+    """Serves the folder `root` with nginx, which keeps its own files in `scratch`.
 
-    def __init__(self, root: Path, scratch: Path) -> None:
+    Args:
+        root: The folder.
+        scratch: Another folder.
+        limits: Directives for the context `http`.
+        server_limits: Directives for the context `server`.
+    """
+
+    def __init__(self, root: Path, scratch: Path, *, limits: str = "", server_limits: str = "") -> None:
+        self._limits = {"limits": limits, "server_limits": server_limits}
         self.root = root
         self.origin = ""
         self._scratch = scratch
@@ -53,7 +63,9 @@ class WebServer:
             address = "{}:{}".format(*listener.getsockname())
             # By default, root's nginx runs its worker as a user who may not read a test's files.
             user = "" if os.geteuid() else "user root;"
-            (self._scratch / "nginx.conf").write_text(CONFIG.format(address=address, root=self.root, user=user))
+            (self._scratch / "nginx.conf").write_text(
+                CONFIG.format(address=address, root=self.root, user=user, **self._limits)
+            )
             nginx = subprocess.Popen(
                 [NGINX, "-p", self._scratch, "-c", "nginx.conf"],
                 env={"NGINX": f"{listener.fileno()};"},

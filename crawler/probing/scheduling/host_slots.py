@@ -2,17 +2,36 @@
 
 import asyncio
 from collections import deque
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from crawler.probing.scheduling.adaptive_limit import AdaptiveLimit
 from crawler.probing.scheduling.host_backoff import HostBackoff
 from crawler.probing.settings import RetryPolicy
 
-__all__ = ["HostQueue", "HostSlots", "QueueOwner"]
+__all__ = ["NO_TROUBLE", "HostQueue", "HostSlots", "QueueOwner", "Trouble"]
 
 T = TypeVar("T")
 
 _MAX_QUICK_FAILURE_SECONDS: Final = 1.0  # a host that never answered gets no pauses after slower failures
+
+
+class Trouble(NamedTuple):
+    """What a refusal or failure says about its host, and not about its URL.
+
+    Attributes:
+        is_host_paused: Whether the scheduler starts no request to the host for a while.
+        may_be_crowded_out: Whether the request may have failed because the host got too many.
+        was_in_company: Whether it may so because others are in flight at this moment.
+        passes: Whether URLs that the host refused had good answers later.
+    """
+
+    is_host_paused: bool = False
+    may_be_crowded_out: bool = False
+    was_in_company: bool = False
+    passes: bool = False
+
+
+NO_TROUBLE: Final = Trouble()
 
 
 class HostSlots:
@@ -59,26 +78,39 @@ class HostSlots:
         """Whether a new record of this host would allow more requests than this one."""
         return self.backoff is not None or self.adaptive_limit.is_slowed(now)
 
-    def record_answer(self, seconds: float, now: float) -> None:
-        """Note an answer that is not a refusal."""
+    def record_answer(self, seconds: float, now: float, *, was_refused: bool = False) -> None:
+        """Note an answer that is not a refusal; `was_refused` if its URL has been refused before."""
         self.adaptive_limit.record_answer(seconds, now, self.active)
         if self.backoff is not None:
-            self.backoff.record_answer(now)
+            self.backoff.record_answer(now, was_refused=was_refused)
+            self.adaptive_limit.pace = self.backoff.interval
 
     @property
     def wants_final_retries_alone(self) -> bool:
         """Whether final retries run one at a time: the host answers requests, and has refused or failed some."""
         return self.backoff is not None and self.adaptive_limit.has_answered and self.backoff.can_final_retries_help
 
-    def record_refusal(self, status: int | None, retry_after: float | None, now: float, policy: RetryPolicy) -> bool:
-        """Slow down after a 429 or 503; true if the host gets a pause."""
-        pause = self._open_backoff(policy).record_refusal(retry_after, now)
-        in_flight = 1 if status == 429 else self.active  # 429 is about requests per time, not about those in flight
-        self.adaptive_limit.record_refusal(pause or 0.0, now, in_flight)
-        return pause is not None
+    def record_refusal(self, status: int | None, retry_after: float | None, now: float, policy: RetryPolicy) -> Trouble:
+        """Slow down after a 429 or 503, which can be due to the number of requests in flight or to their pace.
 
-    def record_failure(self, error_type: str, seconds: float, now: float, policy: RetryPolicy) -> bool:
-        """Slow down after a failed request; true if it may have failed because too many were in flight.
+        Without Retry-After it counts as the former while other requests are in flight, else as the latter.
+        """
+        is_alone = self.active <= 1
+        backoff, limit = self._open_backoff(policy), self.adaptive_limit
+        pause = backoff.record_refusal(retry_after, now, is_alone=is_alone, is_about_pace=status == 429)
+        limit.record_refusal(pause or 0.0, now, 1 if retry_after is not None else self.active)
+        if pause and (is_alone or backoff.interval):
+            limit.forget_ceiling()
+        limit.pace = backoff.interval
+        return Trouble(
+            is_host_paused=pause is not None,
+            may_be_crowded_out=limit.has_answered and not backoff.seems_down,
+            was_in_company=not is_alone and pause is None and retry_after is None and backoff.has_patience,
+            passes=backoff.patience_helps,
+        )
+
+    def record_failure(self, error_type: str, seconds: float, now: float, policy: RetryPolicy) -> Trouble:
+        """Slow down after a request that failed, perhaps because there were too many.
 
         A host that has never answered gets pauses only after quick failures. With fewer slots, its timeouts would run
         one after another, which takes longer than all at once.
@@ -86,20 +118,26 @@ class HostSlots:
         limit = self.adaptive_limit
         is_timeout = error_type.endswith("timed_out")
         if not limit.has_answered and (is_timeout or seconds >= _MAX_QUICK_FAILURE_SECONDS):
-            return False
+            return NO_TROUBLE
         backoff = self._open_backoff(policy)
         backoff.has_failed_in_parallel |= self.active > 1
         pause = backoff.record_failure(now)
         if not backoff.may_be_overloaded:
             limit.restore()
-        elif error_type == "tcp.refused":  # no server listens, which is not a sign of too many requests
+        elif error_type == "tcp.refused" and not limit.has_answered:  # no server listens
             if pause:
                 limit.record_refusal(pause, now)
         elif is_timeout:
             limit.record_timeout(now, self.active)
         else:
             limit.record_refusal(pause, now, self.active)
-        return backoff.has_failed_in_parallel and limit.has_answered and backoff.may_be_overloaded
+            if self.active <= 1:
+                limit.forget_ceiling()
+        may_be_overloaded = backoff.may_be_overloaded
+        return Trouble(
+            may_be_crowded_out=backoff.has_failed_in_parallel and limit.has_answered and may_be_overloaded,
+            was_in_company=self.active > 1 and may_be_overloaded and not is_timeout and not pause,
+        )
 
     def record_final_retry(self, *, is_good: bool) -> None:
         """Note the outcome of a final retry that was alone at the host."""

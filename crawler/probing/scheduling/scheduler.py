@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from crawler.probing.scheduling.adaptive_limit import AdaptiveLimit
-from crawler.probing.scheduling.host_slots import HostQueue, HostSlots, QueueOwner
+from crawler.probing.scheduling.host_slots import NO_TROUBLE, HostQueue, HostSlots, QueueOwner, Trouble
 from crawler.probing.settings import DEFAULT_SETTINGS, RetryPolicy
 
 __all__ = ["Load", "Scheduler"]
@@ -67,15 +67,15 @@ class Scheduler:
 
     # What running items report
 
-    def record_answer(self, name: str, seconds: float) -> None:
-        """Note that a host answered after `seconds`."""
+    def record_answer(self, name: str, seconds: float, *, was_refused: bool = False) -> None:
+        """Note that a host answered after `seconds`; `was_refused` if it has refused the same URL before."""
         if self._limit < self._concurrency:
             self._limit = min(self._concurrency, self._limit + _SLOTS_REGAINED_PER_ANSWER)
         if (host := self._hosts.get(name)) is not None:
-            host.record_answer(seconds, self._loop.time())
+            host.record_answer(seconds, self._loop.time(), was_refused=was_refused)
 
-    def record_refusal(self, name: str, status: int | None, retry_after: float | None) -> bool:
-        """Note that a host asks for fewer requests; true if it gets a pause.
+    def record_refusal(self, name: str, status: int | None, retry_after: float | None) -> Trouble:
+        """Note that a host asks for fewer requests.
 
         Args:
             name: The host.
@@ -83,12 +83,16 @@ class Scheduler:
             retry_after: The seconds that it asks for; None if it does not say.
         """
         host = self._hosts.get(name)
-        return host is not None and host.record_refusal(status, retry_after, self._loop.time(), self._policy)
+        if host is None:
+            return NO_TROUBLE
+        return host.record_refusal(status, retry_after, self._loop.time(), self._policy)
 
-    def record_failure(self, name: str, error_type: str, seconds: float) -> bool:
-        """Note that a request to a host failed after `seconds`; true if fewer requests in flight may help."""
+    def record_failure(self, name: str, error_type: str, seconds: float) -> Trouble:
+        """Note that a request to a host failed after `seconds`."""
         host = self._hosts.get(name)
-        return host is not None and host.record_failure(error_type, seconds, self._loop.time(), self._policy)
+        if host is None:
+            return NO_TROUBLE
+        return host.record_failure(error_type, seconds, self._loop.time(), self._policy)
 
     def record_final_retry(self, name: str, *, is_good: bool) -> None:
         """Note the outcome of a final retry that was alone at its host."""
@@ -113,9 +117,11 @@ class Scheduler:
         self._limit = max(1.0, min(self._limit, float(self.active)) - 1.0)
 
     def is_held(self, name: str) -> bool:
-        """Whether no request to a host may start now."""
+        """Whether no request to a host may start now, not even in the slot of one that has ended."""
         host = self._hosts.get(name)
-        return host is not None and host.free_at > self._loop.time()
+        if host is None:
+            return False
+        return host.free_at > self._loop.time() or host.active > host.adaptive_limit.limit
 
     def hold(self, name: str, seconds: float) -> None:
         """Start no request to a host until `resume`, at most for `seconds`."""

@@ -112,11 +112,10 @@ class Database:
 
     async def aclose(self) -> None:
         """Close the connection after all calls."""
-        # Only the thread knows whether there is a connection: the first call may still open it for a cancelled caller.
-        try:
-            await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, self._close))
-        finally:
-            self._thread.shutdown(wait=False)
+        if self._connection is not None:
+            with suppress(StoreError):
+                await self.call(sqlite3.Connection.close)
+        self._thread.shutdown(wait=False)
 
     def _run(self, call: DatabaseCall[T]) -> T:
         try:
@@ -125,11 +124,6 @@ class Database:
             return call(self._connection)
         except sqlite3.Error as error:
             raise self._map_error(error) from error
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            with suppress(sqlite3.Error):
-                self._connection.close()
 
     def _map_error(self, error: sqlite3.Error) -> StoreError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the higher bits give details of the same error
