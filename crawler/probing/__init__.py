@@ -10,7 +10,8 @@ webhooks too), `unprobed` (`failed_result`), and `settings`.
     robots/          lets a probe pass if robots.txt allows it
     head_support     which hosts answer HEAD as they answer GET
     unprobed         results of targets that get no request
-    probe            Probe: what follows each answer; the table of rules, no I/O
+    probe            Probe: what follows each answer; the table of rules and their steps, no I/O
+    situation        the conditions of the rules
     answer           Answer: the input of these rules
     http_versions    when to repeat a request over HTTP/2, and which hosts decline it
     redirects        the URL after a redirect, and the credentials and cookies that it gets

@@ -5,9 +5,10 @@ from enum import Enum
 from typing import Final
 
 from crawler.core.results import Hop, HopResult
+from crawler.probing.probe_state import ProbeState
 from crawler.probing.statuses import REDIRECT_STATUSES, TRANSIENT_STATUSES
 
-__all__ = ["HeadEvidence", "HeadSupport", "compare_answers"]
+__all__ = ["HeadEvidence", "HeadSupport", "compare_answers", "head_evidence"]
 
 _MAX_REFUSALS: Final = 3  # after this many failed HEADs, a host gets only GET
 _MAX_HOSTS: Final = 10_000  # hosts that are remembered
@@ -46,6 +47,17 @@ class HeadSupport:
         self._refusals.move_to_end(host)
         if len(self._refusals) > _MAX_HOSTS:
             self._refusals.popitem(last=False)
+
+
+def head_evidence(state: ProbeState, answer: HopResult) -> HeadEvidence | None:
+    """Return what the answer to a probe's request shows about HEAD at its host; None for nothing."""
+    if state.method == "HEAD":
+        is_good = answer.error is None and answer.status is not None and 200 <= answer.status < 300
+        return HeadEvidence.WORKS if is_good else None
+    for last in reversed(state.hops):
+        if (last.method, last.url) == ("HEAD", state.url.href):
+            return compare_answers(last, answer)
+    return None
 
 
 def compare_answers(to_head: Hop, to_get: HopResult) -> HeadEvidence | None:

@@ -3,9 +3,11 @@
 from collections import OrderedDict
 from typing import Final
 
+from crawler.core.options import Options
 from crawler.core.results import HopResult
+from crawler.probing.probe_state import ProbeState
 
-__all__ = ["Http2Support", "is_doubtful_over_http1", "is_silent"]
+__all__ = ["Http2Support", "is_doubtful_over_http1", "is_silent", "may_offer_http2"]
 
 # Servers that require HTTP/2 send 426 (RFC 9110, 15.5.22), 505 (15.6.6) or 421 (RFC 9113, 9.1.2). Servers that take
 # clients without HTTP/2 for robots send 403.
@@ -30,6 +32,12 @@ class Http2Support:
     def is_declined_by(self, host: str) -> bool:
         """Whether a host has chosen HTTP/1.1."""
         return host in self._hosts_without
+
+
+def may_offer_http2(state: ProbeState, options: Options, *, is_declined: bool) -> bool:
+    """Whether the next request may be the first one that offers HTTP/2."""
+    is_open = not state.has_offered_http2 and not is_declined
+    return is_open and options.http == "auto" and state.url.scheme == "https"
 
 
 def is_doubtful_over_http1(hop: HopResult) -> bool:

@@ -11,24 +11,23 @@ from collections.abc import Callable
 from typing import Final
 
 from crawler.core.options import Options
-from crawler.core.results import Hop, HopResult, ProbeError, ProbeResult, Timings
+from crawler.core.results import HopResult, ProbeError, ProbeResult, Timings
 from crawler.core.urls import Target, Url
 from crawler.probing.answer import Answer, asks_to_slow_down, is_overload_sign, status_error
 from crawler.probing.authentication import answer_challenge
-from crawler.probing.head_support import HeadEvidence, compare_answers
-from crawler.probing.http_versions import is_doubtful_over_http1, is_silent
+from crawler.probing.http_versions import is_silent, may_offer_http2
 from crawler.probing.probe_result import build_result
 from crawler.probing.probe_state import KnownAnswer, ProbeState
 from crawler.probing.redirects import first_method, follow_redirect, redirect_location
 from crawler.probing.scheduling.host_slots import NO_TROUBLE, Trouble
 from crawler.probing.settings import DEFAULT_SETTINGS, RetryPolicy
-from crawler.probing.statuses import REDIRECT_STATUSES, TRANSIENT_STATUSES
+from crawler.probing.situation import Situation
+from crawler.probing.statuses import REDIRECT_STATUSES
 
 __all__ = ["Probe"]
 
 _PHASES_BEFORE_REQUEST: Final = frozenset({"dns", "connect", "tls"})  # they end before the method is sent
 _SHARE_BEFORE_HTTP2: Final = 0.75
-_FORBIDDEN: Final = 403
 _NO_URL: Final = Url("", "", "", 0, "")  # for a line that is not a URL
 
 
@@ -133,6 +132,10 @@ class Probe:
         return _SHARE_BEFORE_HTTP2 if self._may_offer_http2 else 1.0
 
     @property
+    def _may_offer_http2(self) -> bool:
+        return may_offer_http2(self.state, self._options, is_declined=self.is_http2_declined)
+
+    @property
     def is_tentative(self) -> bool:
         """Whether the next request is a HEAD that GET follows if the answer is bad."""
         return self.state.method == "HEAD" and self._options.method == "auto"
@@ -184,16 +187,6 @@ class Probe:
 
     # After an answer
 
-    def head_evidence(self, hop: HopResult) -> HeadEvidence | None:
-        """Return what an answer shows about HEAD at its host, before `take`; None for nothing."""
-        state, status = self.state, hop.status
-        if state.method == "HEAD":
-            return HeadEvidence.WORKS if hop.error is None and status is not None and 200 <= status < 300 else None
-        for last in reversed(state.hops):
-            if (last.method, last.url) == ("HEAD", state.url.href):
-                return compare_answers(last, hop)
-        return None
-
     def take(
         self,
         hop: HopResult,
@@ -219,17 +212,7 @@ class Probe:
         error = hop.error or status_error(hop)
         if self.is_tentative and (error is None or error.phase not in _PHASES_BEFORE_REQUEST):
             state.has_sent_head = True
-        state.hops.append(
-            Hop(
-                state.url.href,
-                state.method,
-                hop.status,
-                hop.ip,
-                hop.timings,
-                error.type if error else None,
-                hop.http_version,
-            )
-        )
+        state.add_hop(hop, error)
         if answer_challenge(state, hop, self._options, answered):
             return
         if error is None and hop.status in REDIRECT_STATUSES and (location := redirect_location(hop, self._options)):
@@ -240,82 +223,11 @@ class Probe:
         self._decide(Answer(hop, error, seconds, may_retry, trouble, place))
 
     def _decide(self, answer: Answer) -> None:
+        situation = Situation(answer, self.state, self._options, self._policy, self.is_http2_declined)
         for applies, act in _RULES:
-            if applies(self, answer):
+            if applies(situation):
                 act(self, answer)
                 return
-
-    # The conditions of _RULES
-
-    def _is_accepted(self, answer: Answer) -> bool:
-        status = answer.hop.status
-        return answer.error is None and status is not None and self._options.accepts(status)
-
-    def _may_wait_out(self, answer: Answer) -> bool:
-        return self._is_local_fault(answer) and self.state.local_faults < self._policy.max_local_faults
-
-    def _is_local_fault(self, answer: Answer) -> bool:
-        return answer.error is not None and answer.error.group == "LOCAL_ERROR"
-
-    def _has_to_slow_down(self, answer: Answer) -> bool:
-        """Whether the answer is about all requests to the host, and not about this one.
-
-        Where that is not sure, it holds once: for a 503 without Retry-After, and for a connection that fails while
-        other requests are under way.
-        """
-        trouble = answer.trouble
-        if not (trouble.is_host_paused or trouble.was_in_company) or not answer.may_retry or self._options.retries == 0:
-            return False
-        is_sure = answer.hop.status == 429 or answer.hop.retry_after is not None or trouble.passes
-        return self.state.slow_downs < (self._policy.max_slow_downs if is_sure else 1)
-
-    def _is_crowded_out(self, answer: Answer) -> bool:
-        """Whether to look again alone; GET comes first after a HEAD that failed at once."""
-        if not answer.trouble.may_be_crowded_out or not self._is_retryable(answer):
-            return False
-        is_timeout = answer.error is not None and answer.error.group == "TIMEOUT"
-        return is_timeout or not self._may_be_due_to_head(answer)
-
-    def _is_out_of_time(self, _: Answer) -> bool:
-        return self.state.seconds >= self._options.timeout
-
-    def _says_less_than_known(self, answer: Answer) -> bool:
-        """Whether a retry had no answer because of this machine or the timeout. Then the answer before it counts."""
-        is_ours = self._is_out_of_time(answer) or self._is_local_fault(answer)
-        return is_ours and answer.hop.status is None and self.state.known_answer is not None
-
-    @property
-    def _may_offer_http2(self) -> bool:
-        state = self.state
-        is_open = not state.has_offered_http2 and not self.is_http2_declined
-        return is_open and self._options.http == "auto" and state.url.scheme == "https"
-
-    def _may_be_due_to_http1(self, answer: Answer) -> bool:
-        return self._may_offer_http2 and is_doubtful_over_http1(answer.hop)
-
-    def _is_no_better_over_http2(self, answer: Answer) -> bool:
-        """Whether HTTP/2 has not helped: it has no answer, or none better than another refusal."""
-        before = self.state.http1_answer
-        if before is None or (self.state.has_sent_head and not self._is_out_of_time(answer)):
-            return False
-        if before.hop.is_protocol_refused and not answer.hop.is_protocol_refused:
-            return False  # HTTP/1.1 is not to be had
-        return answer.hop.status is None or before.hop.status == _FORBIDDEN
-
-    def _may_be_due_to_head(self, _: Answer) -> bool:
-        return self.state.has_sent_head
-
-    def _deserves_retry(self, answer: Answer) -> bool:
-        time_left = self._options.timeout - self.state.seconds
-        return time_left > answer.seconds and self._is_retryable(answer)  # with less, it would only be cut short
-
-    def _is_retryable(self, answer: Answer) -> bool:
-        if not answer.may_retry or self.state.attempts > self._options.retries:
-            return False
-        return answer.error.transient if answer.error else answer.hop.status in TRANSIENT_STATUSES
-
-    def _is_anything(self, _: Answer) -> bool:
-        return True
 
     # The steps of _RULES
 
@@ -387,16 +299,16 @@ class Probe:
 
 # What follows an answer, unless the probe follows it as a redirect. The first rule whose condition holds decides.
 _RULES: Final = (
-    (Probe._is_accepted, Probe._finish),
-    (Probe._may_wait_out, Probe._wait_out),
-    (Probe._is_no_better_over_http2, Probe._return_to_http1),
-    (Probe._says_less_than_known, Probe._finish_as_known),
-    (Probe._is_local_fault, Probe._finish),
-    (Probe._has_to_slow_down, Probe._slow_down),
-    (Probe._is_crowded_out, Probe._retry_alone),
-    (Probe._is_out_of_time, Probe._finish),
-    (Probe._may_be_due_to_head, Probe._confirm_with_get),
-    (Probe._may_be_due_to_http1, Probe._ask_over_http2),
-    (Probe._deserves_retry, Probe._retry),
-    (Probe._is_anything, Probe._finish),
+    (Situation.is_accepted, Probe._finish),
+    (Situation.may_wait_out, Probe._wait_out),
+    (Situation.is_no_better_over_http2, Probe._return_to_http1),
+    (Situation.says_less_than_known, Probe._finish_as_known),
+    (Situation.is_local_fault, Probe._finish),
+    (Situation.has_to_slow_down, Probe._slow_down),
+    (Situation.is_crowded_out, Probe._retry_alone),
+    (Situation.is_out_of_time, Probe._finish),
+    (Situation.may_be_due_to_head, Probe._confirm_with_get),
+    (Situation.may_be_due_to_http1, Probe._ask_over_http2),
+    (Situation.deserves_retry, Probe._retry),
+    (Situation.is_anything, Probe._finish),
 )

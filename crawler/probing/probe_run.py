@@ -10,7 +10,7 @@ from crawler.core.patterns import has_match
 from crawler.core.results import HopResult, ProbeError
 from crawler.core.urls import Url
 from crawler.probing.answer import asks_to_slow_down, is_local_shortage, is_overload_sign
-from crawler.probing.head_support import HeadSupport
+from crawler.probing.head_support import HeadSupport, head_evidence
 from crawler.probing.http_versions import Http2Support, is_doubtful_over_http1
 from crawler.probing.probe import Probe
 from crawler.probing.request_headers import RequestHeaders
@@ -97,7 +97,7 @@ class ProbeRun:
         trouble = self._inform_scheduler(probe, host, answer, seconds)
         if has_offered_http2:
             self._http2_support.learn(host, answer)
-        if (evidence := probe.head_evidence(answer)) is not None:
+        if (evidence := head_evidence(probe.state, answer)) is not None:
             self._head_support.learn(host, evidence)
         matched = None
         if self._options.match is not None and answer.body is not None:

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from crawler.core.results import Hop, HopResult
+from crawler.core.results import Hop, HopResult, ProbeError
 from crawler.core.urls import Url
 from crawler.probing.cookies import Cookie
 from crawler.probing.strict_transport import StrictHost
@@ -98,6 +98,20 @@ class ProbeState(msgspec.Struct):
     http1_answer: KnownAnswer | None = None
     has_sent_head: bool = False
     is_at_first_origin: bool = True
+
+    def add_hop(self, answer: HopResult, error: ProbeError | None) -> None:
+        """Note the answer to the request, and its error, which may be due to the status alone."""
+        self.hops.append(
+            Hop(
+                self.url.href,
+                self.method,
+                answer.status,
+                answer.ip,
+                answer.timings,
+                error.type if error else None,
+                answer.http_version,
+            )
+        )
 
     def offer_http2(self) -> None:
         """Let the servers of https URLs choose HTTP/2 from now on."""
