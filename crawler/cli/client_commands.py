@@ -33,9 +33,10 @@ from crawler.cli.upload import open_upload
 from crawler.core.environment import values_of, variables_of
 from crawler.core.error_types import ERROR_TYPES
 from crawler.core.errors import InputError
-from crawler.core.options import TASK_OPTIONS, Options
+from crawler.core.options import Options
 from crawler.core.results import Outcome, ProbeResult
 from crawler.core.service_options import ServiceOptions
+from crawler.core.task_options import TASK_OPTIONS
 from crawler.core.tasks import Counts, ResultFilter, Status
 from crawler.core.urls import parse_host
 from crawler.formats.result_writers import open_writer

@@ -3,6 +3,8 @@
 Other packages may import every module; each imports only those drawn below it.
 
     environment           options from environment variables
+    error_advice          what a user can try after each type of failure
+    task_options          which options a Task may set, within which limits
     service_options       options of the service
     ├── options           options of a probe, and the base class of both
     │   ├── option_syntax parsers of proxies, DNS servers, headers, ...

@@ -15,25 +15,15 @@ from crawler.core.errors import OptionError, read_validation_error
 from crawler.core.option_syntax import (
     check_headers,
     check_proxy,
-    parse_headers,
     parse_resolve,
     parse_server,
     parse_statuses,
 )
 from crawler.core.patterns import compile_pattern
 
-__all__ = ["TASK_OPTIONS", "VERSION", "CheckedOptions", "Options", "task_options"]
+__all__ = ["VERSION", "CheckedOptions", "Options"]
 
 VERSION: Final = "0.1.0"
-
-# A Task may set these: they concern its own targets only. The other options belong to the whole process, or decide
-# which addresses it may reach and which certificates and DNS servers it trusts.
-TASK_OPTIONS: Final = frozenset(
-    {
-        "accept", "connect_timeout", "headers", "http", "insecure", "interval", "ipv4", "ipv6", "match", "max_read",
-        "max_redirects", "method", "per_host", "retries", "robots", "timeout", "title", "user_agent",
-    }
-)  # fmt: skip
 
 ProcessCount = Annotated[int, Meta(ge=1, le=256)] | Literal["auto"]
 
@@ -231,47 +221,6 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
         """Whether a status counts as ok."""
         return status in parse_statuses(self.accept) if self.accept else status < 400
 
-    def with_task_options(self, values: Mapping[str, Any], *, strict: bool = True) -> Self:
-        """Return these options, changed by the options of a Task.
-
-        Args:
-            values: The Task's options by name, as in JSON.
-            strict: Whether numbers must be numbers. If not, all values may be strings, as in a query: lists and
-                headers have one item a line, headers as `Name: value`.
-
-        Raises:
-            OptionError: A name or value is wrong, or a Task may not set it; `place` is the option's name.
-        """
-        for name in values:
-            if name not in self.__struct_fields__:
-                raise OptionError("there is no such option", name)
-            if name not in TASK_OPTIONS:
-                raise OptionError("cannot be set per Task", name)
-        if not strict:
-            values = {name: _split_text(name, value) for name, value in values.items()}
-        given = self.of(values, strict=strict)
-        names = set(values)
-        if given.ipv4 or given.ipv6:
-            names |= {"ipv4", "ipv6"}  # the Task's address family replaces the service's
-        merged = msgspec.structs.replace(self, **{name: getattr(given, name) for name in names})
-        for name, limit in self._limit(merged).items():
-            if limit != getattr(merged, name):
-                side = "at least" if name == "interval" else "at most"
-                raise OptionError(f"must be {side} {limit}, the service's limit", name)
-        return merged
-
-    def with_stored(self, stored: "Options") -> Self:
-        """Return these options, changed by the stored options of a Task as far as the service's limits still allow."""
-        return msgspec.structs.replace(self, **{**task_options(stored), **self._limit(stored)})
-
-    def _limit(self, requested: "Options") -> dict[str, Any]:
-        """Limit what a Task requests to what the service allows."""
-        return {
-            "per_host": min(requested.per_host, self.per_host),
-            "interval": max(requested.interval, self.interval),
-            "max_read": min(requested.max_read, self.max_read),
-        }
-
     def with_guard(self, policy: Literal["public", "any"]) -> Self:
         """Return these options, with `policy` for a guard that is `auto`."""
         return msgspec.structs.replace(self, guard=policy) if self.guard == "auto" else self
@@ -303,16 +252,3 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
         parse_statuses(self.accept)
         check_headers(self.headers, "headers")
         check_headers({"User-Agent": self.user_agent}, "user_agent")
-
-
-def task_options(options: Options) -> dict[str, Any]:
-    """Return the options that a Task may set, in the order of the fields."""
-    return {name: getattr(options, name) for name in Options.__struct_fields__ if name in TASK_OPTIONS}
-
-
-def _split_text(name: str, value: Any) -> Any:
-    """Split the text of an option that has several values."""
-    default = getattr(Options(), name)
-    if not isinstance(value, str) or not isinstance(default, tuple | dict):
-        return value
-    return parse_headers(value.splitlines()) if isinstance(default, dict) else value.splitlines()

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from crawler.core.options import Options
+from crawler.core.task_options import apply_stored_options
 from crawler.core.urls import Target
 from crawler.distributed.child_process import ChildConfig
 from crawler.distributed.messages import ChildReport, ChildRequest, encode_frame, receive_frame
@@ -110,7 +111,7 @@ class _ChildRun:
         else:
             assert request.options is not None
             add_log_fields(**request.log_fields)
-            await self._probe(reader, request, self._prober.options.with_stored(request.options))
+            await self._probe(reader, request, apply_stored_options(self._prober.options, request.options))
 
     async def _probe(self, reader: StreamReader, request: ChildRequest, options: Options) -> None:
         """Probe the targets of this request and of those that follow."""

@@ -14,6 +14,7 @@ from docket import Worker
 
 from crawler.core.errors import TaskNotFound, TransitionError
 from crawler.core.options import Options
+from crawler.core.task_options import apply_stored_options
 from crawler.core.tasks import Task
 from crawler.distributed.chunk_prober import ChunkProber
 from crawler.distributed.chunk_queue import QUEUES, ChunkQueue
@@ -150,7 +151,7 @@ class ChunkWorker:
         following = await retry_until_stored(self._registry.chunks.complete, task.id, position)
         if following is not None:
             # The process that gets the next chunk does not know when the last request to the host was sent.
-            await asyncio.sleep(self._options.with_stored(task.options).interval)
+            await asyncio.sleep(apply_stored_options(self._options, task.options).interval)
             await retry_until_stored(self._queue.add, task, [following])
             return
         task = await retry_until_stored(self._registry.fetch, task.id)

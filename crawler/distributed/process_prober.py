@@ -13,6 +13,7 @@ from typing import Final
 from crawler.core.errors import ChildError, ServiceStopping
 from crawler.core.options import Options
 from crawler.core.results import ProbeResult
+from crawler.core.task_options import apply_stored_options
 from crawler.core.urls import Target
 from crawler.distributed.messages import ChildReport, ChildRequest, encode_frame, receive_frame
 from crawler.distributed.process_pool import ProcessPool
@@ -52,7 +53,7 @@ class ProcessProber:
     ) -> AsyncGenerator[ProbeResult, None]:
         """Probe targets as they come, reading no further ahead than needed to keep the children busy."""
         ours = self._local_prober.options
-        options = ours if options is None else ours.with_stored(options.validated())
+        options = ours if options is None else apply_stored_options(ours, options.validated())
         if self.is_draining:
             return
         async with ProcessRun(self._pool, options) as run, run.fed_with(targets, run.put):

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from crawler.core.errors import ServiceStopping
 from crawler.core.options import Options
 from crawler.core.results import ProbeResult
+from crawler.core.task_options import apply_stored_options
 from crawler.core.urls import Target
 from crawler.probing.head_support import HeadSupport
 from crawler.probing.probe import Probe
@@ -104,7 +105,7 @@ class HttpProber:
         self, targets: Iterable[Target] | AsyncIterable[Target], options: Options | None = None
     ) -> AsyncGenerator[ProbeResult, None]:
         """Probe targets as they come."""
-        options = self.options if options is None else self.options.with_stored(options.validated())
+        options = self.options if options is None else apply_stored_options(self.options, options.validated())
         now, policy = asyncio.get_running_loop().time, self._settings.retry
 
         def submit(target: Target) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from crawler.core.errors import ServiceStopping, StoreError, TransitionError
 from crawler.core.options import Options
+from crawler.core.task_options import apply_stored_options
 from crawler.core.tasks import Task
 from crawler.registry import Lines, Registry
 from crawler.runtime.logs import add_log_fields
@@ -48,7 +49,7 @@ class TaskManager:
         """Continue the Tasks that were running when the service last ended."""
         for task in self._registry.tasks.values():
             if task.status == "running":
-                task.options = self._options.with_stored(task.options)
+                task.options = apply_stored_options(self._options, task.options)
                 self._start(task)
 
     def stop(self) -> asyncio.Future[None]:

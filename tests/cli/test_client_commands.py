@@ -23,7 +23,7 @@ from crawler.cli.client import ServiceClient
 from crawler.cli.flags import flags_of
 from crawler.cli.main import main
 from crawler.cli.upload import ListUpload
-from crawler.core.options import TASK_OPTIONS
+from crawler.core.task_options import TASK_OPTIONS
 from crawler.core.task_summary import Links, Summary
 from crawler.core.tasks import Counts, Status
 from crawler.stores.memory import MemoryRegistry

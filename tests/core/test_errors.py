@@ -8,6 +8,7 @@ import pytest
 import crawler
 from crawler import Options
 from crawler.core import errors
+from crawler.core.error_advice import ERROR_ADVICE
 from crawler.core.error_types import ERROR_TYPES
 from crawler.core.errors import CrawlerError, InputError, OptionError, TaskNotFound, TransitionError
 
@@ -98,11 +99,15 @@ def test_a_type_is_explained_in_one_line(type_: str) -> None:
 
 @pytest.mark.parametrize("type_", ERROR_TYPES)
 def test_a_type_says_what_to_try_in_one_sentence(type_: str) -> None:
-    assert re.fullmatch(r"[A-Z][^\n.]{9,118}\.", ERROR_TYPES[type_].advice.replace("1.2", "12"))
+    assert re.fullmatch(r"[A-Z][^\n.]{9,118}\.", ERROR_ADVICE[type_].replace("1.2", "12"))
+
+
+def test_only_types_that_exist_have_advice() -> None:
+    assert list(ERROR_ADVICE) == list(ERROR_TYPES)
 
 
 def test_what_to_try_names_options_that_exist() -> None:
-    named = {flag for row in ERROR_TYPES.values() for flag in re.findall(r"--([a-z-]+)", row.advice)}
+    named = {flag for advice in ERROR_ADVICE.values() for flag in re.findall(r"--([a-z-]+)", advice)}
     assert {flag.replace("-", "_") for flag in named} <= set(Options.__struct_fields__)
 
 

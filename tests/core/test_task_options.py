@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.core.errors import OptionError
-from crawler.core.options import TASK_OPTIONS, Options, task_options
+from crawler.core.options import Options
+from crawler.core.task_options import TASK_OPTIONS, apply_stored_options, apply_task_options, task_options
 
 SERVICE = Options(per_host=4, interval=0.5, max_read=1000, guard="public", timeout=7.0, retries=3)
 SERVICE_OPTIONS = {
@@ -20,7 +21,7 @@ SERVICE_OPTIONS = {
 
 def refusal(values: dict[str, Any], *, strict: bool = True) -> OptionError:
     with pytest.raises(OptionError) as refused:
-        SERVICE.with_task_options(values, strict=strict)
+        apply_task_options(SERVICE, values, strict=strict)
     return refused.value
 
 
@@ -33,12 +34,12 @@ def test_each_option_can_be_set_per_task_or_not() -> None:
 
 
 def test_without_choices_a_task_has_the_options_of_the_service() -> None:
-    assert SERVICE.with_task_options({}) == SERVICE
+    assert apply_task_options(SERVICE, {}) == SERVICE
 
 
 def test_a_task_changes_only_the_options_that_it_sets() -> None:
-    chosen = SERVICE.with_task_options(
-        {"timeout": 2, "method": "GET", "headers": {"A": "b"}, "accept": ["404"], "match": "x"}
+    chosen = apply_task_options(
+        SERVICE, {"timeout": 2, "method": "GET", "headers": {"A": "b"}, "accept": ["404"], "match": "x"}
     )
     assert chosen == msgspec.structs.replace(
         SERVICE, timeout=2.0, method="GET", headers={"A": "b"}, accept=("404",), match="x"
@@ -87,18 +88,18 @@ def test_a_value_out_of_bounds_is_refused_by_name(values: dict[str, Any]) -> Non
     ],
 )
 def test_a_task_cannot_go_beyond_the_limits_of_the_service(name: str, allowed: Any, beyond: Any, message: str) -> None:
-    assert getattr(SERVICE.with_task_options({name: allowed}), name) == allowed
+    assert getattr(apply_task_options(SERVICE, {name: allowed}), name) == allowed
     error = refusal({name: beyond})
     assert (error.place, error.message) == (name, message)
 
 
 def test_one_address_family_replaces_the_other() -> None:
     service = Options(ipv4=True)
-    assert service.with_task_options({"ipv6": True}) == Options(ipv6=True)
-    assert service.with_task_options({"ipv4": False}) == Options()
-    assert service.with_task_options({"ipv6": False}) == service
+    assert apply_task_options(service, {"ipv6": True}) == Options(ipv6=True)
+    assert apply_task_options(service, {"ipv4": False}) == Options()
+    assert apply_task_options(service, {"ipv6": False}) == service
     with pytest.raises(OptionError, match="excludes"):
-        service.with_task_options({"ipv4": True, "ipv6": True})
+        apply_task_options(service, {"ipv4": True, "ipv6": True})
 
 
 # --- From a query ---
@@ -115,7 +116,7 @@ def test_strings_of_a_query_are_read_as_values() -> None:
         "headers": "A: b\nC: d: e",
         "accept": "200-299\n404",
     }
-    assert SERVICE.with_task_options(values, strict=False) == msgspec.structs.replace(
+    assert apply_task_options(SERVICE, values, strict=False) == msgspec.structs.replace(
         SERVICE,
         timeout=2.5,
         retries=0,
@@ -129,7 +130,7 @@ def test_strings_of_a_query_are_read_as_values() -> None:
 
 
 def test_values_other_than_strings_are_accepted_too() -> None:
-    assert SERVICE.with_task_options({"accept": ["404"], "timeout": 2}, strict=False).accept == ("404",)
+    assert apply_task_options(SERVICE, {"accept": ["404"], "timeout": 2}, strict=False).accept == ("404",)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ TEXTS = st.text(max_size=20) | st.sampled_from(
 @given(st.dictionaries(NAMES, TEXTS, max_size=4))
 def test_any_query_is_accepted_or_refused(values: dict[str, str]) -> None:
     try:
-        chosen = SERVICE.with_task_options(values, strict=False)
+        chosen = apply_task_options(SERVICE, values, strict=False)
     except OptionError as error:
         assert error.place.split("[")[0] in values or error.place == "ipv4"
     else:
@@ -173,22 +174,22 @@ def test_any_query_is_accepted_or_refused(values: dict[str, str]) -> None:
 
 
 def test_task_options_are_shown_in_the_order_of_the_fields() -> None:
-    shown = task_options(SERVICE.with_task_options({"match": "x", "retries": 0}))
+    shown = task_options(apply_task_options(SERVICE, {"match": "x", "retries": 0}))
     assert list(shown) == [name for name in Options.__struct_fields__ if name in TASK_OPTIONS]
     assert (shown["match"], shown["retries"], shown["timeout"]) == ("x", 0, 7.0)
-    assert SERVICE.with_task_options(msgspec.to_builtins(shown)).match == "x"
+    assert apply_task_options(SERVICE, msgspec.to_builtins(shown)).match == "x"
 
 
 def test_a_task_keeps_its_options_under_a_service_that_has_changed() -> None:
-    stored = SERVICE.with_task_options({"timeout": 2, "headers": {"A": "b"}, "ipv6": True})
+    stored = apply_task_options(SERVICE, {"timeout": 2, "headers": {"A": "b"}, "ipv6": True})
     service = Options(per_host=50, concurrency=7, proxy="http://127.0.0.1:1", ipv4=True)
-    resumed = service.with_stored(stored)
+    resumed = apply_stored_options(service, stored)
     assert task_options(resumed) == task_options(stored)
     for name in SERVICE_OPTIONS:
         assert getattr(resumed, name) == getattr(service, name)
 
 
 def test_a_stricter_service_limits_stored_options() -> None:
-    stored = SERVICE.with_task_options({"per_host": 4, "interval": 0.5, "max_read": 1000})
-    resumed = Options(per_host=2, interval=3.0, max_read=10).with_stored(stored)
+    stored = apply_task_options(SERVICE, {"per_host": 4, "interval": 0.5, "max_read": 1000})
+    resumed = apply_stored_options(Options(per_host=2, interval=3.0, max_read=10), stored)
     assert (resumed.per_host, resumed.interval, resumed.max_read) == (2, 3.0, 10)

@@ -22,6 +22,7 @@ import crawler
 from crawler import Options, ProbeResult
 from crawler.compose import open_prober
 from crawler.core.errors import ChildError
+from crawler.core.task_options import apply_task_options
 from crawler.core.urls import read_targets
 from crawler.distributed.child_process import PoolSettings
 from crawler.distributed.process_pool import ISOLATED, ProcessPool, child_of
@@ -121,7 +122,7 @@ async def test_a_probe_is_handed_over_with_all_it_knows(site: Site) -> None:
 
 async def test_the_options_of_a_task_reach_the_children(site: Site) -> None:
     async with open_process_prober(retries=0) as (prober, _):
-        chosen = prober._local_prober.options.with_task_options({"headers": {"X-Task": "this"}, "method": "GET"})
+        chosen = apply_task_options(prober._local_prober.options, {"headers": {"X-Task": "this"}, "method": "GET"})
         results = [result async for result in prober.probe_many(read_targets([site.url("/echo")]), chosen)]
     assert results[0].method == "GET"
     assert site.requests[0].header("X-Task") == "this"

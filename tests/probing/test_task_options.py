@@ -12,6 +12,7 @@ import pytest
 import crawler
 from crawler import Options, ProbeResult, Target
 from crawler.core.results import HopResult
+from crawler.core.task_options import apply_task_options
 from crawler.core.urls import Url
 from crawler.probing.prober import HttpProber, Prober
 from tests.support.certs import Authority
@@ -26,7 +27,7 @@ async def batch(prober: Prober, urls: Iterable[str], **choices: Any) -> list[Pro
     """Probe URLs with the options of a Task; return the results in the order of the lines."""
     assert isinstance(prober, HttpProber)
     targets = [Target.of(seq, url) for seq, url in enumerate(urls)]
-    found = [result async for result in prober.probe_many(targets, prober.options.with_task_options(choices))]
+    found = [result async for result in prober.probe_many(targets, apply_task_options(prober.options, choices))]
     return sorted(found, key=lambda result: result.seq)
 
 

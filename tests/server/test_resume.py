@@ -6,6 +6,7 @@ from aiohttp import web
 
 import crawler
 from crawler import Options, ServiceOptions
+from crawler.core.task_options import apply_task_options
 from crawler.server.app_keys import OPTIONS
 from crawler.stores.sqlite.registry import SqliteRegistry
 from tests.support.app_client import manager_of, registry_of, serving, until_done, until_ended
@@ -40,7 +41,7 @@ async def test_after_a_restart_a_task_keeps_its_options_under_the_new_ones_of_th
     site: Site, tmp_path: Path
 ) -> None:
     async with serving(on(tmp_path / "tasks.db")) as client:
-        chosen = client.app[OPTIONS].with_task_options({"headers": {"X-Task": "this"}, "retries": 0})
+        chosen = apply_task_options(client.app[OPTIONS], {"headers": {"X-Task": "this"}, "retries": 0})
         task = await manager_of(client).submit([site.url("/hang")], chosen)
         await site.until(lambda: site.active == 1)
     site.on("/hang", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")

@@ -26,6 +26,7 @@ from typer.models import OptionInfo
 import crawler
 from crawler.cli.flags import Flag, flags_of
 from crawler.cli.main import app
+from crawler.core.error_advice import ERROR_ADVICE
 from crawler.core.error_types import ERROR_TYPES
 from crawler.core.options import Options
 from crawler.core.service_options import ServiceOptions
@@ -137,7 +138,7 @@ def errors() -> str:
                 error.phase,
                 "yes" if error.transient else "no",
                 error.meaning,
-                error.advice,
+                ERROR_ADVICE[name],
             ]
             for name, error in ERROR_TYPES.items()
         ),

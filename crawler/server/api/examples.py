@@ -4,8 +4,9 @@ from typing import Any, Final
 
 import msgspec
 
-from crawler.core.options import Options, task_options
+from crawler.core.options import Options
 from crawler.core.results import Hop, ProbeError, ProbeResult, Timings
+from crawler.core.task_options import task_options
 from crawler.core.task_summary import Links, Progress, Summary
 from crawler.core.tasks import Counts
 from crawler.formats.result_writers import COLUMNS

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from crawler.core.options import TASK_OPTIONS, Options
+from crawler.core.options import Options
+from crawler.core.task_options import TASK_OPTIONS
 from crawler.server.api.operation import Operation
 from crawler.server.http.problem import Problem
 

@@ -8,6 +8,7 @@ from aiohttp import hdrs, web
 
 from crawler.core.errors import InputError, read_validation_error
 from crawler.core.options import Options
+from crawler.core.task_options import apply_task_options
 from crawler.server.middleware.proxy_headers import path_prefix
 
 __all__ = ["choose_options", "next_page_header", "read_query", "single_header", "split_query"]
@@ -60,8 +61,8 @@ def choose_options(options: Options, query: Mapping[str, str], body: Mapping[str
     Raises:
         OptionError: An option is unknown or wrong, or a Task may not set it; `place` is its name.
     """
-    chosen = options.with_task_options(query, strict=False)
-    return options.with_task_options({name: getattr(chosen, name) for name in query} | dict(body)) if body else chosen
+    chosen = apply_task_options(options, query, strict=False)
+    return apply_task_options(options, {name: getattr(chosen, name) for name in query} | dict(body)) if body else chosen
 
 
 def single_header(request: web.Request, name: str) -> str | None:

@@ -8,9 +8,9 @@ import msgspec
 from aiohttp import web
 
 from crawler.core.errors import IdempotencyKeyTaken, InputError, read_validation_error
-from crawler.core.options import task_options
 from crawler.core.results import Outcome
 from crawler.core.service_options import ServiceOptions
+from crawler.core.task_options import apply_stored_options, task_options
 from crawler.core.tasks import IdempotencyKey, ResultFilter, Task, Webhook
 from crawler.formats.json_batch import BatchReader
 from crawler.formats.url_lists import InputFormat, open_reader
@@ -68,7 +68,7 @@ async def recheck(request: web.Request) -> web.Response:
     failed = sum(getattr(task.counts, outcome) for outcome in _FAILURES)
     if not failed:
         raise InputError(f"no line of Task {task.id} failed")
-    earlier = task_options(app[OPTIONS].with_stored(task.options))
+    earlier = task_options(apply_stored_options(app[OPTIONS], task.options))
     options = choose_options(app[OPTIONS], {}, earlier | choices.options)
     label, webhook = choices.label or task.label, _webhook_of(choices.webhook, app[SERVICE_OPTIONS])
     with app[QUOTAS].reserve_task(owner) as count_lines:

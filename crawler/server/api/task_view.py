@@ -4,7 +4,8 @@ from typing import Any
 
 from aiohttp import web
 
-from crawler.core.options import Options, task_options
+from crawler.core.options import Options
+from crawler.core.task_options import task_options
 from crawler.core.task_summary import Links, Progress, Summary, WebhookState
 from crawler.core.tasks import Task, Webhook
 from crawler.server.app_keys import TASK_MANAGER
