@@ -11,7 +11,7 @@ ERROR_ADVICE: Final = {
     "dns.timed_out": "Try again, with other servers by `--dns`, or with a longer `--timeout`.",
     "tcp.timed_out": "Try again later; if it stays, the host is down or a firewall drops the packets.",
     "tls.timed_out": "Try again with a longer `--connect-timeout`; the server is overloaded, or has no TLS on the port.",
-    "http.timed_out": "Try again with a longer `--timeout` or a lower `--per-host`: the server is slow or overloaded.",
+    "http.timed_out": "Try again with a longer `--timeout` or a lower `--per-host`; the server may be overloaded.",
     "tcp.refused": "Check the port; the server may be down.",
     "tcp.reset": "Try again with a lower `--per-host`; some firewalls and bot filters reset connections.",
     "tcp.closed": "Try again with a lower `--per-host`; the server may be overloaded, or may expect another protocol.",
