@@ -10,7 +10,7 @@ ERROR_ADVICE: Final = {
     "dns.failed": "Try again later; if it stays, the DNS servers or the DNSSEC of the zone are broken.",
     "dns.timed_out": "Try again, with other servers by `--dns`, or with a longer `--timeout`.",
     "tcp.timed_out": "Try again later; if it stays, the host is down or a firewall drops the packets.",
-    "tls.timed_out": "Try again with a longer `--connect-timeout`; the server is overloaded, or has no TLS on the port.",
+    "tls.timed_out": "Try again with a longer `--connect-timeout`; the server may be overloaded, or have no TLS.",
     "http.timed_out": "Try again with a longer `--timeout` or a lower `--per-host`; the server may be overloaded.",
     "tcp.refused": "Check the port; the server may be down.",
     "tcp.reset": "Try again with a lower `--per-host`; some firewalls and bot filters reset connections.",
