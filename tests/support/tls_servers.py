@@ -39,6 +39,7 @@ NAME = "ERR_CERT_COMMON_NAME_INVALID"
 DATE = "ERR_CERT_DATE_INVALID"
 AUTHORITY = "ERR_CERT_AUTHORITY_INVALID"
 INVALID = "ERR_CERT_INVALID"
+KEY_USAGE = "ERR_SSL_KEY_USAGE_INCOMPATIBLE"
 CLIENT = "ERR_BAD_SSL_CLIENT_AUTH_CERT"
 UNKNOWN_NAME = "ERR_SSL_UNRECOGNIZED_NAME_ALERT"
 
@@ -54,10 +55,12 @@ class Leaf:
         begins: When it becomes valid.
         ends: When it expires.
         issuer: Whose key signs it: intermediate, old (an expired intermediate), ended (a root that is trusted, but has
-            expired), lax (no authority), stranger, itself.
+            expired), lax (no authority), unsigning (its key usage lacks keyCertSign), odd (a trusted root with an
+            unknown critical extension), stranger, itself.
         sends: Which other certificates are sent.
         fetchable: At which path the issuer's certificate is, if anywhere.
         usage: The extended key usage: server, client or none.
+        key_usage: The key usage, by OpenSSL's names; empty for none.
     """
 
     key: str = "p256"
@@ -69,6 +72,7 @@ class Leaf:
     sends: tuple[str, ...] | None = None
     fetchable: str = ""
     usage: str = "server"
+    key_usage: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,18 @@ def _certificate_rows() -> Iterator[Row]:
     yield Row("unknown authority, and for another name", AUTHORITY, Leaf(issuer="stranger", names=("other.test",)))
     yield Row("self-signed", AUTHORITY, Leaf(issuer="itself"))
     yield Row("issuer that is no authority", INVALID, Leaf(issuer="lax"))
+    yield Row("issuer that may not sign", INVALID, Leaf(issuer="unsigning"))
+    yield Row("chain with an authority that may not sign", OK, Leaf(sends=("unsigning", "intermediate")))
+    yield Row("authority with an unknown critical extension", INVALID, Leaf(issuer="odd", sends=()))
+    # What the key may be used for (RFC 5280, 4.2.1.3)
+    signs, encrypts = ("digitalSignature",), ("keyEncipherment",)
+    for key in ("p256", "rsa2048"):
+        yield Row(f"{key} for signatures", OK, Leaf(key, key_usage=signs))
+        yield Row(f"{key} for signatures and encryption", OK, Leaf(key, key_usage=(*signs, *encrypts)))
+        yield Row(f"{key} for encryption", KEY_USAGE, Leaf(key, key_usage=encrypts))
+    exchange = ("-tls1_2", "-cipher", "AES128-SHA:@SECLEVEL=0")
+    yield Row("1.2 RSA for encryption, and used for it", OK, Leaf("rsa2048", key_usage=encrypts), exchange)
+    yield Row("1.2 RSA for signatures, and used to encrypt", KEY_USAGE, Leaf("rsa2048", key_usage=signs), exchange)
     yield Row("for clients only", INVALID, Leaf(usage="client"))
     yield Row("without usage", OK, Leaf(usage="none"))
     yield Row("authority that is trusted, but has expired", DATE, Leaf(issuer="ended", sends=()))
@@ -216,8 +232,12 @@ class Certificates:
         self._authorities["intermediate"] = self._authority("Intermediate", root, "intermediate")
         self._authorities["old"] = self._authority("Old Intermediate", root, "old", ends=-1)
         self._authorities["lax"] = self._authority("No Authority", root, "lax", is_authority=False)
+        unsigning = _key_usage("digitalSignature")
+        self._authorities["unsigning"] = self._authority("Unsigning", root, "unsigning", extension=unsigning)
+        unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4.5"), b"\x05\x00")
+        self._authorities["odd"] = self._authority("Odd Root", None, "odd", extension=unknown)
         self._authorities["ended"] = self._authority("Ended Root", None, "ended", ends=-1)
-        self.cafile = self._write("root.pem", root[0], self._authorities["ended"][0])
+        self.cafile = self._write("root.pem", *(self._authorities[name][0] for name in ("root", "ended", "odd")))
 
     @property
     def fetched(self) -> list[str]:
@@ -239,12 +259,21 @@ class Certificates:
         return self._write(f"{number}.pem", certificate), key_file, chain_file
 
     def _authority(
-        self, name: str, issuer: tuple[Any, Key] | None, path: str, *, ends: int = 400, is_authority: bool = True
+        self,
+        name: str,
+        issuer: tuple[Any, Key] | None,
+        path: str,
+        *,
+        ends: int = 400,
+        is_authority: bool = True,
+        extension: x509.ExtensionType | None = None,
     ) -> tuple[Any, Key]:
         key = ec.generate_private_key(ec.SECP256R1())
         issuer_name = issuer[0].subject if issuer else _name(name)
         builder = _builder(_name(name), issuer_name, key, -400, ends)
         builder = builder.add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        if extension is not None:
+            builder = builder.add_extension(extension, critical=True)
         certificate = builder.sign(issuer[1] if issuer else key, hashes.SHA256())
         der = certificate.public_bytes(Encoding.DER)
         self._served[f"/{path}.der"] = der
@@ -261,6 +290,8 @@ class Certificates:
         if leaf.usage != "none":
             usage = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}[leaf.usage]
             builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        if leaf.key_usage:
+            builder = builder.add_extension(_key_usage(*leaf.key_usage), critical=True)
         if leaf.fetchable:
             url = f"http://{ISSUERS_ADDRESS}:{self.server.server_port}{leaf.fetchable}"
             where = x509.AccessDescription(
@@ -342,6 +373,15 @@ def _private_key(kind: str) -> Key:
     if kind == "ed25519":
         return ed25519.Ed25519PrivateKey.generate()
     return ec.generate_private_key({"p256": ec.SECP256R1(), "p384": ec.SECP384R1(), "p521": ec.SECP521R1()}[kind])
+
+
+def _key_usage(*names: str) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature="digitalSignature" in names,
+        key_encipherment="keyEncipherment" in names,
+        content_commitment=False, data_encipherment=False, key_agreement=False, key_cert_sign=False, crl_sign=False,
+        encipher_only=False, decipher_only=False,
+    )  # fmt: skip
 
 
 def _name(common_name: str) -> x509.Name:

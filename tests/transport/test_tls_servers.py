@@ -17,6 +17,7 @@ from tests.support.tls_servers import (
     DATE,
     INVALID,
     ISSUERS_ADDRESS,
+    KEY_USAGE,
     MISMATCH,
     NAME,
     OK,
@@ -35,6 +36,7 @@ TYPES: Mapping[str, int | str] = {
     DATE: "tls.cert.date_invalid",
     AUTHORITY: "tls.cert.authority_invalid",
     INVALID: "tls.cert.invalid",
+    KEY_USAGE: "tls.cert.invalid",
     CLIENT: "tls.bad_client_auth_cert",
     UNKNOWN_NAME: "tls.unrecognized_name_alert",
 }

@@ -15,6 +15,7 @@ Structure: RFC 5280, 4.1; encoding: X.690.
 import re
 from calendar import timegm
 from collections.abc import Iterator
+from enum import IntFlag
 from typing import Final
 
 import msgspec
@@ -22,10 +23,13 @@ import msgspec
 __all__ = [
     "Certificate",
     "CertificateError",
+    "KeyUsage",
     "SubjectNames",
     "is_self_issued",
+    "is_usable_authority",
     "parse_certificate",
     "parse_issuer_urls",
+    "parse_key_usage",
     "parse_pkcs7_certificates",
     "parse_subject_names",
 ]
@@ -47,6 +51,10 @@ _ORGANISATION: Final = bytes.fromhex("55040a")  # 2.5.4.10
 _AUTHORITY_INFO: Final = bytes.fromhex("06082b06010505070101")  # 1.3.6.1.5.5.7.1.1, as an OBJECT IDENTIFIER
 _CA_ISSUERS: Final = bytes.fromhex("06082b06010505073002")  # 1.3.6.1.5.5.7.48.2
 _ALTERNATIVE_NAMES: Final = bytes.fromhex("0603551d11")  # 2.5.29.17
+_KEY_USAGE: Final = bytes.fromhex("0603551d0f")  # 2.5.29.15
+# Those that libraries know: the key usage, names and constraints of RFC 5280, 4.2.1, all of 2.5.29.
+_KNOWN_EXTENSIONS: Final = re.compile(rb"\x06\x03\x55\x1d[\x0f\x11\x13\x1e\x20\x21\x24\x25\x36]")
+_BOOLEAN: Final = 0x01
 _EXPLICIT_3: Final = 0xA3
 _OCTET_STRING: Final = 0x04
 _DNS_NAME: Final = 0x82
@@ -160,6 +168,42 @@ def parse_issuer_urls(der: bytes) -> list[str]:
     return urls
 
 
+class KeyUsage(IntFlag):
+    """What a key may be used for: the bits that matter in TLS, as they are encoded (RFC 5280, 4.2.1.3)."""
+
+    DIGITAL_SIGNATURE = 0x80
+    KEY_ENCIPHERMENT = 0x20
+    CERTIFICATE_SIGNATURE = 0x04
+
+
+def parse_key_usage(der: bytes) -> KeyUsage | None:
+    """Return what a certificate's key may be used for; None if it does not say, or is malformed."""
+    if _KEY_USAGE not in der:
+        return None
+    try:
+        start, end = _find_extension(der, _KEY_USAGE)
+        [bits] = _children(der, start, end, 1)
+        return KeyUsage(der[bits[1] + 1] & sum(KeyUsage))
+    except (ValueError, IndexError, StopIteration):
+        return None
+
+
+def is_usable_authority(der: bytes) -> bool:
+    """Whether nothing in an authority's certificate forbids to use it: its key usage, or a rule that nobody knows."""
+    usage = parse_key_usage(der)
+    if usage is not None and not usage & KeyUsage.CERTIFICATE_SIGNATURE:
+        return False
+    try:
+        for start, end in _extensions(der):
+            oid, *middle, _ = _children(der, start, end)
+            is_critical = any(tag == _BOOLEAN and der[first] for tag, first, _ in middle)
+            if is_critical and not _KNOWN_EXTENSIONS.fullmatch(der, start, oid[2]):
+                return False
+    except (ValueError, IndexError, StopIteration):
+        pass  # version 1, without extensions
+    return True
+
+
 def parse_pkcs7_certificates(der: bytes) -> list[bytes]:
     """Return the certificates of a PKCS #7 message (RFC 5280, 4.2.2.1: "certs-only"); none if it is not one."""
     try:
@@ -195,17 +239,27 @@ def _find_extension(der: bytes, oid: bytes) -> tuple[int, int]:
     Raises:
         ValueError, IndexError, StopIteration: There is none, or the certificate is malformed.
     """
+    for start, end in _extensions(der):
+        if der.startswith(oid, start):
+            *_, value = _children(der, start, end)
+            if value[0] == _OCTET_STRING:
+                return value[1], value[2]
+    raise ValueError("no such extension")
+
+
+def _extensions(der: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where each extension starts and ends.
+
+    Raises:
+        ValueError, IndexError, StopIteration: There are none, or the certificate is malformed.
+    """
     [certificate] = _children(der, 0, len(der), 1)
     tbs_certificate = next(_children(der, certificate[1], certificate[2]))
     fields = _children(der, tbs_certificate[1], tbs_certificate[2])
     wrapper = next(field for field in fields if field[0] == _EXPLICIT_3)
     [extensions] = _children(der, wrapper[1], wrapper[2], 1)
     for _, start, end in _children(der, extensions[1], extensions[2]):
-        if der.startswith(oid, start):
-            *_, value = _children(der, start, end)
-            if value[0] == _OCTET_STRING:
-                return value[1], value[2]
-    raise ValueError("no such extension")
+        yield start, end
 
 
 _Element = tuple[int, int, int]  # tag, start and end of the content

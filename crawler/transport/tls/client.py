@@ -33,7 +33,7 @@ from crawler.transport.tls.refusals import (
     explain_refusal,
     explain_refusal_after_handshake,
 )
-from crawler.transport.tls.report import certificate_of, describe_tls, find_path
+from crawler.transport.tls.report import certificate_of, describe_tls, find_path, has_usable_issuers
 from crawler.transport.tls.rustls import RustlsContext, RustlsSocket, make_rustls_context
 from crawler.transport.tls.tls_in_tls import TlsInTls
 
@@ -78,7 +78,9 @@ class TlsClient:
             return await self._secure_by_openssl(connection, handshake)
         try:
             tls_socket = await start_tls(connection, lambda sock: rustls.wrap(sock, handshake.host), handshake)
-            return self._accept(connection, tls_socket, handshake)
+            if self._options.tls == "rustls" or self._options.insecure or has_usable_issuers(tls_socket.chain()):
+                return self._accept(connection, tls_socket, handshake)
+            connection.close()  # rustls does not check what an authority may do
         except TimeoutError:
             _remember(self._openssl_first, origin)  # for a retry; this attempt has no time left
             raise

@@ -9,9 +9,10 @@ from crawler.core.results import ProbeError
 from crawler.core.urls import Url
 from crawler.transport.sockets.connection import Connection, TlsSocket
 from crawler.transport.timing import HopTimer
+from crawler.transport.tls.certificates import KeyUsage
 from crawler.transport.tls.names import matches_host, server_name
 from crawler.transport.tls.refusals import wrong_name_error
-from crawler.transport.tls.report import certificate_of, subject_names
+from crawler.transport.tls.report import certificate_of, key_usage, subject_names
 from crawler.transport.tls.rustls import RustlsSocket
 from crawler.transport.tls.tls_in_tls import SocketOverTls, TlsInTls
 
@@ -87,7 +88,21 @@ def check_certificate(tls_socket: AnyTlsSocket, host: str) -> ProbeError | None:
         if not matches_host(names := subject_names(der), host):
             return wrong_name_error(names, host)
     certificate = certificate_of(der)
+    usage = key_usage(der)
+    if usage is not None and not usage & (needed := _needed_usage(tls_socket)):
+        purpose = "signatures" if needed is KeyUsage.DIGITAL_SIGNATURE else "encryption"
+        message = f"the certificate does not allow its key for {purpose}, which this TLS connection needs (key usage)"
+        return ProbeError.of("tls.cert.invalid", message)
     if certificate is not None and certificate.rejected_key is not None:
         message = f"browsers do not accept the certificate's kind of key: {certificate.rejected_key}"
         return ProbeError.of("tls.version_or_cipher_mismatch", message)
     return None
+
+
+def _needed_usage(tls_socket: AnyTlsSocket) -> KeyUsage:
+    """Return what the server's key was used for: a signature, or before TLS 1.3 perhaps the exchange of a secret."""
+    if isinstance(tls_socket, RustlsSocket) or tls_socket.version() != "TLSv1.2":
+        return KeyUsage.DIGITAL_SIGNATURE
+    cipher = tls_socket.cipher()
+    has_exchange = cipher is not None and not cipher[0].startswith("ECDHE")
+    return KeyUsage.KEY_ENCIPHERMENT if has_exchange else KeyUsage.DIGITAL_SIGNATURE

@@ -10,13 +10,16 @@ from crawler.core.results import TLSInfo
 from crawler.transport.tls.certificates import (
     Certificate,
     CertificateError,
+    KeyUsage,
     SubjectNames,
+    is_usable_authority,
     parse_certificate,
+    parse_key_usage,
     parse_subject_names,
 )
 from crawler.transport.tls.rustls import RustlsSocket
 
-__all__ = ["certificate_of", "describe_tls", "find_path", "subject_names"]
+__all__ = ["certificate_of", "describe_tls", "find_path", "has_usable_issuers", "key_usage", "subject_names"]
 
 
 def describe_tls(
@@ -60,6 +63,24 @@ def certificate_of(der: bytes) -> Certificate | None:
 def subject_names(der: bytes) -> SubjectNames:
     """Return the hosts that a certificate is for."""
     return parse_subject_names(der)
+
+
+@lru_cache(maxsize=1024)
+def key_usage(der: bytes) -> KeyUsage | None:
+    """Return what the key of a certificate may be used for; None if the certificate does not say."""
+    return parse_key_usage(der)
+
+
+def has_usable_issuers(chain: Sequence[bytes]) -> bool:
+    """Whether all certificates after the first one may be those of authorities, or have a twin that may."""
+    unusable = [der for der in chain[1:] if not _is_usable_authority(der)]
+    if not unusable:
+        return True
+    usable = {each.subject_name for der in chain[1:] if der not in unusable and (each := certificate_of(der))}
+    return all((each := certificate_of(der)) is not None and each.subject_name in usable for der in unusable)
+
+
+_is_usable_authority = lru_cache(maxsize=1024)(is_usable_authority)
 
 
 def find_path(chain: Sequence[bytes]) -> list[bytes]:

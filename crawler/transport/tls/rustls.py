@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from crawler.core.options import Options
-from crawler.transport.tls.certificates import parse_certificate
+from crawler.transport.tls.certificates import is_usable_authority, parse_certificate
 from crawler.transport.tls.openssl import HTTP1
 
 __all__ = ["RustlsContext", "RustlsSocket", "describe_tls_libraries", "make_rustls_context", "rustls_version"]
@@ -227,7 +227,7 @@ class RustlsContext:
         paths = [Path(cafile)] if cafile is not None else _system_files()
         found = (match for path in paths for match in _PEM.findall(path.read_bytes()))
         distinct = dict.fromkeys(match.replace(b"\r", b"") for match in found)
-        certificates = [each for each in distinct if not _has_expired(each)]  # rustls does not check their dates
+        certificates = [each for each in distinct if _is_usable(each)]  # rustls does not check this
         self._builder.add_root_certs_from_pem(b"\n".join(certificates))
         if cafile is None and not distinct:  # on Windows the authorities are not in files
             for der in ssl.create_default_context().get_ca_certs(binary_form=True):
@@ -270,11 +270,13 @@ def describe_tls_libraries() -> str:
     )
 
 
-def _has_expired(pem: bytes) -> bool:
+def _is_usable(pem: bytes) -> bool:
+    """Whether an authority may be trusted. OpenSSL, which is asked next, says what is wrong with another one."""
     try:
-        return parse_certificate(ssl.PEM_cert_to_DER_cert(pem.decode("latin-1"))).not_after < time.time()
+        der = ssl.PEM_cert_to_DER_cert(pem.decode("latin-1"))
+        return parse_certificate(der).not_after >= time.time() and is_usable_authority(der)
     except ValueError:
-        return False  # rustls decides what it can use
+        return True  # rustls decides what it can use
 
 
 def _classes() -> tuple[Any, Any]:
