@@ -18,7 +18,7 @@ from crawler.core.urls import Url
 if TYPE_CHECKING:
     from publicsuffixlist import PublicSuffixList
 
-__all__ = ["Cookie", "cookie_header", "update_cookies"]
+__all__ = ["Cookie", "cookie_header", "is_trustworthy", "update_cookies"]
 
 _MAX_COOKIES: Final = 50  # of all hosts of a probe (RFC 6265, 6.1: at least 50 of each)
 _MAX_COOKIE_BYTES: Final = 4096  # of name and value together
@@ -69,7 +69,7 @@ class Cookie(msgspec.Struct, frozen=True, gc=False):
         return (
             (url.host == self.domain if self.is_host_only else _is_within(url.host, self.domain))
             and _is_path_within(_path(url), self.path)
-            and (_is_trustworthy(url) or not self.is_secure)
+            and (is_trustworthy(url) or not self.is_secure)
             and (self.expires is None or self.expires > now)
         )
 
@@ -145,7 +145,7 @@ def _parse(header: str, url: Url, now: float) -> Cookie | None:
     if domain and not _may_set_for(url.host, domain):
         return None
     is_secure = "secure" in attributes
-    if is_secure and not _is_trustworthy(url):
+    if is_secure and not is_trustworthy(url):
         return None
     if not is_secure and (attributes.get("samesite", "").lower() == "none" or "partitioned" in attributes):
         return None
@@ -247,7 +247,7 @@ def _is_path_within(path: str, above: str) -> bool:
     return path == above or path.startswith(above if above.endswith("/") else f"{above}/")
 
 
-def _is_trustworthy(url: Url) -> bool:
+def is_trustworthy(url: Url) -> bool:
     """Whether a URL may set and get Secure cookies. Like browsers, trust loopback hosts without https."""
     if url.scheme == "https" or url.host in ("localhost", "::1"):
         return True

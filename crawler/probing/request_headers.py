@@ -6,7 +6,7 @@ from typing import Final
 
 from crawler.core.options import Options
 from crawler.probing.authentication import authorization
-from crawler.probing.cookies import cookie_header
+from crawler.probing.cookies import cookie_header, is_trustworthy
 from crawler.probing.probe_state import ProbeState
 from crawler.transport.http.response_body import ACCEPT_ENCODING
 
@@ -17,6 +17,9 @@ Headers = list[tuple[str, str]]
 # The headers of a browser that loads a page. Without them, servers may answer a probe as a client of their API.
 _ACCEPT: Final = "text/html,application/xhtml+xml,*/*;q=0.8"
 _ACCEPT_LANGUAGE: Final = "en;q=0.9,*;q=0.5"
+# The response is wanted as a page, and no other page asks for it (W3C Fetch Metadata). Browsers say so over https. What
+# is not true of a prober is not sent: that a person acts (Sec-Fetch-User), or the name of a browser.
+_NAVIGATION: Final = (("Sec-Fetch-Dest", "document"), ("Sec-Fetch-Mode", "navigate"), ("Sec-Fetch-Site", "none"))
 _SENT_TO_ALL_ORIGINS: Final = frozenset({"accept", "accept-language", "user-agent", "referer"})
 
 
@@ -32,14 +35,17 @@ class RequestHeaders:
 
     def __init__(self, options: Options) -> None:
         given = options.headers
-        self._for_first_origin = _with_defaults(options, given)
+        for_first_origin = _with_defaults(options, given)
         self.for_other_origins = _with_defaults(
             options, {name: value for name, value in given.items() if name.lower() in _SENT_TO_ALL_ORIGINS}
         )
+        self._plain = for_first_origin, self.for_other_origins
+        self._navigation = _with_navigation(for_first_origin), _with_navigation(self.for_other_origins)
 
     def of(self, state: ProbeState) -> Headers:
         """Return the headers of a probe's next request."""
-        headers = self._for_first_origin if state.is_at_first_origin else self.for_other_origins
+        for_first_origin, for_others = self._navigation if is_trustworthy(state.url) else self._plain
+        headers = for_first_origin if state.is_at_first_origin else for_others
         if state.challenge is not None:
             headers = [*headers, ("Authorization", authorization(state.challenge, state.url, state.method))]
         if state.cookies and (cookies := cookie_header(state.cookies, state.url, time.time())):
@@ -57,6 +63,11 @@ def _with_defaults(options: Options, given: Mapping[str, str]) -> Headers:
     }
     names = {name.lower() for name in given}
     return [*((name, value) for name, value in defaults.items() if name.lower() not in names), *given.items()]
+
+
+def _with_navigation(headers: Headers) -> Headers:
+    names = {name.lower() for name, _ in headers}
+    return [*headers, *(field for field in _NAVIGATION if field[0].lower() not in names)]
 
 
 def _with_cookies(headers: Headers, cookies: str) -> Headers:

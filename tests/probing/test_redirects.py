@@ -6,6 +6,7 @@ from crawler import Options
 from crawler.core.results import HopResult, Timings
 from crawler.core.urls import Target
 from crawler.probing.probe import Probe
+from crawler.probing.request_headers import RequestHeaders
 from tests.support.exchange import Exchange
 from tests.support.probing import probe_one, status_of
 from tests.support.site import Site
@@ -45,6 +46,21 @@ async def test_a_page_wants_html_to_be_asked_for(site: Site) -> None:
     [request] = site.requests
     assert request.header("Accept") == "text/html,application/xhtml+xml,*/*;q=0.8"
     assert request.header("Accept-Language") == "en;q=0.9,*;q=0.5"
+
+
+async def test_a_page_is_asked_for_as_a_browser_navigates(site: Site) -> None:
+    """Servers that refuse others: jarun/buku#879, searxng's limiter. Chromium sends these to https and to loopback."""
+    await probe_one(site.url("/ok"), headers={"sec-fetch-site": "cross-site"})
+    [request] = site.requests
+    sent = {name.lower(): value for name, value in request.headers if name.lower().startswith("sec-")}
+    assert sent == {"sec-fetch-dest": "document", "sec-fetch-mode": "navigate", "sec-fetch-site": "cross-site"}
+
+
+@pytest.mark.parametrize(("url", "is_sent"), [("https://a.test/", True), ("http://a.test/", False)])
+def test_where_a_browser_says_that_it_navigates(url: str, is_sent: bool) -> None:
+    """Chromium and searxng/searxng#4962: nothing over plain http."""
+    state = Probe.of(Target.of(0, url), Options(), lambda: 0.0).state
+    assert (("Sec-Fetch-Mode", "navigate") in RequestHeaders(Options()).of(state)) is is_sent
 
 
 async def test_a_server_that_wants_to_compress_may(site: Site) -> None:
