@@ -9,6 +9,7 @@ Every package above may import every module; the modules import only `crawler.co
     awake_clock    a clock that stands still while this process does
     lifecycle      stop by signals; notify systemd
     cancellation   cancel background work and wait for its end
+    waiting        wait for one future for a limited time
     event_loop     run a coroutine on uvloop or on asyncio's own loop
     resources      open files, cores, garbage collection
 """

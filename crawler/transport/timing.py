@@ -40,12 +40,12 @@ class HopTimer:
         self.tls: TLSInfo | None = None
         self._now = now
         self._phase: Phase = "connect"
-        self._marks: list[tuple[Phase, int]] = []
+        self._marks: list[tuple[Phase, float]] = []
 
     def start(self, phase: Phase) -> None:
         """End the current phase and start another."""
         self._phase = phase
-        self._marks.append((phase, self._microseconds()))
+        self._marks.append((phase, self._now()))
 
     @property
     def error_phase(self) -> str:
@@ -59,13 +59,11 @@ class HopTimer:
 
     def timings(self) -> Timings:
         """End the last phase and return milliseconds of each; a phase that was entered twice counts once, summed."""
-        now = ended = self._microseconds()
+        # Whole microseconds: then the phases add up to the total, and no duration has to be rounded.
+        now = ended = int(self._now() * 1_000_000)
         spent: dict[str, int] = {}
-        for phase, began in reversed(self._marks):
+        for phase, mark in reversed(self._marks):
+            began = int(mark * 1_000_000)
             spent[phase] = spent.get(phase, 0) + ended - began
             ended = began
         return Timings(**{phase: each / 1000 for phase, each in spent.items()}, total=(now - ended) / 1000)
-
-    def _microseconds(self) -> int:
-        # Whole ones: then the phases add up to the total, and no duration has to be rounded.
-        return int(self._now() * 1_000_000)

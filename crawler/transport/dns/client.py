@@ -12,6 +12,7 @@ from aiodns.error import ARES_ETIMEOUT, DNSError
 
 from crawler.core.option_syntax import parse_server
 from crawler.runtime.cancellation import cancel_and_wait
+from crawler.runtime.waiting import wait_until_done
 from crawler.transport.dns.fallback_client import FallbackClient
 from crawler.transport.dns.messages import Addresses, Question
 
@@ -63,8 +64,7 @@ class DnsClient:
         """
         query = self._cares.getaddrinfo(question.host, family=question.family, type=socket.SOCK_STREAM)
         try:
-            await asyncio.wait((query,), timeout=_FALLBACK_DELAY_SECONDS)
-            if query.done() and not _has_timed_out(query):
+            if await wait_until_done(query, _FALLBACK_DELAY_SECONDS) and not _has_timed_out(query):
                 return _read(query.result())
             return await self._ask_with_fallback(question, deadline, query)
         finally:

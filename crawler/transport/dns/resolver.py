@@ -13,6 +13,7 @@ from crawler.core.options import Options
 from crawler.core.results import ProbeError
 from crawler.runtime.awake_clock import AwakeClock
 from crawler.runtime.cancellation import cancel_and_wait
+from crawler.runtime.waiting import wait_until_done
 from crawler.transport.dns.client import DnsClient
 from crawler.transport.dns.failures import FINAL_STATUSES, dns_failure
 from crawler.transport.dns.messages import Addresses, Question
@@ -112,9 +113,9 @@ class Resolver:
             lookup.task.add_done_callback(_retrieve_exception)
         elif deadline > lookup.deadline:
             lookup.deadline = deadline
-        # `wait` does not cancel the lookup when this caller gives up: others may share it.
+        # When this caller gives up, the lookup goes on: others may share it.
         while not lookup.task.done() and (left := deadline - self._clock.now()) > 0:
-            await asyncio.wait({lookup.task}, timeout=left)
+            await wait_until_done(lookup.task, left)
         if not lookup.task.done():
             raise self._failure(DNSError(ARES_ETIMEOUT))
         return list(lookup.task.result())
