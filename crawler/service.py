@@ -56,6 +56,7 @@ from crawler.server.http.site import ListeningSite
 from crawler.server.metrics import Metrics
 from crawler.server.middleware.access_log import add_request_id, log_requests
 from crawler.server.middleware.auth import check_access
+from crawler.server.middleware.framing import check_framing
 from crawler.server.middleware.problems import answer_problems
 from crawler.server.middleware.proxy_headers import ProxyHeaders
 from crawler.server.middleware.request_metrics import count_response, measure_requests
@@ -113,6 +114,7 @@ def create_app(
             log_requests,
             measure_requests,
             answer_problems,
+            check_framing,
             ProxyHeaders(service.forwarded_allow).middleware,
             check_access,
         ],

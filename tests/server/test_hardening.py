@@ -721,6 +721,44 @@ async def test_a_request_that_is_not_http_is_answered_and_not_logged(
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
+@pytest.mark.parametrize(
+    ("version", "codings", "expected"),
+    [
+        ("1.0", ["chunked"], 400),
+        ("1.0", ["gzip, chunked"], 400),
+        ("1.1", ["gzip, chunked"], 501),
+        ("1.1", ["gzip", "chunked"], 501),
+        ("1.1", ["identity"], 501),
+        ("1.1", ["x-unknown, chunked"], 501),
+    ],
+)
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_a_request_whose_end_is_not_certain_closes_the_connection(
+    method: str, version: str, codings: list[str], expected: int
+) -> None:
+    """RFC 9112, 6.1: 501 for unknown codings; with HTTP/1.0 the framing is faulty, and the connection has
+    to be closed. nginx 1.22 answers 400 and 501 to the same bytes, and closes.
+    """
+    fields = "".join(f"Transfer-Encoding: {coding}\r\n" for coding in codings)
+    head = f"{method} /submit HTTP/{version}\r\nHost: localhost\r\nConnection: keep-alive\r\n{fields}\r\n"
+    hidden = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with listening(ServiceOptions()) as port:
+        answer = await rest(await opened(port, f"{head}0\r\n\r\n{hidden}".encode()))
+    assert answer.count(b"HTTP/1.0 ") + answer.count(b"HTTP/1.1 ") == 1, "the request in the body is not answered"
+    status = int(answer.split()[1])
+    assert status in (expected, 400)
+    if status == 501 or version == "1.0":
+        assert b"Transfer-Encoding" in answer.partition(b"\r\n\r\n")[2]
+
+
+async def test_chunked_is_read_in_any_case() -> None:
+    body = '14\r\n{"urls": ["http://a"\r\n2\r\n]}\r\n0\r\n\r\n'
+    head = "POST /submit HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: Chunked\r\n\r\n"
+    async with listening(ServiceOptions()) as port:
+        answer = await rest(await opened(port, (head + body).encode()))
+    assert answer.split()[1] == b"200"
+
+
 @pytest.mark.parametrize("value", [f"{SECRET} {SECRET}", f"ann:admin:{SECRET}"])
 def test_a_wrong_token_is_in_no_error(value: str) -> None:
     with pytest.raises(crawler.OptionError) as caught:

@@ -3,6 +3,7 @@
 access_log            gives it an id, and logs it
 request_metrics       counts and measures it
 problems              turns errors into responses
+framing               refuses requests whose end is not certain
 proxy_headers         reads the client's address from trusted proxies
 auth                  checks its token and its quota
 origin_check        without tokens: checks that it comes from this machine
