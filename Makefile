@@ -51,6 +51,7 @@ peers: ## install the link checkers that the benchmarks compare with, below .cac
 chaos: $(VENV)/.dev ## kill and disturb services, worker processes and Redis, then check that nothing is lost; ARGS='--rounds 1000'
 	$(BIN)/python -m tests.chaos.service $(ARGS)
 	$(BIN)/python -m tests.chaos.fleet $(ARGS)
+	$(BIN)/python -m tests.chaos.pauses
 
 harden: $(VENV)/.dev /usr/sbin/nginx /usr/bin/chromium /usr/bin/slowhttptest ## run the long tests: a browser, slow clients, restarts, fuzzing
 	$(BIN)/pytest tests/harden/docs_page.py tests/harden/slow_clients.py tests/harden/restarts.py tests/harden/fuzz.py $(ARGS)

@@ -5,7 +5,8 @@ optional (the extra `match`), because its binding `google-re2` has no wheel for 
 """
 
 import asyncio
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from crawler.core.errors import OptionError
@@ -16,6 +17,7 @@ _MAX_PATTERN_CHARACTERS: Final = 1_000
 _MAX_PROGRAM_STEPS: Final = 2_000  # of the compiled pattern; at worst a step takes 10 ns for each byte of text
 _MAX_INLINE_COST: Final = 2**20  # steps times characters that may run on the event loop: 10 ms at worst
 _MAX_MEMORY_BYTES: Final = 2 * 2**20  # of one compiled pattern
+_MAX_THREADS: Final = 4  # for long searches of all Tasks; asyncio's own threads stay free for files and names
 
 
 @lru_cache(maxsize=128)
@@ -56,4 +58,9 @@ async def has_match(pattern: str, text: str) -> bool:
     compiled = compile_pattern(pattern)
     if compiled.programsize * len(text) <= _MAX_INLINE_COST:
         return compiled.search(text) is not None
-    return await asyncio.to_thread(compiled.search, text) is not None
+    return await asyncio.get_running_loop().run_in_executor(_threads(), compiled.search, text) is not None
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="match")

@@ -1,8 +1,10 @@
 """The API's OpenAPI document and its page: complete, correct, and without files of other servers."""
 
+import asyncio
 import hashlib
 import io
 import json
+import random
 import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -13,6 +15,7 @@ from aiohttp import web
 
 import crawler
 from crawler import Options, ServiceOptions
+from crawler.core.patterns import has_match
 from crawler.server.api import swagger_ui
 from crawler.server.api.openapi import DOCUMENT
 from crawler.server.api.operation import Media
@@ -226,6 +229,21 @@ async def test_files_are_sent_once(client: Client) -> None:
             assert response.status == 304
         async with client.head(f"/docs/{name}") as response:
             assert (response.status, await response.read()) == (200, b"")
+
+
+async def test_the_page_does_not_wait_behind_long_searches() -> None:
+    """aiohttp reads files in asyncio's own threads, `min(32, cpu_count + 4)` of them (`ThreadPoolExecutor`)."""
+    chance = random.Random(1)
+    text = "".join(chance.choice("ab") for _ in range(2**20))
+    async with serving(crawler.create_app()) as client:
+        searches = [asyncio.ensure_future(has_match("(a|b)*a(a|b){50}c", text)) for _ in range(40)]
+        await asyncio.sleep(0)
+        async with client.get("/docs") as response:
+            assert response.status == 200
+        done = sum(search.done() for search in searches)
+        for search in searches:
+            search.cancel()
+    assert done < 8
 
 
 @pytest.mark.parametrize("name", ["VERSION", "index.html", "..%2Fdocs.py", "nothing", "."])
