@@ -9,7 +9,7 @@ import ssl
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -56,6 +56,37 @@ async def test_a_server_that_breaks_resumed_sessions_is_asked_once_without(autho
     assert [status_of(result) for result in results] == [200, 200, 200]
     assert resumed.count(True) in (1, 2)
     assert resumed.count(False) == 3
+
+
+async def test_the_end_of_the_handshake_and_the_request_come_in_one_packet(authority: Authority) -> None:
+    """Two small packets would take two round trips where the first one is acknowledged late (RFC 896, RFC 9293)."""
+    requests: list[bytes] = []
+    context = authority.good()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_side=True)
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                incoming.write(await reader.read(65536))
+        with suppress(ssl.SSLWantReadError):
+            requests.append(tls.read(65536))  # of the bytes that ended the handshake
+        tls.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.write(outgoing.read())
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        await probe_one(
+            f"https://localhost:{port}/", cafile=str(authority.cafile), tls="rustls", retries=0, method="GET"
+        )
+    assert [request[:5] for request in requests] == [b"GET /"]
 
 
 async def test_a_retry_after_a_timeout_asks_openssl(authority: Authority) -> None:

@@ -81,11 +81,8 @@ class RustlsSocket:
             ssl.SSLWantWriteError: The socket takes no more bytes now.
             ssl.SSLError: One side refused.
         """
-        tls = self._tls
-        while True:
+        while self._tls.is_handshaking():
             self._flush()
-            if not tls.is_handshaking():
-                return
             if not self._undecrypted:
                 self._undecrypted = self._receive()
             self._decrypt()
@@ -93,6 +90,8 @@ class RustlsSocket:
                 with suppress(OSError):
                     self._flush()  # the alert that tells the server
                 raise self._failure
+        # In TLS 1.3 our last message goes out with the request, in one packet. Sent before, it would cost a call, and
+        # the request would wait for its acknowledgement (Nagle's algorithm, RFC 896).
 
     def send(self, data: bytes) -> int:
         """Send bytes; return how many. After an exception, call it again with the same bytes."""
