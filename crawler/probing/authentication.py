@@ -29,13 +29,13 @@ _SESSION: Final = "-sess"
 
 
 def answer_challenge(state: ProbeState, hop: HopResult, options: Options, answered: Challenge | None) -> bool:
-    """Make the next request one that answers the challenge of a 401; false if that is not possible or no use.
+    """Let the next request answer the challenge of a 401; false if it cannot, or if that would not help.
 
     Args:
-        state: The probe; its URL has been asked.
+        state: The state of the probe; its URL is the one that answered.
         hop: The answer.
-        options: A user's own header `Authorization` is never replaced.
-        answered: The challenge that the request has answered already. Only a stale nonce is a reason for another.
+        options: The options of the probe. A header `Authorization` in them is never replaced.
+        answered: The challenge that the request has answered; then only a stale nonce is answered again.
     """
     if hop.status != _UNAUTHORIZED or state.url.authorization is None or state.challenges >= _MAX_ANSWERS:
         return False
@@ -43,7 +43,7 @@ def answer_challenge(state: ProbeState, hop: HopResult, options: Options, answer
         return False
     offered = [parse_challenge(value) for name, value in hop.headers if name == "www-authenticate"]
     known = [challenge for challenge in offered if challenge is not None]
-    # As in Chromium, Digest goes before Basic, and of several the first.
+    # As in Chromium, Digest is preferred to Basic, and the first challenge to later ones.
     challenge = min(known, key=lambda each: each.scheme != "digest", default=None)
     if challenge is None or (answered is not None and not challenge.is_stale):
         return False

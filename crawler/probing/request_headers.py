@@ -17,8 +17,8 @@ Headers = list[tuple[str, str]]
 # The headers of a browser that loads a page. Without them, servers may answer a probe as a client of their API.
 _ACCEPT: Final = "text/html,application/xhtml+xml,*/*;q=0.8"
 _ACCEPT_LANGUAGE: Final = "en;q=0.9,*;q=0.5"
-# The response is wanted as a page, and no other page asks for it (W3C Fetch Metadata). Browsers say so over https. What
-# is not true of a prober is not sent: that a person acts (Sec-Fetch-User), or the name of a browser.
+# The request is for a page, and no other page has caused it (W3C Fetch Metadata). Browsers send this over https only.
+# Sec-Fetch-User (a person has acted) and the name of a browser are not sent, because they would not be true.
 _NAVIGATION: Final = (("Sec-Fetch-Dest", "document"), ("Sec-Fetch-Mode", "navigate"), ("Sec-Fetch-Site", "none"))
 _SENT_TO_ALL_ORIGINS: Final = frozenset({"accept", "accept-language", "user-agent", "referer"})
 

@@ -66,8 +66,8 @@ class Situation(msgspec.Struct, frozen=True, gc=False):
     def has_to_slow_down(self) -> bool:
         """Whether the answer is about all requests to the host, and not about this one.
 
-        Where that is not sure, it holds once: for a 503 without Retry-After, and for a connection that fails while
-        other requests are under way.
+        A 503 without Retry-After, and a connection that fails while other requests are in flight, may be about either.
+        The first one of a probe is taken to be about all requests.
         """
         answer, trouble = self.answer, self.answer.trouble
         if not (trouble.is_host_paused or trouble.was_in_company) or not answer.may_retry or self.options.retries == 0:
@@ -76,7 +76,7 @@ class Situation(msgspec.Struct, frozen=True, gc=False):
         return self.state.slow_downs < (self.policy.max_slow_downs if is_sure else 1)
 
     def is_crowded_out(self) -> bool:
-        """Whether to look again alone; GET comes first after a HEAD that failed at once."""
+        """Whether to retry alone at the host. After a HEAD that failed at once, GET is tried first."""
         if not self.answer.trouble.may_be_crowded_out or not self._is_retryable():
             return False
         is_timeout = self.answer.error is not None and self.answer.error.group == "TIMEOUT"

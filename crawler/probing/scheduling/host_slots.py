@@ -20,8 +20,8 @@ class Trouble(NamedTuple):
 
     Attributes:
         is_host_paused: Whether the scheduler starts no request to the host for a while.
-        may_be_crowded_out: Whether the request may have failed because the host got too many.
-        was_in_company: Whether it may so because others are in flight at this moment.
+        may_be_crowded_out: Whether the request may have failed because the host got too many requests.
+        was_in_company: Whether other requests to the host are in flight, which may be the reason.
         passes: Whether URLs that the host refused had good answers later.
     """
 

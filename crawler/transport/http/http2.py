@@ -55,10 +55,10 @@ _NOT_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class _LengthlessDecoder(Decoder):
-    """Keeps Content-Length from h2, which refuses a head or a body for it; browsers ignore it.
+    """Hides Content-Length from h2, which checks it and may refuse the response; browsers ignore it.
 
     Attributes:
-        fields: Those of the last header, Content-Length included.
+        fields: The fields of the last header, including Content-Length.
     """
 
     fields: list[tuple[bytes, bytes]]

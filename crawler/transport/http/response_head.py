@@ -94,7 +94,7 @@ class ResponseHead(msgspec.Struct, gc=False):
 
     @property
     def is_interim(self) -> bool:
-        """Whether another response follows (RFC 9110, 15.2), after 101 too: nobody has asked for another protocol."""
+        """Whether another response follows (RFC 9110, 15.2), after 101 too: no request asks for another protocol."""
         return 100 <= self.status < 200
 
     @property

@@ -169,7 +169,7 @@ def parse_issuer_urls(der: bytes) -> list[str]:
 
 
 class KeyUsage(IntFlag):
-    """What a key may be used for: the bits that matter in TLS, as they are encoded (RFC 5280, 4.2.1.3)."""
+    """The purposes of a key that matter in TLS, as the bits of its key usage (RFC 5280, 4.2.1.3)."""
 
     DIGITAL_SIGNATURE = 0x80
     KEY_ENCIPHERMENT = 0x20
@@ -189,7 +189,7 @@ def parse_key_usage(der: bytes) -> KeyUsage | None:
 
 
 def is_usable_authority(der: bytes) -> bool:
-    """Whether nothing in an authority's certificate forbids to use it: its key usage, or a rule that nobody knows."""
+    """Whether an authority may issue certificates by its key usage, and has no critical extension that is unknown."""
     usage = parse_key_usage(der)
     if usage is not None and not usage & KeyUsage.CERTIFICATE_SIGNATURE:
         return False

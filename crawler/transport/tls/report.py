@@ -72,7 +72,7 @@ def key_usage(der: bytes) -> KeyUsage | None:
 
 
 def has_usable_issuers(chain: Sequence[bytes]) -> bool:
-    """Whether all certificates after the first one may be those of authorities, or have a twin that may."""
+    """Whether each subject after the first certificate has one that an authority may use; a chain may have several."""
     unusable = [der for der in chain[1:] if not _is_usable_authority(der)]
     if not unusable:
         return True

@@ -77,7 +77,7 @@ class RustlsSocket:
         """Continue the handshake as far as the received bytes allow.
 
         Raises:
-            ssl.SSLWantReadError: The server has to answer first.
+            ssl.SSLWantReadError: More bytes of the server are needed.
             ssl.SSLWantWriteError: The socket takes no more bytes now.
             ssl.SSLError: One side refused.
         """
