@@ -9,7 +9,7 @@ from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 from pathlib import Path
 
-from crawler.runtime.cancellation import cancel_and_wait, in_background
+from crawler.runtime.cancellation import in_background
 
 __all__ = ["RestartedProcess"]
 
@@ -32,6 +32,7 @@ class RestartedProcess:
         self._command = [sys.executable, *module, *arguments]
         self._log = log
         self._is_killed = False
+        self._is_closed = False
         self._process: Process | None = None
         self._supervision: asyncio.Task[None] | None = None
         self._is_up = asyncio.Event()
@@ -77,15 +78,24 @@ class RestartedProcess:
             os.kill(self.pid, number)
 
     async def close(self) -> None:
-        """Kill it for good."""
+        """Kill it for good, and wait for its end.
+
+        It is not cancelled: a second cancellation would leave behind a process that takes long to end, because its
+        children still have its standard output.
+        """
+        self._is_closed = True
         if self._supervision is not None:
-            await cancel_and_wait(self._supervision)
+            if self._process is not None:
+                self.kill()
+            await asyncio.gather(self._supervision, return_exceptions=True)
 
     async def _supervise(self) -> None:
-        while True:
+        while not self._is_closed:
             self._is_killed = False
             with self._log.open("ab") as log:
                 self._process = await asyncio.create_subprocess_exec(*self._command, stdout=PIPE, stderr=log)
+            if self._is_closed:  # during the start
+                self.kill()
             try:
                 assert self._process.stdout is not None
                 words = (await self._process.stdout.readline()).decode().split()
