@@ -32,7 +32,7 @@ class RestartedProcess:
         self._command = [sys.executable, *module, *arguments]
         self._log = log
         self._is_killed = False
-        self._is_closed = False
+        self._closing = asyncio.Event()
         self._process: Process | None = None
         self._supervision: asyncio.Task[None] | None = None
         self._is_up = asyncio.Event()
@@ -83,18 +83,18 @@ class RestartedProcess:
         It is not cancelled: a second cancellation would leave behind a process that takes long to end, because its
         children still have its standard output.
         """
-        self._is_closed = True
+        self._closing.set()
         if self._supervision is not None:
             if self._process is not None:
                 self.kill()
             await asyncio.gather(self._supervision, return_exceptions=True)
 
     async def _supervise(self) -> None:
-        while not self._is_closed:
+        while not self._closing.is_set():
             self._is_killed = False
             with self._log.open("ab") as log:
                 self._process = await asyncio.create_subprocess_exec(*self._command, stdout=PIPE, stderr=log)
-            if self._is_closed:  # during the start
+            if self._closing.is_set():  # during the start
                 self.kill()
             try:
                 assert self._process.stdout is not None

@@ -4,9 +4,10 @@ import html
 import os
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 # Tags that may have a link, and what only looks like one. The parser is slow: it does not get the rest of a page.
 _TAG = re.compile(
@@ -23,6 +24,18 @@ class _Links(HTMLParser):
         self.found.update(value for name, value in attrs if name in ("href", "src") and value is not None)
 
 
+_join = cache(urljoin)
+
+
+@cache
+def _hrefs_of(tag: str) -> set[str]:
+    """Return the links in one tag. Most tags are on many pages of a site."""
+    parser = _Links()
+    parser.feed(tag)
+    parser.close()
+    return parser.found
+
+
 def find_pages(root: Path) -> list[Path]:
     """Return all HTML files below a folder; symbolic links are followed."""
     return sorted(
@@ -35,11 +48,12 @@ def find_pages(root: Path) -> list[Path]:
 
 def find_links(page: Path, url: str) -> set[str]:
     """Return the absolute URLs of the page's links to its own server, otherwise exactly as in the page."""
-    parser, server = _Links(), urlsplit(url)[:2]
-    tags = (match[0] for match in _TAG.finditer(page.read_text(encoding="utf-8")))
-    parser.feed("".join(tag for tag in tags if "href" in tag or "src" in tag))
-    parser.close()
-    return {link for href in parser.found if urlsplit(link := urljoin(url, href))[:2] == server}
+    folder, server = url.rpartition("/")[0] + "/", "/".join(url.split("/")[:3])
+    tags = {match[0] for match in _TAG.finditer(page.read_text(encoding="utf-8"))}
+    hrefs = {href for tag in tags if "href" in tag or "src" in tag for href in _hrefs_of(tag)}
+    # All pages of a folder share what a link means, unless it leaves out the path.
+    links = {_join(folder if href[:1] not in ("", "?", "#") else url, href) for href in hrefs}
+    return {link for link in links if link == server or link.startswith((f"{server}/", f"{server}?", f"{server}#"))}
 
 
 def make_page(hrefs: Iterable[str]) -> str:
