@@ -11,7 +11,7 @@ EXPECTED_RESULTS: dict[str, tuple[int | str, str]] = {
     "/status/500": (500, "GET"),
     "/status/999": (999, "GET"),
     "/status/099": ("http.response.invalid", "GET"),
-    "/status/101": ("http.response.invalid", "GET"),
+    "/status/101": ("http.timed_out", "GET"),
     "/status/100": ("http.timed_out", "GET"),
     "/continue": (200, "HEAD"),
     "/early-hints": (200, "HEAD"),
