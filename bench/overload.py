@@ -22,8 +22,10 @@ from tests.support.overloaded_host import (
     DownAtFirst,
     OneAtATime,
     OverloadedHost,
+    RateBucket,
     RateLimit,
     RefusesAll,
+    RequestLimit,
 )
 
 _HEALTHY_HOSTS: Final = 20
@@ -34,7 +36,15 @@ CASES: Final[dict[str, tuple[Callable[[], OverloadedHost], int]]] = {
     "resets above 2": (lambda: ConnectionLimit(2, "reset", 0.2), 60),
     "closes above 2": (lambda: ConnectionLimit(2, "close", 0.2), 60),
     "503 above 4": (lambda: ConnectionLimit(4, "503", 0.2), 60),
+    "503 for more than 2 at once": (lambda: RequestLimit(2, 503, 0.2), 60),
+    "429 for more than 2 at once": (lambda: RequestLimit(2, 429, 0.2), 60),
+    "503 above 10 per s, no burst": (lambda: RateBucket(10, 0, 503), 60),
+    "503 above 10 per s, burst of 5": (lambda: RateBucket(10, 5, 503), 60),
+    "429 above 1 per s, no burst": (lambda: RateBucket(1, 0, 429), 20),
+    "one at a time, 0.5 s": (lambda: OneAtATime(0.5), 40),
     "one at a time, 4.5 s": (lambda: OneAtATime(4.5), 10),
+    "rate of 10 per 1 s": (lambda: RateLimit(10, 1.0, says_when=False), 60),
+    "rate of 20 per 60 s": (lambda: RateLimit(20, 60.0, says_when=False), 50),
     "rate of 30 per 10 s": (lambda: RateLimit(30, 10.0, says_when=False), 100),
     "rate of 30 per 10 s, Retry-After": (lambda: RateLimit(30, 10.0, says_when=True), 100),
     "down for 1 s": (lambda: DownAtFirst(1.0), 5000),

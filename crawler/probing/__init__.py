@@ -6,6 +6,7 @@ webhooks too), `unprobed` (`failed_result`), and `settings`.
     factory          open_http_prober: composes the prober of one process
     prober           Prober, the interface; HttpProber, which queues the targets of each caller
     probe_run        ProbeRun: sends the requests of one caller's probes
+    second_request   the next request, made beside one that is still not answered
     request_headers  the headers of each request
     robots/          lets a probe pass if robots.txt allows it
     head_support     which hosts answer HEAD as they answer GET

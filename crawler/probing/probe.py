@@ -8,6 +8,7 @@ After an answer a probe is finished, or it sends another request:
 """
 
 from collections.abc import Callable
+from copy import copy
 from typing import Final
 
 from crawler.core.options import Options
@@ -27,7 +28,7 @@ from crawler.probing.statuses import REDIRECT_STATUSES
 __all__ = ["Probe"]
 
 _PHASES_BEFORE_REQUEST: Final = frozenset({"dns", "connect", "tls"})  # they end before the method is sent
-_SHARE_BEFORE_HTTP2: Final = 0.75
+_SHARE_BEFORE_NEXT: Final = 0.5  # of the time left: then the next request begins beside this one
 _NO_URL: Final = Url("", "", "", 0, "")  # for a line that is not a URL
 
 
@@ -123,13 +124,17 @@ class Probe:
 
     @property
     def answer_share(self) -> float:
-        """Share of the time left that the answer may take.
+        """Share of the time left after which the request that can follow begins beside this one."""
+        return _SHARE_BEFORE_NEXT if self.is_tentative or self._may_offer_http2 else 1.0
 
-        A tentative HEAD gets half, so that GET can follow, and other requests most of it, if HTTP/2 can follow.
-        """
+    def state_without_answer(self) -> ProbeState:
+        """Return the state of this probe after its next request, if that gets no answer and another one can follow."""
+        state = copy(self.state)
         if self.is_tentative:
-            return 0.5
-        return _SHARE_BEFORE_HTTP2 if self._may_offer_http2 else 1.0
+            state.start_again("GET")
+        if may_offer_http2(state, self._options, is_declined=self.is_http2_declined):
+            state.offer_http2()
+        return state
 
     @property
     def _may_offer_http2(self) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final, Literal
 
 from crawler.core.options import Options
@@ -18,6 +19,7 @@ from crawler.probing.robots.cache import RobotsCache
 from crawler.probing.robots.gate import RobotsGate
 from crawler.probing.scheduling.host_slots import NO_TROUBLE, Trouble
 from crawler.probing.scheduling.scheduler import Scheduler
+from crawler.probing.second_request import SecondRequest
 from crawler.probing.settings import RetryPolicy
 from crawler.transport.base import Transport
 from crawler.transport.http.response_body import body_text
@@ -26,6 +28,7 @@ __all__ = ["ProbeRun"]
 
 log = logging.getLogger(__name__)
 
+_EARLIER_SECONDS: Final = 0.05  # that a second request ends before the first, so that its failure is the result
 _FREE_RETRIES: Final = 100  # of each run; only further retries use the retry budget
 
 
@@ -67,6 +70,7 @@ class ProbeRun:
         self._loop = asyncio.get_running_loop()
         self._max_body_bytes = options.max_read if options.wants_body else 0
         self._headers = RequestHeaders(options)
+        self._second_requests: dict[Probe, SecondRequest] = {}
 
     async def advance(self, probe: Probe) -> bool:
         """Work on a probe for as long as it stays with its host; true when it is finished."""
@@ -76,13 +80,18 @@ class ProbeRun:
                 return True
             while True:
                 if self._gate is None or await self._gate.lets_pass(probe):
-                    await self._request(probe, host)
-                if probe.is_finished or probe.host != host or self._must_wait(probe, host):
-                    return probe.is_finished
+                    await self._request(probe, probe.host)
+                if probe.is_finished:
+                    return True
+                if probe not in self._second_requests and (probe.host != host or self._must_wait(probe, host)):
+                    return False
         except Exception as error:  # a bug fails one probe, not the whole run
             log.exception("probing failed on our side")
             probe.fail(ProbeError.of("unknown", f"{type(error).__name__}: {error}"))
             return True
+        finally:
+            if probe in self._second_requests:
+                await self._second_requests.pop(probe).cancel()
 
     async def _request(self, probe: Probe, host: str) -> None:
         """Send the probe's next request. Report the answer to the scheduler, to `HeadSupport` and to the probe."""
@@ -91,10 +100,21 @@ class ProbeRun:
         was_final_look, slow_downs = probe.wants_host_alone, probe.state.slow_downs
         started = self._now()
         probe.is_http2_declined = self._http2_support.is_declined_by(host)
+        sent = started
+        if (second := self._second_requests.pop(probe, None)) is not None and second.is_next_of(probe.state):
+            sent = second.started
+            answer = await second.answer_for(probe.state)
+        else:
+            if second is not None:
+                await second.cancel()
+            answer = await self._send(probe, started)
+        seconds = self._now() - sent
         has_offered_http2 = probe.state.http_version == "2"
-        answer = await self._send(probe)
-        seconds = self._now() - started
-        trouble = self._inform_scheduler(probe, host, answer, seconds)
+        second = self._second_requests.get(probe)
+        if second is not None and second.is_answered.done() and answer.error is not None:
+            seconds, trouble = second.started - started, NO_TROUBLE  # its failure says nothing
+        else:
+            trouble = self._inform_scheduler(probe, host, answer, seconds)
         if has_offered_http2:
             self._http2_support.learn(host, answer)
         if (evidence := head_evidence(probe.state, answer)) is not None:
@@ -116,19 +136,43 @@ class ProbeRun:
         if probe.is_finished:
             self._retries_left += self._retry_budget
 
-    def _send(self, probe: Probe) -> Coroutine[Any, Any, HopResult]:
-        state = probe.state
+    def _send(self, probe: Probe, started: float) -> Coroutine[Any, Any, HopResult]:
+        state, share = probe.state, probe.answer_share
+        may_overlap = share < 1 and not self._options.interval
         return self._transport.hop(
             state.method,
             state.url,
             self._headers.of(state),
             probe.request_timeout,
             connect_timeout=self._options.connect_timeout,
-            answer_share=probe.answer_share,
+            answer_share=share,
             is_fresh=probe.wants_fresh_connection,
             max_body_bytes=self._max_body_bytes,
             http_version=state.http_version,
+            on_late=partial(self._begin_second, probe, started) if may_overlap else None,
         )
+
+    def _begin_second(self, probe: Probe, started: float) -> "asyncio.Future[None] | None":
+        """Send the request that follows if the one under way gets no answer; return when that one is needless.
+
+        An overloaded host gets none: it has not come to the first one yet, and final retries have all of the time.
+        """
+        if self._scheduler.is_overloaded(probe.host):
+            return None
+        state = probe.state_without_answer()
+        answer = self._transport.hop(
+            state.method,
+            state.url,
+            self._headers.of(state),
+            self._options.timeout - state.seconds - (self._now() - started) - _EARLIER_SECONDS,
+            connect_timeout=self._options.connect_timeout,
+            is_fresh=True,
+            max_body_bytes=self._max_body_bytes,
+            http_version=state.http_version,
+        )
+        second = SecondRequest(state, answer, self._now(), is_decisive=state.method != probe.state.method)
+        self._second_requests[probe] = second
+        return second.is_answered
 
     async def _get(self, url: Url, timeout: float, max_body_bytes: int) -> HopResult:
         started = self._now()

@@ -15,9 +15,10 @@ from crawler.core.results import Body, HopResult, ProbeError
 from crawler.core.urls import Url
 from crawler.runtime.awake_clock import AwakeClock
 from crawler.transport.address_guard import AddressGuard
+from crawler.transport.base import OnLate
 from crawler.transport.dns.resolver import Resolver
 from crawler.transport.error_mapping import HopError, explain, ssl_reason
-from crawler.transport.http.exchange import HopRequest, is_body_received, read_body, read_head
+from crawler.transport.http.exchange import HopRequest, is_body_received, read_body, read_head, unless_needless
 from crawler.transport.http.response_head import HeadError, Http1Required, Http2Refused, ResponseHead
 from crawler.transport.proxy import ProxyDialler
 from crawler.transport.sockets.address_order import AddressOrder
@@ -92,6 +93,7 @@ class SocketTransport:
         max_body_bytes: int = 0,
         content: bytes = b"",
         http_version: Literal["1", "2"] = "1",
+        on_late: OnLate | None = None,
     ) -> HopResult:
         """Send one request and read the response head; see `Transport.hop`."""
         timer, missed, began = HopTimer(self._clock.now), self._clock.missed, self._clock.now()
@@ -109,6 +111,7 @@ class SocketTransport:
             max_body_bytes,
             is_for_proxy=forwarding is not None,
             offers_http2=http_version == "2" and url.scheme == "https" and not content,
+            on_late=on_late,
         )
         try:
             if request.offers_http2:
@@ -264,18 +267,19 @@ class SocketTransport:
         self, connection: Connection, request: HopRequest, timer: HopTimer, deadline: float
     ) -> tuple[ResponseHead, Body | None]:
         """Send the request and read what is wanted of the response; then keep or close the connection."""
+        late_after = None
         if request.answer_share < 1:
             now = self._clock.now()
-            deadline = now + (deadline - now) * request.answer_share
+            late_after = now + (deadline - now) * request.answer_share
         timer.ip, timer.tls = connection.ip, connection.tls
         body, is_reusable = None, False
         try:
             timer.start("send")
             if connection.tls is not None and connection.tls.alpn == "h2":
-                return await _exchange_over_http2(connection, request, timer, deadline)
+                return await _exchange_over_http2(connection, request, timer, deadline, late_after)
             await connection.send(request.data, deadline)
             timer.start("wait")
-            head, rest = await read_head(connection, timer, deadline)
+            head, rest = await read_head(connection, timer, deadline, late_after, request.on_late)
             if connection.tls is not None:
                 self._tls_for(request).keep_session(connection, request.url.origin)
             if request.max_body_bytes and 200 <= head.status < 300:
@@ -321,13 +325,20 @@ class SocketTransport:
 
 
 async def _exchange_over_http2(
-    connection: Connection, request: HopRequest, timer: HopTimer, deadline: float
+    connection: Connection, request: HopRequest, timer: HopTimer, deadline: float, late_after: float | None
 ) -> tuple[ResponseHead, Body | None]:
     from crawler.transport.http.http2 import Http2Exchange  # h2 takes 40 ms to import, and few probes need it
 
     exchange = Http2Exchange(connection, request.max_body_bytes)
     await exchange.send(request.method, request.url, request.headers, deadline)
     timer.start("wait")
-    head = await exchange.read_head(timer, deadline)
+    try:
+        head = await exchange.read_head(timer, deadline if late_after is None else late_after)
+    except TimeoutError:
+        if late_after is None or request.on_late is None:
+            raise
+        needless = request.on_late()
+        reading = exchange.read_head(timer, deadline)
+        head = await (reading if needless is None else unless_needless(reading, needless))
     wants_body = request.max_body_bytes and 200 <= head.status < 300
     return head, await exchange.read_body(head, deadline) if wants_body else None

@@ -19,6 +19,7 @@ from crawler.core.urls import Target, Url
 from crawler.probing.prober import HttpProber
 from crawler.probing.scheduling.scheduler import Scheduler
 from crawler.probing.settings import DEFAULT_SETTINGS
+from crawler.transport.base import OnLate
 from crawler.transport.error_mapping import explain
 
 _MAX_HEAD_BYTES = 256 * 1024
@@ -69,6 +70,7 @@ class _AiohttpTransport:
         max_body_bytes: int = 0,
         content: bytes = b"",
         http_version: Literal["1", "2"] = "1",
+        on_late: OnLate | None = None,
     ) -> HopResult:
         """Send one request and read the response head; see `Transport.hop`."""
         try:

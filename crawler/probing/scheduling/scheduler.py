@@ -104,6 +104,11 @@ class Scheduler:
         host = self._hosts.get(name)
         return host is not None and host.adaptive_limit.has_answered and not host.seems_down
 
+    def is_overloaded(self, name: str) -> bool:
+        """Whether a host gets fewer requests at once because it has refused or failed some, or is slow."""
+        host = self._hosts.get(name)
+        return host is not None and host.adaptive_limit.limit < self.per_host
+
     def seems_dead(self, name: str) -> bool:
         """Whether a host fails all requests now, and has never answered one."""
         host = self._hosts.get(name)
