@@ -48,7 +48,14 @@ GROUPS = {
         "proxy.protocol.error",
         "proxy.tls.failed",
     ],
-    "LOCAL_ERROR": ["dns.unreachable", "local.descriptors", "local.ports", "local.memory", "local.network"],
+    "LOCAL_ERROR": [
+        "dns.unreachable",
+        "local.descriptors",
+        "local.ports",
+        "local.memory",
+        "local.network",
+        "local.paused",
+    ],
     "ABANDONED": ["abandoned"],
     "UNKNOWN": ["unknown"],
 }
@@ -70,6 +77,7 @@ PHASES = [
     Phase("url.", {"url"}),
     Phase("address.", {"connect"}),
     Phase("robots.", {"url"}),
+    Phase("local.paused", {"http"}),
     Phase("local.", {"connect"}),
 ]
 
