@@ -41,9 +41,13 @@ class Registry(ABC):
         calls: Duration and failures of the reads and writes of a store outside this process's memory.
         is_shared: Whether other processes use the same Tasks.
         submit_listeners: Called with each new Task, whichever process submitted it; perhaps more than once.
+        most_running: How many Tasks may run at once. A shared store checks it as it stores a Task, and raises
+            `QuotaExceeded`: no other process could know of all submits.
+        most_running_of_owner: The same for the Tasks of one owner.
     """
 
     is_shared = False
+    most_running = most_running_of_owner = 2**53
 
     def __init__(self) -> None:
         self.calls = CallCounters()

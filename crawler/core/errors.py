@@ -20,11 +20,12 @@ A target that fails is an ordinary result, so it is never raised: see `crawler.c
     └── TransitionError         a Task cannot change to the requested status
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 __all__ = [
+    "TASK_RETRY_SECONDS",
     "AccessDenied",
     "ChildError",
     "CrawlerError",
@@ -92,6 +93,10 @@ class IdempotencyKeyTaken(CrawlerError):
 
 class Overloaded(CrawlerError):
     """Too many single probes are in progress; the same request can succeed soon."""
+
+
+TASK_RETRY_SECONDS: Final = 30
+"""When to submit again after a refusal because of running Tasks: their end cannot be predicted."""
 
 
 class QuotaExceeded(CrawlerError):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-from crawler.core.errors import QuotaExceeded, TaskTooLarge
+from crawler.core.errors import TASK_RETRY_SECONDS, QuotaExceeded, TaskTooLarge
 from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Task
 from crawler.registry import Registry
@@ -18,7 +18,6 @@ __all__ = ["CountLines", "Quotas"]
 
 CountLines = Callable[[int], None]  # called with the number of lines received; raises if they are too many
 
-_TASK_RETRY_SECONDS: Final = 30  # the end of a Task cannot be predicted
 _REQUEST_RETRY_SECONDS: Final = 1  # most requests take less
 
 
@@ -33,7 +32,7 @@ class _Quota(NamedTuple):
     def left(self) -> int:
         return max(0, self.limit - self.used)
 
-    def check(self, retry_seconds: int = _TASK_RETRY_SECONDS) -> None:
+    def check(self, retry_seconds: int = TASK_RETRY_SECONDS) -> None:
         """Check that one more fits.
 
         Raises:
@@ -44,10 +43,14 @@ class _Quota(NamedTuple):
 
 
 class Quotas:
-    """The quotas of one service. A Task that is being submitted counts as running."""
+    """The quotas of one service. A Task that is being submitted counts as running.
+
+    Services that share a registry do not see each other's submits, so the registry checks the running Tasks once more.
+    """
 
     def __init__(self, registry: Registry, service: ServiceOptions) -> None:
         self._registry = registry
+        registry.most_running, registry.most_running_of_owner = service.max_tasks, service.token_tasks
         self._service = service
         # Being submitted, or in progress; by owner.
         self._tasks: Counter[str | None] = Counter()

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from crawler import Options, ServiceOptions
+from crawler import Options, ServiceOptions, Task
+from crawler.core.errors import QuotaExceeded
+from crawler.server.quotas import Quotas
 from crawler.server.settings import ServerSettings
 from crawler.stores.redis.registry import RedisRegistry
 from crawler.stores.redis.settings import FleetSettings
@@ -126,6 +128,40 @@ async def test_one_idempotency_key_at_two_replicas_at_once_makes_one_task(redis_
         assert len((await one.get("/tasks"))["tasks"]) == 3
         with redis_server.client() as client:
             assert client.keys("crawler:coming") == []
+
+
+async def test_a_quota_of_tasks_holds_over_all_replicas(redis_server: RedisServer) -> None:
+    """Two replicas that are asked at once have no time to tell each other. draft-ietf-httpapi-ratelimit-headers, 2.1: a
+    quota is allocated "to a client", not to a server.
+    """
+    async with RedisRegistry(redis_server.url) as one, RedisRegistry(redis_server.url) as other:
+        for registry in (one, other):
+            Quotas(registry, ServiceOptions(token_tasks=3, max_tasks=5))
+
+        async def submit(registry: RedisRegistry, owner: str | None) -> Task | QuotaExceeded:
+            try:
+                return await registry.submit(["http://a.test/"], Options(), owner=owner)
+            except QuotaExceeded as error:
+                return error
+
+        async def count(owner: str | None) -> tuple[list[Task], set[str]]:
+            both = await asyncio.gather(*(submit(registry, owner) for _ in range(4) for registry in (one, other)))
+            refusals = {each.policy for each in both if isinstance(each, QuotaExceeded)}
+            return [each for each in both if isinstance(each, Task)], refusals
+
+        of_ann, refusals = await count("ann")
+        assert (len(of_ann), refusals) == (3, {"token-tasks"})
+        of_bob, refusals = await count("bob")
+        assert (len(of_bob), refusals) == (2, {"running-tasks"})
+        await other.finish((await other.fetch(of_ann[0].id)).id, "error")
+        await one.refresh()
+        await one.delete(of_ann[1].id)
+        with redis_server.client() as client:
+            client.hset("crawler:running", "of-an-older-version", "ann")  # which has ended it without this hash
+            again, refusals = await count("ann")
+            assert (len(again), refusals) == (2, {"token-tasks"})
+            assert client.hlen("crawler:running") == 5
+            assert not client.exists("crawler:coming")
 
 
 async def test_stalled_tasks_are_queued_again(site: Site, redis_server: RedisServer) -> None:

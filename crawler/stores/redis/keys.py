@@ -8,6 +8,7 @@ Shared by all Tasks, `crawler:NAME`:
     tasks        sorted set: the ids of all Tasks, by the number that `admit` gave them
     number       counter: the last number given
     keys         hash: idempotency key of a client -> Task id
+    running      hash: id of each running Task -> its owner; empty if it has none
     coming       sorted set: ids whose chunks are stored without a running Task, by Unix time of the last change;
                  `drop_stale_batches` removes them
     bytes        counter: the size of all stored result blocks
@@ -49,7 +50,9 @@ __all__ = [
 OFFSETS_PER_HASH: Final = 2**16
 SEQUENCES_PER_HASH: Final = 64
 
-SharedName = Literal["tasks", "number", "keys", "coming", "bytes", "redelivered", "leader", "check", "changes"]
+SharedName = Literal[
+    "tasks", "number", "keys", "coming", "running", "bytes", "redelivered", "leader", "check", "changes"
+]
 TaskPart = Literal["bits", "blocks", "chains", "starts", "suspects"]
 
 

@@ -14,7 +14,14 @@ from typing import Final, Self
 
 import msgspec
 
-from crawler.core.errors import IdempotencyKeyTaken, StoreError, TaskNotFound, TransitionError
+from crawler.core.errors import (
+    TASK_RETRY_SECONDS,
+    IdempotencyKeyTaken,
+    QuotaExceeded,
+    StoreError,
+    TaskNotFound,
+    TransitionError,
+)
 from crawler.core.results import ProbeResult
 from crawler.core.tasks import Task
 from crawler.core.urls import Target
@@ -132,14 +139,21 @@ class RedisRegistry(Registry):
     async def _admit(self, task: Task) -> None:
         key = _idempotency_field(task)
         fields = {**encode_fields(task, FIELDS), "done": "0"}
-        keys = [task_key(task.id), shared_key("tasks"), shared_key("keys"), shared_key("coming"), shared_key("number")]
+        shared = (shared_key(name) for name in ("tasks", "keys", "coming", "number", "running"))
         with self._connection.call("write"):
             answer = await self._connection.scripts["admit"](
-                keys=keys,
-                args=[task.id, key, shared_key("changes"), *_flatten(fields)],
-            )
+                keys=[task_key(task.id), *shared],
+                args=[
+                    task.id, key, shared_key("changes"), task_key(""), task.owner or "",
+                    self.most_running_of_owner, self.most_running, *_flatten(fields),
+                ],
+            )  # fmt: skip
         if answer == 0:
             raise IdempotencyKeyTaken(key)
+        if answer == -2:
+            raise QuotaExceeded("token-tasks", self.most_running_of_owner, TASK_RETRY_SECONDS)
+        if answer == -3:
+            raise QuotaExceeded("running-tasks", self.most_running, TASK_RETRY_SECONDS)
         if answer < 0:
             raise StoreError(f"{self.location}: the lines of Task {task.id} were dropped before it was stored")
 
@@ -160,7 +174,7 @@ class RedisRegistry(Registry):
         fields = _flatten(encode_fields(task, names))
         with self._connection.call("write"):
             answer = await self._connection.scripts["save"](
-                keys=[task_key(task.id), shared_key("coming")],
+                keys=[task_key(task.id), shared_key("coming"), shared_key("running")],
                 args=[task.id, shared_key("changes"), new_status, time.time(), *fields],
             )
         if answer == b"gone":
@@ -180,7 +194,7 @@ class RedisRegistry(Registry):
     async def _drop(self, task: Task) -> bool:
         """Drop a Task, or a batch that was not admitted; returns whether it was a Task."""
         await self.chunks.drop(task.id)
-        keys = [task_key(task.id), shared_key("tasks"), shared_key("keys"), shared_key("bytes")]
+        keys = [task_key(task.id), *(shared_key(name) for name in ("tasks", "keys", "bytes", "running"))]
         with self._connection.call("write"):
             was_stored: int = await self._connection.scripts["delete"](
                 keys=[*keys, *self._results.keys(task)],

@@ -30,14 +30,30 @@ SCRIPTS: Final = {
         for number = 0, math.floor(last / per_hash) do redis.call('UNLINK', prefix .. number) end
         redis.call('UNLINK', sequences, starts, isolated)
         redis.call('ZREM', coming, id)""",
-    # Make a batch a Task. Returns 1, 0 if another Task has its idempotency key, -1 if its chunks have been dropped.
+    # Make a batch a Task. Returns 1, 0 if another Task has its idempotency key, -1 if its chunks have been dropped, -2
+    # if the owner has too many running Tasks, -3 if there are too many of all owners. A Task that an older version has
+    # ended is still in the hash `running`, so each is looked at before it is counted.
     "admit": """
-        local task, tasks, keys, coming, number = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-        local id, key, changes = ARGV[1], ARGV[2], ARGV[3]
+        local task, tasks, keys, coming, number, running = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+        local id, key, changes, prefix, owner = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+        local most_of_owner, most = tonumber(ARGV[6]), tonumber(ARGV[7])
         if redis.call('EXISTS', task) == 1 then return 1 end
         if not redis.call('ZSCORE', coming, id) then return -1 end
-        if key ~= '' and redis.call('HSETNX', keys, key, id) == 0 then return 0 end
-        for i = 4, #ARGV, 2 do redis.call('HSET', task, ARGV[i], ARGV[i + 1]) end
+        if key ~= '' and redis.call('HEXISTS', keys, key) == 1 then return 0 end
+        local owners, own, all = redis.call('HGETALL', running), 0, 0
+        for i = 1, #owners, 2 do
+            if redis.call('HGET', prefix .. owners[i], 'status') == '"running"' then
+                all = all + 1
+                if owners[i + 1] == owner then own = own + 1 end
+            else
+                redis.call('HDEL', running, owners[i])
+            end
+        end
+        if owner ~= '' and own >= most_of_owner then return -2 end
+        if all >= most then return -3 end
+        if key ~= '' then redis.call('HSET', keys, key, id) end
+        redis.call('HSET', running, id, owner)
+        for i = 8, #ARGV, 2 do redis.call('HSET', task, ARGV[i], ARGV[i + 1]) end
         redis.call('ZADD', tasks, redis.call('INCR', number), id)
         redis.call('ZREM', coming, id)
         redis.call('PUBLISH', changes, id)
@@ -45,7 +61,7 @@ SCRIPTS: Final = {
     # Set fields of a Task. Returns 'saved', or the reason why not: 'gone', 'ended', or 'unfinished' if it would become
     # ready and lines have no result. A Task that ends is marked as coming: its chunks are dropped even after a crash.
     "save": """
-        local task, coming = KEYS[1], KEYS[2]
+        local task, coming, running = KEYS[1], KEYS[2], KEYS[3]
         local id, changes, new_status, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
         if redis.call('EXISTS', task) == 0 then return 'gone' end
         if new_status ~= '' then
@@ -54,6 +70,7 @@ SCRIPTS: Final = {
                 return 'unfinished'
             end
             redis.call('ZADD', coming, now, id)
+            redis.call('HDEL', running, id)
         end
         for i = 5, #ARGV, 2 do redis.call('HSET', task, ARGV[i], ARGV[i + 1]) end
         redis.call('PUBLISH', changes, id)
@@ -123,13 +140,14 @@ SCRIPTS: Final = {
         return recorded""",
     # Delete a Task. The other keys expire later, for clients that are reading the results now.
     "delete": """
-        local task, tasks, keys, bytes = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+        local task, tasks, keys, bytes, running = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
         local id, key, changes, expire_seconds = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+        redis.call('HDEL', running, id)
         if redis.call('ZREM', tasks, id) == 0 then return 0 end
         if key ~= '' then redis.call('HDEL', keys, key) end
         redis.call('DECRBY', bytes, redis.call('HGET', task, 'bytes') or 0)
         redis.call('UNLINK', task)
-        for i = 5, #KEYS do redis.call('EXPIRE', KEYS[i], expire_seconds) end
+        for i = 6, #KEYS do redis.call('EXPIRE', KEYS[i], expire_seconds) end
         redis.call('PUBLISH', changes, id)
         return 1""",
 }
