@@ -120,13 +120,13 @@ class Chaos:
             using.cancel()
             with contextlib.suppress(asyncio.CancelledError, aiohttp.ClientError, ConnectionError):
                 await using
+        self.report.tasks = len(self._batches)
 
     async def check(self) -> Report:
         """Wait for the end of all Tasks, and compare them with what the client knows."""
         async with Service(self._folder) as service:
             async with self._session.get(f"{service.url}/tasks") as response:
                 tasks = await response.json()
-            self.report.tasks = len(self._batches)
             for task_id, batch in self._batches.items():
                 if task_id not in tasks:
                     self.report.lost_tasks += 1
@@ -183,11 +183,11 @@ class Chaos:
         await x.reply()
 
 
-async def run_service_chaos(rounds: int, folder: Path, seed: int) -> Report:
-    """Kill the service `rounds` times, and check what was lost."""
+async def run_service_chaos(rounds: int, folder: Path, seed: int, tasks: int = 0) -> Report:
+    """Kill the service `rounds` times, then on until it has acknowledged so many Tasks; check what was lost."""
     async with Site(host="0.0.0.0") as site, aiohttp.ClientSession() as session:
         chaos = Chaos(site, session, folder, seed)
-        for _ in range(rounds):
+        while chaos.report.kills < rounds or chaos.report.tasks < tasks:
             await chaos.run_round()
         return await chaos.check()
 
