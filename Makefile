@@ -55,6 +55,7 @@ chaos: $(VENV)/.dev ## kill and disturb services, worker processes and Redis, th
 
 harden: $(VENV)/.dev /usr/sbin/nginx /usr/bin/chromium /usr/bin/slowhttptest ## run the long tests: a browser, slow clients, restarts, fuzzing
 	$(BIN)/pytest tests/harden/docs_page.py tests/harden/slow_clients.py tests/harden/restarts.py tests/harden/fuzz.py $(ARGS)
+	$(BIN)/python -m tests.harden.neighbours
 
 documents: $(VENV)/.dev ## rewrite the generated tables and outputs in README and docs
 	$(BIN)/python -m tests.support.documents

@@ -23,11 +23,13 @@ from crawler.core.urls import Target
 from crawler.runtime.counters import CallCounters
 from crawler.runtime.iteration import iterate
 
-__all__ = ["Lines", "PageReader", "Registry", "passes_filter"]
+__all__ = ["PAGE_BYTES", "STREAM_BYTES", "Lines", "PageReader", "Registry", "passes_filter"]
 
 Lines = Iterable[str | bytes] | AsyncIterable[str | bytes]
-PageReader = Callable[[int, int, ResultFilter], Awaitable[ResultSlice]]  # start, limit, filter
+PageReader = Callable[[int, int, ResultFilter, int], Awaitable[ResultSlice]]  # start, limit, filter, bytes
 
+PAGE_BYTES: Final = 2**20  # of the results of a page; with the one that reaches it, the page ends
+STREAM_BYTES: Final = 2**18  # the same of a page that waits until a client has read it
 _PAGE_RESULTS: Final = 1_000
 
 
@@ -129,7 +131,12 @@ class Registry(ABC):
         return self._pending(self.task(task_id))
 
     async def page(
-        self, task_id: str, start: int = 0, limit: int = _PAGE_RESULTS, where: ResultFilter = ANY_RESULT
+        self,
+        task_id: str,
+        start: int = 0,
+        limit: int = _PAGE_RESULTS,
+        where: ResultFilter = ANY_RESULT,
+        max_bytes: int = PAGE_BYTES,
     ) -> ResultSlice:
         """Read some of the results so far, in the order in which they were recorded.
 
@@ -138,12 +145,13 @@ class Registry(ABC):
             start: Position in that order: 0, or `next` of the previous page.
             limit: Most results to return, at least 1. There may be fewer, even none, although more follow.
             where: Which results are wanted.
+            max_bytes: With the result that reaches this size of JSON the page ends.
 
         Returns:
             The page. It is the last one for now if its `next` equals the Task's `counts.done`.
         """
         with self._reader(self.task(task_id)) as read:
-            return await read(start, limit, where)
+            return await read(start, limit, where, max_bytes)
 
     def results(self, task_id: str, where: ResultFilter = ANY_RESULT) -> AsyncIterator[ProbeResult]:
         """Stream the results in the order in which they were recorded, including those recorded meanwhile.
@@ -152,6 +160,14 @@ class Registry(ABC):
         """
         task = self.task(task_id)
         return _read_all(task, self._reader(task), where)
+
+    def pages(self, task_id: str, where: ResultFilter = ANY_RESULT) -> AsyncIterator[Sequence[ProbeResult]]:
+        """Stream the same as `results`, in pages of `STREAM_BYTES`.
+
+        The stream itself keeps no page: a reader that has written a page waits for its client with these bytes alone.
+        """
+        task = self.task(task_id)
+        return _read_pages(task, self._reader(task), where)
 
     def results_in_memory(self, task_id: str) -> Sequence[ProbeResult] | None:
         """Return the results so far if this process has all of them in memory; None if they must be read."""
@@ -261,10 +277,18 @@ async def _finalized(lines: Lines, task: Task, finalize: Callable[[Task], None])
 async def _read_all(
     task: Task, reader: AbstractContextManager[PageReader], where: ResultFilter
 ) -> AsyncIterator[ProbeResult]:
+    async for results in _read_pages(task, reader, where):
+        for result in results:
+            yield result
+
+
+async def _read_pages(
+    task: Task, reader: AbstractContextManager[PageReader], where: ResultFilter
+) -> AsyncIterator[Sequence[ProbeResult]]:
     place = 0
     with reader as read:
         while place < task.counts.done:
-            page = await read(place, _PAGE_RESULTS, where)
-            for result in page.results:
-                yield result
-            place = page.next
+            page = await read(place, _PAGE_RESULTS, where, STREAM_BYTES)
+            place, results = page.next, [page.results]
+            del page
+            yield results.pop()  # and keep nothing of it

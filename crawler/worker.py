@@ -27,7 +27,9 @@ T = TypeVar("T")
 log = logging.getLogger("crawler.worker")
 
 _COLLECT_SECONDS: Final = 0.05
+_MAX_DETAIL: Final = 1_000  # characters; a Task keeps it in memory
 _MAX_WAITING_RESULTS: Final = 5_000
+_MAX_WAITING_BYTES: Final = 2**23
 _FIRST_RETRY_SECONDS: Final = 1.0
 _MAX_RETRY_SECONDS: Final = 30.0
 _FINAL_RECORD_SECONDS: Final = 3.0  # time for the store to record the last results when the engine drains
@@ -125,7 +127,9 @@ async def _complete(task_id: str, registry: Registry, prober: Prober) -> None:
         log.exception("Task %s cannot go on", task_id)
         mark_span_failed()
         with suppress(TaskNotFound, TransitionError):
-            await retry_until_stored(registry.finish, task_id, "error", f"{type(error).__name__}: {error}")
+            await retry_until_stored(
+                registry.finish, task_id, "error", f"{type(error).__name__}: {error}"[:_MAX_DETAIL]
+            )
 
 
 async def probe_and_record(
@@ -161,7 +165,7 @@ class Recorder:
         task_id: The Task.
         registry: Keeps the Task.
         collect_seconds: How long a result waits for others to be recorded with it.
-        max_waiting: Results that can wait for the store; with more, `add` waits too.
+        max_waiting: Results that can wait for the store; with more, or with 8 MiB of them, `add` waits too.
     """
 
     def __init__(
@@ -184,6 +188,7 @@ class Recorder:
     async def __aenter__(self) -> Self:
         if not self._callers:
             self._waiting: list[ProbeResult] = []
+            self._waiting_bytes = 0
             self._added = self._recorded = 0
             self._recording = asyncio.ensure_future(self._record_groups())
         self._callers += 1
@@ -206,9 +211,11 @@ class Recorder:
             TaskNotFound: The Task was deleted.
         """
         self._waiting.append(result)
+        self._waiting_bytes += result.size
         self._added += 1
         self._has_results.set()
-        if len(self._waiting) >= self._max_waiting or self._recording.done():
+        is_full = len(self._waiting) >= self._max_waiting or self._waiting_bytes >= _MAX_WAITING_BYTES
+        if is_full or self._recording.done():
             await self.flush()
 
     async def flush(self) -> None:
@@ -232,7 +239,7 @@ class Recorder:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._collect_seconds):
                         await self._flush_requested.wait()
-                results, self._waiting = self._waiting, []
+                results, self._waiting, self._waiting_bytes = self._waiting, [], 0
                 self._has_results.clear()
                 self._flush_requested.clear()
                 await retry_until_stored(self._registry.record, self._task_id, results)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 from hypothesis import HealthCheck, settings
 
 from tests.support.certs import Authority
 from tests.support.dns_server import DnsServer
+from tests.support.loop_watchdog import no_hold, watched_loop
 from tests.support.redis_server import RedisServer
 from tests.support.site import Site
 
@@ -21,7 +21,7 @@ settings.load_profile("any-machine")
 
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {"uvloop": uvloop.new_event_loop}
+    return {"uvloop": watched_loop}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,6 +37,13 @@ def all_that_was_opened_is_closed() -> Iterator[None]:
     """
     yield
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def nothing_holds_the_loop() -> Iterator[None]:
+    """Fail a test in which the product holds the loop: see `tests.support.loop_watchdog`."""
+    with no_hold():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -44,6 +44,8 @@ _RESERVED_HEADERS: Final = frozenset(
 )  # fmt: skip
 _SECRET_PREFIX: Final = "whsec_"
 _MAX_HEADERS_BYTES: Final = 32 * 1024  # every request sends them, and servers accept no more
+_MAX_HEADERS: Final = 100  # that Apache accepts (LimitRequestFields); each takes memory besides its text
+_MAX_HEADER_NAME_BYTES: Final = 100
 
 
 def parse_server(text: str) -> tuple[str, int]:
@@ -115,7 +117,11 @@ def check_headers(headers: Mapping[str, str], place: str) -> None:
     Raises:
         OptionError: A header is not valid or is reserved, or the headers are too long.
     """
+    if len(headers) > _MAX_HEADERS:
+        raise OptionError(f"more than {_MAX_HEADERS} headers", place)
     for name, value in headers.items():
+        if len(name) > _MAX_HEADER_NAME_BYTES:
+            raise OptionError(f"a name has more than {_MAX_HEADER_NAME_BYTES} bytes", place)
         if not _HEADER_NAME.fullmatch(name):
             raise OptionError(f"{name!r} is not a header name", place)
         if name.lower() in _RESERVED_HEADERS:

@@ -16,7 +16,7 @@ __all__ = ["compile_pattern", "has_match"]
 _MAX_PATTERN_CHARACTERS: Final = 1_000
 _MAX_PROGRAM_STEPS: Final = 2_000  # of the compiled pattern; at worst a step takes 10 ns for each byte of text
 _MAX_INLINE_COST: Final = 2**20  # steps times characters that may run on the event loop: 10 ms at worst
-_MAX_MEMORY_BYTES: Final = 2 * 2**20  # of one compiled pattern
+_MAX_MEMORY_BYTES: Final = 2**19  # of one compiled pattern; with 2 MiB, compiling what is refused takes 50 ms
 _MAX_THREADS: Final = 4  # for long searches of all Tasks; asyncio's own threads stay free for files and names
 
 

@@ -28,6 +28,9 @@ __all__ = [
 Outcome = Literal["ok", "http_error", "failed", "blocked", "invalid"]
 HttpVersion = Literal["1.0", "1.1", "2"]
 
+_RECORD_BYTES: Final = 400  # of a result without its texts
+_HOP_BYTES: Final = 200
+
 
 # Results report these response headers and drop the others.
 REPORTED_HEADERS: Final = frozenset(
@@ -168,7 +171,8 @@ class ProbeResult(msgspec.Struct, kw_only=True):
 
     `status` is that of the last hop and `method` the method of its request. `timings` are the sums over the hops.
     `attempts` counts the first try and the retries. `title` and `matched` are None unless the options ask for them;
-    `matched` also if the body was cut before a match.
+    `matched` also if the body was cut before a match. `cut` is there only if a text was too long for a record: it names
+    the fields that are not whole (`crawler.probing.result_bounds`).
     """
 
     seq: int
@@ -188,6 +192,13 @@ class ProbeResult(msgspec.Struct, kw_only=True):
     headers: dict[str, str] = {}
     title: str | None = None
     matched: bool | None = None
+    cut: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def size(self) -> int:
+        """About how many bytes its JSON takes."""
+        texts = len(self.url) + len(self.final_url or "") + sum(map(len, self.headers.values()))
+        return _RECORD_BYTES + texts + sum(_HOP_BYTES + len(hop.url) for hop in self.hops)
 
     def copy_for_line(self, seq: int, url: str) -> "ProbeResult":
         """Return the same result for a duplicate line."""

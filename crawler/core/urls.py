@@ -54,7 +54,7 @@ _NORMAL_URL: Final = re.compile(
     r"(?P<scheme>https?)://(?:(?P<user>[^/@:]*)(?::(?P<password>[^/@]*))?@)?"
     r"(?P<authority>(?P<host>\[[^]]*\]|[^/:]*)(?::(?P<port>[0-9]+))?)(?P<path>/[^#]*)"
 )
-_NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]")
+_PERCENT_ENCODED: Final = {code: f"%{code:02X}" for code in range(0x80, 0x100)}
 _MAX_HOST_CHARACTERS: Final = 253  # of a name in DNS, without the dot at its end
 _NOT_IN_HOST: Final = re.compile(r"[/\\?#@\s]")
 _MARGIN: Final = " \t\r\n\f\v\ufeff"  # the last is the byte order mark, which some editors write first
@@ -95,7 +95,7 @@ class Target(msgspec.Struct, gc=False):
 
     Attributes:
         seq: Its position in the submitted list, from 0.
-        text: The line as submitted.
+        text: The line as submitted; of one that is too long for a URL, its beginning.
         url: The URL, or the reason why the line is not one.
         known_result: The result of an earlier duplicate line, which makes a probe unnecessary; else None.
     """
@@ -120,14 +120,20 @@ class Target(msgspec.Struct, gc=False):
         """Parse one text, or one line of a text file as bytes; these must be UTF-8."""
         if isinstance(text, str):
             url = parse_url(text)
+            text = _shorten(text)
             # A lone surrogate cannot be encoded in UTF-8, so no output could contain it.
             return cls(seq, text if isinstance(url, Url) else text.encode(errors="replace").decode(), url)
         try:
             line = text.decode()
         except UnicodeDecodeError as error:
             reason = ProbeError.of("url.invalid", f"not UTF-8 at byte {error.start}")
-            return cls(seq, text.decode(errors="replace"), reason)
-        return cls(seq, line, parse_url(line, is_line=True))
+            return cls(seq, _shorten(text.decode(errors="replace")), reason)
+        return cls(seq, _shorten(line), parse_url(line, is_line=True))
+
+
+def _shorten(text: str) -> str:
+    """Cut a text that is too long for a URL: megabytes would be in every record of it."""
+    return text if len(text) <= MAX_URL_CHARACTERS else text.strip(_MARGIN)[:MAX_URL_CHARACTERS]
 
 
 def read_targets(lines: Iterable[Line]) -> Iterator[Target]:
@@ -144,7 +150,7 @@ def parse_url(text: str, *, is_line: bool = False) -> Url | ProbeError:
     """
     text = text.strip(_MARGIN)
     if len(text) > MAX_URL_CHARACTERS:
-        return ProbeError.of("url.invalid", f"longer than {MAX_URL_CHARACTERS} characters")
+        return ProbeError.of("url.invalid", f"longer than {MAX_URL_CHARACTERS} characters; the rest is cut off")
     if plain := _PLAIN_URL.fullmatch(text):
         scheme, port = plain["scheme"], plain["port"]
         return Url(text, scheme, plain["host"], int(port) if port else DEFAULT_PORTS[scheme], plain["path"])
@@ -191,17 +197,13 @@ def resolve_redirect(base: Url, location: str) -> Url | ProbeError:
         return ProbeError.of("http.response.invalid", f"the Location is longer than {MAX_URL_CHARACTERS} characters")
     location, mark, _ = location.partition("#")  # the mark stays, for a blank before it is no margin
     try:
-        href = ada_url.join_url(base.href, _NOT_ASCII.sub(_percent_encode, location) + mark)
+        href = ada_url.join_url(base.href, location.translate(_PERCENT_ENCODED) + mark)
         url = _read_normal(href.removesuffix("#"))
     except ValueError:
         return ProbeError.of("http.response.invalid", "the redirect's Location is not a URL")
     if isinstance(url, Url) and len(url.href) > MAX_URL_CHARACTERS:
         return ProbeError.of("http.response.invalid", f"leads to a URL of more than {MAX_URL_CHARACTERS} characters")
     return url
-
-
-def _percent_encode(character: re.Match[str]) -> str:
-    return f"%{ord(character[0]):02X}"
 
 
 def _read_normal(href: str) -> Url | ProbeError:

@@ -3,17 +3,18 @@
 import csv
 import re
 import textwrap
+from collections.abc import Iterator
 from typing import Final
 
 from crawler.core.errors import InputError
 from crawler.core.urls import Line
-from crawler.formats.json_batch import MAX_VALUE_BYTES
-from crawler.formats.line_readers import LineSplitter, check_line_length
+from crawler.formats.line_readers import BlankLines, LineSplitter, check_line_length
 
 __all__ = ["CsvReader"]
 
 _DEFAULT_COLUMN: Final = "url"
 _MAX_SHOWN_CHARACTERS: Final = 300  # of the header row, in an error message
+_MAX_COMMAS: Final = 16_384  # in a row: as many columns as spreadsheets have; a megabyte of them would take 30 ms
 
 # Complete cells, as Python's csv module reads them: a quote opens a quoted cell only at the start of the cell.
 _CELL: Final = rb'(?:"[^"]*+(?:""[^"]*+)*+"[^,]*+|[^",][^,]*+|)'
@@ -31,26 +32,29 @@ class CsvReader:
         self._column = column
         self._position: int | None = None  # of the column; None until the header row is read
         self._lines = LineSplitter()
-        self._record: list[bytes] = []  # the lines of an incomplete record: they end inside quotes
-        self._record_bytes = 0
+        self._record = bytearray()  # the complete lines of an incomplete record: they end inside quotes
         self._number = 0  # of lines in complete records
+        self._blank_lines = BlankLines()
 
     def feed(self, data: bytes) -> list[Line]:
         """See `UrlListReader`."""
-        complete: list[bytes] = []  # lines of complete records
+        records: list[bytes] = []
+        number = self._number + 1  # of the line
         for line in self._lines.split(data):
-            self._record_bytes += len(line)
-            if self._record_bytes > MAX_VALUE_BYTES:
-                break
+            check_line_length(len(self._record) + len(line), number)
+            if len(line) > _MAX_COMMAS and line.count(b",") > _MAX_COMMAS:
+                raise InputError(f"more than {_MAX_COMMAS} commas in a row", f"line {number}")
             end = _END_OF_RECORD_IN_QUOTES if self._record else _END_OF_RECORD
-            self._record.append(line)
-            if end.fullmatch(line):
-                complete += self._record
-                self._record, self._record_bytes = [], 0
-            else:
-                self._record_bytes += 1
-        check_line_length(self._record_bytes + len(self._lines.rest), self._number + len(complete) + 1)
-        return self._read(complete)
+            is_complete = end.fullmatch(line) is not None
+            if self._record or not is_complete:
+                self._record += line + b"\n"
+                if is_complete:
+                    line, self._record = bytes(self._record), bytearray()
+            if is_complete:
+                records.append(line)
+                number += 1 + line.count(b"\n", 0, -1)
+        check_line_length(len(self._record) + len(self._lines.rest), number)
+        return self._read(records)
 
     def close(self) -> list[Line]:
         """See `UrlListReader`."""
@@ -61,21 +65,26 @@ class CsvReader:
             raise InputError("has no header row", "line 1")
         return urls
 
-    def _read(self, lines: list[bytes]) -> list[Line]:
-        rows = csv.reader((line + b"\n").decode(errors="surrogateescape") for line in lines)
+    def _read(self, records: list[bytes]) -> list[Line]:
+        rows = csv.reader(self._decode(records))
         cells: list[str] = []
         try:
             for row in rows:
                 if not row or (len(row) == 1 and row[0].isspace()):
-                    continue
-                if self._position is None:
-                    self._position = _find_column(row, self._column, f"line {self._number + rows.line_num}")
+                    self._blank_lines.add(1, self._number)
+                elif self._position is None:
+                    self._position = _find_column(row, self._column, f"line {self._number}")
                 else:
                     cells.append(row[self._position] if self._position < len(row) else "")
         except csv.Error as error:
-            raise InputError(str(error), f"line {self._number + rows.line_num}") from None
-        self._number += len(lines)
-        return [_restore_bytes(cell) for cell in cells]
+            raise InputError(str(error), f"line {self._number}") from None
+        return [cell if cell.isascii() else _restore_bytes(cell) for cell in cells]
+
+    def _decode(self, records: list[bytes]) -> Iterator[str]:
+        """Yield each record as text, and count its lines."""
+        for record in records:
+            self._number += 1 + record.count(b"\n", 0, -1)
+            yield record.decode(errors="surrogateescape")
 
 
 def _find_column(header: list[str], column: str | None, place: str) -> int:
@@ -89,7 +98,7 @@ def _find_column(header: list[str], column: str | None, place: str) -> int:
             if "://" in header[position]:  # there is no header row: the first URL would be lost
                 raise InputError("the header row has a URL instead of a column name", place)
             return position
-    shown = ", ".join(map(repr, header))
+    shown = ", ".join(map(repr, header[:_MAX_SHOWN_CHARACTERS]))
     raise InputError(f"no column {column!r} among {textwrap.shorten(shown, _MAX_SHOWN_CHARACTERS)}", place)
 
 

@@ -10,7 +10,7 @@ __all__ = ["GzipReader"]
 
 _GZIP_WINDOW_BITS: Final = 31  # zlib's code for "gzip, largest window"
 _MAX_COMPRESSED_BYTES: Final = 16 * 1024  # decompressed in one step
-_MAX_PLAIN_BYTES: Final = 1024 * 1024
+_MAX_PLAIN_BYTES: Final = 64 * 1024
 
 
 class GzipReader:
@@ -20,7 +20,7 @@ class GzipReader:
         self._member = zlib.decompressobj(wbits=_GZIP_WINDOW_BITS)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Decompress more data and yield pieces of at most 1 MiB. The caller must exhaust the iterator.
+        """Decompress more data and yield pieces of 64 KiB at most, some of them empty. The caller must exhaust it.
 
         Raises:
             InputError: The data is not gzip or is damaged.
@@ -39,8 +39,7 @@ class GzipReader:
                     raise InputError("is not gzip, or damaged") from None
                 compressed = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
                 has_more = len(plain) == _MAX_PLAIN_BYTES  # zlib may keep output back even when all input is consumed
-                if plain:
-                    yield plain
+                yield plain  # even if it is empty: without, thousands of empty members would be one step
 
     def close(self) -> None:
         """Check that the data is complete.

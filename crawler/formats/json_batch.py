@@ -24,6 +24,7 @@ Parser: TypeAlias = Generator[None, None, T]  # yields where it needs more input
 
 MAX_VALUE_BYTES: Final = 1024 * 1024  # of one URL, and of all other members of the object together
 _MAX_PIECE_BYTES: Final = 64 * 1024  # a larger input is parsed in pieces of this size
+_MAX_MEMBERS_BYTES: Final = 128 * 1024  # of other members that are read: a megabyte of brackets would take 100 ms
 
 _QUOTE, _COMMA, _COLON, _ARRAY, _ARRAY_END, _OBJECT, _OBJECT_END = b'",:[]{}'
 _OPENING: Final = b"[{"
@@ -118,8 +119,11 @@ class BatchReader:
         """The members of the object besides `urls`; complete after `close`.
 
         Raises:
-            InputError: A member is valid JSON but cannot be decoded: a number out of range, or a text not in UTF-8.
+            InputError: A member is valid JSON but cannot be decoded: a number out of range, or a text not in UTF-8; or
+                the members are too long to be options.
         """
+        if self._other_bytes > _MAX_MEMBERS_BYTES:
+            raise InputError(f"more than {_MAX_MEMBERS_BYTES} bytes besides `urls`", "$")
         try:
             return msgspec.json.decode(b"{" + b",".join(self._other_members) + b"}", type=dict[str, Any])
         except msgspec.ValidationError as error:

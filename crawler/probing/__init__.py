@@ -21,6 +21,7 @@ webhooks too), `unprobed` (`failed_result`), and `settings`.
     strict_transport the hosts that require https (HSTS), for one probe
     statuses         what the statuses of servers mean
     probe_result     makes the ProbeResult
+    result_bounds    cuts what is too long for one
     probe_state      the state of a probe, which moves with it to another process
     scheduling/      slots for requests, in all and for each host; the queue of each caller
     settings         waits before retries and other constants that tests shorten

@@ -13,6 +13,7 @@ from crawler.core.results import (
     first_contract_errors,
 )
 from crawler.probing.probe_state import ProbeState
+from crawler.probing.result_bounds import shorten_result
 from crawler.transport.http.response_body import body_text, find_title
 
 __all__ = ["build_result"]
@@ -42,7 +43,7 @@ def build_result(
     errors = first_contract_errors(hop.status, error)
     if options.accept and error is None and hop.status is not None:
         errors = {} if outcome == "ok" else {"http": hop.status}
-    return ProbeResult(
+    result = ProbeResult(
         seq=state.seq,
         url=state.text,
         timestamp=int(time.time()),
@@ -61,6 +62,7 @@ def build_result(
         matched=matched,
         headers={name: value for name, value in reversed(hop.headers) if name in REPORTED_HEADERS},
     )
+    return shorten_result(result)
 
 
 def _outcome(options: Options, status: int | None, error: ProbeError | None) -> Outcome:

@@ -9,6 +9,7 @@ from crawler.core.results import HopResult, ProbeError
 from crawler.core.urls import DEFAULT_PORTS, Url, resolve_redirect
 from crawler.probing.cookies import update_cookies
 from crawler.probing.probe_state import ProbeState
+from crawler.probing.result_bounds import shorten_hop
 from crawler.probing.strict_transport import update_strict_hosts, upgrade_to_https
 
 __all__ = ["first_method", "follow_redirect", "redirect_location"]
@@ -44,6 +45,7 @@ def follow_redirect(state: ProbeState, hop: HopResult, location: str, options: O
         known = state.url.authorization if stays else dict(state.signed_in).get(url.origin)
         url = msgspec.structs.replace(url, authorization=known)
     state.is_at_first_origin = state.is_at_first_origin and stays
+    shorten_hop(state.hops[-1])
     state.cookies, state.strict_hosts = cookies, strict_hosts
     state.redirects += 1
     state.url = url

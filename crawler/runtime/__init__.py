@@ -7,6 +7,7 @@ Every package above may import every module; the modules import only `crawler.co
     counters       histograms and counters of probes and of store calls
     loop_lag       how late the event loop runs its callbacks
     awake_clock    a clock that stands still while this process does
+    turns          long work on the event loop, in steps
     lifecycle      stop by signals; notify systemd
     cancellation   cancel background work and wait for its end
     waiting        wait for one future for a limited time

@@ -12,12 +12,12 @@ from crawler.core.tasks import ResultFilter, ResultSlice, Task
 from crawler.core.urls import Target
 from crawler.registry import Lines, PageReader, Registry, passes_filter
 from crawler.runtime.iteration import iterate
+from crawler.runtime.turns import Turns
 from crawler.stores.ordering import LineKey, interleave, line_key
 
 __all__ = ["MemoryRegistry"]
 
 _MAX_SCANNED_RESULTS: Final = 20_000  # one call scans no more results for those that pass a filter
-_LINES_PER_STEP: Final = 1_000  # between two turns of the event loop
 
 
 class MemoryRegistry(Registry):
@@ -41,20 +41,28 @@ class MemoryRegistry(Registry):
         return tuple(self._stored[self.task(task_id).id].results)
 
     async def _insert(self, task: Task, lines: Lines) -> None:
-        stored, firsts = _StoredTask(), dict[LineKey, Target]()
+        stored, firsts, turns = _StoredTask(), dict[LineKey, Target](), Turns()
         async for line in iterate(lines):
             target = Target.of(task.total, line)
             stored.add_line(target, firsts.setdefault(line_key(target), target))
             task.total += 1
-            if task.total % _LINES_PER_STEP == 0:
-                await asyncio.sleep(0)
-        stored.sort()
+            if turns.is_over:
+                await turns.next()
+        await asyncio.to_thread(stored.sort)  # no step of it keeps the interpreter's lock for long
         self._tasks[task.id], self._stored[task.id] = task, stored
 
     async def _record(self, task: Task, results: Sequence[ProbeResult]) -> None:
+        # Shielded: a line that has its result and not yet those of its duplicates would not be probed again.
+        recording = self._record_in_turns(task, self._stored[task.id], results)
+        await asyncio.shield(asyncio.ensure_future(recording))
+
+    async def _record_in_turns(self, task: Task, stored: "_StoredTask", results: Sequence[ProbeResult]) -> None:
+        turns = Turns()
         for result in results:
-            for recorded in self._stored[task.id].record(result):
+            for recorded in stored.record(result):
                 task.counts.add(recorded.outcome)
+                if turns.is_over:
+                    await turns.next()
 
     async def _save(self, task: Task, names: Collection[str]) -> None:
         pass  # the Task in the dict is the stored one
@@ -98,14 +106,18 @@ class _StoredTask:
         """Bring the targets into probing order."""
         self.targets = interleave(self.targets, attrgetter("host"))
 
-    async def read_page(self, start: int, limit: int, where: ResultFilter) -> ResultSlice:
+    async def read_page(self, start: int, limit: int, where: ResultFilter, max_bytes: int) -> ResultSlice:
         """Read results from a place on, as `Registry.page` does."""
         found: list[ProbeResult] = []
-        place = start
-        while place < len(self.results) and place < start + _MAX_SCANNED_RESULTS and len(found) < limit:
+        place, size, turns = start, 0, Turns()
+        end = min(len(self.results), start + _MAX_SCANNED_RESULTS)
+        while place < end and len(found) < limit and size < max_bytes:
             if passes_filter(self.results[place], where):
                 found.append(self.results[place])
+                size += self.results[place].size
             place += 1
+            if turns.is_over:
+                await turns.next()
         return ResultSlice(found, place)
 
     def record(self, result: ProbeResult) -> Iterator[ProbeResult]:

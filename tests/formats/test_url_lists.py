@@ -334,14 +334,14 @@ def test_data_that_is_not_gzip_is_refused() -> None:
 
 
 def test_a_decompression_bomb_is_never_in_memory_as_a_whole() -> None:
-    bomb = gzip.compress(gzip.compress(b"\n" * 20_000_000))
+    bomb = gzip.compress(gzip.compress(b" " * 20_000_000))
     gunzip = GzipReader()
     inner = GzipReader()
     reader = open_reader("text")
     unpacked = 0
     for part in gunzip.feed(bomb):
         for plain in inner.feed(part):
-            assert len(plain) <= 1024 * 1024
+            assert len(plain) <= 64 * 1024
             assert reader.feed(plain) == []
             unpacked += len(plain)
     inner.close()

@@ -1,12 +1,12 @@
 """A cache of the rules of robots.txt files."""
 
-import asyncio
 import time
 from collections import OrderedDict
 from typing import Final
 
 from crawler.core.results import HopResult
 from crawler.probing.robots.rules import RobotsRules
+from crawler.runtime.turns import complete_in_turns
 
 __all__ = ["Origin", "RobotsCache"]
 
@@ -15,7 +15,6 @@ _FAILURE_SECONDS: Final = 60.0  # until a server that failed is asked again
 _MAX_ORIGINS: Final = 10_000  # whose rules are remembered
 _MAX_BYTES: Final = 16 * 1024 * 1024  # of all rules together
 _MAX_DELAY_SECONDS: Final = 60.0  # a file may ask for a year
-_SMALL_FILE_BYTES: Final = 16 * 1024  # parsed in less than 5 ms; larger ones are parsed in a thread
 
 Origin = tuple[str, str, int]
 
@@ -50,10 +49,7 @@ class RobotsCache:
             return RobotsRules.parse(b"User-agent: *\nDisallow: /", self._agent)
         if answer.body is None:
             return None
-        data = answer.body.data
-        if len(data) <= _SMALL_FILE_BYTES:
-            return RobotsRules.parse(data, self._agent)
-        return await asyncio.to_thread(RobotsRules.parse, data, self._agent)
+        return await complete_in_turns(RobotsRules.parse_in_steps(answer.body.data, self._agent))
 
     def end_fetch(self, origin: Origin, answer: HopResult | None, rules: RobotsRules | None) -> None:
         """Remember the rules that were parsed from an answer; the answer is None if the request was cancelled."""
@@ -67,10 +63,10 @@ class RobotsCache:
         while len(self._rules) > _MAX_ORIGINS or (self._bytes > _MAX_BYTES and len(self._rules) > 1):
             self._forget(next(iter(self._rules)))
 
-    def allows(self, origin: Origin, path: str) -> bool:
+    async def allows(self, origin: Origin, path: str) -> bool:
         """Whether a path with its query may be requested."""
         _, rules = self._rules.get(origin, (0.0, None))
-        return rules is None or rules.allows(path)
+        return rules is None or await complete_in_turns(rules.allows_in_steps(path))
 
     def delay(self, origin: Origin) -> float:
         """Return the seconds that the origin wants between requests."""

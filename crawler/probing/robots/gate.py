@@ -59,7 +59,7 @@ class RobotsGate:
             if delay := max(self._cache.delay(url.origin), self._interval):
                 probe.wait(delay)
                 return False
-        if not self._cache.allows(url.origin, url.path):
+        if not await self._cache.allows(url.origin, url.path):
             probe.fail(ProbeError.of("robots.disallowed", f"{_PATH} does not allow this URL"))
             return False
         return True

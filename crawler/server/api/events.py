@@ -12,6 +12,7 @@ from aiohttp import web
 
 from crawler.core.errors import InputError, TaskNotFound
 from crawler.core.tasks import Task
+from crawler.registry import STREAM_BYTES
 from crawler.server.api.params import read_query, single_header
 from crawler.server.api.schemas import EventsQuery
 from crawler.server.api.task_view import progress_of, summary_of
@@ -60,9 +61,12 @@ async def _write_events(
     try:
         while not manager.is_stopping:
             if wants_results and position < task.counts.done:
-                page = await registry.page(task.id, position, _PAGE_RESULTS)
-                yield b"".join(_write_event("result", each, id_) for id_, each in enumerate(page.results, position + 1))
+                page = await registry.page(task.id, position, _PAGE_RESULTS, max_bytes=STREAM_BYTES)
+                found = [_write_event("result", each, id_) for id_, each in enumerate(page.results, position + 1)]
                 position, heartbeat_at = page.next, now() + settings.heartbeat_seconds
+                chunk = [b"".join(found)]
+                del page, found  # a slow client keeps its text waiting, and not the records
+                yield chunk.pop()
             elif task.status != "running":
                 yield _write_event("end", summary_of(request, task))
                 return

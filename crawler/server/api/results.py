@@ -1,7 +1,7 @@
 """The operation that shows a Task's results: in pages, or all as one stream; as JSON, NDJSON or CSV."""
 
 import io
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -14,6 +14,7 @@ from crawler.core.tasks import ResultFilter, Task
 from crawler.core.urls import parse_host
 from crawler.formats.result_writers import ResultFormat, open_writer
 from crawler.runtime.iteration import iterate
+from crawler.runtime.turns import Turns
 from crawler.server.api.content_negotiation import choose_media_type
 from crawler.server.api.params import next_page_header, read_query
 from crawler.server.api.schemas import ApiFormat, ResultPage, ResultsQuery
@@ -42,7 +43,7 @@ async def results(request: web.Request) -> web.StreamResponse:
     if query.limit is None:
         if query.cursor is not None:
             raise InputError("needs a limit", "cursor")
-        found = registry.results(task.id, where)
+        found = registry.pages(task.id, where)
         parts = _write_json(task, found) if format_ == "json" else _write_rows(format_, found)
         return await stream_response(request, batch_chunks(parts), _MEDIA_TYPES[format_], _VARY)
     page = await registry.page(task.id, _read_cursor(query.cursor, task), query.limit, where)
@@ -50,8 +51,8 @@ async def results(request: web.Request) -> web.StreamResponse:
     headers = {**_VARY, **next_page_header(request, cursor)}
     if format_ == "json":
         return json_response(ResultPage(list(page.results), cursor), headers=headers)
-    rows = b"".join([row async for row in _write_rows(format_, page.results)])
-    return web.Response(body=rows, headers={"Content-Type": _MEDIA_TYPES[format_], **headers})
+    body = b"".join([chunk async for chunk in batch_chunks(_write_rows(format_, [page.results]))])
+    return web.Response(body=body, headers={"Content-Type": _MEDIA_TYPES[format_], **headers})
 
 
 def _choose_format(request: web.Request, query: ResultsQuery) -> ApiFormat:
@@ -85,26 +86,39 @@ def _write_cursor(position: int, task: Task) -> str | None:
     return None if position >= task.counts.done and task.status != "running" else str(position)
 
 
-async def _write_json(task: Task, found: AsyncIterator[ProbeResult]) -> AsyncIterator[bytes]:
+async def _write_json(task: Task, found: AsyncIterator[Sequence[ProbeResult]]) -> AsyncIterator[bytes]:
     """Yield the JSON of a `ResultPage` with all results, in parts."""
     encode = msgspec.json.Encoder().encode
     yield b'{"results":['
     comma = b""
-    async for result in found:
-        yield comma + encode(result)
-        comma = b","
+    async for results in found:
+        if results:
+            part = [comma + encode(results)[1:-1]]  # without its brackets
+            comma = b","
+            del results  # a slow client keeps its text waiting, and not the records
+            yield part.pop()
     yield b'],"next":' + encode(_write_cursor(task.counts.done, task)) + b"}"
 
 
 async def _write_rows(
-    format_: ResultFormat, found: AsyncIterator[ProbeResult] | Iterable[ProbeResult]
+    format_: ResultFormat, found: AsyncIterator[Sequence[ProbeResult]] | Iterable[Sequence[ProbeResult]]
 ) -> AsyncIterator[bytes]:
     text = io.StringIO(newline="")
     writer = open_writer(format_, text)  # may write a header
-    async for result in iterate(found):
-        writer.write(result)
-        yield text.getvalue().encode()
-        text.seek(0)
-        text.truncate()
+    turns = Turns()
+    async for results in iterate(found):
+        for result in results:
+            writer.write(result)
+            if turns.is_over:
+                await turns.next()
+        del results  # a slow client keeps its text waiting, and not the records
+        yield _take_text(text)
     writer.close()
-    yield text.getvalue().encode()
+    yield _take_text(text)
+
+
+def _take_text(text: io.StringIO) -> bytes:
+    taken = text.getvalue().encode()
+    text.seek(0)
+    text.truncate()
+    return taken

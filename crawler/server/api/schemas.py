@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 Label = Annotated[str, Meta(min_length=1, max_length=200, description="A name for the Task, by which it can be found.")]
+# As long as a URL may be for sitemaps.org. One of 60 KB would take 200 KB of memory for as long as the Task is kept.
+WebhookUrl = Annotated[str, Meta(max_length=2048, description="The URL of the receiver.")]
 Limit = Annotated[int, Meta(ge=1, le=1000, description="Maximum number of items to return.")]
 Cursor = Annotated[str, Meta(description="Where to continue: `next` of the previous page.")]
 Next = Annotated[str | None, Meta(description="Cursor of the next page; null if there is none.")]
@@ -49,7 +51,7 @@ ApiFormat = Literal["json", "ndjson", "csv"]  # of results; the formats of the c
 class WebhookChoice(msgspec.Struct, forbid_unknown_fields=True):
     """A URL that gets a signed POST when the Task has ended (Standard Webhooks)."""
 
-    url: Annotated[str, Meta(description="The URL of the receiver.")]
+    url: WebhookUrl
     secret: Annotated[
         str | None,
         Meta(description="Signs the POST, instead of the service's secret: whsec_ and 24 to 64 bytes in base64."),
@@ -153,7 +155,8 @@ class SubmitQuery(msgspec.Struct):
     label: Label | None = None
     column: Column = None
     webhook: Annotated[
-        str | None, Meta(description="URL that gets a POST when the Task has ended, signed with the service's secret.")
+        WebhookUrl | None,
+        Meta(description="URL that gets a POST when the Task has ended, signed with the service's secret."),
     ] = None
 
 

@@ -1,6 +1,6 @@
 """Bodies of requests, as they arrive: of any length, plain or gzip, perhaps cut off or malformed."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final, TypeVar
 
 import msgspec
@@ -11,6 +11,7 @@ from crawler.core.urls import Line
 from crawler.formats.gzip_reader import GzipReader
 from crawler.formats.json_batch import JsonError
 from crawler.formats.url_lists import UrlListReader
+from crawler.runtime.turns import Turns, cut
 from crawler.server.quotas import CountLines
 
 __all__ = ["HANDLER_ARGS", "read_chunks", "read_json", "read_lines"]
@@ -20,9 +21,12 @@ T = TypeVar("T")
 # aiohttp would accept a truncated gzip body as complete. So `read_chunks` decompresses, and aiohttp does not.
 HANDLER_ARGS: Final = {"auto_decompress": False}
 
+_CHUNK_BYTES: Final = 64 * 1024
+_PIECE_BYTES: Final = 4 * 1024  # the costliest lines, two bytes each, take a reader a microsecond a byte
+
 
 async def read_chunks(request: web.Request, max_bytes: int) -> AsyncIterator[bytes]:
-    """Yield the decompressed body, in chunks of a megabyte at most.
+    """Yield the decompressed body, in chunks of 64 KiB at most. Long work takes turns with all other.
 
     If the application is mounted under another one, aiohttp may have decompressed it already.
 
@@ -38,14 +42,19 @@ async def read_chunks(request: web.Request, max_bytes: int) -> AsyncIterator[byt
     if (request.content_length or 0) > max_bytes:
         raise too_large
     gunzip = _open_gunzip(request)
-    size = 0
+    packed_size = size = 0
+    turns = Turns()
     try:
         async for chunk in request.content.iter_any():
-            for plain in gunzip.feed(chunk) if gunzip else (chunk,):
+            packed_size += len(chunk)
+            for plain in gunzip.feed(chunk) if gunzip else cut(chunk, _CHUNK_BYTES):
                 size += len(plain)
-                if size > max_bytes:
+                if max(size, packed_size) > max_bytes:
                     raise too_large
-                yield plain
+                if turns.is_over:
+                    await turns.next()
+                if plain:
+                    yield plain
         if gunzip:
             gunzip.close()
     except (web.RequestPayloadError, InputError, ConnectionError) as error:  # the last if the client has disconnected
@@ -61,19 +70,28 @@ async def read_lines(
         InputError: The body is not in the reader's format, or has no line; the message names the place.
     """
     is_empty = True
-    async for chunk in chunks:
-        lines = reader.feed(chunk)
-        count_lines(len(lines))
-        for line in lines:
+    turns = Turns()
+    async for lines in _read_in_turns(chunks, reader, turns):
+        if lines:
             is_empty = False
+            count_lines(len(lines))
+        for line in lines:  # the store takes turns while it reads them
             yield line
-    lines = reader.close()
-    count_lines(len(lines))
-    for line in lines:
-        is_empty = False
-        yield line
     if is_empty:
         raise InputError("contains no URL", "body")
+
+
+async def _read_in_turns(
+    chunks: AsyncIterator[bytes], reader: UrlListReader, turns: Turns
+) -> AsyncIterator[Sequence[Line]]:
+    async for chunk in chunks:
+        lines: list[Line] = []
+        for piece in cut(chunk, _PIECE_BYTES):
+            lines += reader.feed(piece)
+            if turns.is_over:
+                await turns.next()
+        yield lines
+    yield reader.close()
 
 
 async def read_json(request: web.Request, type_: type[T], max_bytes: int) -> T:

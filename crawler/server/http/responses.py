@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from crawler.runtime.turns import Turns
 from crawler.server.app_keys import SETTINGS
 
 __all__ = ["batch_chunks", "json_response", "stream_response"]
@@ -56,9 +57,11 @@ async def stream_response(
 
 
 async def batch_chunks(parts: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Yield the same bytes in chunks that are worth a system call each."""
-    chunk = bytearray()
+    """Yield the same bytes in chunks that are worth a system call each. The work takes turns with all other."""
+    chunk, turns = bytearray(), Turns()
     async for part in parts:
+        if turns.is_over:
+            await turns.next()
         chunk += part
         if len(chunk) > _CHUNK_BYTES:
             yield bytes(chunk)

@@ -9,13 +9,14 @@ from typing import Final
 import msgspec
 
 from crawler.core.errors import TaskNotFound
+from crawler.runtime.turns import Turns
 from crawler.stores.redis.chunk import Chunk, ChunkLine, ChunkPosition
 from crawler.stores.redis.connection import RedisConnection
 from crawler.stores.redis.keys import SEQUENCES_PER_HASH, chunks_key, chunks_prefix, shared_key, task_key
 
 __all__ = ["ChunkStore"]
 
-_MAX_CHUNKS_PER_COMMAND: Final = 500
+_MAX_CHUNKS_PER_COMMAND: Final = 100
 _COMPRESSION_LEVEL: Final = 1
 
 _decode_lines: Final = msgspec.msgpack.Decoder(list[ChunkLine]).decode
@@ -47,11 +48,14 @@ class ChunkStore:
 
     async def add(self, task_id: str, chunks: list[Chunk]) -> None:
         """Store chunks of an announced batch. Nothing is stored if the batch has been dropped meanwhile."""
+        turns = Turns()
         for start in range(0, len(chunks), _MAX_CHUNKS_PER_COMMAND):
             parts: list[int | bytes] = []
             for chunk in chunks[start : start + _MAX_CHUNKS_PER_COMMAND]:
                 body = zlib.compress(msgspec.msgpack.encode(chunk.lines), _COMPRESSION_LEVEL)
                 parts += chunk.position.sequence, chunk.position.index, body
+                if turns.is_over:
+                    await turns.next()
             with self._connection.call("write"):
                 await self._connection.scripts["add_chunks"](
                     keys=[shared_key("coming"), task_key(task_id, "chains")],

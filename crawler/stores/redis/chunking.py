@@ -22,6 +22,7 @@ from crawler.core.results import ProbeError
 from crawler.registry import Lines
 from crawler.runtime.counters import CallCounters
 from crawler.runtime.iteration import iterate
+from crawler.runtime.turns import Turns
 from crawler.stores.ordering import LineKey, PreparedLine, interleave, prepare_line
 from crawler.stores.redis.chunk import Chunk, ChunkLine, ChunkPosition
 from crawler.stores.sqlite.connection import migrate
@@ -29,6 +30,9 @@ from crawler.stores.sqlite.database import Database
 from crawler.stores.sqlite.ingest import find_duplicates, insert_lines
 
 __all__ = ["cut_into_chunks"]
+
+_CHARACTERS_PER_SLICE: Final = 2**22  # of the lines that are in memory at once
+_CHARACTERS_PER_CHUNK: Final = 2**19  # without those of duplicates
 
 _ORDER: Final = """
     CREATE TEMP TABLE ordered AS SELECT id, host FROM line_firsts WHERE id = first ORDER BY host, id"""
@@ -62,10 +66,14 @@ async def cut_into_chunks(
     """
     packer = _Packer(targets_per_chunk)
     rows: list[PreparedLine] = []
+    characters, turns = 0, Turns()
     source = iterate(lines)
     async for line in source:
+        if turns.is_over:
+            await turns.next()
         rows.append(prepare_line(line))
-        if len(rows) == lines_per_slice:
+        characters += len(rows[-1].text)
+        if len(rows) == lines_per_slice or characters > _CHARACTERS_PER_SLICE:
             async for part in _cut_on_disk(rows, source, packer, lines_per_slice):
                 yield part
             return
@@ -107,12 +115,15 @@ async def _cut_on_disk(
 async def _write_lines(
     database: Database, rows: list[PreparedLine], source: AsyncIterator[str | bytes], lines_per_slice: int
 ) -> int:
-    total = 0
+    total, characters, turns = 0, 0, Turns()
     async for line in source:
-        if len(rows) == lines_per_slice:
+        if turns.is_over:
+            await turns.next()
+        if len(rows) == lines_per_slice or characters > _CHARACTERS_PER_SLICE:
             await database.write(partial(insert_lines, first=total, lines=rows))
-            total, rows = total + len(rows), []
+            total, rows, characters = total + len(rows), [], 0
         rows.append(prepare_line(line))
+        characters += len(rows[-1].text)
     await database.write(partial(insert_lines, first=total, lines=rows))
     return total + len(rows)
 
@@ -148,6 +159,8 @@ class _Packer:
         self._mixed: list[tuple[int, ChunkLine]] = []  # lines of several small hosts
         self._host: int | None = None  # the host that is being added
         self._lines: list[tuple[int, ChunkLine]] = []  # its lines
+        self._characters = 0  # of their texts
+        self._mixed_characters = 0
         self._sequence: int | None = None  # its own sequence, if it has one
         self._index = 0  # of the next chunk there
 
@@ -157,7 +170,8 @@ class _Packer:
             yield from self._end_host()
             self._host = host
         self._lines.append((host, line))
-        if len(self._lines) == self._targets_per_chunk:
+        self._characters += len(line.text)
+        if len(self._lines) == self._targets_per_chunk or self._characters > _CHARACTERS_PER_CHUNK:
             yield self._own_chunk()
 
     def flush(self) -> Iterator[Chunk]:
@@ -171,11 +185,13 @@ class _Packer:
             if self._lines:
                 yield self._own_chunk()
         else:
-            if len(self._mixed) + len(self._lines) > self._targets_per_chunk:
+            self._mixed_characters += self._characters
+            is_long = self._mixed_characters > _CHARACTERS_PER_CHUNK
+            if self._mixed and (is_long or len(self._mixed) + len(self._lines) > self._targets_per_chunk):
                 yield self._mixed_chunk()
-                self._mixed = []
+                self._mixed, self._mixed_characters = [], self._characters
             self._mixed += self._lines
-        self._lines, self._sequence, self._index = [], None, 0
+        self._lines, self._characters, self._sequence, self._index = [], 0, None, 0
 
     def _own_chunk(self) -> Chunk:
         # Lines that are not URLs share the host without a name. No request is sent for them, so each of their chunks
@@ -183,7 +199,7 @@ class _Packer:
         if self._sequence is None or self._lines[0][1].problem is not None:
             self._sequence, self._index = self._open_sequence(), 0
         chunk = Chunk(ChunkPosition(self._sequence, self._index), [line for _, line in self._lines])
-        self._index, self._lines = self._index + 1, []
+        self._index, self._lines, self._characters = self._index + 1, [], 0
         return chunk
 
     def _mixed_chunk(self) -> Chunk:

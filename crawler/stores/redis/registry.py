@@ -26,6 +26,7 @@ from crawler.core.results import ProbeResult
 from crawler.core.tasks import Task
 from crawler.core.urls import Target
 from crawler.registry import Lines, PageReader, Registry
+from crawler.runtime.turns import Turns
 from crawler.stores.redis.chunk_store import ChunkStore
 from crawler.stores.redis.chunking import cut_into_chunks
 from crawler.stores.redis.connection import RedisConnection
@@ -161,11 +162,14 @@ class RedisRegistry(Registry):
         seqs = {result.seq for result in results}
         lines = await self.chunks.find_lines(task.id, seqs)
         by_seq: dict[int, ProbeResult] = {}
+        turns = Turns()
         for result in results:
             if result.seq in lines:
                 by_seq.setdefault(result.seq, result)
                 for seq, text in lines[result.seq].duplicates:
                     by_seq.setdefault(seq, result.copy_for_line(seq, text))
+                    if turns.is_over:
+                        await turns.next()
         await self._results.add(task, list(by_seq.values()))
         self.chunks.forget_lines(task.id, seqs)
 

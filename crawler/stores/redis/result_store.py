@@ -11,6 +11,7 @@ from crawler.core.errors import TaskNotFound
 from crawler.core.results import ProbeResult
 from crawler.core.tasks import ResultFilter, ResultSlice, Task
 from crawler.registry import passes_filter
+from crawler.runtime.turns import Turns
 from crawler.stores.redis.connection import RedisConnection
 from crawler.stores.redis.keys import OFFSETS_PER_HASH, results_key, results_prefix, shared_key, task_key
 from crawler.stores.redis.task_hash import decode_counts, merge_counts
@@ -18,7 +19,8 @@ from crawler.stores.redis.task_hash import decode_counts, merge_counts
 __all__ = ["ResultStore"]
 
 _MAX_RESULTS_PER_BLOCK: Final = 500
-_MAX_BLOCKS_PER_READ: Final = 40
+_MAX_BYTES_PER_BLOCK: Final = 2**19  # of JSON
+_MAX_BLOCKS_PER_READ: Final = 16
 _COMPRESSION_LEVEL: Final = 1
 
 _decode_results: Final = msgspec.json.Decoder(list[ProbeResult]).decode
@@ -36,10 +38,21 @@ class ResultStore:
 
     async def add(self, task: Task, results: Sequence[ProbeResult]) -> None:
         """Store results and count them in `task`; those of lines that have a result already are dropped."""
-        for start in range(0, len(results), _MAX_RESULTS_PER_BLOCK):
-            await self._add_block(task, results[start : start + _MAX_RESULTS_PER_BLOCK])
+        turns = Turns()
+        block: list[ProbeResult] = []
+        size = 0
+        for result in results:
+            block.append(result)
+            size += result.size
+            if len(block) == _MAX_RESULTS_PER_BLOCK or size >= _MAX_BYTES_PER_BLOCK:
+                await self._add_block(task, block)
+                block, size = [], 0
+            if turns.is_over:
+                await turns.next()
+        if block:
+            await self._add_block(task, block)
 
-    async def read(self, task: Task, start: int, limit: int, where: ResultFilter) -> ResultSlice:
+    async def read(self, task: Task, start: int, limit: int, where: ResultFilter, max_bytes: int) -> ResultSlice:
         """Return results from an offset on, as `Registry.page` does.
 
         Raises:
@@ -50,14 +63,17 @@ class ResultStore:
         if not blocks and start < task.counts.done:
             raise TaskNotFound(task.id)
         wanted: list[ProbeResult] = []
-        offset = start
+        offset, size, turns = start, 0, Turns()
         for block_offset, body in blocks:
             results = _decode_results(zlib.decompress(body))
             for offset, result in enumerate(results[max(0, start - block_offset) :], max(start, block_offset) + 1):
                 if passes_filter(result, where):
                     wanted.append(result)
-                    if len(wanted) == limit:
+                    size += result.size
+                    if len(wanted) == limit or size >= max_bytes:
                         return ResultSlice(wanted, offset)
+            if turns.is_over:
+                await turns.next()
         return ResultSlice(wanted, offset)
 
     def keys(self, task: Task) -> list[str]:

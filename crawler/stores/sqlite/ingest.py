@@ -13,6 +13,7 @@ from typing import Final
 from crawler.core.tasks import Task
 from crawler.registry import Lines
 from crawler.runtime.iteration import iterate
+from crawler.runtime.turns import Turns
 from crawler.stores.ordering import (
     SQL_FIRST_EQUAL,
     SQL_RANK_IN_HOST,
@@ -29,6 +30,7 @@ from crawler.stores.sqlite.schema import PLACES_PER_TASK
 __all__ = ["LINES_PER_WRITE", "find_duplicates", "insert_lines", "take_in"]
 
 LINES_PER_WRITE: Final = 2_000  # a Task of fewer lines is sorted in memory
+_CHARACTERS_PER_WRITE: Final = 2**22  # the same, of the lines' texts
 
 # What sorting needs of the lines, in their order, as long as the connection is open.
 _CREATE_LINE_KEYS: Final = """
@@ -66,14 +68,18 @@ async def take_in(
     """
     base = number * PLACES_PER_TASK
     waiting: list[PreparedLine] = []
+    characters, turns = 0, Turns()
     async for line in iterate(lines):
-        if len(waiting) == lines_per_write:
+        if turns.is_over:
+            await turns.next()
+        if len(waiting) == lines_per_write or characters > _CHARACTERS_PER_WRITE:
             if task.total == 0:
                 await own.write(partial(reserve, number=number, id_=task.id))
             await own.write(partial(insert_lines, first=base + task.total, lines=waiting))
             task.total += len(waiting)
-            waiting = []
+            waiting, characters = [], 0
         waiting.append(prepare_line(line))
+        characters += len(waiting[-1].text)
     first, task.total = base + task.total, task.total + len(waiting)
     if first == base:
         await database.write(partial(_take_in_few, number=number, task=task, lines=waiting), durable=True)

@@ -39,14 +39,20 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _READ_AHEAD_TARGETS: Final = 1_000
+_READ_AHEAD_CHARACTERS: Final = 2**20  # of their lines
+_FIRST_ROWS: Final = 100  # of a page: they show how many more will fit
+_MAX_BODIES_CHARACTERS: Final = 2**20  # of recorded results that are returned
 _PLACES_PER_DELETE: Final = 5_000  # a transaction deletes the rows of this many places
 _PAGES_PER_VACUUM: Final = 500
 _ID_COLUMNS: Final = {"pending": "id", "duplicates": "first", "lines": "id", "results": "id"}
 
 _READ_PENDING: Final = """
-    SELECT json_group_array(json_array(pending.id - :base, pending.seq, lines.text, lines.problem)) FROM (
-        SELECT id, seq FROM pending WHERE id >= :base + :start AND id < :base + :span ORDER BY id LIMIT :limit
-    ) AS pending JOIN lines ON lines.id = :base + pending.seq"""
+    SELECT json_group_array(json_array(id - :base, seq, text, problem)) FROM (
+        SELECT pending.id, seq, text, problem, length(text) AS size,
+            sum(length(text)) OVER (ORDER BY pending.id ROWS UNBOUNDED PRECEDING) AS sum
+        FROM (SELECT id, seq FROM pending WHERE id >= :base + :start AND id < :base + :span ORDER BY id LIMIT :limit)
+            AS pending JOIN lines ON lines.id = :base + pending.seq
+    ) WHERE sum - size < :characters"""
 
 _FIND_PENDING: Final = """
     SELECT json_group_array(json_array(pending.id - :base, pending.seq, lines.text, lines.problem)) FROM pending
@@ -73,15 +79,21 @@ _COUNT: Final = """
 
 _READ_DUPLICATES: Final = """
     SELECT group_concat(body) FROM (
-        SELECT body FROM results WHERE id >= :next + :count AND id < :base + :span ORDER BY id)"""
+        SELECT body FROM results WHERE id >= :next + :count AND id < :base + :span ORDER BY id)
+    WHERE (SELECT sum(length(body)) FROM results WHERE id >= :next + :count AND id < :base + :span) <= :characters"""
 
+# The results that fit into some bytes, with the one that reaches them; the last id; their number, with and without that
+# limit; and their bytes.
 _READ_RESULTS: Final = """
-    SELECT coalesce('[' || group_concat(body) || ']', '[]'), max(id), count(*) FROM (
-        SELECT id, body FROM results
-        WHERE id >= :base + :start AND id < :base + :end
-            AND (:outcome IS NULL OR outcome = :outcome) AND (:status IS NULL OR status = :status)
-            AND (:error IS NULL OR error = :error) AND (:host IS NULL OR host = :host)
-        ORDER BY id LIMIT :limit)"""
+    SELECT group_concat(body), max(id), count(*), max(rows), sum(size) FROM (
+        SELECT id, body, size, sum(size) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS sum, count(*) OVER () AS rows
+        FROM (
+            SELECT id, body, length(CAST(body AS BLOB)) AS size FROM results
+            WHERE id >= :base + :start AND id < :base + :end
+                AND (:outcome IS NULL OR outcome = :outcome) AND (:status IS NULL OR status = :status)
+                AND (:error IS NULL OR error = :error) AND (:host IS NULL OR host = :host)
+            ORDER BY id LIMIT :limit)
+    ) WHERE sum - size < :bytes"""
 
 _pending: Final = msgspec.json.Decoder(list[tuple[int, int, str, str | None]])  # place, position, text, problem
 _problem: Final = msgspec.json.Decoder(ProbeError)
@@ -90,10 +102,13 @@ _counts: Final = msgspec.json.Decoder(dict[Outcome, int])
 
 
 class RecordedResults(NamedTuple):
-    """The return value of `record`: counts by outcome, and if wanted all results as JSON separated by commas."""
+    """The return value of `record`: counts by outcome, and if wanted all results as JSON separated by commas.
+
+    `bodies` is None if the results are too long for memory.
+    """
 
     counts: dict[Outcome, int]
-    bodies: str
+    bodies: str | None
 
 
 def read_tasks(connection: sqlite3.Connection) -> list[tuple[int, Task]]:
@@ -144,7 +159,10 @@ def make_orphan(connection: sqlite3.Connection, *, number: int) -> None:
 def read_pending(connection: sqlite3.Connection, *, number: int, start: int) -> list[tuple[int, Target]]:
     """Return the next pending targets from a place on, in probing order, each with its place."""
     base = number * PLACES_PER_TASK
-    values = {"base": base, "span": PLACES_PER_TASK, "start": start, "limit": _READ_AHEAD_TARGETS}
+    values = {
+        "base": base, "span": PLACES_PER_TASK, "start": start,
+        "limit": _READ_AHEAD_TARGETS, "characters": _READ_AHEAD_CHARACTERS,
+    }  # fmt: skip
     return _read_targets(connection, _READ_PENDING, values)
 
 
@@ -180,7 +198,7 @@ def record(
         places.append(place)
     values = {
         "base": base, "span": PLACES_PER_TASK, "next": base + start, "count": len(results),
-        "places": msgspec.json.encode(places).decode(),
+        "places": msgspec.json.encode(places).decode(), "characters": _MAX_BODIES_CHARACTERS,
     }  # fmt: skip
     insert_rows(connection, "results", results)
     connection.execute(_INSERT_DUPLICATES, values)
@@ -192,19 +210,44 @@ def record(
     if not wants_bodies:
         return RecordedResults(counts, "")
     bodies = [body for *_, body in results]
+    if sum(map(len, bodies)) > _MAX_BODIES_CHARACTERS:
+        return RecordedResults(counts, None)
     if sum(counts.values()) > len(results):
-        bodies.append(connection.execute(_READ_DUPLICATES, values).fetchone()[0])
+        copies = connection.execute(_READ_DUPLICATES, values).fetchone()[0]
+        if copies is None:
+            return RecordedResults(counts, None)
+        bodies.append(copies)
     return RecordedResults(counts, ",".join(bodies))
 
 
 def read_results(
-    connection: sqlite3.Connection, *, number: int, start: int, end: int, limit: int, where: ResultFilter
+    connection: sqlite3.Connection,
+    *,
+    number: int,
+    start: int,
+    end: int,
+    limit: int,
+    where: ResultFilter,
+    max_bytes: int,
 ) -> ResultSlice:
-    """Return at most `limit` of the results from place `start` to before place `end`."""
+    """Return at most `limit` of the results from place `start` to before place `end`, as `Registry.page` does."""
     base = number * PLACES_PER_TASK
-    values: dict[str, Any] = {"base": base, "start": start, "end": end, "limit": limit, **msgspec.structs.asdict(where)}
-    text, last, count = connection.execute(_READ_RESULTS, values).fetchone()
-    return ResultSlice(_results.decode(text), last + 1 - base if 0 < count == limit else max(start, end))
+    values: dict[str, Any] = {"base": base, "end": end, **msgspec.structs.asdict(where)}
+    bodies: list[str] = []
+    count = size = 0
+    wanted = min(limit, _FIRST_ROWS)
+    while wanted > 0 and size < max_bytes:
+        values |= {"start": start, "limit": wanted, "bytes": max_bytes - size}
+        text, last, fitting, rows, part_size = connection.execute(_READ_RESULTS, values).fetchone()
+        if text is not None:
+            bodies.append(text)
+            start, count, size = last + 1 - base, count + fitting, size + part_size
+        if text is None or (fitting == rows < wanted):
+            start = max(start, end)
+            break
+        # Bytes and not only rows: the rows that do not fit would be read for nothing.
+        wanted = min(limit - count, max(1, (max_bytes - size) * count // size))
+    return ResultSlice(_results.decode(f"[{','.join(bodies)}]"), start)
 
 
 def list_orphans(connection: sqlite3.Connection) -> list[int]:

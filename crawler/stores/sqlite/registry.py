@@ -25,6 +25,7 @@ from crawler.stores.sqlite.sweeper import Sweeper
 __all__ = ["SqliteRegistry"]
 
 _MAX_SCANNED_RESULTS: Final = 20_000  # one call scans no more results for those that pass a filter
+_MAX_RESULTS_PER_WRITE: Final = 5_000
 _SWEEP_RETRY_SECONDS: Final = 5.0
 
 
@@ -138,8 +139,9 @@ class SqliteRegistry(Registry):
 
     async def _record_in_turn(self, task: Task, results: Sequence[ProbeResult]) -> None:
         async with self._record_lock:  # each call's results begin where those of the previous one end
-            if task.id in self._tasks:  # the Task may have been deleted during the wait
-                await self._record_next(task, results)
+            for start in range(0, len(results), _MAX_RESULTS_PER_WRITE):
+                if task.id in self._tasks:  # the Task may have been deleted during the wait
+                    await self._record_next(task, results[start : start + _MAX_RESULTS_PER_WRITE])
 
     async def _record_next(self, task: Task, results: Sequence[ProbeResult]) -> None:
         number = self._numbers[task.id]
@@ -204,11 +206,10 @@ class SqliteRegistry(Registry):
         readers = self._sweeper.readers
         readers[number] += 1
 
-        async def read(start: int, limit: int, where: ResultFilter) -> ResultSlice:
+        async def read(start: int, limit: int, where: ResultFilter, max_bytes: int) -> ResultSlice:
             end = min(start + _MAX_SCANNED_RESULTS, task.counts.done)
-            return await self._reading.read(
-                partial(queries.read_results, number=number, start=start, end=end, limit=limit, where=where)
-            )
+            read_results = partial(queries.read_results, number=number, start=start, end=end)
+            return await self._reading.read(partial(read_results, limit=limit, where=where, max_bytes=max_bytes))
 
         try:
             yield read
