@@ -82,8 +82,8 @@ class RustlsSocket:
             ssl.SSLError: One side refused.
         """
         while self._tls.is_handshaking():
-            self._flush()
             if not self._undecrypted:
+                self._flush()
                 self._undecrypted = self._receive()
             self._decrypt()
             if self._failure is not None:
@@ -165,9 +165,9 @@ class RustlsSocket:
         return received
 
     def _flush(self) -> None:
-        while self._outgoing or self._tls.wants_write():
-            if not self._outgoing:
-                self._outgoing = self._tls.write_tls()
+        while self._tls.wants_write():  # it gives a record at a time; together they are one packet
+            self._outgoing += self._tls.write_tls()
+        while self._outgoing:
             try:
                 sent = self._socket.send(self._outgoing)
             except BlockingIOError:
