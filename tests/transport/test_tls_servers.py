@@ -4,13 +4,16 @@ Witness: Chromium 156.0.8078.108 (Debian 12), which trusted the same root, opene
 agrees with RFC 9525, 6.3 on names and with RFC 5280, 4.2.2.1 on fetched intermediates.
 """
 
+import ssl
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from crawler import ProbeResult
-from tests.support.probing import probe_all, status_of
+from tests.support.probing import probe_all, probe_one, status_of
+from tests.support.site import Site
 from tests.support.tls_servers import (
     AUTHORITY,
     CLIENT,
@@ -25,6 +28,7 @@ from tests.support.tls_servers import (
     ROWS,
     UNKNOWN_NAME,
     Certificates,
+    Leaf,
     running_servers,
 )
 
@@ -165,3 +169,19 @@ async def test_insecure_accepts_all_certificates(servers: Servers) -> None:
     for tls in ("auto", "openssl"):
         results = await results_of(servers, *rows, insecure=True, tls=tls)
         assert {name: status_of(result) for name, result in results.items()} == dict.fromkeys(rows, 200)
+
+
+@pytest.mark.parametrize("tls", ["auto", "openssl"])
+async def test_a_self_signed_certificate_can_be_trusted_by_itself(tls: str, tmp_path: Path) -> None:
+    """With `CA:FALSE`: curl --cacert, and Chromium 156 with the certificate as a trusted server's (`certutil -t P`)."""
+    certificates = Certificates(tmp_path)
+    certificates.server.server_close()
+    certificate, key, _ = certificates.files(Leaf(issuer="itself"), 0)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    async with Site(tls=context) as site:
+        url = site.url("/ok", host="localhost")
+        host = f"localhost:{urlsplit(url).port}:127.0.0.1"
+        result = await probe_one(url, cafile=str(certificate), resolve=(host,), tls=tls)
+        assert status_of(result) == 200
+        assert status_of(await probe_one(url, resolve=(host,), tls=tls)) == "tls.cert.authority_invalid"
