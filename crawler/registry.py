@@ -110,6 +110,7 @@ class Registry(ABC):
             ended.change_status(status, detail)
             await self._save(ended, ("status", "detail", "finished"))  # stored before any reader can see it
             task.status, task.detail, task.finished = ended.status, ended.detail, ended.finished
+            self._release(task)
         self._notify(task_id)
 
     async def update(self, task_id: str, **fields: Any) -> None:
@@ -169,6 +170,10 @@ class Registry(ABC):
         task = self.task(task_id)
         return _read_pages(task, self._reader(task), where)
 
+    async def options(self, task_id: str) -> Options:
+        """Return a Task's options. Those in `Task.options` may lack the values of headers once the Task has ended."""
+        return self.task(task_id).options
+
     def results_in_memory(self, task_id: str) -> Sequence[ProbeResult] | None:
         """Return the results so far if this process has all of them in memory; None if they must be read."""
         return None if self.task(task_id).counts.done else ()
@@ -223,6 +228,9 @@ class Registry(ABC):
     def _notify(self, task_id: str) -> None:
         if (change := self._changes.pop(task_id, None)) is not None:
             change.set()
+
+    def _release(self, task: Task) -> None:  # noqa: B027 - a store in memory has nothing else
+        """Drop what `options` can read again from the memory of a Task that has ended."""
 
     # The primitives that a store implements. They get a Task that exists.
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from crawler import MemoryRegistry, Options, Registry, TaskNotFound, TransitionError
 from crawler.core.tasks import Status
+from crawler.registry import PAGE_BYTES, STREAM_BYTES
 from crawler.stores.redis.registry import RedisRegistry
 from crawler.stores.redis.settings import FleetSettings
 from crawler.stores.sqlite.registry import SqliteRegistry
@@ -177,3 +178,36 @@ async def test_counts_equal_the_recorded_results(
     assert sorted(await records(registry, task.id)) == list(enumerate(lines))
     assert await pending_seqs(registry, task.id) == []
     await registry.finish(task.id, "ready")
+
+
+async def test_the_headers_of_an_ended_task_are_read_again_and_not_kept_in_memory(registry: Registry) -> None:
+    headers = {"X-Long": "a" * 30_000}
+    task = await registry.submit(["http://a/"], Options(headers=headers))
+    await registry.finish(task.id, "error", "why")
+    await registry.update(task.id, label="later")  # stores the Task again
+    assert (await registry.options(task.id)).headers == headers
+    kept = registry.task(task.id).options.headers
+    assert kept == (headers if isinstance(registry, MemoryRegistry) else {"X-Long": ""})
+    await registry.delete(task.id)
+    with pytest.raises(TaskNotFound):
+        await registry.options(task.id)
+
+
+async def test_pages_end_at_a_size(registry: Registry) -> None:
+    """With limits in rows alone, a thousand records of 640 KB were one text of SQLite, which is too long for it."""
+    lines = [f"http://a/{number}?{'a' * 60_000}" for number in range(40)]
+    task = await registry.submit(lines, Options())
+    assert await pending_seqs(registry, task.id) == list(range(40))
+    await registry.record(task.id, [make_result(seq, line) for seq, line in enumerate(lines)])
+    place, seqs, pages = 0, list[int](), 0
+    while place < 40:
+        page = await registry.page(task.id, place, 1_000)
+        assert sum(len(result.url) for result in page.results) <= PAGE_BYTES + 60_100
+        seqs += [result.seq for result in page.results]
+        place, pages = page.next, pages + 1
+    assert sorted(seqs) == list(range(40))
+    assert pages >= 3
+    streamed = [len(results) async for results in registry.pages(task.id)]
+    assert sum(streamed) == 40
+    assert max(streamed) * 60_000 <= STREAM_BYTES + 60_100
+    assert len((await registry.page(task.id, 0, 1, max_bytes=1)).results) == 1

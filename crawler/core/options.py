@@ -221,6 +221,10 @@ class Options(CheckedOptions, frozen=True, kw_only=True):
         """Whether a status counts as ok."""
         return status in parse_statuses(self.accept) if self.accept else status < 400
 
+    def without_header_values(self) -> Self:
+        """Return these options with the names of the headers only: the values take up to 32 KiB of memory."""
+        return msgspec.structs.replace(self, headers=dict.fromkeys(self.headers, "")) if self.headers else self
+
     def with_guard(self, policy: Literal["public", "any"]) -> Self:
         """Return these options, with `policy` for a guard that is `auto`."""
         return msgspec.structs.replace(self, guard=policy) if self.guard == "auto" else self

@@ -114,19 +114,19 @@ async def _trickle(body: bytes, pieces: int = 64) -> AsyncIterator[bytes]:
 
 @attack
 async def gzip_of_newlines_as_csv(victim: Victim) -> str:
-    body = _packed(b"url\nhttp://127.0.0.1:1/\n", b"\n", 255 * MIB)
+    body = await asyncio.to_thread(_packed, b"url\nhttp://127.0.0.1:1/\n", b"\n", 255 * MIB)
     return await victim.post("/api/v1/tasks", body, "text/csv", **{"Content-Encoding": "gzip"})
 
 
 @attack
 async def gzip_of_newlines_as_text(victim: Victim) -> str:
-    body = _packed(b"http://127.0.0.1:1/\n", b"\n", 255 * MIB)
+    body = await asyncio.to_thread(_packed, b"http://127.0.0.1:1/\n", b"\n", 255 * MIB)
     return await victim.post("/api/v1/tasks", body, "text/plain", **{"Content-Encoding": "gzip"})
 
 
 @attack
 async def gzip_of_short_cells(victim: Victim) -> str:
-    body = _packed(b"url\n", b",\n", 64 * MIB)
+    body = await asyncio.to_thread(_packed, b"url\n", b",\n", 8 * MIB)
     return await victim.post("/api/v1/tasks", body, "text/csv", **{"Content-Encoding": "gzip"})
 
 
@@ -225,7 +225,7 @@ async def long_redirects(victim: Victim) -> str:
         ) as response:
             body, status = await response.read(), response.status
         sizes.append(len(body))
-        if status != 200 or not (cursor := json.loads(body)["next"]):
+        if status != 200 or not (cursor := (await asyncio.to_thread(json.loads, body))["next"]):
             break
         position = cursor
     return (

@@ -68,7 +68,8 @@ async def recheck(request: web.Request) -> web.Response:
     failed = sum(getattr(task.counts, outcome) for outcome in _FAILURES)
     if not failed:
         raise InputError(f"no line of Task {task.id} failed")
-    earlier = task_options(apply_stored_options(app[OPTIONS], task.options))
+    stored = await app[REGISTRY].options(task.id)
+    earlier = task_options(apply_stored_options(app[OPTIONS], stored))
     options = choose_options(app[OPTIONS], {}, earlier | choices.options)
     label, webhook = choices.label or task.label, _webhook_of(choices.webhook, app[SERVICE_OPTIONS])
     with app[QUOTAS].reserve_task(owner) as count_lines:

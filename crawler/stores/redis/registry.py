@@ -22,6 +22,7 @@ from crawler.core.errors import (
     TaskNotFound,
     TransitionError,
 )
+from crawler.core.options import Options
 from crawler.core.results import ProbeResult
 from crawler.core.tasks import Task
 from crawler.core.urls import Target
@@ -34,7 +35,7 @@ from crawler.stores.redis.keys import idempotency_field, shared_key, task_key
 from crawler.stores.redis.result_store import ResultStore
 from crawler.stores.redis.settings import FleetSettings
 from crawler.stores.redis.task_cache import TaskCache
-from crawler.stores.redis.task_hash import FIELDS, encode_fields, merge_counts
+from crawler.stores.redis.task_hash import FIELDS, decode_options, encode_fields, merge_counts
 
 __all__ = ["RedisRegistry"]
 
@@ -110,6 +111,17 @@ class RedisRegistry(Registry):
         with suppress(TaskNotFound):
             return None if task_id is None else await self.fetch(task_id.decode())
         return None
+
+    async def options(self, task_id: str) -> Options:
+        """Return the options as they were stored."""
+        with self._connection.call("read"):
+            body = await self._connection.redis.hget(task_key(self.task(task_id).id), "options")
+        if body is None:
+            raise TaskNotFound(task_id)
+        return decode_options(body)
+
+    def _release(self, task: Task) -> None:
+        task.options = task.options.without_header_values()
 
     async def stored_bytes(self) -> int:
         """Compressed bytes of all results. Deleting a Task lowers it at once, though Redis frees the memory later."""

@@ -159,6 +159,8 @@ class TaskCache:
             with log_fields(task=id_):
                 log.error("Task %s cannot be read and is left out: %s", id_, error)
             return
+        if task.status != "running":
+            task.options = task.options.without_header_values()  # `RedisRegistry.options` reads them again
         if (known := self.tasks.get(id_)) is None:
             self.tasks[id_] = task
             self._on_new(task)

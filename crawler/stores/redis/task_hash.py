@@ -10,10 +10,11 @@ from typing import Final, get_args
 import msgspec
 
 from crawler.core import tasks
+from crawler.core.options import Options
 from crawler.core.results import Outcome
 from crawler.core.tasks import Counts, Task
 
-__all__ = ["FIELDS", "decode_counts", "decode_task", "encode_fields", "merge_counts"]
+__all__ = ["FIELDS", "decode_counts", "decode_options", "decode_task", "encode_fields", "merge_counts"]
 
 FIELDS: Final = tuple(name for name in Task.__struct_fields__ if name != "counts")
 _OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
@@ -39,6 +40,11 @@ def decode_task(fields: Mapping[bytes, bytes]) -> Task:
     task = tasks.decode_task(b"{" + body + b"}")
     task.counts = Counts(**{outcome: int(fields.get(outcome.encode(), 0)) for outcome in _OUTCOMES})
     return task
+
+
+def decode_options(body: bytes) -> Options:
+    """Return the options of a hash's field; raises as `decode_task`."""
+    return tasks.decode_task(b'{"id":"","options":%s}' % body).options
 
 
 def merge_counts(task: Task, counts: Mapping[Outcome, int]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from crawler.core.errors import InputError
+from crawler.core.options import Options
 from crawler.core.results import Outcome, ProbeError, ProbeResult
 from crawler.core.tasks import Counts, ResultFilter, ResultSlice, Task, decode_task
 from crawler.core.urls import Target
@@ -27,6 +28,7 @@ __all__ = [
     "list_orphans",
     "make_orphan",
     "read_last_number",
+    "read_options",
     "read_pending",
     "read_results",
     "read_tasks",
@@ -95,6 +97,9 @@ _READ_RESULTS: Final = """
             ORDER BY id LIMIT :limit)
     ) WHERE sum - size < :bytes"""
 
+# The options of a Task never change; in memory they may be incomplete (`Registry.options`).
+_KEEP_OPTIONS: Final = "json_set(:body, '$.options', json(json_extract(body, '$.options')))"
+
 _pending: Final = msgspec.json.Decoder(list[tuple[int, int, str, str | None]])  # place, position, text, problem
 _problem: Final = msgspec.json.Decoder(ProbeError)
 _results: Final = msgspec.json.Decoder(list[ProbeResult])
@@ -148,7 +153,13 @@ def admit(connection: sqlite3.Connection, *, number: int, task: Task) -> None:
 def save(connection: sqlite3.Connection, *, number: int, task: Task) -> None:
     """Store a Task's own fields; the counts are stored with its results."""
     if connection.execute("SELECT body FROM tasks WHERE number = ?", (number,)).fetchone() != (None,):
-        _set_body(connection, number, task)  # else it was deleted meanwhile, and this would restore it
+        _set_body(connection, number, task, _KEEP_OPTIONS)  # else it was deleted meanwhile, and this would restore it
+
+
+def read_options(connection: sqlite3.Connection, *, number: int) -> Options | None:
+    """Return the options that were stored with a Task; None if it has been deleted."""
+    row = connection.execute("SELECT body FROM tasks WHERE number = ? AND body IS NOT NULL", (number,)).fetchone()
+    return None if row is None else decode_task(row[0]).options
 
 
 def make_orphan(connection: sqlite3.Connection, *, number: int) -> None:
@@ -294,7 +305,7 @@ def _read_targets(connection: sqlite3.Connection, statement: str, values: dict[s
     ]
 
 
-def _set_body(connection: sqlite3.Connection, number: int, task: Task) -> None:
-    body = msgspec.json.encode(task).decode()
-    if not connection.execute("UPDATE tasks SET body = ? WHERE number = ?", (body, number)).rowcount:
+def _set_body(connection: sqlite3.Connection, number: int, task: Task, body_of: str = ":body") -> None:
+    values = {"body": msgspec.json.encode(task).decode(), "number": number}
+    if not connection.execute(f"UPDATE tasks SET body = {body_of} WHERE number = :number", values).rowcount:
         raise sqlite3.DatabaseError(f"Task {task.id} is not there any more")

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, Self
 
 from crawler.core.errors import InputError, StoreDamaged, TaskNotFound
+from crawler.core.options import Options
 from crawler.core.results import ProbeResult
 from crawler.core.tasks import ResultFilter, ResultSlice, Task
 from crawler.core.urls import Target
@@ -106,6 +107,17 @@ class SqliteRegistry(Registry):
         if (results := self._recent.read(self._numbers[self.task(task_id).id])) is not None:
             return results
         return super().results_in_memory(task_id)
+
+    async def options(self, task_id: str) -> Options:
+        """Return the options as they were stored."""
+        number = self._numbers[self.task(task_id).id]
+        options = await self._reading.read(partial(queries.read_options, number=number))
+        if options is None:
+            raise TaskNotFound(task_id)
+        return options
+
+    def _release(self, task: Task) -> None:
+        task.options = task.options.without_header_values()
 
     async def stored_bytes(self) -> int:
         """Return the bytes of the file that are in use, after all rows of deleted Tasks have left it."""
@@ -234,5 +246,7 @@ class SqliteRegistry(Registry):
             raise InputError(f"cannot be used: {error}", str(self._path)) from None
 
     def _add_task(self, number: int, task: Task) -> None:
+        if task.status != "running":
+            self._release(task)
         self._tasks[task.id] = task
         self._numbers[task.id] = number
