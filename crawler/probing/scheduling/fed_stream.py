@@ -9,6 +9,7 @@ from typing import Generic, Self, TypeVar
 
 from crawler.runtime.cancellation import cancel_and_wait
 from crawler.runtime.iteration import iterate
+from crawler.runtime.turns import Turns
 
 __all__ = ["FedStream"]
 
@@ -54,10 +55,13 @@ class FedStream(ABC, Generic[T]):
             await cancel_and_wait(feeder)
 
     async def _feed(self, items: Iterable[S] | AsyncIterable[S], submit: Callable[[S], None]) -> None:
+        turns = Turns()
         try:
             async for item in iterate(items):
                 submit(item)
                 await self.wait_for_room()
+                if turns.is_over:  # an endless list of URLs that need no request always finds room
+                    await turns.next()
         finally:
             self.seal()
 
