@@ -92,7 +92,9 @@ class ProcessProber:
     async def load(self) -> Load:
         """Return how busy the children are, all together."""
         loads = await asyncio.gather(*(self._child_load(index) for index in range(self._pool.size)))
-        return Load(*(sum(numbers) for numbers in zip(*loads, strict=True)))
+        active, limit, waiting, slowed, *_ = (sum(numbers) for numbers in zip(*loads, strict=True))
+        ours = await self._local_prober.load()
+        return Load(int(active), int(limit), int(waiting), int(slowed), ours.missed_seconds, self._pool.replaced)
 
     async def _drain_child(self, index: int, seconds: float) -> None:
         """Drain a child. The message has its own connection, so that it does not wait behind others."""

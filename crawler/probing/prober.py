@@ -144,7 +144,7 @@ class HttpProber:
 
     async def load(self) -> Load:
         """Return how busy the prober is."""
-        return self._scheduler.load()
+        return self._scheduler.load()._replace(missed_seconds=self._clock.missed)
 
     @property
     def fault(self) -> str | None:

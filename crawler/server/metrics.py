@@ -70,6 +70,12 @@ TABLE: Final[Mapping[str, Row]] = {
     ),
     "crawler_store_failures_total": Row("counter", ("kind",), "Reads and writes that failed."),
     "crawler_event_loop_lag_seconds": Row("histogram", (), "How late the event loop was, measured twice a second."),
+    "crawler_missed_seconds_total": Row(
+        "counter", (), "Time in which the service stood still: stopped, without CPU, or its machine suspended."
+    ),
+    "crawler_children_replaced_total": Row(
+        "counter", (), "With `--processes`: child processes that did not answer and were replaced."
+    ),
     "crawler_chunks_pending": Row(
         "gauge", ("queue", "state"), "With Redis: chunks of Tasks that wait for a worker process, or that one probes."
     ),
@@ -147,6 +153,8 @@ class Metrics(Collector):
         yield _histogram("crawler_store_call_duration_seconds", {(kind,): each for kind, each in calls.seconds.items()})
         yield _family("crawler_store_failures_total", _by_label(calls.failures))
         yield _histogram("crawler_event_loop_lag_seconds", {(): self._lag.seconds})
+        yield _family("crawler_missed_seconds_total", {(): load.missed_seconds})
+        yield _family("crawler_children_replaced_total", {(): load.replaced_children})
         yield from self._queues()
 
     def _queues(self) -> Iterator[Metric]:

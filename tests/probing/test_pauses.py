@@ -58,6 +58,29 @@ async def test_what_came_while_the_process_was_stopped_counts(site: Site) -> Non
     assert len(site.requests) == 20
 
 
+async def test_stolen_time_counts_no_more_than_lost_time(site: Site) -> None:
+    """Of each second the process has a twentieth, as on a machine whose CPU is promised to too many."""
+
+    async def answer_later(x: Exchange) -> None:
+        await asyncio.sleep(2)
+        await x.reply()
+
+    site.on("/slow", answer_later)
+    urls = [site.url("/slow", host=f"127.0.0.{number}") for number in range(1, 21)]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "crawler", "probe", "--format", "ndjson", "--timeout", "3", "--retries", "0", *urls,
+        stdout=PIPE,
+    )  # fmt: skip
+    await site.until(lambda: site.active > 0)
+    for _ in range(5):
+        os.kill(process.pid, signal.SIGSTOP)
+        await asyncio.sleep(0.95)
+        os.kill(process.pid, signal.SIGCONT)
+        await asyncio.sleep(0.05)
+    out, _ = await process.communicate()
+    assert [json.loads(line)["outcome"] for line in out.splitlines()] == ["ok"] * 20
+
+
 async def test_a_target_that_gave_up_meanwhile_is_asked_again(site: Site) -> None:
     """A pause of 4 s outlasts the patience of the target, which resets the connection."""
     hits = 0

@@ -30,12 +30,16 @@ class Load(NamedTuple):
         limit: Slots in use and free, at this moment.
         waiting: Hosts with work that has not begun.
         slowed: Hosts with work that get fewer requests, because they ask for it or fail.
+        missed_seconds: For how long the process stood still so far.
+        replaced_children: Child processes that were replaced so far because they did not answer.
     """
 
     active: int
     limit: int
     waiting: int
     slowed: int
+    missed_seconds: float = 0.0
+    replaced_children: int = 0
 
 
 class Scheduler:
