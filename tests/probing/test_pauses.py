@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from subprocess import PIPE
 from typing import Any
 
@@ -61,22 +62,28 @@ async def test_what_came_while_the_process_was_stopped_counts(site: Site) -> Non
 async def test_stolen_time_counts_no_more_than_lost_time(site: Site) -> None:
     """Of each second the process has a twentieth, as on a machine whose CPU is promised to too many."""
 
+    async def redirect_later(x: Exchange) -> None:
+        await asyncio.sleep(1.2)
+        await x.reply(302, [("Location", "/then")])
+
     async def answer_later(x: Exchange) -> None:
-        await asyncio.sleep(2)
+        await asyncio.sleep(0.5)
         await x.reply()
 
-    site.on("/slow", answer_later)
+    site.on("/slow", redirect_later)
+    site.on("/then", answer_later)
     urls = [site.url("/slow", host=f"127.0.0.{number}") for number in range(1, 21)]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "crawler", "probe", "--format", "ndjson", "--timeout", "3", "--retries", "0", *urls,
-        stdout=PIPE,
+        sys.executable, "-m", "crawler", "probe", "--format", "ndjson", "--timeout", "1.9", "--retries", "0",
+        "--method", "GET", *urls, stdout=PIPE,
     )  # fmt: skip
-    await site.until(lambda: site.active > 0)
-    for _ in range(5):
-        os.kill(process.pid, signal.SIGSTOP)
-        await asyncio.sleep(0.95)
-        os.kill(process.pid, signal.SIGCONT)
-        await asyncio.sleep(0.05)
+    await site.until(lambda: site.active == len(urls))
+    with suppress(ProcessLookupError):  # it has ended
+        for _ in range(8):
+            process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(0.95)
+            process.send_signal(signal.SIGCONT)
+            await asyncio.sleep(0.05)
     out, _ = await process.communicate()
     assert [json.loads(line)["outcome"] for line in out.splitlines()] == ["ok"] * 20
 

@@ -49,7 +49,7 @@ class Served:
     ) -> None:
         with suppress(ProcessLookupError):
             self.process.kill()
-        await self.process.wait()
+        await self.process.communicate()  # to the end of its output: the loop cannot be closed before
         for caller in self._callers:
             await caller.close()
 
