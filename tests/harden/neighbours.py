@@ -175,8 +175,11 @@ def _serve_robots(site: Site, content: bytes) -> None:
 async def _obey(victim: Victim, content: bytes, path: str) -> str:
     _serve_robots(victim.site, content[: 500 * 1024])
     urls = [victim.site.url(path + str(number), host=f"127.0.1.{1 + number % 60}") for number in range(300)]
-    summary = await victim.end(await victim.submit(urls, options={"robots": True}))
-    return f"{summary['status']} {summary['counts']}"
+    task_id = await victim.submit(urls, options={"robots": True})
+    summary = await victim.end(task_id)
+    async with victim.client.get(f"{victim.url}/api/v1/tasks/{task_id}/results?outcome=failed&limit=1") as response:
+        errors = [each["error"] for each in (await response.json())["results"]]
+    return f"{summary['status']} {summary['counts']} {errors or ''}"
 
 
 @attack

@@ -34,6 +34,7 @@ _SAMPLE_SECONDS: Final = 0.004
 _WORK_SECONDS: Final = 0.0005  # that `_do_fixed_work` takes on the slowest machine that the bound is for
 _OURS: Final = str(Path(crawler.__file__).parent) + "/"
 _TESTS: Final = str(Path(__file__).parents[1]) + "/"
+_FIXTURES: Final = "/pytest_asyncio/"
 _IMPORT: Final = "importlib._bootstrap"
 _ONCE: Final = frozenset({"client_context", "_trust", "wrap"})  # functions that load authorities at their first call
 
@@ -208,7 +209,7 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 def _is_of_tests(coroutine: Coroutine[Any, Any, Any]) -> bool:
     code = getattr(coroutine, "cr_code", None)
-    return code is not None and code.co_filename.startswith(_TESTS)
+    return code is not None and (code.co_filename.startswith(_TESTS) or _FIXTURES in code.co_filename)
 
 
 def _do_fixed_work() -> float:

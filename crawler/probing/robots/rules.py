@@ -19,7 +19,7 @@ _MAX_COMPARED_CHARACTERS: Final = 4096  # of a URL, with rules that have wildcar
 _MAX_LINE_BYTES: Final = 8 * 2083  # the rest is not read, as by Google's parser
 _RULE_BYTES: Final = 64  # of memory for one rule, besides its pattern
 _BLOCK_CHARACTERS: Final = 4096  # of a file that are read in a step
-_CHARACTERS_PER_STEP: Final = 256  # that are normalised
+_PARTS_PER_STEP: Final = 512  # of a path that is normalised
 _RULES_PER_STEP: Final = 64  # that are compared; one with wildcards takes a step of its own
 _ROBOTS_PATH: Final = "/robots.txt"  # always allowed (RFC 9309, 2.2.2)
 
@@ -197,10 +197,11 @@ def _normalise(path: str) -> Steps[str]:
     """Make equal what is the same path: unreserved characters are not percent-encoded, all other odd ones are."""
     parts: list[str] = []
     position = 0
-    for number, found in enumerate(_ENCODED.finditer(path)):
+    for found in _ENCODED.finditer(path):
         parts += path[position : found.start()], _normalise_character(found)
         position = found.end()
-        if number % _CHARACTERS_PER_STEP == 0:
+        if len(parts) > _PARTS_PER_STEP:
+            parts = ["".join(parts)]  # hundreds of paths may wait for their turn with what they have
             yield
     return "".join(parts) + path[position:]
 

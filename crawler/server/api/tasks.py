@@ -12,6 +12,7 @@ from aiohttp import web
 
 from crawler.core.errors import InputError
 from crawler.core.tasks import Task
+from crawler.runtime.turns import Turns
 from crawler.server.api.params import next_page_header, read_query
 from crawler.server.api.schemas import Nothing, TaskPage, TaskQuery, TasksQuery
 from crawler.server.api.task_view import summary_of
@@ -31,20 +32,24 @@ async def show_tasks(request: web.Request) -> web.Response:
     """Summaries of Tasks, newest first."""
     query = read_query(request, TasksQuery)
     before = None if query.cursor is None else _read_cursor(query.cursor)
-    found = heapq.nlargest(
-        query.limit + 1,
-        (
-            task
-            for task in await tasks_of(request)
-            if query.status in (None, task.status)
+    turns, wanted = Turns(), []  # there may be tens of thousands
+    for task in await tasks_of(request):
+        if (
+            query.status in (None, task.status)
             and query.label in (None, task.label)
             and (before is None or _position(task) < before)
-        ),
-        key=_position,
-    )
+        ):
+            wanted.append(task)
+        if turns.is_over:
+            await turns.next()
+    found = heapq.nlargest(query.limit + 1, wanted, key=_position)
     page = found[: query.limit]
     cursor = _write_cursor(_position(page[-1])) if len(found) > len(page) else None
-    content = TaskPage([summary_of(request, task) for task in page], cursor)
+    content = TaskPage([], cursor)
+    for task in page:
+        content.tasks.append(summary_of(request, task))
+        if turns.is_over:
+            await turns.next()
     return json_response(content, headers=next_page_header(request, cursor))
 
 
