@@ -70,12 +70,13 @@ class RobotsGate:
         self._scheduler.hold(url.host, probe.request_timeout)
         try:
             answer = await self._get_file(url, min(probe.request_timeout / 2, _MAX_FETCH_SECONDS))
+            seconds = self._now() - started  # without the wait for a turn, which depends on others
             rules = await self._cache.read(answer)
         finally:
             self._cache.end_fetch(url.origin, answer, rules)
             self._scheduler.require_interval(url.host, self._cache.delay(url.origin))
             self._scheduler.resume(url.host)
-        probe.spend(self._now() - started)
+        probe.spend(seconds)
         return answer
 
     async def _get_file(self, url: Url, timeout: float) -> HopResult:
