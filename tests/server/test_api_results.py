@@ -4,7 +4,7 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -240,11 +240,11 @@ async def test_the_stream_of_a_deleted_task_continues_to_its_end(format_: str, a
 
 async def test_a_stream_that_fails_half_way_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
     class Failing(MemoryRegistry):
-        async def results(self, *arguments: Any) -> AsyncIterator[ProbeResult]:
-            async for result in super().results(*arguments):
-                if result.seq == 9_000:
+        async def pages(self, *arguments: Any) -> AsyncIterator[Sequence[ProbeResult]]:
+            async for results in super().pages(*arguments):
+                if any(result.seq == 9_000 for result in results):
                     raise StoreError("the disk is gone")
-                yield result
+                yield results
 
     async with serving_api(Failing()) as api:
         task_id = await many(api)
