@@ -268,10 +268,10 @@ async def test_a_client_that_reads_nothing_for_too_long_is_cut_off() -> None:
     let_go = asyncio.Event()
 
     class Watched(MemoryRegistry):
-        async def results(self, *arguments: Any) -> AsyncIterator[ProbeResult]:
+        async def pages(self, *arguments: Any) -> AsyncIterator[Sequence[ProbeResult]]:
             try:
-                async for result in super().results(*arguments):
-                    yield result
+                async for results in super().pages(*arguments):
+                    yield results
             finally:
                 let_go.set()
 
