@@ -14,7 +14,8 @@ A target that fails is an ordinary result, so it is never raised: see `crawler.c
     ├── ServiceStopping         the service is stopping and starts nothing more
     ├── StoreError              the store cannot read or write now
     │   ├── StoreDamaged        the stored data is damaged
-    │   └── StoreFull           the store has no space left
+    │   ├── StoreFull           the store has no space left
+    │   └── StoreReplaced       the store's files were removed or replaced
     ├── TaskNotFound            no Task has this id
     ├── TaskTooLarge            a Task has more URLs than it may have
     └── TransitionError         a Task cannot change to the requested status
@@ -39,6 +40,7 @@ __all__ = [
     "StoreDamaged",
     "StoreError",
     "StoreFull",
+    "StoreReplaced",
     "TaskNotFound",
     "TaskTooLarge",
     "TransitionError",
@@ -143,6 +145,10 @@ class StoreDamaged(StoreError):
 
 class StoreFull(StoreError):
     """The store has no space left."""
+
+
+class StoreReplaced(StoreError):
+    """The store's files were removed or replaced while they were in use. What is written now would be lost."""
 
 
 class TaskNotFound(CrawlerError):

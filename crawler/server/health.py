@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Final, Self
 
-from crawler.core.errors import StoreDamaged, StoreError, StoreFull
+from crawler.core.errors import StoreDamaged, StoreError, StoreFull, StoreReplaced
 from crawler.registry import Registry
 from crawler.runtime.cancellation import cancel_and_wait
 
@@ -14,6 +14,12 @@ __all__ = ["HealthMonitor"]
 log = logging.getLogger(__name__)
 
 _MAX_LAG_SECONDS: Final = 2.0
+
+_FAULTS: Final = {
+    StoreFull: "has no space left",
+    StoreDamaged: "is damaged",
+    StoreReplaced: "was removed or replaced while in use",
+}
 
 
 class HealthMonitor:
@@ -90,6 +96,4 @@ class HealthMonitor:
 
 
 def _describe(error: StoreError) -> str:
-    if isinstance(error, StoreFull):
-        return "has no space left"
-    return "is damaged" if isinstance(error, StoreDamaged) else "cannot be written to"
+    return next((words for kind, words in _FAULTS.items() if isinstance(error, kind)), "cannot be written to")

@@ -134,7 +134,7 @@ async def test_the_answer_does_not_reveal_the_path_of_the_file(
     async with serving(crawler.create_app(registry=SqliteRegistry(path))) as client:
         path.unlink()
         status, problem = await readiness(client)
-        assert (status, problem["checks"]["store"]) == (503, "cannot be written to")
+        assert (status, problem["checks"]["store"]) == (503, "was removed or replaced while in use")
         assert str(tmp_path) not in str(problem)
     assert str(path) in caplog.text
     assert not path.exists(), "nothing is made in its place"

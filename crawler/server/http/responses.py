@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from crawler.core.errors import StoreError, TaskNotFound
 from crawler.runtime.turns import Turns
 from crawler.server.app_keys import SETTINGS
 
@@ -49,6 +50,9 @@ async def stream_response(
                     await response.write(chunk)
         await response.write_eof()
     except (ConnectionError, TimeoutError):  # the client has disconnected, or reads nothing any more
+        _abort(request)
+    except (StoreError, TaskNotFound) as error:
+        log.error("a response could not be sent to its end: %s", error)
         _abort(request)
     except Exception:
         log.exception("a response could not be sent to its end")

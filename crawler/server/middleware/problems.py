@@ -15,8 +15,10 @@ from crawler.core.errors import (
     Overloaded,
     QuotaExceeded,
     ServiceStopping,
+    StoreDamaged,
     StoreError,
     StoreFull,
+    StoreReplaced,
     TaskNotFound,
     TaskTooLarge,
 )
@@ -89,8 +91,15 @@ def _stopping(_: ServiceStopping) -> web.Response:
 
 
 def _store_full(error: StoreFull) -> web.Response:
-    log.error("the store has no space left", exc_info=error)
-    return problem_response(Problem.of(HTTPStatus.INSUFFICIENT_STORAGE, "the store has no space left"), _STORE_RETRY)
+    log.error("the store has no space left: %s", error)
+    detail = "the store has no space left: until there is more, Tasks can only be read, cancelled and deleted"
+    return problem_response(Problem.of(HTTPStatus.INSUFFICIENT_STORAGE, detail), _STORE_RETRY)
+
+
+def _store_unsound(error: StoreDamaged | StoreReplaced) -> web.Response:
+    log.error("the store cannot read or write: %s", error)
+    what = "is damaged" if isinstance(error, StoreDamaged) else "was removed or replaced while in use"
+    return problem_response(Problem.of(HTTPStatus.SERVICE_UNAVAILABLE, f"the store of Tasks {what}"), _STORE_RETRY)
 
 
 def _store_failed(error: StoreError) -> web.Response:
@@ -113,6 +122,8 @@ _ANSWERS: Final[dict[type, Callable[..., web.Response]]] = {
     QuotaExceeded: _quota_exceeded,
     ServiceStopping: _stopping,
     StoreFull: _store_full,
+    StoreDamaged: _store_unsound,
+    StoreReplaced: _store_unsound,
     StoreError: _store_failed,
     TaskNotFound: _answer_with(HTTPStatus.NOT_FOUND),
     TaskTooLarge: _answer_with(HTTPStatus.REQUEST_ENTITY_TOO_LARGE),

@@ -11,5 +11,6 @@ From outside, import `SqliteRegistry`. `stores.redis.chunking` and `stores.dedup
     database         a connection on a thread of its own
     connection       opens, migrates and writes a file
     file_lock        keeps other processes from the file
+    file_guard       notices that the file was removed or replaced
     schema           the tables, as migrations
 """

@@ -16,7 +16,7 @@ from typing import Final
 from crawler.core.errors import InputError, StoreFull
 from crawler.stores.sqlite.schema import MIGRATIONS
 
-__all__ = ["check_disk_space", "connect", "insert_rows", "migrate", "transaction"]
+__all__ = ["check_disk_space", "checkpoint", "connect", "insert_rows", "migrate", "transaction"]
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +110,11 @@ def check_disk_space(connection: sqlite3.Connection, *, path: Path) -> None:
         raise StoreFull(f"{path}: there is next to no space left on its disk")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     connection.execute(f"PRAGMA user_version = {version}")
+
+
+def checkpoint(connection: sqlite3.Connection) -> None:
+    """Copy the write-ahead log into the database, as far as no reader needs the log."""
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
 def insert_rows(

@@ -9,9 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
+import msgspec
+
 from crawler.core.errors import StoreDamaged, StoreError, StoreFull
 from crawler.runtime.counters import CallCounters
 from crawler.stores.sqlite.connection import connect, transaction
+from crawler.stores.sqlite.file_guard import FileGuard
 
 __all__ = ["Database"]
 
@@ -39,12 +42,16 @@ class Database:
         path: The file.
         write_lock: Held during each write. It queues the writers of this process; SQLite's own lock makes them poll.
         calls: Counts reads and writes.
+        guard: Asked before each write, and before the connection is opened.
     """
 
-    def __init__(self, path: Path, write_lock: asyncio.Lock, calls: CallCounters) -> None:
+    def __init__(
+        self, path: Path, write_lock: asyncio.Lock, calls: CallCounters, guard: FileGuard | None = None
+    ) -> None:
         self._path = path
         self._write_lock = write_lock
         self._calls = calls
+        self._guard = guard or FileGuard(path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
         self._connection: sqlite3.Connection | None = None
         self._durable_writes: list[_DurableWrite] = []
@@ -81,7 +88,7 @@ class Database:
             if durable:
                 return await self._write_durably(call)
             async with self._write_lock:
-                return await self.call(partial(_run_in_transaction, call=call))
+                return await self.call(partial(self._run_in_transaction, call=call))
 
     async def _write_durably(self, call: DatabaseCall[T]) -> T:
         """Run `call` in one transaction with all other durable writes that wait: they share one sync of the disk."""
@@ -99,7 +106,7 @@ class Database:
             self._durable_writes = []
             outcomes: list[Any]
             try:
-                outcomes = await self.call(partial(_run_group, calls=[write.call for write in writes]))
+                outcomes = await self.call(partial(self._run_group, calls=[write.call for write in writes]))
             except Exception as error:
                 outcomes = [error] * len(writes)
         for write, outcome in zip(writes, outcomes, strict=True):
@@ -120,33 +127,42 @@ class Database:
     def _run(self, call: DatabaseCall[T]) -> T:
         try:
             if self._connection is None:
+                self._guard.check()
                 self._connection = connect(self._path)
             return call(self._connection)
         except sqlite3.Error as error:
             raise self._map_error(error) from error
+        except msgspec.DecodeError as error:
+            raise StoreDamaged(f"{self._path}: a record cannot be read: {error}") from error
+
+    def _run_in_transaction(self, connection: sqlite3.Connection, *, call: DatabaseCall[T]) -> T:
+        self._guard.check()
+        with transaction(connection):
+            return call(connection)
+
+    def _run_group(self, connection: sqlite3.Connection, *, calls: Sequence[DatabaseCall[Any]]) -> list[Any]:
+        """Run calls in one durable transaction.
+
+        Returns:
+            Each one's result or error; one that raised has changed nothing.
+        """
+        outcomes: list[Any] = []
+        self._guard.check()
+        with transaction(connection, durable=True):
+            for call in calls:
+                connection.execute("SAVEPOINT call")
+                try:
+                    outcomes.append(call(connection))
+                except Exception as error:
+                    if not connection.in_transaction:  # SQLite rolled everything back, perhaps as the disk is full
+                        raise
+                    connection.execute("ROLLBACK TO call")
+                    outcomes.append(error)
+                connection.execute("RELEASE call")
+        return outcomes
 
     def _map_error(self, error: sqlite3.Error) -> StoreError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the higher bits give details of the same error
+        if str(error) == "malformed JSON":  # by SQLite's functions for JSON, without a code of its own
+            code = sqlite3.SQLITE_CORRUPT
         return _ERRORS.get(code, StoreError)(f"{self._path}: {error}")
-
-
-def _run_in_transaction(connection: sqlite3.Connection, *, call: DatabaseCall[T]) -> T:
-    with transaction(connection):
-        return call(connection)
-
-
-def _run_group(connection: sqlite3.Connection, *, calls: Sequence[DatabaseCall[Any]]) -> list[Any]:
-    """Run calls in one durable transaction. Return each one's result or error; one that raised has changed nothing."""
-    outcomes: list[Any] = []
-    with transaction(connection, durable=True):
-        for call in calls:
-            connection.execute("SAVEPOINT call")
-            try:
-                outcomes.append(call(connection))
-            except Exception as error:
-                if not connection.in_transaction:  # SQLite rolled everything back, for example because a disk is full
-                    raise
-                connection.execute("ROLLBACK TO call")
-                outcomes.append(error)
-            connection.execute("RELEASE call")
-    return outcomes

@@ -116,23 +116,34 @@ class RecordedResults(NamedTuple):
     bodies: str | None
 
 
-def read_tasks(connection: sqlite3.Connection) -> list[tuple[int, Task]]:
-    """Return every Task with its number, oldest first. One that cannot be decoded is logged and left out."""
+class StoredTasks(NamedTuple):
+    """The return value of `read_tasks`: Tasks with their numbers, and whether some JSON is damaged."""
+
+    tasks: list[tuple[int, Task]]
+    is_damaged: bool
+
+
+def read_tasks(connection: sqlite3.Connection) -> StoredTasks:
+    """Return every Task, oldest first. One that cannot be decoded is logged and left out."""
     rows = connection.execute(
         """SELECT number, id, body, ok, http_error, failed, blocked, invalid FROM tasks
         WHERE body IS NOT NULL ORDER BY number"""
     )
-    found = []
+    found, is_damaged = [], False
     for number, id_, body, *counts in rows:
         try:
+            if not all(isinstance(count, int) for count in counts):
+                raise msgspec.DecodeError("a count is not a number")
             task = decode_task(body)
-        except (msgspec.MsgspecError, InputError) as error:  # it stays in the file, for a version that can decode it
+        except (msgspec.MsgspecError, InputError) as error:
+            # JSON with unknown values stays in the file for a version that can decode it. Other text is damaged.
+            is_damaged = is_damaged or type(error) is msgspec.DecodeError
             with log_fields(task=id_):
                 log.error("Task %s cannot be read and is left out: %s", id_, error)
             continue
         task.counts = Counts(*counts)
         found.append((number, task))
-    return found
+    return StoredTasks(found, is_damaged)
 
 
 def read_last_number(connection: sqlite3.Connection) -> int:

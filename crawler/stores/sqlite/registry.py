@@ -3,21 +3,22 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, closing, contextmanager
+from contextlib import AsyncExitStack, aclosing, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple, Self
 
-from crawler.core.errors import InputError, StoreDamaged, TaskNotFound
+from crawler.core.errors import InputError, StoreDamaged, StoreError, StoreReplaced, TaskNotFound
 from crawler.core.options import Options
 from crawler.core.results import ProbeResult
 from crawler.core.tasks import ResultFilter, ResultSlice, Task
 from crawler.core.urls import Target
 from crawler.registry import Lines, PageReader, Registry
 from crawler.stores.sqlite import queries
-from crawler.stores.sqlite.connection import check_disk_space, connect, migrate
+from crawler.stores.sqlite.connection import check_disk_space, checkpoint, connect, migrate
 from crawler.stores.sqlite.database import Database
+from crawler.stores.sqlite.file_guard import FileGuard, check_log_has_file
 from crawler.stores.sqlite.file_lock import acquire_lock
 from crawler.stores.sqlite.ingest import LINES_PER_WRITE, take_in
 from crawler.stores.sqlite.recent_results import RecentResults
@@ -78,16 +79,22 @@ class SqliteRegistry(Registry):
             InputError: The file cannot be used.
         """
         try:
+            self._path = self._path.resolve()  # a link would have its own lock and its own write-ahead log
             self._path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot be used: {error.strerror}", str(self._path)) from None
+        except (OSError, RuntimeError) as error:  # before Python 3.13, a loop of links is a RuntimeError
+            raise InputError(f"cannot be used: {getattr(error, 'strerror', error)}", str(self._path)) from None
+        check_log_has_file(self._path)
         async with AsyncExitStack() as stack:
             lock = await acquire_lock(self._path, self._lock_timeout)
             stack.callback(lock.release)
             self._load()
+            self._guard = FileGuard(self._path)
             self._database = await stack.enter_async_context(aclosing(self._open_database()))
             # A connection of its own, so that no reader waits for a long write.
             self._reading = await stack.enter_async_context(aclosing(self._open_database()))
+            for database in (self._database, self._reading):
+                await database.call(queries.read_last_number)  # opens all files
+            self._guard.remember()
             self._sweeper = await stack.enter_async_context(Sweeper(self._database, self._sweep_retry_seconds))
             self._resources = stack.pop_all()
         return self
@@ -126,8 +133,14 @@ class SqliteRegistry(Registry):
 
     async def check_writable(self) -> None:
         """Raise `StoreError` if nothing could be written now to the file with this path."""
+        try:
+            self._guard.check()
+        except StoreReplaced:
+            with suppress(StoreError):  # if only the log has lost its name, its content gets a safe place
+                await self._database.call(checkpoint)
+            raise
         if self.calls.is_damaged:
-            raise StoreDamaged(f"{self._path}: some of it could not be read")
+            raise StoreDamaged(f"{self._path}: some of it could not be read; `crawler check` says what")
         async with aclosing(self._open_database()) as own:
             await own.write(partial(check_disk_space, path=self._path))
 
@@ -196,6 +209,7 @@ class SqliteRegistry(Registry):
         del self._numbers[task.id]
         self._known_targets.pop(number, None)
         self._recent.delete_task(number)
+        self.calls.is_damaged = False  # perhaps this was the Task with the damage; else the next read finds it again
         self._sweeper.request()
 
     async def _pending(self, task: Task) -> AsyncIterator[Target]:
@@ -233,15 +247,17 @@ class SqliteRegistry(Registry):
                     self._sweeper.request()
 
     def _open_database(self) -> Database:
-        return Database(self._path, self._write_lock, self.calls)
+        return Database(self._path, self._write_lock, self.calls, self._guard)
 
     def _load(self) -> None:
         migrate(self._path)
         try:
             with closing(connect(self._path)) as connection:
                 self._last_number = queries.read_last_number(connection)
-                for number, task in queries.read_tasks(connection):
+                stored = queries.read_tasks(connection)
+                for number, task in stored.tasks:
                     self._add_task(number, task)
+                self.calls.is_damaged = stored.is_damaged
         except sqlite3.Error as error:
             raise InputError(f"cannot be used: {error}", str(self._path)) from None
 
