@@ -123,15 +123,14 @@ class LoopWatchdog:
             self._began = None
             seconds = time.thread_time() - began - self._collected
             is_counted = not self._is_import and (_counts_tests or not _is_of_tests(coroutine))
-            if seconds > self._max_seconds and is_counted and self._is_real(seconds):
+            if seconds > self._max_seconds and is_counted and self._is_real(seconds, coroutine):
                 name = getattr(coroutine, "__qualname__", repr(coroutine))
                 _holds.append(Hold(seconds, name, "".join(self._stack)))
 
-    def _is_real(self, seconds: float) -> bool:
+    def _is_real(self, seconds: float, coroutine: Coroutine[Any, Any, Any]) -> bool:
         slowdown = max(1.0, min(_do_fixed_work() for _ in range(3)) / _WORK_SECONDS)
-        return seconds > self._max_seconds * slowdown and (
-            not self._stack or any(_OURS in each for each in self._stack)
-        )
+        is_ours = any(_OURS in each for each in self._stack) if self._stack else _file_of(coroutine).startswith(_OURS)
+        return is_ours and seconds > self._max_seconds * slowdown
 
     def _sample(self) -> None:
         while not self._is_closed.wait(_SAMPLE_SECONDS):
@@ -207,9 +206,13 @@ def _is_importing(frame: FrameType | None) -> bool:
     return False
 
 
-def _is_of_tests(coroutine: Coroutine[Any, Any, Any]) -> bool:
+def _file_of(coroutine: Coroutine[Any, Any, Any]) -> str:
     code = getattr(coroutine, "cr_code", None)
-    return code is not None and (code.co_filename.startswith(_TESTS) or _FIXTURES in code.co_filename)
+    return "" if code is None else str(code.co_filename)
+
+
+def _is_of_tests(coroutine: Coroutine[Any, Any, Any]) -> bool:
+    return _file_of(coroutine).startswith(_TESTS) or _FIXTURES in _file_of(coroutine)
 
 
 def _do_fixed_work() -> float:
