@@ -3,6 +3,7 @@
 Every package above may import every module; the modules import only `crawler.core`.
 
     logs           log lines as text or JSON, with fields, without secrets
+    └── log_writer writes log lines on a thread
     tracing        spans for OpenTelemetry, if that is installed
     counters       histograms and counters of probes and of store calls
     loop_lag       how late the event loop runs its callbacks

@@ -6,6 +6,7 @@ Queries and credentials are replaced by ***, and no message can forge another li
 
 import logging
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,6 +14,8 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Self
 
 import msgspec
+
+from crawler.runtime.log_writer import QueuedHandler
 
 __all__ = [
     "JsonFormatter",
@@ -110,11 +113,14 @@ class LogSettings(NamedTuple):
 
 
 def configure_logging(settings: LogSettings) -> None:
-    """Write log lines to standard error, unless the program has configured logging already."""
+    """Write log lines to standard error, unless the program has configured logging already.
+
+    A thread writes them: see `crawler.runtime.log_writer`.
+    """
     root = logging.getLogger()
     if root.handlers:
         return
-    handler = _Handler()
+    handler = QueuedHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.as_json else TextFormatter())
     root.addHandler(handler)
     root.setLevel(settings.level)
@@ -125,11 +131,6 @@ def current_log_settings() -> LogSettings:
     """Return the settings of this process, to hand them to its child processes."""
     root = logging.getLogger()
     return LogSettings(root.level, any(isinstance(handler.formatter, JsonFormatter) for handler in root.handlers))
-
-
-class _Handler(logging.StreamHandler[Any]):
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
-        """Drop a line that cannot be written: logging would print its arguments unsanitized."""
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -22,6 +22,7 @@ from crawler.core.tasks import FleetStatus, Status
 from crawler.probing.scheduling.scheduler import Load
 from crawler.registry import Registry
 from crawler.runtime.counters import Histogram, ProbeCounters
+from crawler.runtime.log_writer import dropped_lines
 from crawler.runtime.loop_lag import LoopLag
 from crawler.server.request_counters import RequestCounters
 
@@ -75,6 +76,9 @@ TABLE: Final[Mapping[str, Row]] = {
     ),
     "crawler_children_replaced_total": Row(
         "counter", (), "With `--processes`: child processes that did not answer and were replaced."
+    ),
+    "crawler_log_lines_dropped_total": Row(
+        "counter", (), "Log lines that were dropped, because standard error was not read in time."
     ),
     "crawler_chunks_pending": Row(
         "gauge", ("queue", "state"), "With Redis: chunks of Tasks that wait for a worker process, or that one probes."
@@ -155,6 +159,7 @@ class Metrics(Collector):
         yield _histogram("crawler_event_loop_lag_seconds", {(): self._lag.seconds})
         yield _family("crawler_missed_seconds_total", {(): load.missed_seconds})
         yield _family("crawler_children_replaced_total", {(): load.replaced_children})
+        yield _family("crawler_log_lines_dropped_total", {(): dropped_lines()})
         yield from self._queues()
 
     def _queues(self) -> Iterator[Metric]:
