@@ -7,6 +7,7 @@ runs against all of them.
 """
 
 import asyncio
+import math
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -181,6 +182,10 @@ class Registry(ABC):
     async def stored_bytes(self) -> int:
         """Return how many bytes the Tasks take on disk, or in Redis."""
         return 0
+
+    async def room_bytes(self) -> float:
+        """Return how many bytes new Tasks may take; infinity if the store knows no bound."""
+        return math.inf
 
     @abstractmethod
     async def check_writable(self) -> None:

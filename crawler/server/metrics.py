@@ -70,6 +70,11 @@ TABLE: Final[Mapping[str, Row]] = {
         "histogram", ("kind",), "Time of each read from and write to the store, with the time it waits for others."
     ),
     "crawler_store_failures_total": Row("counter", ("kind",), "Reads and writes that failed."),
+    "crawler_store_room_bytes": Row(
+        "gauge",
+        (),
+        "With SQLite: bytes of the disk that new Tasks may take; at 0, submits are refused. Otherwise +Inf.",
+    ),
     "crawler_event_loop_lag_seconds": Row("histogram", (), "How late the event loop was, measured twice a second."),
     "crawler_missed_seconds_total": Row(
         "counter", (), "Time in which the service stood still: stopped, without CPU, or its machine suspended."
@@ -122,6 +127,7 @@ class Metrics(Collector):
         # These come from other processes, so they are awaited before the rest is collected.
         self._latest_load = Load(0, 0, 0, 0)
         self._latest_status: FleetStatus | None = None
+        self._latest_room = 0.0
         self._collectors = CollectorRegistry()
         self._collectors.register(self)
         ProcessCollector(registry=self._collectors)
@@ -130,6 +136,7 @@ class Metrics(Collector):
         """Return all metrics, in the format that an Accept header prefers, and the media type of that format."""
         self._latest_load = await self._load()
         self._latest_status = await self._fleet_status()
+        self._latest_room = await self._registry.room_bytes()
         encode, media_type = choose_encoder("")
         with suppress(TypeError, ValueError):  # the header asks for a version that does not exist
             encode, media_type = choose_encoder(accept)
@@ -156,6 +163,7 @@ class Metrics(Collector):
         yield _family("crawler_hosts_slowed", {(): load.slowed})
         yield _histogram("crawler_store_call_duration_seconds", {(kind,): each for kind, each in calls.seconds.items()})
         yield _family("crawler_store_failures_total", _by_label(calls.failures))
+        yield _family("crawler_store_room_bytes", {(): self._latest_room})
         yield _histogram("crawler_event_loop_lag_seconds", {(): self._lag.seconds})
         yield _family("crawler_missed_seconds_total", {(): load.missed_seconds})
         yield _family("crawler_children_replaced_total", {(): load.replaced_children})

@@ -89,13 +89,13 @@ class Caller:
         await self._writer.drain()
 
     async def reply(self) -> Reply:
-        """Read one whole response that has a length.
+        """Read one whole response that has a length, or no body.
 
         Raises:
             EOFError, ConnectionError: The connection ended early; `partial` of the former has what came.
         """
         head = await self._reader.readuntil(b"\r\n\r\n")
-        return Reply(head, await self._reader.readexactly(int(field(head, b"content-length"))))
+        return Reply(head, await self._reader.readexactly(int(field(head, b"content-length") or 0)))
 
     async def rest(self) -> bytes:
         """Read until the connection ends."""

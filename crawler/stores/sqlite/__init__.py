@@ -12,5 +12,6 @@ From outside, import `SqliteRegistry`. `stores.redis.chunking` and `stores.dedup
     connection       opens, migrates and writes a file
     file_lock        keeps other processes from the file
     file_guard       notices that the file was removed or replaced
+    reserve          space that a full disk still has for deletions
     schema           the tables, as migrations
 """

@@ -6,24 +6,22 @@ only every few milliseconds. So a statement that concerns many rows is one step:
 """
 
 import logging
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from crawler.core.errors import InputError, StoreFull
+from crawler.core.errors import InputError
 from crawler.stores.sqlite.schema import MIGRATIONS
 
-__all__ = ["check_disk_space", "checkpoint", "connect", "insert_rows", "migrate", "transaction"]
+__all__ = ["check_writable", "checkpoint", "connect", "insert_rows", "migrate", "transaction"]
 
 log = logging.getLogger(__name__)
 
 _LOCK_TIMEOUT_SECONDS: Final = 60.0  # to wait for another connection's transaction; each is short
 _ROWS_PER_STEP: Final = 1_000  # SQLite limits the number of values in a statement
 _CACHE_KIB: Final = 16 * 1024  # of pages, for each connection
-_MIN_FREE_BYTES: Final = 2**20  # on the disk: with less, the next lines would not fit
 
 
 def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
@@ -99,15 +97,8 @@ def transaction(connection: sqlite3.Connection, *, durable: bool = False) -> Ite
             connection.execute("PRAGMA synchronous = NORMAL")
 
 
-def check_disk_space(connection: sqlite3.Connection, *, path: Path) -> None:
-    """Write a value that the database has already.
-
-    Raises:
-        StoreFull: The disk has less than 1 MiB of free space.
-    """
-    disk = os.statvfs(path)
-    if disk.f_bavail * disk.f_frsize < _MIN_FREE_BYTES:
-        raise StoreFull(f"{path}: there is next to no space left on its disk")
+def check_writable(connection: sqlite3.Connection) -> None:
+    """Write a value that the database has already."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     connection.execute(f"PRAGMA user_version = {version}")
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -13,8 +13,9 @@ import msgspec
 
 from crawler.core.errors import StoreDamaged, StoreError, StoreFull
 from crawler.runtime.counters import CallCounters
-from crawler.stores.sqlite.connection import connect, transaction
+from crawler.stores.sqlite.connection import checkpoint, connect, transaction
 from crawler.stores.sqlite.file_guard import FileGuard
+from crawler.stores.sqlite.reserve import Reserve
 
 __all__ = ["Database"]
 
@@ -26,6 +27,8 @@ _ERRORS: Final = {
     sqlite3.SQLITE_CORRUPT: StoreDamaged,
     sqlite3.SQLITE_NOTADB: StoreDamaged,
 }
+
+_POSSIBLY_FULL: Final = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}  # what a file fails with that has no space
 
 
 class _DurableWrite(NamedTuple):
@@ -43,15 +46,22 @@ class Database:
         write_lock: Held during each write. It queues the writers of this process; SQLite's own lock makes them poll.
         calls: Counts reads and writes.
         guard: Asked before each write, and before the connection is opened.
+        reserve: Space for the writes that must be possible on a full disk.
     """
 
     def __init__(
-        self, path: Path, write_lock: asyncio.Lock, calls: CallCounters, guard: FileGuard | None = None
+        self,
+        path: Path,
+        write_lock: asyncio.Lock,
+        calls: CallCounters,
+        guard: FileGuard | None = None,
+        reserve: Reserve | None = None,
     ) -> None:
         self._path = path
         self._write_lock = write_lock
         self._calls = calls
         self._guard = guard or FileGuard(path)
+        self._reserve = reserve
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
         self._connection: sqlite3.Connection | None = None
         self._durable_writes: list[_DurableWrite] = []
@@ -78,17 +88,46 @@ class Database:
         with self._calls.timed("read"):
             return await self.call(call)
 
-    async def write(self, call: DatabaseCall[T], *, durable: bool = False) -> T:
-        """Run `call` in a transaction; if `durable`, the change has survived even a power failure on return.
+    async def write(self, call: DatabaseCall[T], *, durable: bool = False, is_intake: bool = False) -> T:
+        """Run `call` in a transaction.
+
+        Args:
+            call: What to run.
+            durable: Whether the change must have survived even a power failure on return.
+            is_intake: Whether it stores new Tasks, which may not take the last space of the disk.
 
         Raises:
-            StoreError: SQLite raised an error, and nothing has changed.
+            StoreError: SQLite raised an error, or there is too little space; nothing has changed.
         """
+        if is_intake and self._reserve is not None:
+            call = partial(_run_if_room, reserve=self._reserve, call=call)
         with self._calls.timed("write"):
             if durable:
                 return await self._write_durably(call)
             async with self._write_lock:
                 return await self.call(partial(self._run_in_transaction, call=call))
+
+    async def even_if_full(self, write: Callable[[], Coroutine[Any, Any, T]], share: float = 1.0) -> T:
+        """Write; while the disk is full, give the write the space of the reserve and repeat it.
+
+        Args:
+            write: What to call.
+            share: How much of the reserve it may use.
+
+        Raises:
+            StoreError: SQLite raised an error; on a full disk, that part of the reserve has been used.
+        """
+        while True:
+            try:
+                return await write()
+            except StoreFull:
+                if not await self.call(partial(self._find_room, share=share)):
+                    raise
+
+    def _find_room(self, connection: sqlite3.Connection, *, share: float) -> bool:
+        with suppress(sqlite3.Error):
+            checkpoint(connection)  # then the log is written from its beginning again
+        return self._reserve is not None and self._reserve.release(share)
 
     async def _write_durably(self, call: DatabaseCall[T]) -> T:
         """Run `call` in one transaction with all other durable writes that wait: they share one sync of the disk."""
@@ -163,6 +202,13 @@ class Database:
 
     def _map_error(self, error: sqlite3.Error) -> StoreError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the higher bits give details of the same error
+        if code in _POSSIBLY_FULL and self._reserve is not None and self._reserve.is_disk_full():
+            code = sqlite3.SQLITE_FULL
         if str(error) == "malformed JSON":  # by SQLite's functions for JSON, without a code of its own
             code = sqlite3.SQLITE_CORRUPT
         return _ERRORS.get(code, StoreError)(f"{self._path}: {error}")
+
+
+def _run_if_room(connection: sqlite3.Connection, *, reserve: Reserve, call: DatabaseCall[T]) -> T:
+    reserve.check()
+    return call(connection)

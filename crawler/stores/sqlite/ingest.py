@@ -75,20 +75,22 @@ async def take_in(
         if len(waiting) == lines_per_write or characters > _CHARACTERS_PER_WRITE:
             if task.total == 0:
                 await own.write(partial(reserve, number=number, id_=task.id))
-            await own.write(partial(insert_lines, first=base + task.total, lines=waiting))
+            await own.write(partial(insert_lines, first=base + task.total, lines=waiting), is_intake=True)
             task.total += len(waiting)
             waiting, characters = [], 0
         waiting.append(prepare_line(line))
         characters += len(waiting[-1].text)
     first, task.total = base + task.total, task.total + len(waiting)
     if first == base:
-        await database.write(partial(_take_in_few, number=number, task=task, lines=waiting), durable=True)
+        await database.write(
+            partial(_take_in_few, number=number, task=task, lines=waiting), durable=True, is_intake=True
+        )
         return
-    await own.write(partial(insert_lines, first=first, lines=waiting))
+    await own.write(partial(insert_lines, first=first, lines=waiting), is_intake=True)
     await own.call(partial(find_duplicates, base=base))
     await own.call(_sort_targets)
     for start in range(0, task.total, lines_per_write):
-        await own.write(partial(_insert_sorted, base=base, start=start, end=start + lines_per_write))
+        await own.write(partial(_insert_sorted, base=base, start=start, end=start + lines_per_write), is_intake=True)
     await own.write(partial(admit, number=number, task=task), durable=True)
 
 

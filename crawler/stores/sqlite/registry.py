@@ -16,12 +16,13 @@ from crawler.core.tasks import ResultFilter, ResultSlice, Task
 from crawler.core.urls import Target
 from crawler.registry import Lines, PageReader, Registry
 from crawler.stores.sqlite import queries
-from crawler.stores.sqlite.connection import check_disk_space, checkpoint, connect, migrate
+from crawler.stores.sqlite.connection import check_writable, checkpoint, connect, migrate
 from crawler.stores.sqlite.database import Database
 from crawler.stores.sqlite.file_guard import FileGuard, check_log_has_file
 from crawler.stores.sqlite.file_lock import acquire_lock
 from crawler.stores.sqlite.ingest import LINES_PER_WRITE, take_in
 from crawler.stores.sqlite.recent_results import RecentResults
+from crawler.stores.sqlite.reserve import Reserve
 from crawler.stores.sqlite.sweeper import Sweeper
 
 __all__ = ["SqliteRegistry"]
@@ -87,7 +88,10 @@ class SqliteRegistry(Registry):
         async with AsyncExitStack() as stack:
             lock = await acquire_lock(self._path, self._lock_timeout)
             stack.callback(lock.release)
-            self._load()
+            self._reserve = Reserve(self._path)
+            stack.callback(self._reserve.fill)  # closing the file gives the space of its log back
+            self._load_even_if_full()
+            self._reserve.fill()
             self._guard = FileGuard(self._path)
             self._database = await stack.enter_async_context(aclosing(self._open_database()))
             # A connection of its own, so that no reader waits for a long write.
@@ -133,16 +137,19 @@ class SqliteRegistry(Registry):
 
     async def check_writable(self) -> None:
         """Raise `StoreError` if nothing could be written now to the file with this path."""
+        if self.calls.is_damaged:
+            raise StoreDamaged(f"{self._path}: some of it could not be read; `crawler check` says what")
         try:
-            self._guard.check()
+            async with aclosing(self._open_database()) as own:
+                await own.write(check_writable, is_intake=True)
         except StoreReplaced:
             with suppress(StoreError):  # if only the log has lost its name, its content gets a safe place
                 await self._database.call(checkpoint)
             raise
-        if self.calls.is_damaged:
-            raise StoreDamaged(f"{self._path}: some of it could not be read; `crawler check` says what")
-        async with aclosing(self._open_database()) as own:
-            await own.write(partial(check_disk_space, path=self._path))
+
+    async def room_bytes(self) -> float:
+        """Return how many bytes of the disk new Tasks may take."""
+        return await asyncio.to_thread(self._reserve.free_bytes)
 
     async def _insert(self, task: Task, lines: Lines) -> None:
         self._last_number = number = self._last_number + 1
@@ -197,13 +204,15 @@ class SqliteRegistry(Registry):
 
     async def _save(self, task: Task, names: Collection[str]) -> None:
         number = self._numbers[task.id]
-        await self._database.write(partial(queries.save, number=number, task=task))
+        save = partial(queries.save, number=number, task=task)
+        await self._database.even_if_full(partial(self._database.write, save))
         if task.status != "running":
             self._known_targets.pop(number, None)
 
     async def _delete(self, task: Task) -> None:
         number = self._numbers[task.id]
-        await self._database.write(partial(queries.make_orphan, number=number), durable=True)
+        make_orphan = partial(queries.make_orphan, number=number)
+        await self._database.even_if_full(partial(self._database.write, make_orphan, durable=True))
         if self._tasks.pop(task.id, None) is None:  # another call has deleted it meanwhile
             raise TaskNotFound(task.id)
         del self._numbers[task.id]
@@ -247,7 +256,17 @@ class SqliteRegistry(Registry):
                     self._sweeper.request()
 
     def _open_database(self) -> Database:
-        return Database(self._path, self._write_lock, self.calls, self._guard)
+        return Database(self._path, self._write_lock, self.calls, self._guard, self._reserve)
+
+    def _load_even_if_full(self) -> None:
+        while True:
+            try:
+                return self._load()
+            except InputError:
+                if not self._reserve.is_disk_full():
+                    raise
+                if not self._reserve.release():
+                    raise InputError("cannot be opened, because its disk is full", str(self._path)) from None
 
     def _load(self) -> None:
         migrate(self._path)

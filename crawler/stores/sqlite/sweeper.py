@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from functools import partial
+from typing import Final
 
 from crawler.core.errors import StoreError
 from crawler.runtime.cancellation import BackgroundJob
@@ -13,6 +14,8 @@ from crawler.stores.sqlite.database import Database
 __all__ = ["Sweeper"]
 
 log = logging.getLogger(__name__)
+
+_SHARE_OF_RESERVE: Final = 0.5  # the rest is for deletions by clients, and for the next start
 
 
 class Sweeper(BackgroundJob):
@@ -64,10 +67,11 @@ class Sweeper(BackgroundJob):
         is_all = True
         for number in await self._database.call(queries.list_orphans):
             while number not in self.incoming and number not in self.readers:
-                if not await self._database.write(partial(queries.delete_some_rows, number=number)):
+                delete = partial(queries.delete_some_rows, number=number)
+                if not await self._database.even_if_full(partial(self._database.write, delete), _SHARE_OF_RESERVE):
                     break
             else:
                 is_all = is_all and number not in self.readers
-        while await self._database.call(queries.free_pages):
+        while await self._database.even_if_full(partial(self._database.call, queries.free_pages), _SHARE_OF_RESERVE):
             pass
         return is_all
