@@ -15,6 +15,7 @@ A target that fails is an ordinary result, so it is never raised: see `crawler.c
     ├── StoreError              the store cannot read or write now
     │   ├── StoreDamaged        the stored data is damaged
     │   ├── StoreFull           the store has no space left
+    │   ├── StoreReadOnly       the store accepts no writes now
     │   └── StoreReplaced       the store's files were removed or replaced
     ├── TaskNotFound            no Task has this id
     ├── TaskTooLarge            a Task has more URLs than it may have
@@ -40,6 +41,7 @@ __all__ = [
     "StoreDamaged",
     "StoreError",
     "StoreFull",
+    "StoreReadOnly",
     "StoreReplaced",
     "TaskNotFound",
     "TaskTooLarge",
@@ -145,6 +147,10 @@ class StoreDamaged(StoreError):
 
 class StoreFull(StoreError):
     """The store has no space left."""
+
+
+class StoreReadOnly(StoreError):
+    """The store accepts no writes now: it is a copy of another one."""
 
 
 class StoreReplaced(StoreError):

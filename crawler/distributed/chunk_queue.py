@@ -18,6 +18,7 @@ from redis.exceptions import RedisError, ResponseError
 from crawler.core.errors import StoreError
 from crawler.core.tasks import FleetStatus, QueueStatus, Task
 from crawler.stores.redis.chunk import ChunkPosition
+from crawler.stores.redis.failover import leave_replicas
 from crawler.stores.redis.registry import RedisRegistry
 
 __all__ = ["JOB", "QUEUES", "ChunkQueue", "read_fleet_status"]
@@ -33,6 +34,7 @@ _KEEP_ENDED_JOBS: Final = timedelta(0)
 _MAX_CONNECTIONS: Final = (
     10_000  # docket takes one for each job that starts; with redis-py's default of 100 it would report Redis as down
 )
+_SILENCE_SECONDS: Final = 75  # docket's own subscription and its stream of settings, whose reads may wait for a minute
 _RETRY_SECONDS: Final = 0.02  # pause before a command is retried when Redis does not answer; doubled each time
 _MAX_RETRY_SECONDS: Final = 1.0
 _RETRY_FOR_EVER: Final = -1
@@ -55,15 +57,18 @@ class ChunkQueue:
 
     def __init__(self, registry: RedisRegistry, job: Job = _refuse) -> None:
         self._registry = registry
-        url = _with_connection_limit(registry.url)
+        url = _with_limits(registry.url)
         self.dockets = {name: Docket(f"crawler-{name}", url, execution_ttl=_KEEP_ENDED_JOBS) for name in QUEUES}
         for docket in self.dockets.values():
             docket.register(job, names=[JOB])
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
+            redis: Any
             for docket in self.dockets.values():
                 await stack.enter_async_context(docket)
+                async with docket.redis() as redis:  # docket itself sets no bound, and keeps connections to a replica
+                    await leave_replicas(redis.connection_pool, socket_timeout=self._registry.settings.answer_seconds)
             self._stack = stack.pop_all()
         return self
 
@@ -137,9 +142,10 @@ def _key(task: Task, position: ChunkPosition) -> str:
     return f"{task.id}:{position}"
 
 
-def _with_connection_limit(url: str) -> str:
-    """Return the URL with redis-py's option for the size of the pool. An option that the URL has already wins."""
-    return f"{url}{'&' if '?' in url else '?'}max_connections={_MAX_CONNECTIONS}"
+def _with_limits(url: str) -> str:
+    """Return the URL with options of redis-py that bound docket's pools. An option that the URL has already wins."""
+    limits = f"max_connections={_MAX_CONNECTIONS}&socket_timeout={_SILENCE_SECONDS}"
+    return f"{url}{'&' if '?' in url else '?'}{limits}"
 
 
 async def _read_queue_status(docket: Docket) -> QueueStatus:

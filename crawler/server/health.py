@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Final, Self
 
-from crawler.core.errors import StoreDamaged, StoreError, StoreFull, StoreReplaced
+from crawler.core.errors import StoreDamaged, StoreError, StoreFull, StoreReadOnly, StoreReplaced
 from crawler.registry import Registry
 from crawler.runtime.cancellation import cancel_and_wait
 
@@ -18,6 +18,7 @@ _MAX_LAG_SECONDS: Final = 2.0
 _FAULTS: Final = {
     StoreFull: "has no space left",
     StoreDamaged: "is damaged",
+    StoreReadOnly: "is a replica, which accepts no writes",
     StoreReplaced: "was removed or replaced while in use",
 }
 

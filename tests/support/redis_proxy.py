@@ -1,4 +1,4 @@
-"""A proxy in front of a Redis that can cut connections, drop answers and hold them back."""
+"""A proxy in front of a Redis that can cut connections, silence them, drop answers and hold them back."""
 
 import asyncio
 import socket
@@ -11,6 +11,14 @@ from contextlib import asynccontextmanager, suppress
 from crawler.runtime.cancellation import cancel_and_wait
 
 _READ_BYTES = 2**16
+
+
+class _Link:
+    """A connection: the last bytes that its client has sent, and whether it swallows what it carries."""
+
+    def __init__(self) -> None:
+        self.sent = b""
+        self.is_silent = False
 
 
 class RedisProxy:
@@ -36,6 +44,25 @@ class RedisProxy:
         self._held_command = b""
         self._dropped_command = b""
         self._drops_left = 0
+        self._links: set[_Link] = set()
+
+    def redirect(self, server: str) -> None:
+        """Lead new connections to another Redis; the others stay where they are."""
+        self._server = server.removeprefix("unix://")
+
+    def silence(self, command: bytes = b"") -> int:
+        """Swallow from now on what the present connections carry, without an end of any.
+
+        Args:
+            command: Only connections that have sent these bytes.
+
+        Returns:
+            The number of these connections.
+        """
+        chosen = [link for link in self._links if command in link.sent]
+        for link in chosen:
+            link.is_silent = True
+        return len(chosen)
 
     async def cut(self) -> None:
         """End all connections."""
@@ -79,6 +106,8 @@ class RedisProxy:
         redis_writer: StreamWriter,
     ) -> None:
         must_drop = must_hold = False
+        link = _Link()
+        self._links.add(link)
 
         async def relay_commands() -> None:
             nonlocal must_drop, must_hold
@@ -87,8 +116,10 @@ class RedisProxy:
                     self._held_command, must_hold = b"", True
                 if self._drops_left and self._dropped_command in data:
                     self._drops_left, must_drop = self._drops_left - 1, True
-                redis_writer.write(data)
-                await redis_writer.drain()
+                link.sent = (link.sent + data)[-_READ_BYTES:]
+                if not link.is_silent:
+                    redis_writer.write(data)
+                    await redis_writer.drain()
 
         async def relay_answers() -> None:
             nonlocal must_hold
@@ -100,29 +131,36 @@ class RedisProxy:
                     must_hold = False
                     self.is_holding.set()
                     await self._is_released.wait()
-                client_writer.write(data)
-                await client_writer.drain()
+                if not link.is_silent:
+                    client_writer.write(data)
+                    await client_writer.drain()
 
         directions = [asyncio.ensure_future(relay_commands()), asyncio.ensure_future(relay_answers())]
         try:
             await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._links.discard(link)
             await cancel_and_wait(*directions)
 
 
 @asynccontextmanager
-async def proxy_to(server: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[RedisProxy]:
+async def proxy_to(
+    server: str, tls: ssl.SSLContext | None = None, *, over_tcp: bool = False
+) -> AsyncIterator[RedisProxy]:
     """Run a proxy in front of a Redis while the context lasts.
 
     Args:
         server: The URL of the Redis.
-        tls: Listen on TCP with TLS; on a Unix socket if not given.
+        tls: Listen on TCP with TLS.
+        over_tcp: Listen on TCP without TLS. By default, the proxy listens on a Unix socket.
     """
     with tempfile.TemporaryDirectory(prefix="proxy-") as folder:
         path = f"{folder}/proxy.sock"
-        listening = socket.create_server(("127.0.0.1", 0)) if tls else None
+        listening = socket.create_server(("127.0.0.1", 0)) if tls or over_tcp else None
         port = listening.getsockname()[1] if listening else 0
-        proxy = RedisProxy(server, f"rediss://127.0.0.1:{port}" if listening else f"unix://{path}")
+        proxy = RedisProxy(
+            server, f"{'rediss' if tls else 'redis'}://127.0.0.1:{port}" if listening else f"unix://{path}"
+        )
         if listening:
             listener = await asyncio.start_server(proxy.serve, sock=listening, ssl=tls)
         else:

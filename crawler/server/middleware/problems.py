@@ -18,6 +18,7 @@ from crawler.core.errors import (
     StoreDamaged,
     StoreError,
     StoreFull,
+    StoreReadOnly,
     StoreReplaced,
     TaskNotFound,
     TaskTooLarge,
@@ -102,6 +103,12 @@ def _store_unsound(error: StoreDamaged | StoreReplaced) -> web.Response:
     return problem_response(Problem.of(HTTPStatus.SERVICE_UNAVAILABLE, f"the store of Tasks {what}"), _STORE_RETRY)
 
 
+def _store_read_only(error: StoreReadOnly) -> web.Response:
+    log.error("the store cannot be written to: %s", error)
+    detail = "the store of Tasks is a replica, which accepts no writes, until it is the master again"
+    return problem_response(Problem.of(HTTPStatus.SERVICE_UNAVAILABLE, detail), _STORE_RETRY)
+
+
 def _store_failed(error: StoreError) -> web.Response:
     log.error("the store cannot read or write", exc_info=error)
     detail = "the store of Tasks cannot read or write now"
@@ -123,6 +130,7 @@ _ANSWERS: Final[dict[type, Callable[..., web.Response]]] = {
     ServiceStopping: _stopping,
     StoreFull: _store_full,
     StoreDamaged: _store_unsound,
+    StoreReadOnly: _store_read_only,
     StoreReplaced: _store_unsound,
     StoreError: _store_failed,
     TaskNotFound: _answer_with(HTTPStatus.NOT_FOUND),

@@ -38,6 +38,8 @@ import msgspec
 __all__ = [
     "OFFSETS_PER_HASH",
     "SEQUENCES_PER_HASH",
+    "SHARED_TYPES",
+    "SharedName",
     "chunks_key",
     "chunks_prefix",
     "idempotency_field",
@@ -53,6 +55,18 @@ SEQUENCES_PER_HASH: Final = 64
 SharedName = Literal[
     "tasks", "number", "keys", "coming", "running", "bytes", "redelivered", "leader", "check", "changes"
 ]
+SHARED_TYPES: Final[dict[SharedName, str]] = {
+    "tasks": "zset",
+    "number": "string",
+    "keys": "hash",
+    "coming": "zset",
+    "running": "hash",
+    "bytes": "string",
+    "redelivered": "string",
+    "leader": "string",
+}
+"""The type of each key that all Tasks share, as Redis names it."""
+
 TaskPart = Literal["bits", "blocks", "chains", "starts", "suspects"]
 
 

@@ -17,7 +17,9 @@ import msgspec
 from crawler.core.errors import (
     TASK_RETRY_SECONDS,
     IdempotencyKeyTaken,
+    InputError,
     QuotaExceeded,
+    StoreDamaged,
     StoreError,
     TaskNotFound,
     TransitionError,
@@ -62,7 +64,7 @@ class RedisRegistry(Registry):
         super().__init__()
         self.url = url
         self.settings = settings or FleetSettings()
-        self._connection = RedisConnection(url, self.calls)
+        self._connection = RedisConnection(url, self.calls, self.settings.answer_seconds)
         self._cache = TaskCache(self._connection, self._notify, self._announce)
         self._results = ResultStore(self._connection)
         self.chunks = ChunkStore(self._connection, self.settings.unadmitted_batch_seconds)
@@ -72,10 +74,14 @@ class RedisRegistry(Registry):
         """Connect, and read the Tasks.
 
         Raises:
-            InputError: The URL is wrong, or Redis does not answer there.
+            InputError: The URL is wrong, or Redis does not answer there or holds something else.
         """
         await self._connection.open()
-        await self._cache.open()
+        try:
+            await self._cache.open()
+        except StoreDamaged as error:
+            await self._connection.close()
+            raise InputError(f"cannot be used: {error}", self.location) from None
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -130,8 +136,7 @@ class RedisRegistry(Registry):
 
     async def check_writable(self) -> None:
         """Raise `StoreError` if nothing can be stored now."""
-        with self._connection.call("write"):
-            await self._connection.redis.set(shared_key("check"), 1, ex=_EXPIRE_SECONDS)
+        await self._connection.check()
 
     async def _insert(self, task: Task, lines: Lines) -> None:
         try:

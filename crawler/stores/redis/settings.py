@@ -9,6 +9,8 @@ class FleetSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How Tasks are cut into chunks, and how long processes wait for one another.
 
     Attributes:
+        answer_seconds: How long Redis may take to answer a command. A subscription that has been quiet for this time
+            is tested.
         targets_per_chunk: The size of a chunk: what one worker process probes before it asks Redis for more.
         lines_per_slice: Lines that are sorted in memory, or read from the temporary file, at once. A batch with fewer
             lines is sorted in memory.
@@ -25,6 +27,7 @@ class FleetSettings(msgspec.Struct, frozen=True, kw_only=True):
         drain_seconds: At shutdown, time for the results to be recorded, and again for the chunks to be released.
     """
 
+    answer_seconds: float = 5.0
     targets_per_chunk: int = 200
     lines_per_slice: int = 2_000
     leader_lease_seconds: float = 20.0

@@ -3,12 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Final
 
 import msgspec
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
-from crawler.core.errors import InputError, StoreError
+from crawler.core.errors import InputError, StoreDamaged, StoreError
 from crawler.core.tasks import Task
 from crawler.runtime.cancellation import cancel_and_wait
 from crawler.runtime.logs import log_fields
@@ -49,11 +50,19 @@ class TaskCache:
         self._outdated: set[str] = set()
         self._has_outdated = asyncio.Event()
         self._is_subscribed = asyncio.Event()
+        self._damage: StoreDamaged | None = None  # found by the first read of all Tasks
 
     async def open(self) -> None:
-        """Read all Tasks, and follow their changes from then on."""
+        """Read all Tasks, and follow their changes from then on.
+
+        Raises:
+            StoreDamaged: Redis does not hold Tasks where they should be.
+        """
         self._following = [asyncio.ensure_future(each) for each in (self._follow_changes(), self._read_outdated())]
         await self._is_subscribed.wait()
+        if self._damage is not None:
+            await self.close()
+            raise self._damage
 
     async def close(self) -> None:
         """Stop following changes."""
@@ -95,7 +104,7 @@ class TaskCache:
                 pipeline = self._connection.redis.pipeline(transaction=False)
                 for id_ in part:
                     pipeline.hgetall(task_key(id_))
-                hashes = await pipeline.execute()
+                hashes = await pipeline.execute(raise_on_error=False)
             for id_, fields in zip(part, hashes, strict=True):
                 if self._last_read.get(id_, 0) <= number:
                     self._last_read[id_] = number
@@ -105,14 +114,17 @@ class TaskCache:
         """Apply what other processes publish. After each (re)connection all Tasks are read: messages may be missing."""
         while True:
             try:
-                async with self._connection.redis.pubsub() as subscription:
-                    await subscription.subscribe(shared_key("changes"))
-                    async for message in subscription.listen():
+                async with aclosing(self._connection.subscribe("changes")) as messages:
+                    async for message in messages:
                         if message["type"] == "message":
                             self._apply_message(message["data"])
                         else:  # subscribed
                             await self.refresh()
                             self._is_subscribed.set()
+            except StoreDamaged as error:
+                self._damage = error
+                self._is_subscribed.set()
+                log.error("Tasks cannot be read; trying again: %s", error)
             except (RedisError, OSError, StoreError) as error:
                 log.warning("%s does not answer; trying again: %s", self._connection.location, error)
             except Exception:  # for example a message in the format of a newer version
@@ -144,16 +156,19 @@ class TaskCache:
             except Exception:
                 log.exception("the changes of %d Tasks could not be decoded", len(ids))
 
-    def _apply(self, id_: str, fields: dict[bytes, bytes]) -> None:
+    def _apply(self, id_: str, fields: dict[bytes, bytes] | ResponseError) -> None:
         """Apply the hash of a Task; an empty hash means that the Task was deleted."""
         if not fields:
             self.forget(id_)
             return
         try:
+            if isinstance(fields, ResponseError):  # its key has another type
+                raise fields
             task = decode_task(fields)
         except (
             msgspec.MsgspecError,
             InputError,
+            ResponseError,
             ValueError,
         ) as error:  # it stays in Redis for a version that can read it
             with log_fields(task=id_):
