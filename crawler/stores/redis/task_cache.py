@@ -122,9 +122,11 @@ class TaskCache:
                             await self.refresh()
                             self._is_subscribed.set()
             except StoreDamaged as error:
-                self._damage = error
-                self._is_subscribed.set()
-                log.error("Tasks cannot be read; trying again: %s", error)
+                if self._is_subscribed.is_set():
+                    log.error("Tasks cannot be read; trying again: %s", error)
+                else:
+                    self._damage = error
+                    self._is_subscribed.set()
             except (RedisError, OSError, StoreError) as error:
                 log.warning("%s does not answer; trying again: %s", self._connection.location, error)
             except Exception:  # for example a message in the format of a newer version
