@@ -13,6 +13,7 @@ from crawler.distributed.process_pool import ProcessPool
 from crawler.distributed.process_prober import ProcessProber
 from crawler.probing.factory import open_http_prober
 from crawler.probing.prober import Prober
+from crawler.probing.settings import DEFAULT_SETTINGS, ProberSettings
 from crawler.registry import Registry
 from crawler.runtime.resources import process_count
 from crawler.stores.dedupe import Deduplicator
@@ -26,18 +27,22 @@ __all__ = ["open_engine", "open_prober", "open_redis", "open_registry", "probe"]
 
 
 @asynccontextmanager
-async def open_prober(options: Options) -> AsyncIterator[Prober]:
+async def open_prober(options: Options, settings: ProberSettings = DEFAULT_SETTINGS) -> AsyncIterator[Prober]:
     """Open a prober: in this process, or with `options.processes` above 1 in that many child processes.
+
+    Args:
+        options: How to probe.
+        settings: Constants of probing; `SERVICE_SETTINGS` if others choose what is probed.
 
     Raises:
         ChildError: The child processes do not start.
     """
     options = options.validated().with_guard("any")
-    async with open_http_prober(options) as local_prober:
+    async with open_http_prober(options, settings) as local_prober:
         if (size := process_count(options.processes)) == 1:
             yield local_prober
         else:
-            async with ProcessPool(options, size) as pool:
+            async with ProcessPool(options, size, prober_settings=settings) as pool:
                 yield ProcessProber(local_prober, pool)
 
 

@@ -18,13 +18,14 @@ from crawler.compose import open_engine, open_prober, open_registry
 from crawler.core.errors import InputError
 from crawler.core.options import Options
 from crawler.core.service_options import ServiceOptions
+from crawler.probing.settings import SERVICE_SETTINGS
 from crawler.registry import Registry
 from crawler.runtime.counters import ProbeCounters
 from crawler.runtime.event_loop import run_on_event_loop
 from crawler.runtime.lifecycle import SystemdNotifier, stop_signals
 from crawler.runtime.logs import LogSettings, configure_logging
 from crawler.runtime.loop_lag import LoopLag
-from crawler.runtime.resources import limit_clients, tune_garbage_collector
+from crawler.runtime.resources import limit_clients, limit_long_lists, tune_garbage_collector
 from crawler.server import api
 from crawler.server.access import Authorizer
 from crawler.server.api.openapi import DOCUMENT, OpenApiDocument
@@ -145,6 +146,7 @@ def create_app(
         load=lambda: single_probes.prober.load(),
         fleet_status=lambda: manager.engine.fleet_status(),
     )
+    app[METRICS].bounded |= {"long lists": app[QUOTAS].long_lists, "single probes": single_probes.places}
     app[DOCUMENT] = OpenApiDocument(app, _OPERATIONS)
     app[TASKS] = LiveTasks(registry, lambda task_id: manager.engine.workers(task_id))
     with warnings.catch_warnings():  # aiohttp wants typed keys, but the first contract has this one
@@ -215,12 +217,13 @@ async def _run(app: web.Application, *, probes: ProbeCounters, lag: LoopLag) -> 
         registry,
         lag,
         app[HEALTH],
-        open_prober(options) as prober,
+        open_prober(options, SERVICE_SETTINGS) as prober,
         open_engine(registry, counting := CountingProber(prober, probes)) as engine,
     ):
         manager.engine, app[SINGLE_PROBES].prober = engine, counting
         transport = prober.transport_for(options)
         webhooks = Webhooks(registry, transport, options.user_agent, service, settings.webhooks)
+        app[METRICS].bounded["webhooks"] = webhooks
         retention = Retention(registry, service, manager.delete, interval_seconds=settings.retention_seconds)
         async with Leader(registry, engine, webhooks, retention, retry_seconds=settings.leader_retry_seconds):
             manager.resume()
@@ -237,8 +240,11 @@ async def _serve(
     app: web.Application, host: str, port: int, tls: SSLContext | None, announce: Callable[[str], None]
 ) -> None:
     service = app[SERVICE_OPTIONS]
-    max_connections = limit_clients(service.max_connections, app[OPTIONS].concurrency)
+    long_lists, concurrency = app[QUOTAS].long_lists, app[OPTIONS].concurrency
+    long_lists.limit = limit_long_lists(long_lists.limit, concurrency)
+    max_connections = limit_clients(service.max_connections, concurrency, long_lists.limit)
     limiter = ConnectionLimiter(service.receive_timeout, max_connections)
+    app[METRICS].bounded["connections"] = limiter
     app.middlewares.insert(0, limiter.middleware)
     app.on_response_prepare.append(limiter.announce_close)
     runner = web.AppRunner(app, shutdown_timeout=_ABORT_SECONDS)

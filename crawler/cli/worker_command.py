@@ -4,6 +4,7 @@ from crawler.compose import open_prober
 from crawler.core.options import Options
 from crawler.core.service_options import ServiceOptions
 from crawler.distributed.chunk_worker import ChunkWorker
+from crawler.probing.settings import SERVICE_SETTINGS
 from crawler.runtime.event_loop import run_on_event_loop
 from crawler.runtime.lifecycle import SystemdNotifier, stop_signals
 from crawler.runtime.logs import LogSettings, configure_logging
@@ -36,7 +37,7 @@ async def _run(options: Options, service: ServiceOptions, registry: RedisRegistr
         async with (
             SystemdNotifier() as notifier,
             registry,
-            open_prober(options) as prober,
+            open_prober(options, SERVICE_SETTINGS) as prober,
             ChunkWorker(registry, prober, options).running() as worker,
         ):
             notifier.notify("READY=1")

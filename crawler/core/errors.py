@@ -8,6 +8,7 @@ A target that fails is an ordinary result, so it is never raised: see `crawler.c
     ├── IdempotencyKeyTaken     another request with the same idempotency key came first
     ├── InputError              the input cannot be used; `place` says where the fault is
     │   └── OptionError         an option has a wrong value
+    ├── LoopDetected            a service has caused the request, which would cause further requests
     ├── Overloaded              too many single probes are in progress
     ├── QuotaExceeded           a quota is used up for now
     ├── ResultsNotInMemory      the results of a Task are only in its store
@@ -33,6 +34,7 @@ __all__ = [
     "CrawlerError",
     "IdempotencyKeyTaken",
     "InputError",
+    "LoopDetected",
     "OptionError",
     "Overloaded",
     "QuotaExceeded",
@@ -93,6 +95,10 @@ class OptionError(InputError):
 
 class IdempotencyKeyTaken(CrawlerError):
     """Another request with the same idempotency key came first."""
+
+
+class LoopDetected(CrawlerError):
+    """A request that would cause further requests was itself sent by a service: it could go round for ever."""
 
 
 class Overloaded(CrawlerError):

@@ -65,6 +65,8 @@ def task_options(options: Options) -> dict[str, Any]:
 def _limited(options: Options, requested: Options) -> dict[str, Any]:
     """Return what a Task requests of limited options, limited to what the service's options allow."""
     return {
+        "timeout": min(requested.timeout, options.timeout),
+        "connect_timeout": min(requested.connect_timeout, options.connect_timeout),
         "per_host": min(requested.per_host, options.per_host),
         "interval": max(requested.interval, options.interval),
         "max_read": min(requested.max_read, options.max_read),

@@ -49,7 +49,7 @@ def main() -> None:
 
 
 async def _serve(config: ChildConfig) -> None:
-    async with open_http_prober(config.options) as prober:
+    async with open_http_prober(config.options, config.prober_settings) as prober:
         serving: set[asyncio.Task[None]] = set()
 
         async def serve(connection: socket.socket) -> None:

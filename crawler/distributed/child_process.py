@@ -21,6 +21,7 @@ import msgspec
 from crawler.core.errors import ChildError
 from crawler.core.options import Options
 from crawler.distributed.messages import ChildReport, ChildRequest, encode_frame, receive_frame
+from crawler.probing.settings import DEFAULT_SETTINGS, ProberSettings
 from crawler.runtime.awake_clock import AwakeClock
 from crawler.runtime.cancellation import cancel_and_wait, in_background
 from crawler.runtime.logs import LogSettings
@@ -66,12 +67,14 @@ class ChildConfig(msgspec.Struct):
         index: Which child it is.
         size: How many children share the hosts.
         logs: How to log.
+        prober_settings: Constants of probing.
     """
 
     options: Options
     index: int
     size: int
     logs: LogSettings
+    prober_settings: ProberSettings = DEFAULT_SETTINGS
 
 
 class ChildProcess:

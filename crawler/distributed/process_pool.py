@@ -11,6 +11,7 @@ import msgspec
 
 from crawler.core.options import Options
 from crawler.distributed.child_process import ChildConfig, ChildProcess, PoolSettings
+from crawler.probing.settings import DEFAULT_SETTINGS, ProberSettings
 from crawler.runtime.awake_clock import AwakeClock
 from crawler.runtime.logs import current_log_settings
 from crawler.runtime.resources import raise_open_files_limit
@@ -34,17 +35,26 @@ class ProcessPool:
         options: How they probe; they share the slots.
         size: How many there are.
         settings: Waits and bounds.
+        prober_settings: Constants of probing.
 
     Attributes:
         isolation: The lock to hold while the isolated child has a target.
     """
 
-    def __init__(self, options: Options, size: int, settings: PoolSettings = _DEFAULT_SETTINGS) -> None:
+    def __init__(
+        self,
+        options: Options,
+        size: int,
+        settings: PoolSettings = _DEFAULT_SETTINGS,
+        *,
+        prober_settings: ProberSettings = DEFAULT_SETTINGS,
+    ) -> None:
         self.size = size
         self.isolation = asyncio.Lock()
         share = -(-options.concurrency // size)
         self._options = msgspec.structs.replace(options, concurrency=share, processes=1)
         self._settings = settings
+        self._prober_settings = prober_settings
         self._clock = AwakeClock()
         self._children: dict[int, ChildProcess] = {}
         self._is_up = False
@@ -112,7 +122,7 @@ class ProcessPool:
 
     def _child(self, index: int) -> ChildProcess:
         if index not in self._children:
-            config = ChildConfig(self._options, index, self.size, current_log_settings())
+            config = ChildConfig(self._options, index, self.size, current_log_settings(), self._prober_settings)
             self._children[index] = ChildProcess(config, self._settings, self._clock, may_give_up=not self._is_up)
         return self._children[index]
 

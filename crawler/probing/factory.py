@@ -29,7 +29,13 @@ async def open_http_prober(options: Options, settings: ProberSettings = DEFAULT_
     """
     guard = AddressGuard(options.guard, options.allow)
     options = msgspec.structs.replace(options, concurrency=limit_concurrency(options.concurrency))
-    scheduler = Scheduler(options.concurrency, options.per_host, options.interval, settings.retry)
+    scheduler = Scheduler(
+        options.concurrency,
+        options.per_host,
+        options.interval,
+        settings.retry,
+        max_queue_share=settings.max_queue_share,
+    )
     pool = ConnectionPool(options.concurrency)
     transports: dict[tuple[bool, ...], Transport] = {}
     async with AsyncExitStack() as stack:
@@ -42,7 +48,7 @@ async def open_http_prober(options: Options, settings: ProberSettings = DEFAULT_
                 suited = msgspec.structs.replace(options, insecure=insecure, ipv4=ipv4, ipv6=ipv6)
                 resolver = Resolver(suited, clock)
                 stack.push_async_callback(resolver.close)
-                transports[key] = SocketTransport(suited, resolver, guard, pool, clock)
+                transports[key] = SocketTransport(suited, resolver, guard, pool, clock, settings.cdn_loop)
                 stack.push_async_callback(transports[key].close)
             return transports[key]
 

@@ -1,11 +1,12 @@
-"""Constants of probing that tests shorten: waits before retries, and how long a final retry is deferred."""
+"""Constants of probing that are no options: waits before retries, and what only a service does. Tests shorten them."""
 
+import math
 import random
 from typing import Final
 
 import msgspec
 
-__all__ = ["DEFAULT_SETTINGS", "ProberSettings", "RetryPolicy"]
+__all__ = ["CDN_ID", "DEFAULT_SETTINGS", "SERVICE_SETTINGS", "ProberSettings", "RetryPolicy"]
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
@@ -38,10 +39,20 @@ class ProberSettings(msgspec.Struct, frozen=True):
     Attributes:
         retry: Waits before retries.
         max_deferral_seconds: How long a final retry waits for all other probes.
+        max_queue_share: The slots of one caller at most, as a multiple of the slots that are free.
+        cdn_loop: What each request says in `CDN-Loop` (RFC 8586) of the service that sends it; None without a service.
     """
 
     retry: RetryPolicy = RetryPolicy()
     max_deferral_seconds: float = 30.0
+    max_queue_share: float = math.inf
+    cdn_loop: str | None = None
 
 
 DEFAULT_SETTINGS: Final = ProberSettings()
+
+CDN_ID: Final = "crawler"
+"""The pseudonym of every service in `CDN-Loop`. It tells no more than the default User-Agent, and nothing of a user."""
+
+# One Task of a service leaves a slot in 17 free: the first requests of the next one need not wait for a timeout.
+SERVICE_SETTINGS: Final = ProberSettings(max_queue_share=16.0, cdn_loop=CDN_ID)

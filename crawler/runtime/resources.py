@@ -5,10 +5,19 @@ import os
 import resource
 from typing import Final, Literal
 
-__all__ = ["limit_clients", "limit_concurrency", "process_count", "raise_open_files_limit", "tune_garbage_collector"]
+__all__ = [
+    "limit_clients",
+    "limit_concurrency",
+    "limit_long_lists",
+    "process_count",
+    "raise_open_files_limit",
+    "tune_garbage_collector",
+]
 
 _DESCRIPTORS_PER_PROBE: Final = 2  # its connection, and an idle one or one that checks a certificate again
 _OTHER_DESCRIPTORS: Final = 32  # files, DNS, the listeners of the service
+_DESCRIPTORS_PER_LIST: Final = 8  # a database with its log, and the temporary files of a sort
+_WEBHOOK_DESCRIPTORS: Final = 32
 _MAX_DESCRIPTORS: Final = 2**16
 _MIN_CLIENTS: Final = 16  # allowed even if there may be too few descriptors
 _GC_THRESHOLD: Final = 50_000  # new objects between two runs of the collector
@@ -26,9 +35,26 @@ def limit_concurrency(concurrency: int) -> int:
     return max(1, min(concurrency, (limit - _OTHER_DESCRIPTORS) // _DESCRIPTORS_PER_PROBE))
 
 
-def limit_clients(clients: int, concurrency: int) -> int:
-    """Raise the limit of open files for `clients` connections besides the probes, and return how many it allows."""
-    others = concurrency * _DESCRIPTORS_PER_PROBE + _OTHER_DESCRIPTORS
+def limit_long_lists(lists: int, concurrency: int) -> int:
+    """Raise the limit of open files for long lists that are received besides the probes; return how many it allows.
+
+    Returns:
+        At least 1, and so many that half of the descriptors are left for clients.
+    """
+    others = _of_service(concurrency)
+    limit = _raise_limit(others + lists * _DESCRIPTORS_PER_LIST)
+    return lists if limit is None else max(1, min(lists, (limit - others) // 2 // _DESCRIPTORS_PER_LIST))
+
+
+def limit_clients(clients: int, concurrency: int, lists: int) -> int:
+    """Raise the limit of open files for connections of clients besides the rest, and return how many it allows.
+
+    Args:
+        clients: How many connections are wanted.
+        concurrency: Probes at once.
+        lists: Long lists that are received at once.
+    """
+    others = _of_service(concurrency) + lists * _DESCRIPTORS_PER_LIST
     limit = _raise_limit(others + clients)
     return clients if limit is None else min(clients, max(_MIN_CLIENTS, limit - others))
 
@@ -54,6 +80,10 @@ def process_count(processes: int | Literal["auto"]) -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _of_service(concurrency: int) -> int:
+    return concurrency * _DESCRIPTORS_PER_PROBE + _OTHER_DESCRIPTORS + _WEBHOOK_DESCRIPTORS
 
 
 def _raise_limit(wanted: int) -> int | None:

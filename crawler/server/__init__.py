@@ -15,6 +15,7 @@ import those below it:
     counting_prober      counts the results of another prober
     access, quotas       rules without HTTP: what a token allows, and how much at once
     health, metrics      whether the service can work, and its counters and gauges
+    places               what few clients may use at once, with a share for each token
     request_counters     the counters of requests
     settings             intervals and timeouts that are no options
 """

@@ -6,7 +6,7 @@ Values are computed for each request. No metric has a label whose values a clien
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Final, Literal, NamedTuple, Protocol, get_args
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -82,6 +82,9 @@ TABLE: Final[Mapping[str, Row]] = {
     "crawler_children_replaced_total": Row(
         "counter", (), "With `--processes`: child processes that did not answer and were replaced."
     ),
+    "crawler_places_in_use": Row("gauge", ("resource",), "Places of a bounded resource that are taken."),
+    "crawler_places_limit": Row("gauge", ("resource",), "How many there are."),
+    "crawler_places_refused_total": Row("counter", ("resource",), "Clients that got none, or were replaced."),
     "crawler_log_lines_dropped_total": Row(
         "counter", (), "Log lines that were dropped, because standard error was not read in time."
     ),
@@ -96,6 +99,22 @@ TABLE: Final[Mapping[str, Row]] = {
 }
 
 
+class Bounded(Protocol):
+    """A resource with a limited number of places."""
+
+    @property
+    def in_use(self) -> int:
+        """How many places are taken."""
+
+    @property
+    def limit(self) -> int:
+        """How many there are."""
+
+    @property
+    def refused(self) -> int:
+        """How many clients got none."""
+
+
 class Metrics(Collector):
     """The metrics of one application, and of its process.
 
@@ -106,6 +125,9 @@ class Metrics(Collector):
         lag: Measures the event loop.
         load: Returns how busy the prober is, over all child processes.
         fleet_status: Returns the queues and worker processes; None without a fleet, or if Redis does not answer.
+
+    Attributes:
+        bounded: The bounded resources, by name.
     """
 
     def __init__(
@@ -118,6 +140,7 @@ class Metrics(Collector):
         load: Callable[[], Awaitable[Load]],
         fleet_status: Callable[[], Awaitable[FleetStatus | None]],
     ) -> None:
+        self.bounded: dict[str, Bounded] = {}
         self._registry = registry
         self._requests = requests
         self._probes = probes
@@ -167,6 +190,10 @@ class Metrics(Collector):
         yield _histogram("crawler_event_loop_lag_seconds", {(): self._lag.seconds})
         yield _family("crawler_missed_seconds_total", {(): load.missed_seconds})
         yield _family("crawler_children_replaced_total", {(): load.replaced_children})
+        bounded = self.bounded.items()
+        yield _family("crawler_places_in_use", {(name,): each.in_use for name, each in bounded})
+        yield _family("crawler_places_limit", {(name,): each.limit for name, each in bounded})
+        yield _family("crawler_places_refused_total", {(name,): each.refused for name, each in bounded})
         yield _family("crawler_log_lines_dropped_total", {(): dropped_lines()})
         yield from self._queues()
 

@@ -5,7 +5,7 @@ https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
@@ -13,11 +13,20 @@ from crawler.core.errors import TASK_RETRY_SECONDS, QuotaExceeded, TaskTooLarge
 from crawler.core.service_options import ServiceOptions
 from crawler.core.tasks import Task
 from crawler.registry import Registry
+from crawler.server.places import Places
 
-__all__ = ["CountLines", "Quotas"]
+__all__ = ["MAX_LONG_LISTS", "CountLines", "Quotas"]
 
-CountLines = Callable[[int], None]  # called with the number of lines received; raises if they are too many
+CountLines = Callable[[int, int], Awaitable[None]]
+"""Called with the number of lines and of bytes received; raises if they are too many."""
 
+MAX_LONG_LISTS: Final = 32
+"""Long lists that are received at once. Each takes memory, a connection to the store with its thread, and a turn."""
+
+_SHORT_LINES: Final = 2_000  # a list with no more lines and bytes is short
+_SHORT_BYTES: Final = 64 * 1024
+
+_LIST_WAIT_SECONDS: Final = 30.0
 _REQUEST_RETRY_SECONDS: Final = 1  # most requests take less
 
 
@@ -46,9 +55,21 @@ class Quotas:
     """The quotas of one service. A Task that is being submitted counts as running.
 
     Services that share a registry do not see each other's submits, so the registry checks the running Tasks once more.
+
+    Args:
+        registry: Has the Tasks.
+        service: Has the limits.
+        wait_seconds: How long a long list waits for a place.
+
+    Attributes:
+        long_lists: The places of the long lists that are received.
     """
 
-    def __init__(self, registry: Registry, service: ServiceOptions) -> None:
+    def __init__(
+        self, registry: Registry, service: ServiceOptions, *, wait_seconds: float = _LIST_WAIT_SECONDS
+    ) -> None:
+        self.long_lists = Places("long lists", MAX_LONG_LISTS)
+        self._wait_seconds = wait_seconds
         self._registry = registry
         registry.most_running, registry.most_running_of_owner = service.max_tasks, service.token_tasks
         self._service = service
@@ -75,25 +96,32 @@ class Quotas:
     def reserve_task(self, owner: str | None) -> Iterator[CountLines]:
         """Count one more Task of this owner while it is submitted; yield a function that counts its lines.
 
+        As soon as the list is long, the function waits for a place, and so does the client: nothing more is read.
+
         Raises:
             QuotaExceeded: There are too many Tasks, or too many URLs of this owner; the yielded function raises it too.
+            Overloaded: Raised by the yielded function: too many long lists are being received.
             TaskTooLarge: Raised by the yielded function.
         """
         for quota in self._of_tasks(owner):
             quota.check()
         service = self._service
         limit = service.max_urls if owner is None else min(service.max_urls, service.token_urls)
-        taken = 0
+        taken, size, has_place = 0, 0, False
 
-        def count_lines(count: int) -> None:
-            nonlocal taken
+        async def count_lines(count: int, bytes_: int) -> None:
+            nonlocal taken, size, has_place
             taken += count
+            size += bytes_
             self._urls[owner] += count
             if taken > limit:
                 raise TaskTooLarge(limit)
             if owner is not None:
                 quota = self._of_urls(owner, (task for task in self._running() if task.owner == owner))
                 quota._replace(used=quota.used - 1).check()
+            if not has_place and (taken > _SHORT_LINES or size > _SHORT_BYTES):
+                await self.long_lists.take(owner, self._wait_seconds)
+                has_place = True
 
         self._tasks[owner] += 1
         try:
@@ -101,6 +129,8 @@ class Quotas:
         finally:
             self._tasks[owner] -= 1
             self._urls[owner] -= taken
+            if has_place:
+                self.long_lists.release(owner)
 
     def headers(self, owner: str | None) -> dict[str, str]:
         """Return the headers that show an owner what is left of each quota."""

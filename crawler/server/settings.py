@@ -22,6 +22,7 @@ class WebhookSettings(msgspec.Struct, frozen=True, kw_only=True):
         connect_timeout_seconds: Time for its connection.
         concurrency: Requests at once.
         per_host: Requests at once to one host.
+        max_owner_share: Requests at once of one owner's webhooks, as a multiple of those that others may begin.
     """
 
     retry_delays: tuple[float, ...] = (
@@ -33,6 +34,7 @@ class WebhookSettings(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout_seconds: float = 10.0
     concurrency: int = 32
     per_host: int = 8
+    max_owner_share: float = 1.0
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):

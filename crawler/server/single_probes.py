@@ -3,15 +3,17 @@
 from collections.abc import Callable
 from typing import Final
 
-from crawler.core.errors import Overloaded, ServiceStopping
+from crawler.core.errors import ServiceStopping
 from crawler.core.options import Options
 from crawler.core.results import ProbeResult
 from crawler.core.urls import Target
 from crawler.probing.prober import Prober
+from crawler.server.places import Places
 
-__all__ = ["SingleProbes"]
+__all__ = ["MAX_SINGLE_PROBES", "SingleProbes"]
 
-_MAX_IN_FLIGHT: Final = 100
+MAX_SINGLE_PROBES: Final = 100
+"""Single probes at once."""
 
 
 class SingleProbes:
@@ -22,30 +24,25 @@ class SingleProbes:
         max_in_flight: The most single probes at once.
 
     Attributes:
+        places: The places of the single probes.
         prober: The prober; set while the application runs.
-        in_flight: The number of single probes in flight.
     """
 
     prober: Prober
 
-    def __init__(self, *, is_stopping: Callable[[], bool], max_in_flight: int = _MAX_IN_FLIGHT) -> None:
-        self.in_flight = 0
+    def __init__(self, *, is_stopping: Callable[[], bool], max_in_flight: int = MAX_SINGLE_PROBES) -> None:
+        self.places = Places("probes of single URLs", max_in_flight)
         self._is_stopping = is_stopping
-        self._max_in_flight = max_in_flight
 
-    async def probe(self, url: str, options: Options) -> ProbeResult:
+    async def probe(self, url: str, options: Options, owner: str | None) -> ProbeResult:
         """Probe one URL; it takes turns with those of the Tasks.
 
         Raises:
             Overloaded: Too many single URLs are being probed.
+            QuotaExceeded: This owner probes its share of them.
             ServiceStopping: The service is stopping.
         """
         if self._is_stopping():
             raise ServiceStopping("the service is stopping")
-        if self.in_flight >= self._max_in_flight:
-            raise Overloaded(f"{self._max_in_flight} single URLs are being probed; try again")
-        self.in_flight += 1
-        try:
+        with self.places.place(owner):
             return await self.prober.probe(Target.of(0, url), options)
-        finally:
-            self.in_flight -= 1

@@ -53,12 +53,21 @@ class SocketTransport:
         guard: Refuses addresses.
         pool: Keeps idle connections. Transports with other options can share it.
         clock: The clock of all deadlines and timings.
+        cdn_loop: The service that sends the requests, for `CDN-Loop` (RFC 8586); None if it is no service.
     """
 
     def __init__(
-        self, options: Options, resolver: Resolver, guard: AddressGuard, pool: ConnectionPool, clock: AwakeClock
+        self,
+        options: Options,
+        resolver: Resolver,
+        guard: AddressGuard,
+        pool: ConnectionPool,
+        clock: AwakeClock,
+        cdn_loop: str | None = None,
     ) -> None:
         self._options = options
+        # In every request, also those for issuers and of webhooks: any of them can lead back to the service.
+        self._loop_headers = [] if cdn_loop is None else [("CDN-Loop", cdn_loop)]
         self._tls = TlsClient(options, self._fetch_issuer)
         self._address_order = AddressOrder()
         self._options_key = (options.insecure, options.ipv4, options.ipv6)
@@ -99,8 +108,8 @@ class SocketTransport:
         timer, missed, began = HopTimer(self._clock.now), self._clock.missed, self._clock.now()
         deadline = began + timeout
         forwarding = self._forwarding_proxy(url)
-        if forwarding is not None:
-            headers = [*headers, *forwarding.headers]
+        if forwarding is not None or self._loop_headers:
+            headers = [*headers, *self._loop_headers, *(forwarding.headers if forwarding is not None else ())]
         request = HopRequest.of(
             method,
             url,
@@ -245,7 +254,7 @@ class SocketTransport:
             Exception: The address is blocked, or the exchange failed.
         """
         timeout = deadline - self._clock.now()
-        headers = [("Connection", "close")]
+        headers = [("Connection", "close"), *self._loop_headers]
         forwarding = self._forwarding_proxy(url)
         if forwarding is not None:
             headers += forwarding.headers

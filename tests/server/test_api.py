@@ -665,7 +665,7 @@ async def test_the_number_of_single_probes_is_limited(api: Api, site: Site) -> N
                 return str((await response.json())["outcome"])
 
         probes = [asyncio.ensure_future(probe(number)) for number in range(100)]
-        while api.app[SINGLE_PROBES].in_flight < 100:
+        while api.app[SINGLE_PROBES].places.in_use < 100:
             await has_no_task(api)
         answered = await api.refuses("GET", "/probe", 503, "again", params={"url": site.url("/ok")})
         assert int(answered.headers["Retry-After"]) > 0

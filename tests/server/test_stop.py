@@ -296,7 +296,7 @@ async def test_a_single_probe_during_the_stop_is_answered_503(site: Site) -> Non
         asking = [asyncio.ensure_future(client.get("/api/v1/probe", params={"url": site.url("/hang")})) for _ in "12"]
         await site.until(lambda: site.active == 1)
         async with client.get("/tasks"):  # when this is answered, the other request has been read too
-            assert app[SINGLE_PROBES].in_flight == 2
+            assert app[SINGLE_PROBES].places.in_use == 2
         await app[TASK_MANAGER].stop()
         for response in await asyncio.gather(*asking):
             assert response.status == 503

@@ -153,6 +153,10 @@ class HostSlots:
 class QueueOwner(Protocol):
     """What the scheduler needs of a work queue."""
 
+    @property
+    def active(self) -> int:
+        """The slots that it uses."""
+
     def start_next(self, queue: "HostQueue[Any]") -> bool:
         """Run the first item of a host queue, whose slot is taken; true if the queue wants another slot at once."""
 

@@ -7,6 +7,7 @@ hosts do, so ten URLs behind a hundred thousand wait for about as long as ten.
 """
 
 import asyncio
+import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -50,16 +51,26 @@ class Scheduler:
         per_host: Slots of one host.
         interval: Seconds from one request to a host to the next.
         policy: How long the pauses of hosts are.
+        max_queue_share: The slots of one work queue at most, as a multiple of the slots that are free. So a free slot
+            is left for the next queue, however many the first one could use. This is the dynamic threshold of
+            Choudhury and Hahne (IEEE/ACM Transactions on Networking 6 (2), 1998), by which switches share a buffer.
     """
 
     def __init__(
-        self, concurrency: int, per_host: int, interval: float = 0.0, policy: RetryPolicy = DEFAULT_SETTINGS.retry
+        self,
+        concurrency: int,
+        per_host: int,
+        interval: float = 0.0,
+        policy: RetryPolicy = DEFAULT_SETTINGS.retry,
+        *,
+        max_queue_share: float = math.inf,
     ) -> None:
         self.active = 0
         self.per_host = per_host
         self.interval = interval
         self.is_draining = False
         self._policy = policy
+        self._max_queue_share = max_queue_share
         self._concurrency = concurrency
         self._limit = float(concurrency)
         self._hosts: dict[str, HostSlots] = {}
@@ -193,8 +204,14 @@ class Scheduler:
 
     def dispatch(self) -> None:
         """Hand out every slot that can be used."""
-        while self._turns and self.active < self._limit and not self.is_draining:
+        passed = 0  # owners in a row that have their share
+        while passed < len(self._turns) and self.active < self._limit and not self.is_draining:
             owner = self._turns.popleft()
+            if owner.active >= self._max_queue_share * (self._limit - self.active):
+                self._turns.append(owner)
+                passed += 1
+                continue
+            passed = 0
             ready = self._ready[owner]
             queue = ready.popleft()
             host = queue.host

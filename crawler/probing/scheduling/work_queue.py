@@ -128,6 +128,11 @@ class WorkQueue(FedStream[T], Generic[T]):
 
     # What the scheduler calls
 
+    @property
+    def active(self) -> int:
+        """The slots that this queue uses."""
+        return len(self._running)
+
     def start_next(self, queue: HostQueue[T]) -> bool:
         """Run the first item of a host queue, whose slot is taken; true if the queue wants another slot at once."""
         item = queue.popleft()

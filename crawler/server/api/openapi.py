@@ -22,7 +22,7 @@ __all__ = ["DOCUMENT", "OpenApiDocument", "openapi"]
 
 Json = dict[str, Any]
 
-_COMMON_PROBLEMS: Final = frozenset({400, 401, 403, 421, 429, 500, 503})  # statuses of errors of any request
+_COMMON_PROBLEMS: Final = frozenset({400, 401, 403, 421, 429, 500, 503, 508})  # statuses of errors of any request
 
 # Headers of requests.
 _PARAMETERS: Final[Mapping[str, Json]] = {

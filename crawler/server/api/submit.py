@@ -73,7 +73,7 @@ async def recheck(request: web.Request) -> web.Response:
     options = choose_options(app[OPTIONS], {}, earlier | choices.options)
     label, webhook = choices.label or task.label, _webhook_of(choices.webhook, app[SERVICE_OPTIONS])
     with app[QUOTAS].reserve_task(owner) as count_lines:
-        count_lines(failed)
+        await count_lines(failed, 0)
         lines = _failed_lines(app[REGISTRY], task)
         task = await app[TASK_MANAGER].submit(lines, options, label=label, webhook=webhook, owner=owner)
     return _created(request, task)

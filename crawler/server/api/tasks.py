@@ -17,6 +17,7 @@ from crawler.server.api.params import next_page_header, read_query
 from crawler.server.api.schemas import Nothing, TaskPage, TaskQuery, TasksQuery
 from crawler.server.api.task_view import summary_of
 from crawler.server.app_keys import REGISTRY, TASK_MANAGER
+from crawler.server.http.presence import while_connected
 from crawler.server.http.responses import json_response
 from crawler.server.middleware.auth import task_of, tasks_of
 from crawler.server.middleware.request_metrics import client_wait
@@ -59,7 +60,7 @@ async def show_task(request: web.Request) -> web.Response:
     if wait:
         with suppress(TimeoutError), client_wait(request):
             async with asyncio.timeout(wait):
-                await _wait_for_end(request, task)
+                await while_connected(request, _wait_for_end(request, task))
     return json_response(summary_of(request, task))
 
 

@@ -99,7 +99,13 @@ class Webhooks:
         user_agent: The User-Agent of the requests.
         service: Has the secret for webhooks without their own.
         settings: Delays, timeouts and limits.
+
+    Attributes:
+        limit: Requests at once.
+        refused: 0: a webhook waits for as long as it must.
     """
+
+    refused = 0
 
     def __init__(
         self,
@@ -114,14 +120,17 @@ class Webhooks:
         self._user_agent = user_agent
         self._service = service
         self._settings = settings
+        self.limit = settings.concurrency
+        self._scheduler: Scheduler | None = None
         self._jobs: set[asyncio.Task[None]] = set()
         self._watched: set[str] = set()
 
     async def __aenter__(self) -> Self:
-        # A scheduler of its own: a Task that uses all slots of the prober delays no webhook.
-        scheduler = Scheduler(self._settings.concurrency, self._settings.per_host)
-        self._queue: WorkQueue[_Delivery] = WorkQueue(scheduler, self._attempt_and_store)
-        self._begin(self._forget_finished())
+        # A scheduler of its own: a Task that uses all slots of the prober delays no webhook. Each owner has a queue, so
+        # that the receivers of one owner, however slow, leave slots for those of another.
+        settings = self._settings
+        self._scheduler = Scheduler(settings.concurrency, settings.per_host, max_queue_share=settings.max_owner_share)
+        self._queues: dict[str | None, WorkQueue[_Delivery]] = {}
         self._watched.clear()
         self._registry.submit_listeners.add(self.watch)
         for task in self._registry.tasks.values():
@@ -131,7 +140,13 @@ class Webhooks:
     async def __aexit__(self, *exception: object) -> None:
         self._registry.submit_listeners.discard(self.watch)
         await cancel_and_wait(*self._jobs)
-        await self._queue.__aexit__(None, None, None)
+        for queue in self._queues.values():
+            await queue.__aexit__(None, None, None)
+
+    @property
+    def in_use(self) -> int:
+        """Requests in flight."""
+        return 0 if self._scheduler is None else self._scheduler.active
 
     def watch(self, task: Task) -> None:
         """Deliver a Task's webhook, if it has one, once the Task has ended; returns at once."""
@@ -150,19 +165,23 @@ class Webhooks:
             while (task := self._registry.task(task_id)).status == "running":
                 await self._registry.wait_for_change(task_id)
             assert task.webhook is not None
-            self._enqueue(task_id, task.webhook)
+            self._enqueue(task, task.webhook)
         except TaskNotFound:
             self._watched.discard(task_id)
 
-    def _enqueue(self, task_id: str, webhook: Webhook) -> None:
+    def _enqueue(self, task: Task, webhook: Webhook) -> None:
         if choose_secret(webhook.secret, self._service) is None:
-            with log_fields(task=task_id):
-                log.warning("the webhook of Task %s waits until this service has a secret again", task_id)
+            with log_fields(task=task.id):
+                log.warning("the webhook of Task %s waits until this service has a secret again", task.id)
             return
-        self._queue.put(_Delivery(task_id, webhook, self._settings))
+        assert self._scheduler is not None
+        if (queue := self._queues.get(task.owner)) is None:
+            queue = self._queues[task.owner] = WorkQueue(self._scheduler, self._attempt_and_store)
+            self._begin(self._forget_finished(queue))
+        queue.put(_Delivery(task.id, webhook, self._settings))
 
-    async def _forget_finished(self) -> None:
-        async for delivery in self._queue:
+    async def _forget_finished(self, queue: "WorkQueue[_Delivery]") -> None:
+        async for delivery in queue:
             self._watched.discard(delivery.task_id)
 
     async def _attempt_and_store(self, delivery: "_Delivery") -> bool:

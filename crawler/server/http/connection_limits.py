@@ -58,14 +58,24 @@ class ConnectionLimiter(BackgroundJob):
     Args:
         receive_seconds: Time for the head of a request, and for each next part of its body.
         max_connections: The most connections at once.
+
+    Attributes:
+        limit: The most connections at once.
+        refused: How many were answered 503, or replaced by another one.
     """
 
     def __init__(self, receive_seconds: float, max_connections: int) -> None:
         self.receive_seconds = receive_seconds
         self.is_draining = False
-        self._max_connections = max_connections
+        self.refused = 0
+        self.limit = max_connections
         self._has_ended = asyncio.Event()
         self._connections: dict[asyncio.BaseTransport, ClientConnection] = {}  # oldest first
+
+    @property
+    def in_use(self) -> int:
+        """How many connections there are."""
+        return len(self._connections)
 
     def protocol(self, inner: web.RequestHandler, handshake: asyncio.BaseTransport | None = None) -> asyncio.Protocol:
         """Return the protocol of a new connection, which passes everything on to aiohttp's.
@@ -126,7 +136,8 @@ class ConnectionLimiter(BackgroundJob):
             self.remove(replaces)
         if self.is_draining:
             return False
-        if len(self._connections) >= self._max_connections:
+        if len(self._connections) >= self.limit:
+            self.refused += 1
             now = asyncio.get_running_loop().time()
             replaceable = (other for other in self._connections.values() if other.is_replaceable(now))
             slowest = min(replaceable, key=lambda other: other.waits_since(), default=None)

@@ -64,17 +64,16 @@ async def read_chunks(request: web.Request, max_bytes: int) -> AsyncIterator[byt
 async def read_lines(
     chunks: AsyncIterator[bytes], reader: UrlListReader, count_lines: CountLines
 ) -> AsyncIterator[Line]:
-    """Yield the lines of a body as they arrive; `count_lines` is called with their number before they are yielded.
+    """Yield the lines of a body as they arrive; `count_lines` is called for them before they are yielded.
 
     Raises:
         InputError: The body is not in the reader's format, or has no line; the message names the place.
     """
     is_empty = True
     turns = Turns()
-    async for lines in _read_in_turns(chunks, reader, turns):
-        if lines:
-            is_empty = False
-            count_lines(len(lines))
+    async for lines, size in _read_in_turns(chunks, reader, turns):
+        is_empty = is_empty and not lines
+        await count_lines(len(lines), size)
         for line in lines:  # the store takes turns while it reads them
             yield line
     if is_empty:
@@ -83,15 +82,16 @@ async def read_lines(
 
 async def _read_in_turns(
     chunks: AsyncIterator[bytes], reader: UrlListReader, turns: Turns
-) -> AsyncIterator[Sequence[Line]]:
+) -> AsyncIterator[tuple[Sequence[Line], int]]:
+    """Yield the lines of each chunk, and its size."""
     async for chunk in chunks:
         lines: list[Line] = []
         for piece in cut(chunk, _PIECE_BYTES):
             lines += reader.feed(piece)
             if turns.is_over:
                 await turns.next()
-        yield lines
-    yield reader.close()
+        yield lines, len(chunk)
+    yield reader.close(), 0
 
 
 async def read_json(request: web.Request, type_: type[T], max_bytes: int) -> T:

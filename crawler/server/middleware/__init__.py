@@ -6,5 +6,6 @@ problems              turns errors into responses
 framing               refuses requests whose end is not certain
 proxy_headers         reads the client's address from trusted proxies
 auth                  checks its token and its quota
+loop_check          refuses changes that a service asks for
 origin_check        without tokens: checks that it comes from this machine
 """

@@ -11,6 +11,7 @@ from crawler.runtime.logs import add_log_fields
 from crawler.server.access import HEALTH_ROUTES, OPEN_ROUTES
 from crawler.server.app_keys import AUTHORIZER, QUOTAS, REGISTRY
 from crawler.server.http.routing import route_path
+from crawler.server.middleware.loop_check import check_loop
 from crawler.server.middleware.origin_check import check_origin
 
 __all__ = ["check_access", "owner_of", "task_of", "tasks_of"]
@@ -27,11 +28,14 @@ async def check_access(request: web.Request, handler: Handler) -> web.StreamResp
 
     Raises:
         AccessDenied: Its token is missing, unknown or does not allow it.
+        LoopDetected: A service has sent it, and it asks for a change.
         QuotaExceeded: Its owner has too many requests in progress.
         web.HTTPException: The service has no tokens, and the request may come from another machine or origin.
     """
     authorizer, route = request.app[AUTHORIZER], route_path(request)
     is_change = request.method not in _SAFE_METHODS or route == _PROBE_ROUTE
+    if is_change:
+        check_loop(request)
     if authorizer.is_only_local and route not in HEALTH_ROUTES:
         check_origin(request, is_change=is_change)
     elif authorizer.has_tokens and route not in OPEN_ROUTES:

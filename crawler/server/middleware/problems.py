@@ -12,6 +12,7 @@ from crawler.core.errors import (
     AccessDenied,
     CrawlerError,
     InputError,
+    LoopDetected,
     Overloaded,
     QuotaExceeded,
     ServiceStopping,
@@ -24,6 +25,7 @@ from crawler.core.errors import (
     TaskTooLarge,
 )
 from crawler.formats.json_batch import JsonError
+from crawler.server.http.presence import CLIENT_LEFT
 from crawler.server.http.problem import Problem, problem_response
 
 __all__ = ["answer_problems"]
@@ -51,7 +53,7 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     try:
         return await handler(request)
     except web.HTTPException as error:
-        if error.status < 400:
+        if error.status < 400 or error.status == CLIENT_LEFT:
             raise
         headers = {name: value for name, value in error.headers.items() if name not in _BODY_HEADERS}
         return problem_response(Problem.of(error.status, error.text or error.reason), headers)
@@ -125,6 +127,7 @@ _ANSWERS: Final[dict[type, Callable[..., web.Response]]] = {
     AccessDenied: _access_denied,
     InputError: _answer_with(HTTPStatus.UNPROCESSABLE_ENTITY),
     JsonError: lambda error: problem_response(Problem.of(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}")),
+    LoopDetected: _answer_with(HTTPStatus.LOOP_DETECTED),
     Overloaded: _answer_with(HTTPStatus.SERVICE_UNAVAILABLE, _SOON_RETRY),
     QuotaExceeded: _quota_exceeded,
     ServiceStopping: _stopping,
