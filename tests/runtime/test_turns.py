@@ -82,7 +82,7 @@ import asyncio
 from crawler.formats.url_lists import open_reader
 
 async def test_that_holds_the_loop():
-    open_reader("csv").feed(b"url\\n" + b"a\\n" * 300_000)
+    open_reader("csv").feed(b"url\\n" + b"a\\n" * 3_000_000)
 
 async def test_that_takes_turns():
     reader = open_reader("csv")

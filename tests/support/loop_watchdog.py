@@ -36,7 +36,9 @@ _OURS: Final = str(Path(crawler.__file__).parent) + "/"
 _TESTS: Final = str(Path(__file__).parents[1]) + "/"
 _FIXTURES: Final = "/pytest_asyncio/"
 _IMPORT: Final = "importlib._bootstrap"
-_ONCE: Final = frozenset({"client_context", "_trust", "wrap"})  # functions that load authorities at their first call
+_ONCE: Final = frozenset(  # functions that load authorities at their first call; the last one is redis-py's
+    {"client_context", "_trust", "wrap", "create_default_context"}
+)
 
 
 class Hold(NamedTuple):

@@ -21,6 +21,7 @@ DIFFERENCES: dict[str, tuple[int | str, str]] = {
     "/garbage": (STRICT, "as above"),
     "/many-headers/10000": (STRICT, "it limits header lines; ours limits bytes, as Chromium does"),
     "/endless-1xx": ("http.timed_out", "it skips interim responses without end; ours reports an error after a hundred"),
+    "/status/101": (STRICT, "its parser refuses a change of protocol that it did not ask for; Chromium waits for more"),
     "/status/100": ("tcp.closed", "it takes an interim response for the final one"),
     "/cut-head": ("tcp.closed", "ours takes a head that ends with the stream over plain HTTP, as Chromium does"),
     "/head-body": (200, "HEAD with a body is an error for it, so GET decides; ours reads the response to HEAD"),
