@@ -137,12 +137,14 @@ class LoopWatchdog:
     def _sample(self) -> None:
         while not self._is_closed.wait(_SAMPLE_SECONDS):
             began = self._began
-            if began is None or self._stack or time.clock_gettime(self._clock) - began < self._max_seconds / 2:
+            if began is None or self._is_import:
                 continue
+            seconds = time.clock_gettime(self._clock) - began
             frame = sys._current_frames().get(self._thread)
             if frame is not None and self._began == began:
                 self._is_import = _is_importing(frame)
-                self._stack = traceback.format_stack(frame)
+                if not self._stack and seconds > self._max_seconds / 2:
+                    self._stack = traceback.format_stack(frame)
 
     def _count_collection(self, phase: str, _: dict[str, int]) -> None:
         if threading.get_ident() == self._thread and self._began is not None:

@@ -262,8 +262,10 @@ class SqliteRegistry(Registry):
         while True:
             try:
                 return self._load()
-            except InputError:
-                if not self._reserve.is_disk_full():
+            except InputError as error:
+                if not self._reserve.is_disk_full() and "disk is full" not in str(
+                    error
+                ):  # reading a long log takes more
                     raise
                 if not self._reserve.release():
                     raise InputError("cannot be opened, because its disk is full", str(self._path)) from None
