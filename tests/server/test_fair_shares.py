@@ -71,8 +71,8 @@ async def test_a_token_leaves_places_for_single_probes_of_others() -> None:
 
 
 async def test_a_probe_ends_when_its_client_leaves(site: Site) -> None:
-    """Like nginx, whose log has 499 for such a request."""
-    async with serving_api(MemoryRegistry()) as api:
+    """Like nginx, whose log has 499 for such a request. Its own timeout would end it after ten minutes."""
+    async with serving_api(MemoryRegistry(), timeout=600) as api:
         await leave(api, f"/probe?url={site.url('/hang')}", site)
         await site.until(lambda: not site.active)  # long before the timeout
         while api.app[SINGLE_PROBES].places.in_use:

@@ -138,7 +138,7 @@ class SqliteRegistry(Registry):
     async def check_writable(self) -> None:
         """Raise `StoreError` if nothing could be written now to the file with this path."""
         if self.calls.is_damaged:
-            raise StoreDamaged(f"{self._path}: some of it could not be read; `crawler check` says what")
+            raise StoreDamaged(f"{self._path}: some of it could not be read")
         try:
             async with aclosing(self._open_database()) as own:
                 await own.write(check_writable, is_intake=True)
