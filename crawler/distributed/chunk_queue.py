@@ -34,7 +34,6 @@ _KEEP_ENDED_JOBS: Final = timedelta(0)
 _MAX_CONNECTIONS: Final = (
     10_000  # docket takes one for each job that starts; with redis-py's default of 100 it would report Redis as down
 )
-_SILENCE_SECONDS: Final = 75  # docket's own subscription and its stream of settings, whose reads may wait for a minute
 _RETRY_SECONDS: Final = 0.02  # pause before a command is retried when Redis does not answer; doubled each time
 _MAX_RETRY_SECONDS: Final = 1.0
 _RETRY_FOR_EVER: Final = -1
@@ -57,7 +56,7 @@ class ChunkQueue:
 
     def __init__(self, registry: RedisRegistry, job: Job = _refuse) -> None:
         self._registry = registry
-        url = _with_limits(registry.url)
+        url = _with_connection_limit(registry.url)
         self.dockets = {name: Docket(f"crawler-{name}", url, execution_ttl=_KEEP_ENDED_JOBS) for name in QUEUES}
         for docket in self.dockets.values():
             docket.register(job, names=[JOB])
@@ -142,10 +141,13 @@ def _key(task: Task, position: ChunkPosition) -> str:
     return f"{task.id}:{position}"
 
 
-def _with_limits(url: str) -> str:
-    """Return the URL with options of redis-py that bound docket's pools. An option that the URL has already wins."""
-    limits = f"max_connections={_MAX_CONNECTIONS}&socket_timeout={_SILENCE_SECONDS}"
-    return f"{url}{'&' if '?' in url else '?'}{limits}"
+def _with_connection_limit(url: str) -> str:
+    """Return the URL with redis-py's option for the size of the pool. An option that the URL has already wins.
+
+    It sets no timeout of sockets: docket cancels its own reads only once, and before Python 3.12 redis-py may lose a
+    cancellation if there is one (see `failover`). Nothing here depends on what these reads wait for.
+    """
+    return f"{url}{'&' if '?' in url else '?'}max_connections={_MAX_CONNECTIONS}"
 
 
 async def _read_queue_status(docket: Docket) -> QueueStatus:

@@ -5,6 +5,7 @@ grows old. The name or proxy in the URL leads to the new master by then, but onl
 first refusal closes all connections of a pool, subscriptions included; redis-py then opens them again.
 """
 
+import asyncio
 import logging
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from redis.asyncio.connection import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 __all__ = ["NotMasterError", "leave_replicas"]
 
@@ -45,6 +47,23 @@ class _MasterConnection(AbstractConnection):
         if not self.is_connected:
             self._generation = self._current.number
         await super().connect_check_health(*arguments, **options)
+
+    async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
+        """Send a command for at most `socket_timeout`.
+
+        redis-py would use `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes as the call
+        completes (python/cpython#86296). docket cancels only once, so a stop would wait without end.
+        """
+        if not self.is_connected:
+            await self.connect_check_health(check_health=False)
+        seconds, self.socket_timeout = self.socket_timeout, None
+        try:
+            async with asyncio.timeout(seconds):
+                await super().send_packed_command(*arguments, **options)
+        except TimeoutError:
+            raise RedisTimeoutError("the command could not be sent in time") from None
+        finally:
+            self.socket_timeout = seconds
 
     async def read_response(self, *arguments: Any, **options: Any) -> Any:
         try:
