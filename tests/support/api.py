@@ -22,7 +22,7 @@ from crawler.stores.sqlite.registry import SqliteRegistry
 from tests.support.app_client import Client, serving
 from tests.support.described import check_described
 from tests.support.fleet import working
-from tests.support.served import SERVERS
+from tests.support.served import SERVERS, AiohttpServer
 
 REGISTRIES: dict[str, Callable[[Path], Registry]] = {
     "memory": lambda _: MemoryRegistry(),
@@ -99,7 +99,7 @@ async def serving_api(
     registry: Registry,
     service: ServiceOptions | None = None,
     *,
-    by: type[TestServer] = TestServer,
+    by: type[TestServer] = AiohttpServer,
     settings: ServerSettings | None = None,
     **options: Any,
 ) -> AsyncIterator[Api]:
@@ -123,7 +123,7 @@ async def serving_as(
             yield api
     else:
         registry = REGISTRIES.get(way, REGISTRIES["memory"])(request.getfixturevalue("tmp_path"))
-        async with serving_api(registry, service, by=SERVERS.get(way, TestServer), settings=settings) as api:
+        async with serving_api(registry, service, by=SERVERS.get(way, AiohttpServer), settings=settings) as api:
             yield api
 
 

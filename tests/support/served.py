@@ -12,11 +12,12 @@ from typing import Any, Final
 import uvicorn
 from aiohttp.test_utils import TestServer
 from aiohttp.typedefs import StrOrURL
+from aiohttp.web import BaseRunner
 from yarl import URL
 
 from crawler.asgi import AsgiApplication
 
-__all__ = ["SERVERS", "served"]
+__all__ = ["SERVERS", "AiohttpServer", "served"]
 
 
 @asynccontextmanager
@@ -41,6 +42,18 @@ async def served(app: Any) -> AsyncIterator[int]:
         await server.lifespan.shutdown()
 
 
+class AiohttpServer(TestServer):
+    """aiohttp's server as `crawler serve` runs it: a client that leaves cancels no handler.
+
+    aiohttp's own `TestServer` cancels it, which hides whether we notice that a client has left.
+    """
+
+    __test__ = False
+
+    async def _make_runner(self, **kwargs: Any) -> BaseRunner:
+        return await super()._make_runner(**{**kwargs, "handler_cancellation": False})
+
+
 class UvicornServer(TestServer):
     """uvicorn, for aiohttp's test client."""
 
@@ -57,4 +70,4 @@ class UvicornServer(TestServer):
         await self._running.aclose()
 
 
-SERVERS: Final[dict[str, type[TestServer]]] = {"aiohttp": TestServer, "asgi": UvicornServer}
+SERVERS: Final[dict[str, type[TestServer]]] = {"aiohttp": AiohttpServer, "asgi": UvicornServer}
