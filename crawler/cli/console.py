@@ -16,6 +16,7 @@ import typer
 from crawler.core.errors import InputError
 from crawler.core.tasks import Counts
 from crawler.runtime.event_loop import run_on_event_loop
+from crawler.runtime.log_writer import flush_log
 
 __all__ = [
     "INTERRUPTED",
@@ -45,6 +46,7 @@ TERMINATED: Final = 143
 def print_message(message: str) -> None:
     """Print a message to standard error, if that is open."""
     if sys.stderr is not None:
+        flush_log()
         print(message, file=sys.stderr)
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TextIO
 
-__all__ = ["QUEUE_BYTES", "QueuedHandler", "dropped_lines"]
+__all__ = ["QUEUE_BYTES", "QueuedHandler", "dropped_lines", "flush_log"]
 
 QUEUE_BYTES: Final = 2**20
 """Bytes of log lines that wait for the reader of standard error; further lines are dropped."""
@@ -93,6 +93,12 @@ class QueuedHandler(logging.Handler):
 def dropped_lines() -> int:
     """Return how many log lines this process has dropped."""
     return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, QueuedHandler))
+
+
+def flush_log() -> None:
+    """Wait, for a limited time, until all log lines so far are written: what is printed next stands after them."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
 
 
 class _Writer:
