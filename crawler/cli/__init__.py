@@ -3,6 +3,7 @@
 From outside, import `main.main` (the entry point) and `flags` (options as flags, which documents and tests read).
 
     main               the program: its commands, errors and exit codes
+    probe_command      probe
     client_commands    submit, watch, results, cancel, tasks
     worker_command     worker
     client             a running service over HTTP; needs aiohttp
