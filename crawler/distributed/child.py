@@ -27,6 +27,7 @@ from crawler.probing.prober import HttpProber
 from crawler.probing.scheduling.work_queue import WorkQueue
 from crawler.runtime.cancellation import in_background
 from crawler.runtime.event_loop import run_on_event_loop
+from crawler.runtime.log_writer import flush_log
 from crawler.runtime.logs import add_log_fields, configure_logging
 from crawler.runtime.resources import tune_garbage_collector
 
@@ -81,8 +82,9 @@ def _receive_connections(parent: socket.socket) -> list[socket.socket]:
     except BlockingIOError:
         return []
     except OSError:
-        os._exit(0)
+        data, descriptors = b"", []
     if not data:
+        flush_log()
         os._exit(0)
     connections = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     for connection in connections:
