@@ -23,7 +23,7 @@ from crawler.worker import Engine, LocalEngine
 if TYPE_CHECKING:
     from crawler.stores.redis.registry import RedisRegistry
 
-__all__ = ["open_engine", "open_prober", "open_redis", "open_registry", "probe"]
+__all__ = ["open_engine", "open_prober", "open_redis", "open_registry", "probe", "sqlite_path"]
 
 
 @asynccontextmanager
@@ -69,15 +69,22 @@ def open_registry(service: ServiceOptions, lock_timeout: float = 0.0) -> Registr
     """
     if service.redis is not None:
         return open_redis(service.redis)
-    location = service.registry
-    if location == "memory":
+    path = sqlite_path(service)
+    if path is None:
         return MemoryRegistry()
-    from platformdirs import user_state_path
-
     from crawler.stores.sqlite.registry import SqliteRegistry
 
-    path = location.removeprefix("sqlite").removeprefix(":///")
-    return SqliteRegistry(Path(path) if path else user_state_path("crawler") / "tasks.db", lock_timeout=lock_timeout)
+    return SqliteRegistry(path, lock_timeout=lock_timeout)
+
+
+def sqlite_path(service: ServiceOptions) -> Path | None:
+    """Return the SQLite file that `--registry` names; None for Tasks in memory."""
+    if service.registry == "memory":
+        return None
+    from platformdirs import user_state_path
+
+    path = service.registry.removeprefix("sqlite").removeprefix(":///")
+    return Path(path) if path else user_state_path("crawler") / "tasks.db"
 
 
 def open_redis(url: str) -> "RedisRegistry":

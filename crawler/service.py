@@ -189,9 +189,7 @@ def run_service(
     service = service or ServiceOptions()
     configure_logging(LogSettings.named(service.log_level, as_json=service.log_json))
     is_loopback = _is_loopback(host)
-    # Clients of a loopback address run on this machine, and can reach what it reaches; unless a proxy is one of them.
-    is_private = is_loopback and not (service.allow_anonymous or service.forwarded_allow)
-    options = (options or Options()).with_guard("any" if is_private else "public")
+    options = choose_guard(options or Options(), service, host)
     only_local = not service.allow_anonymous
     app = create_app(options, registry=registry or open_registry(service), service=service, only_local=only_local)
     if only_local and not is_loopback and not app[AUTHORIZER].has_tokens:
@@ -200,6 +198,15 @@ def run_service(
     tune_garbage_collector()
     tls = server_context(service.tls_cert, service.tls_key)
     run_on_event_loop(_serve(app, host, port, tls, announce))
+
+
+def choose_guard(options: Options, service: ServiceOptions, host: str) -> Options:
+    """Return the options with the guard that an `auto` guard stands for.
+
+    Clients of a loopback address run on this machine, and can reach what it reaches; unless a proxy is one of them.
+    """
+    is_private = _is_loopback(host) and not (service.allow_anonymous or service.forwarded_allow)
+    return options.with_guard("any" if is_private else "public")
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,6 +1,7 @@
 """A client of a running service: Tasks over HTTP."""
 
 import asyncio
+import errno
 import os
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -256,7 +257,8 @@ def _describe(error: Exception) -> str:
     if isinstance(cause, aiohttp.ClientPayloadError):
         return "the answer was cut off"
     if isinstance(cause, OSError) and cause.errno and cause.errno > 0:
-        return os.strerror(cause.errno)
+        reason = os.strerror(cause.errno)
+        return f"{reason}; crawler serve starts a service" if cause.errno == errno.ECONNREFUSED else reason
     if type(cause) is aiohttp.ClientOSError:
         return "the connection was lost"
     return replace_unprintable(getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)

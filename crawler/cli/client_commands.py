@@ -14,12 +14,13 @@ from crawler.cli.console import (
     SOME_NOT_OK,
     exit_on_errors,
     has_terminal,
-    open_output,
+    open_standard_output,
     print_message,
     progress_bar,
     run,
 )
 from crawler.cli.flags import SomeFields, with_flags
+from crawler.cli.output import OutputChoice, flushed_each_second, open_results, open_writer
 from crawler.cli.parameters import (
     ColumnOption,
     FileOption,
@@ -39,7 +40,6 @@ from crawler.core.service_options import ServiceOptions
 from crawler.core.task_options import TASK_OPTIONS
 from crawler.core.tasks import Counts, ResultFilter, Status
 from crawler.core.urls import parse_host
-from crawler.formats.result_writers import open_writer
 from crawler.registry import passes_filter
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def results(
     """
     if error is not None and error not in ERROR_TYPES:
         raise typer.BadParameter("unknown error type", param_hint="--error")
+    choice = OutputChoice.of(output, format_)
     wanted = ResultFilter(
         outcome=outcome, status=http_status, error=error, host=None if host_ is None else _parse_host(host_)
     )
@@ -133,15 +134,15 @@ def results(
     async def write() -> None:
         async with _client(url) as client:
             await client.task(task_id)  # raises for an unknown Task before a file is overwritten
-            with open_output(output) as stream:
-                writer = open_writer(format_ or ("table" if stream.isatty() else "ndjson"), stream)
+            counts = Counts()
+            with open_results(choice, counts) as stream, open_writer(choice, stream, counts, None) as writer:
                 found = _follow_results(client, task_id, wanted) if follow else client.results(task_id, wanted)
-                async with aclosing(found):
+                async with flushed_each_second(stream), aclosing(found):
                     async for result in found:
                         writer.write(result)
-                writer.close()
+                        counts.add(result.outcome)
 
-    with exit_on_errors(output):
+    with exit_on_errors(choice.path):
         run(write())
 
 
@@ -175,7 +176,7 @@ def tasks(
     async def show() -> None:
         async with _client(url) as client:
             found = client.tasks(status, limit)
-            with open_output(None) as stream:
+            with open_standard_output() as stream:
                 if stream.isatty():
                     from crawler.cli.tables import print_tasks
                     from crawler.core.task_summary import Summary

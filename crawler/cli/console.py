@@ -22,11 +22,11 @@ __all__ = [
     "INTERRUPTED",
     "OK",
     "SOME_NOT_OK",
-    "TERMINATED",
     "USAGE",
+    "Terminated",
     "exit_on_errors",
     "has_terminal",
-    "open_output",
+    "open_standard_output",
     "print_message",
     "progress_bar",
     "run",
@@ -38,7 +38,6 @@ OK: Final = 0
 SOME_NOT_OK: Final = 1
 USAGE: Final = 2
 INTERRUPTED: Final = 130
-TERMINATED: Final = 143
 
 # --- Standard streams; Python has None for one that was closed when the process started ---
 
@@ -56,47 +55,78 @@ def has_terminal() -> bool:
 
 
 @contextmanager
-def open_output(path: Path | None) -> Iterator[TextIO]:
-    """Open the stream for results: the file, or standard output without one. It is UTF-8 except on a terminal.
+def open_standard_output() -> Iterator[TextIO]:
+    """Open standard output for results. It is UTF-8 except on a terminal.
 
     Raises:
-        OSError: The file cannot be written, or standard output is closed.
+        OSError: It is closed.
     """
-    if path is None and sys.stdout is None:
+    if sys.stdout is None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-    if path is None and sys.stdout.isatty():  # this very object: rich redirects it to print above the progress bar
+    if sys.stdout.isatty():
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         yield sys.stdout
         return
-    target = sys.stdout.fileno() if path is None else path
-    with open(target, "w", encoding="utf-8", newline="", closefd=path is not None) as stream:
+    with open(sys.stdout.fileno(), "w", encoding="utf-8", newline="", closefd=False) as stream:
         # Write blocks to a file, but each line at once to a pipe, whose reader may wait for it.
         stream.reconfigure(line_buffering=not stat.S_ISREG(os.fstat(stream.fileno()).st_mode))
         yield stream
 
 
-def progress_bar(counts: Counts, total: int | None) -> AbstractContextManager[None]:
+def progress_bar(counts: Counts, total: int | None) -> AbstractContextManager[object]:
     """Return the context of a progress bar; it shows nothing if standard error is not a terminal."""
     if not has_terminal():
         return nullcontext()
     from crawler.cli.progress import show_progress
+    from crawler.formats.table import open_console
 
-    return show_progress(counts, total)
+    return show_progress(open_console(sys.stderr), counts, total)
 
 
 # --- How a command runs and ends ---
 
 
+class Terminated(Exception):
+    """A signal has ended the work of a command.
+
+    Attributes:
+        exit_code: 128 and the number of the signal, as shells have it.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on an event loop. SIGTERM cancels it, as Ctrl-C does, so that it writes out its results."""
+    """Run a coroutine on an event loop. SIGTERM and SIGHUP cancel it, as Ctrl-C does, so that it keeps its results.
+
+    Raises:
+        Terminated: Such a signal came.
+    """
+    received: list[int] = []
 
     async def cancellable() -> T:
         task = asyncio.current_task()
         assert task is not None
+        loop = asyncio.get_running_loop()
+
+        def stop(number: int) -> None:
+            received.append(number)
+            task.cancel()
+
         with suppress(ValueError):  # outside the main thread, signals cannot be handled
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                    loop.add_signal_handler(number, stop, number)
         return await work
 
-    return run_on_event_loop(cancellable())
+    try:
+        return run_on_event_loop(cancellable())
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        raise Terminated(received[0]) from None
 
 
 @contextmanager
@@ -112,8 +142,8 @@ def exit_on_errors(output: Path | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except asyncio.CancelledError:
-        raise typer.Exit(TERMINATED) from None
+    except Terminated as end:
+        raise typer.Exit(end.exit_code) from None
     except BrokenPipeError:  # as with `crawler probe ... | head`
         raise typer.Exit(SOME_NOT_OK) from None
     except OSError as error:

@@ -1,8 +1,10 @@
 """The program `crawler`: its commands, its messages, its exit codes."""
 
 import os
+import re
 import sys
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
@@ -11,6 +13,7 @@ from crawler.cli import client_commands
 from crawler.cli.console import OK, USAGE, print_message, run
 from crawler.cli.flags import SomeFields, with_flags
 from crawler.cli.probe_command import probe
+from crawler.cli.serve_command import serve
 from crawler.compose import open_redis
 from crawler.core.errors import ChildError, InputError
 from crawler.core.options import VERSION, Options
@@ -19,18 +22,36 @@ from crawler.core.service_options import WORKER_OPTIONS, ServiceOptions
 __all__ = ["main"]
 
 
-class _ServeByDefault(TyperGroup):
+_ROOT_OPTIONS: Final = ("--help", "-h", "--version", "-V", "--install-completion", "--show-completion")
+_LIKE_A_URL: Final = re.compile(r"://|^[^.]+\.[^.]|^localhost\b|:[0-9]+")
+
+
+class _CommandGroup(TyperGroup):
     """Runs `serve` if the command line names no command: `crawler --port 8000` is `crawler serve --port 8000`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or (args[0].startswith("-") and args[0] not in ("--help", "-h", "--version")):
+        is_completion = ctx.resilient_parsing
+        if not is_completion and (
+            not args or (args[0].startswith("-") and args[0].partition("=")[0] not in _ROOT_OPTIONS)
+        ):
             args = ["serve", *args]
         return super().parse_args(ctx, args)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if name not in self.commands and (_LIKE_A_URL.search(name) or Path(name).is_file()):
+            file = "--file " if Path(name).is_file() else ""
+            raise InputError(f"No such command {name!r}. Did you mean: crawler probe {file}{name}")
+        return super().resolve_command(ctx, args)
+
+
+def _examples(*commands: str) -> str:
+    """Return the examples at the end of a command's `--help`, a paragraph each: typer would join lines."""
+    return "\n\n".join(["Examples:", *(f"  crawler {command}" for command in commands)])
+
 
 app = typer.Typer(
-    cls=_ServeByDefault,
-    add_completion=False,
+    cls=_CommandGroup,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["--help", "-h"]},
@@ -62,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 @app.callback(invoke_without_command=True)
 def root(
-    version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", "-V", metavar="", help="Print the version.")] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", metavar="", help="With --version: also which libraries do TLS.")
     ] = False,
@@ -81,27 +102,10 @@ def root(
         raise typer.Exit
 
 
-@app.command()
-@with_flags(service=ServiceOptions, options=Options)
-def serve(service: ServiceOptions, options: Options) -> None:
-    """Serve the HTTP API: submit a list of URLs, poll its Task.
-
-    With the extra otel, opentelemetry-instrument traces requests and Tasks.
-    """
-    from crawler.service import run_service  # slow to import: it needs aiohttp
-
-    def announce(url: str) -> None:
-        print(f"crawler serves on {url}. Submit URLs, then look at their Task:\n")
-        print(f"""  curl {url}/submit -d '{{"urls": ["https://example.org"]}}'""")
-        print(f"  curl {url}/tasks/TASK_ID\n\nCtrl-C stops it.", flush=True)
-
-    try:
-        run_service(service.host, service.port, options=options, service=service, announce=announce)
-    except OSError as error:
-        raise InputError(f"cannot listen on {service.host}:{service.port}: {error.strerror}") from None
-
-
-app.command()(probe)
+app.command(epilog=_examples("serve --port 8000", "serve --host 0.0.0.0 --token-file tokens.txt"))(serve)
+app.command(
+    epilog=_examples("probe https://example.org", "probe -f urls.txt --only bad", "probe -f urls.txt -o results.csv")
+)(probe)
 
 
 @app.command()

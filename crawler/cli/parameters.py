@@ -1,22 +1,39 @@
 """Arguments and flags that several commands share, as types for their signatures."""
 
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeAlias, get_args
 
 import typer
 
 from crawler.cli.url_files import FORMAT_CHOICES, FormatChoice
-from crawler.formats.result_writers import ResultFormat
+from crawler.core.error_types import ERROR_TYPES
+from crawler.core.results import Outcome
+from crawler.formats.result_writers import Color, ResultFormat
 
 __all__ = [
+    "AppendOption",
+    "ColorOption",
     "ColumnOption",
     "FileOption",
     "InputOption",
+    "NoProgressOption",
+    "OnlyOption",
     "OutputFormatOption",
     "OutputOption",
+    "QuietOption",
+    "ResumeOption",
     "UrlsArgument",
     "require_urls",
 ]
+
+
+def _check_kinds(kinds: list[str] | None) -> list[str]:
+    known = ["bad", *get_args(Outcome)]
+    for kind in kinds or []:
+        if kind not in known and kind not in ERROR_TYPES:
+            raise typer.BadParameter(f"{kind!r} is none of {', '.join(known)}, and no error type (docs/errors.md)")
+    return kinds or []
+
 
 UrlsArgument: TypeAlias = Annotated[list[str] | None, typer.Argument(metavar="URL...", help="URLs to probe.")]
 FileOption: TypeAlias = Annotated[
@@ -45,8 +62,42 @@ OutputFormatOption: TypeAlias = Annotated[
     typer.Option("--format", envvar="CRAWLER_FORMAT", help="Default: table on a terminal, else ndjson."),
 ]
 OutputOption: TypeAlias = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write results to a file, not to stdout.")
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write results to a file, CSV if it is named so; - is stdout. "
+        "They stand in FILE.part until all are there.",
+    ),
 ]
+AppendOption: TypeAlias = Annotated[
+    bool, typer.Option("--append", help="Add the results to the file of --output, and keep those in it.")
+]
+ResumeOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--resume",
+        metavar="FILE",
+        help="Go on with a run that was stopped: probe the lines that have no result in FILE, and add theirs.",
+    ),
+]
+OnlyOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        metavar="bad|KIND",
+        callback=_check_kinds,
+        help="Write only the bad results, all but ok, or those of an outcome or error type; repeatable.",
+    ),
+]
+ColorOption: TypeAlias = Annotated[
+    Color, typer.Option("--color", envvar="CRAWLER_COLOR", help="Colours; auto is on a terminal, without NO_COLOR.")
+]
+QuietOption: TypeAlias = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print results and errors alone: no progress bar, no summary.")
+]
+NoProgressOption: TypeAlias = Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")]
 
 
 def require_urls(urls: list[str] | None, file: str | None) -> None:

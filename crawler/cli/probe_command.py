@@ -1,37 +1,47 @@
 """The command `crawler probe`."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, nullcontext
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import TextIO
 
 import msgspec
 import typer
 
 from crawler.cli.console import (
+    INTERRUPTED,
     OK,
     SOME_NOT_OK,
+    Terminated,
     exit_on_errors,
     has_terminal,
-    open_output,
-    progress_bar,
+    print_message,
     run,
 )
 from crawler.cli.flags import with_flags
+from crawler.cli.output import OutputChoice, flushed_each_second, open_results, open_writer
 from crawler.cli.parameters import (
+    AppendOption,
+    ColorOption,
     ColumnOption,
     FileOption,
     InputOption,
+    NoProgressOption,
+    OnlyOption,
     OutputFormatOption,
     OutputOption,
+    QuietOption,
+    ResumeOption,
     UrlsArgument,
     require_urls,
 )
+from crawler.cli.results_file import refuse_own_list
+from crawler.cli.resume import EarlierResults
+from crawler.cli.run_summary import RunSummary
 from crawler.cli.url_files import FormatChoice, count_lines, read_urls
 from crawler.compose import probe as probe_urls
 from crawler.core.options import Options
-from crawler.core.results import ProbeResult
-from crawler.core.tasks import Counts
 from crawler.core.urls import Line
-from crawler.formats.result_writers import open_writer
+from crawler.formats.result_writers import ResultWriter
 from crawler.runtime.logs import LogSettings, configure_logging
 from crawler.runtime.resources import tune_garbage_collector
 
@@ -47,40 +57,74 @@ def probe(
     column: ColumnOption = None,
     format_: OutputFormatOption = None,
     output: OutputOption = None,
+    append: AppendOption = False,
+    resume: ResumeOption = None,
+    only: OnlyOption = None,
+    color: ColorOption = "auto",
+    quiet: QuietOption = False,
+    no_progress: NoProgressOption = False,
 ) -> None:
     """Probe URLs now and print a result for each.
 
-    Exit code: 0 if all are ok, 1 if some are not, 2 for usage, 130 on Ctrl-C, 143 on SIGTERM.
+    Exit code: 0 if all are ok, 1 if some are not, 2 for usage, 130 on Ctrl-C, 129 on SIGHUP, 143 on SIGTERM.
     """
     require_urls(urls, file)
+    choice = OutputChoice.of(output, format_, append=append, resume=resume, only=only or [], color=color)
+    refuse_own_list(choice.path, file)
     configure_logging(LogSettings())
-    urls, counts = urls or [], Counts()
-    lines = read_urls(urls, file, input_, column)
-    with exit_on_errors(output):
-        total = _count_urls(urls, file, input_) if has_terminal() else None
-        with open_output(output) as stream:
-            chosen_format = format_ or ("table" if stream.isatty() else "ndjson")
-            writer = open_writer(chosen_format, stream)
-            # NDJSON and CSV on a terminal are for copying, and a progress bar would break their lines.
-            has_progress = chosen_format == "table" or not stream.isatty()
-            with progress_bar(counts, total) if has_progress else nullcontext():
+    summary, urls = RunSummary(), urls or []
+    has_progress = has_terminal() and not (quiet or no_progress)
+    stopped: int | None = None
+    with exit_on_errors(choice.path):
+        earlier = choice.read_earlier_results()
+        total = _count_urls(urls, file, input_, earlier) if has_progress else None
+        lines = earlier.skip(read_urls(urls, file, input_, column))
+        try:
+            with (
+                open_results(choice, summary.counts) as stream,
+                open_writer(choice, stream, summary.counts, total, has_progress=has_progress) as writer,
+            ):
                 tune_garbage_collector()
-                run(_probe(lines, options, counts, writer.write))
-            writer.close()
-    raise typer.Exit(OK if counts.ok == counts.done else SOME_NOT_OK)
+                run(_probe(lines, options, earlier, choice, summary, writer, stream))
+        except KeyboardInterrupt:
+            stopped = INTERRUPTED
+        except Terminated as error:
+            stopped = error.exit_code
+    if not quiet and (stopped or summary.counts.done != 1):  # one result says all by itself
+        print_message(f"crawler: {_describe_end(summary, total, stopped, choice)}")
+    raise typer.Exit(stopped or (OK if summary.is_all_ok and earlier.is_all_ok else SOME_NOT_OK))
 
 
 async def _probe(
-    lines: AsyncIterator[Line], options: Options, counts: Counts, write: Callable[[ProbeResult], None]
+    lines: AsyncIterator[Line],
+    options: Options,
+    earlier: EarlierResults,
+    choice: OutputChoice,
+    summary: RunSummary,
+    writer: ResultWriter,
+    stream: TextIO,
 ) -> None:
-    async with aclosing(probe_urls(lines, **msgspec.structs.asdict(options))) as results:
+    async with (
+        flushed_each_second(stream),
+        aclosing(probe_urls(lines, **msgspec.structs.asdict(options))) as results,
+    ):
         async for result in results:
-            write(result)
-            counts.add(result.outcome)
+            summary.add(result)
+            if choice.wants(result):
+                writer.write(earlier.renumber(result))
 
 
-def _count_urls(urls: list[str], file: str | None, choice: FormatChoice) -> int | None:
-    if file is None:
-        return len(urls)
-    in_file = count_lines(file, choice)
-    return None if in_file is None else len(urls) + in_file
+def _describe_end(summary: RunSummary, total: int | None, stopped: int | None, choice: OutputChoice) -> str:
+    """Say what a run comes to, and for one that was stopped how far it came and how to go on."""
+    if stopped is None:
+        return summary.describe()
+    text = f"stopped; {summary.describe(total)}"
+    if choice.path is not None and summary.counts.done and not choice.only:
+        text += f". --resume {choice.path} goes on"
+    return text
+
+
+def _count_urls(urls: list[str], file: str | None, choice: FormatChoice, earlier: EarlierResults) -> int | None:
+    """Return the number of lines that have no result yet, if it can be known."""
+    in_file = 0 if file is None else count_lines(file, choice)
+    return None if in_file is None else len(urls) + in_file - earlier.count

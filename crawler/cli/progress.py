@@ -1,57 +1,111 @@
-"""The progress bar of `probe` and `watch`, on standard error."""
+"""What `probe` and `watch` show on a terminal while they run: rows of results, and below them a bar of one line."""
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TimeRemainingColumn
-from rich.progress import Task as RichTask
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress import Progress, TimeRemainingColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
+from crawler.core.results import ProbeResult
 from crawler.core.tasks import Counts
-from crawler.formats.table import STYLES
+from crawler.formats.table import STYLES, format_header, format_row
 
-__all__ = ["format_counts", "show_progress"]
+__all__ = ["ProgressDisplay", "format_counts", "show_progress"]
+
+_REFRESHES_PER_SECOND: Final = 10
+_MAX_WAITING_ROWS: Final = 10_000  # a terminal that reads no faster slows the probes down
+_BAR_COLUMNS: Final = 40
+_MIN_BAR_COLUMNS: Final = 10
 
 
-@contextmanager
-def show_progress(counts: Counts, total: int | None) -> Iterator[None]:
-    """Show a progress bar while the context lasts.
+class ProgressDisplay(Live):
+    """Rows of results with a progress bar below them, drawn ten times a second by a thread of its own.
+
+    Rows and bar go through one console, so that neither can overwrite the other.
 
     Args:
+        console: The terminal.
         counts: Read at each refresh; the caller adds to it.
         total: Number of lines; None while that is unknown.
     """
-    columns = (BarColumn(), MofNCompleteColumn(), _RateColumn(), TimeRemainingColumn(compact=True), _CountsColumn())
-    with _CountsProgress(*columns, console=Console(stderr=True)) as bar:
-        bar.counts = counts
-        bar.add_task("", total=total, counts=counts)
-        yield
+
+    def __init__(self, console: Console, counts: Counts, total: int | None) -> None:
+        self._rows: deque[Text] = deque()
+        self._failure: OSError | None = None
+        super().__init__(_ProgressLine(counts, total), console=console, refresh_per_second=_REFRESHES_PER_SECOND)
+
+    def write(self, result: ProbeResult) -> None:
+        """Show a result with the next refresh.
+
+        Raises:
+            OSError: The terminal has gone.
+        """
+        self._rows.append(format_row(result))
+        if len(self._rows) > _MAX_WAITING_ROWS:
+            self.refresh()
+        if self._failure is not None:
+            raise self._failure
+
+    def write_header(self) -> None:
+        """Show the names of the columns."""
+        self._rows.append(format_header())
+
+    def close(self) -> None:
+        """The table has no end."""
+
+    def refresh(self) -> None:
+        """Draw the rows that wait, and the bar below them."""
+        rows = []
+        while self._rows:
+            rows.append(self._rows.popleft())
+        try:
+            with self._lock, self.console:  # one write for both
+                if rows:
+                    self.console.print(Text("\n").join(rows), soft_wrap=True)
+                if self.console.is_interactive or not rows:
+                    super().refresh()
+        except OSError as error:  # in the thread, where nobody would catch it
+            self._failure = error
 
 
-class _CountsProgress(Progress):
-    """Reads the counts when it is drawn, so that a probe does not have to report them."""
+class _ProgressLine:
+    """The bar and its numbers, in one line at any width: the bar is dropped first, then the line is cut."""
 
-    counts: Counts | None = None
+    def __init__(self, counts: Counts, total: int | None) -> None:
+        self._counts = counts
+        self._progress = Progress()  # computes the rate over the last seconds, and the time that remains
+        self._progress.add_task("", total=total)
+        (self._task,) = self._progress.tasks
 
-    def get_renderables(self) -> Iterable[RenderableType]:
-        for task_id in self.task_ids:
-            self.update(task_id, completed=self.counts.done if self.counts else 0)
-        yield from super().get_renderables()
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        task = self._task
+        self._progress.update(task.id, completed=self._counts.done)
+        done = f"{self._counts.done}" if task.total is None else f"{self._counts.done}/{task.total:.0f}"
+        remaining = TimeRemainingColumn(compact=True).render(task)
+        parts = [Text(done, style="progress.download"), Text(f"{task.speed or 0:.0f}/s"), remaining]
+        text = Text(" ").join([*parts, format_counts(self._counts)])
+        text.no_wrap, text.overflow = True, "ellipsis"
+        bar_columns = min(_BAR_COLUMNS, options.max_width - text.cell_len - 1)
+        line = Table.grid(padding=(0, 1, 0, 0))
+        if bar_columns < _MIN_BAR_COLUMNS:
+            yield text
+            return
+        bar = ProgressBar(total=task.total, completed=task.completed, width=bar_columns, pulse=task.total is None)
+        line.add_row(bar, text)
+        yield line
 
 
-class _RateColumn(ProgressColumn):
-    """Shows the probes per second, over the last few seconds."""
-
-    def render(self, task: RichTask) -> Text:
-        return Text(f"{task.speed or 0:.0f}/s")
-
-
-class _CountsColumn(ProgressColumn):
-    """Shows the number of results by outcome."""
-
-    def render(self, task: RichTask) -> Text:
-        return format_counts(task.fields["counts"])
+@contextmanager
+def show_progress(console: Console, counts: Counts, total: int | None) -> Iterator[ProgressDisplay]:
+    """Show the progress while the context lasts."""
+    with ProgressDisplay(console, counts, total) as display:
+        yield display
 
 
 def format_counts(counts: Counts) -> Text:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 import msgspec
 from msgspec import Meta
+from msgspec.inspect import LiteralType, Metadata, StrType, type_info
 
 from crawler.core.errors import OptionError, read_validation_error
 from crawler.core.option_syntax import (
@@ -61,7 +62,20 @@ class CheckedOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             return msgspec.convert(values, cls, strict=strict)
         except msgspec.ValidationError as error:
             message, place = read_validation_error(error)
-            raise OptionError(message, place.removeprefix("$.") or "options") from None
+            name = place.removeprefix("$.")
+            raise OptionError(cls._explain(message, name, values.get(name)), name or "options") from None
+
+    @classmethod
+    def _explain(cls, message: str, name: str, value: object) -> str:
+        """Return what a wrong value may be, where msgspec's message does not say it."""
+        field = next((field for field in type_info(cls).fields if field.name == name), None)  # type: ignore[attr-defined]
+        if field is None or not isinstance(field.type, Metadata):
+            return message
+        if isinstance(field.type.type, LiteralType) and isinstance(value, str):
+            return f"{value!r} is none of {', '.join(map(str, field.type.type.values))}"
+        if isinstance(field.type.type, StrType) and field.type.type.pattern is not None and isinstance(value, str):
+            return f"{value!r} is not of the form {(field.type.extra or {}).get('metavar', 'TEXT')}"
+        return message
 
 
 class Options(CheckedOptions, frozen=True, kw_only=True):

@@ -8,9 +8,10 @@ import msgspec
 
 from crawler.core.results import ProbeResult
 
-__all__ = ["COLUMNS", "RESULT_FORMATS", "ResultFormat", "ResultWriter", "open_writer"]
+__all__ = ["COLUMNS", "RESULT_FORMATS", "Color", "ResultFormat", "ResultWriter", "escape_formula", "open_writer"]
 
 ResultFormat = Literal["table", "ndjson", "csv"]
+Color = Literal["auto", "always", "never"]
 RESULT_FORMATS: Final[tuple[ResultFormat, ...]] = get_args(ResultFormat)
 
 # The columns of CSV in their order.
@@ -27,6 +28,8 @@ COLUMNS: Final[dict[str, Callable[[ProbeResult], object]]] = {
     "ip": lambda result: result.ip,
     "total_ms": lambda result: result.timings.total,
     "timestamp": lambda result: result.timestamp,
+    "title": lambda result: result.title,
+    "matched": lambda result: result.matched,
 }
 
 
@@ -40,15 +43,24 @@ class ResultWriter(Protocol):
         """Write the end of the format, if it has one, after the last result. The stream stays open."""
 
 
-def open_writer(format_: ResultFormat, stream: TextIO) -> ResultWriter:
-    """Make a writer that writes this format to the stream. Close the writer when all results are written."""
-    return _WRITERS[format_](stream)
+def open_writer(
+    format_: ResultFormat, stream: TextIO, *, color: Color = "auto", is_continued: bool = False
+) -> ResultWriter:
+    """Make a writer that writes this format to the stream. Close the writer when all results are written.
 
+    Args:
+        format_: Which format.
+        stream: Where to write.
+        color: Whether a table has colours; `auto` is on a terminal.
+        is_continued: Whether the stream has results of this format already, and with them its header.
+    """
+    if format_ == "ndjson":
+        return _NdjsonWriter(stream)
+    if format_ == "csv":
+        return _CsvWriter(stream, has_header=not is_continued)
+    from crawler.formats.table import ResultTable, open_console  # imports rich, which the other formats do not need
 
-def _open_table(stream: TextIO) -> ResultWriter:
-    from crawler.formats.table import ResultTable  # imports rich, which the other formats do not need
-
-    return ResultTable(stream)
+    return ResultTable(open_console(stream, color))
 
 
 class _NdjsonWriter:
@@ -68,26 +80,20 @@ class _NdjsonWriter:
 class _CsvWriter:
     """CSV (RFC 4180) with `COLUMNS` in the first line."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, has_header: bool) -> None:
         self._rows = csv.writer(stream)
-        self._rows.writerow(COLUMNS)
+        if has_header:
+            self._rows.writerow(COLUMNS)
 
     def write(self, result: ProbeResult) -> None:
-        self._rows.writerow([_escape_formula(column(result)) for column in COLUMNS.values()])
+        self._rows.writerow([escape_formula(column(result)) for column in COLUMNS.values()])
 
     def close(self) -> None:
         """The format has no end."""
 
 
-def _escape_formula(value: object) -> object:
+def escape_formula(value: object) -> object:
     """Quote text that a spreadsheet would run as a formula."""
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
         return "'" + value
     return value
-
-
-_WRITERS: Final[dict[ResultFormat, Callable[[TextIO], ResultWriter]]] = {
-    "table": _open_table,
-    "ndjson": _NdjsonWriter,
-    "csv": _CsvWriter,
-}

@@ -684,12 +684,14 @@ async def test_a_server_that_is_not_crawler_is_told(answer: bytes, message: str,
 
 @pytest.mark.parametrize("command", [["submit", "x"], ["tasks"], ["watch", "a"], ["results", "a"], ["cancel", "a"]])
 async def test_a_service_that_is_not_there_is_told_in_one_line(command: list[str]) -> None:
-    assert await run_crawler(*command, "--url", CLOSED) == Ended(2, "", f"crawler: {CLOSED}: Connection refused\n")
+    assert await run_crawler(*command, "--url", CLOSED) == Ended(
+        2, "", f"crawler: {CLOSED}: Connection refused; crawler serve starts a service\n"
+    )
 
 
 async def test_a_password_in_the_url_is_not_shown() -> None:
     ended = await run_crawler("tasks", "--url", "http://me:secret@127.0.0.1:1/sub/")
-    assert ended == Ended(2, "", f"crawler: {CLOSED}/sub: Connection refused\n")
+    assert ended == Ended(2, "", f"crawler: {CLOSED}/sub: Connection refused; crawler serve starts a service\n")
 
 
 USAGE = {

@@ -36,8 +36,8 @@ CLOSED_PORT = "http://127.0.0.1:1/"
 
 
 async def probing(*arguments: str | bytes, **more: Any) -> Ended:
-    """Probe to the end, without retries."""
-    return await run_crawler("probe", "--retries=0", *arguments, **more)
+    """Probe to the end, without retries and without a summary."""
+    return await run_crawler("probe", "--retries=0", "--quiet", *arguments, **more)
 
 
 @contextmanager
@@ -90,7 +90,7 @@ async def test_a_reader_who_leaves_ends_the_command_quietly(site: Site) -> None:
 
     site.on("/late", answer_once_the_reader_has_left)
     reading, writing = os.pipe()
-    async with started("probe", site.url("/ok"), site.url("/late"), stdout=writing) as process:
+    async with started("probe", "-q", site.url("/ok"), site.url("/late"), stdout=writing) as process:
         os.close(writing)
         first = await asyncio.to_thread(os.read, reading, 65536)
         os.close(reading)
@@ -157,7 +157,7 @@ async def test_a_list_that_is_broken_is_told_in_one_line(site: Site, tmp_path: P
 
 
 async def test_results_come_before_the_input_ends(site: Site) -> None:
-    async with started("probe", "-f", "-", stdin=asyncio.subprocess.PIPE) as process:
+    async with started("probe", "-q", "-f", "-", stdin=asyncio.subprocess.PIPE) as process:
         assert process.stdin
         assert process.stdout
         for number in range(3):
@@ -211,8 +211,11 @@ async def test_ctrl_c_ends_it_and_every_line_written_is_whole(to_file: bool, sit
         await site.until(lambda: len(site.requests) == 21 and site.active == 1)
         process.send_signal(signal.SIGINT)
         ended = await end_of(process)
-    written = ended._replace(out=await asyncio.to_thread(file.read_text)) if to_file else ended
+    unfinished = file.with_name("results.part")
+    written = ended._replace(out=await asyncio.to_thread(unfinished.read_text)) if to_file else ended
     assert ended.code == 130
+    assert re.match(r"crawler: stopped; \d+ URLs in \d+\.\d s \(", ended.err)
+    assert ended.err.endswith(f" s. --resume {file} goes on\n" if to_file else " s\n")
     assert {record["url"] for record in written.records} <= set(oks)
     assert written.records
     assert "Traceback" not in ended.err
@@ -224,9 +227,9 @@ async def test_ctrl_c_ends_it_and_every_line_written_is_whole(to_file: bool, sit
 async def test_a_terminal_shows_a_table_and_below_it_a_bar(site: Site) -> None:
     terminal = Terminal()
     urls = [site.url("/ok"), site.url("/status/404"), site.url("/redirect/1"), CLOSED_PORT]
-    ended = await probing(*urls, stdout=terminal.slave, stderr=terminal.slave)
+    ended = await run_crawler("probe", "--retries=0", *urls, stdout=terminal.slave, stderr=terminal.slave)
     assert ended.code == 1
-    head, *rows, bar, below = screen(await asyncio.to_thread(terminal.read))
+    head, *rows, bar, summary, below = screen(await asyncio.to_thread(terminal.read))
     assert head.split() == ["outcome", "status", "ms", "url"]
     shown = sorted(" ".join(row.split()[:2] + row.split()[3:]) for row in (row.partition(": ")[0] for row in rows))
     assert shown == [
@@ -236,6 +239,7 @@ async def test_a_terminal_shows_a_table_and_below_it_a_bar(site: Site) -> None:
         f"ok 200 {site.url('/redirect/1')} -> {site.url('/ok')}",
     ]
     assert re.fullmatch(r"\S+ 4/4 \d+/s \S+ 2 ok  1 http error  1 failed", bar)
+    assert summary.startswith("crawler: 4 URLs in ")
     assert below == ""
 
 
@@ -256,17 +260,18 @@ async def test_nothing_in_a_url_steers_the_terminal() -> None:
 @pytest.mark.parametrize("format_", ["ndjson", "csv"])
 async def test_a_bar_stands_on_standard_error_while_results_go_elsewhere(format_: str, site: Site) -> None:
     terminal = Terminal()
-    ended = await probing(f"--format={format_}", site.url("/ok"), "bad", stderr=terminal.slave)
+    ended = await run_crawler("probe", f"--format={format_}", site.url("/ok"), "bad", stderr=terminal.slave)
     assert len(ended.out.splitlines()) == 2 + (format_ == "csv")
     assert "\x1b" not in ended.out
-    *_, bar, below = screen(await asyncio.to_thread(terminal.read))
+    *_, bar, _, below = screen(await asyncio.to_thread(terminal.read))
     assert re.fullmatch(r"\S+ 2/2 \d+/s \S+ 1 ok  1 invalid", bar)
     assert below == ""
 
 
 async def test_no_bar_cuts_through_lines_that_are_for_copying(site: Site) -> None:
     terminal = Terminal()
-    ended = await probing("--format=ndjson", site.url("/ok"), stdout=terminal.slave, stderr=terminal.slave)
+    arguments = ["probe", "--format=ndjson", site.url("/ok")]
+    ended = await run_crawler(*arguments, stdout=terminal.slave, stderr=terminal.slave)
     assert ended.code == 0
     [record] = Ended(0, (await asyncio.to_thread(terminal.read)).replace("\r\n", "\n"), "").records
     assert record["outcome"] == "ok"
@@ -355,7 +360,11 @@ USAGE = {
     "too small": (["probe", "--concurrency=0", "x"], "--concurrency"),
     "too large": (["serve", "--port=65536"], "--port"),
     "too large, without the command": (["--port=65536"], "--port"),
-    "no method": (["probe", "--method=PUT", "x"], "--method"),
+    "no method": (["probe", "--method=PUT", "x"], "--method: 'PUT' is none of GET, HEAD, auto"),
+    "no registry": (["serve", "--registry=x"], "--registry: 'x' is not of the form memory|sqlite[:///PATH]"),
+    "a URL without a command": (["http://a/"], "Did you mean: crawler probe http://a/"),
+    "a host without a command": (["example.org"], "Did you mean: crawler probe example.org"),
+    "a file without a command": ([__file__], f"Did you mean: crawler probe --file {__file__}"),
     "no format": (["probe", "--format=xml", "x"], "--format"),
     "no format of input": (["probe", "--input=xml", "x"], "--input"),
     "no header": (["probe", "--header=nocolon", "x"], "--header"),
@@ -401,7 +410,8 @@ def test_a_port_in_use_is_told(capfd: pytest.CaptureFixture[str]) -> None:
     with busy_port() as port:
         ended = said_by(capfd, "serve", f"--port={port}")
     assert (ended.code, ended.out) == (2, "")
-    assert re.fullmatch(rf"crawler: cannot listen on 127\.0\.0\.1:{port}: .*address already in use.*\n", ended.err)
+    message = rf"crawler: cannot listen on 127\.0\.0\.1:{port}: .*in use.*; --host and --port name another address\n"
+    assert re.fullmatch(message, ended.err)
 
 
 # --- The service ---
@@ -417,7 +427,7 @@ async def test_it_serves_says_where_and_stops(arguments: list[str], stop: signal
     async with started(*arguments, env=env) as process, aiohttp.ClientSession() as client:
         assert process.stdout
         said = ""
-        while "Ctrl-C" not in said:
+        while "Probes reach" not in said:
             line = await process.stdout.readline()
             assert line, await end_of(process)
             said += line.decode()

@@ -44,7 +44,7 @@ def test_csv_begins_with_its_columns_even_without_results() -> None:
     assert written("csv") == ",".join(COLUMNS) + "\r\n"
     assert list(COLUMNS) == [
         "seq", "url", "outcome", "status", "error", "message", "method", "attempts", "final_url", "ip", "total_ms",
-        "timestamp",
+        "timestamp", "title", "matched",
     ]  # fmt: skip
 
 

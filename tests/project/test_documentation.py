@@ -194,6 +194,7 @@ async def test_exit_codes(site: Site, tmp_path: Path) -> None:
         await exit_code(site.url("/ok")),
         await exit_code(site.url("/ok"), site.url("/status/404")),
         await exit_code("--timeout", "0", site.url("/ok")),
+        await exit_code_after(signal.SIGHUP),
         await exit_code_after(signal.SIGINT),
         await exit_code_after(signal.SIGTERM),
     ]

@@ -4,13 +4,15 @@ import asyncio
 import errno
 import json
 import os
-import re
 import sys
-from collections.abc import AsyncIterator
+import termios
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-__all__ = ["DEADLINE", "Ended", "Terminal", "end_of", "environment", "run_crawler", "screen", "started"]
+import pyte
+
+__all__ = ["DEADLINE", "Ended", "Terminal", "end_of", "environment", "run_crawler", "screen", "started", "until"]
 
 DEADLINE = 20.0
 """Seconds; every command here ends sooner."""
@@ -75,12 +77,31 @@ async def run_crawler(*arguments: str | bytes, stdin: bytes | None = None, **mor
         return await end_of(process)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something outside this process is so; the deadline of the command ends the wait."""
+    while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - a file tells no one that it has changed
+        await asyncio.sleep(0.02)
+
+
 class Terminal:
     """A terminal that keeps everything written to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: int = 200, rows: int = 24) -> None:
+        self.columns = columns
+        self._rows = rows
         self._master, self.slave = os.openpty()
+        self.resize(columns)
         self._written = b""
+
+    def resize(self, columns: int) -> None:
+        """Change the number of columns, as a user who drags the window's edge does."""
+        termios.tcsetwinsize(self._master, (self._rows, columns))
+
+    def read_some(self) -> str:
+        """Return what has been written since the last call; wait until there is something."""
+        data = os.read(self._master, 65536)
+        self._written += data
+        return data.decode(errors="replace")
 
     def read(self) -> str:
         """Return everything written until the last process that has it open ends."""
@@ -91,27 +112,12 @@ class Terminal:
             except OSError as error:
                 assert error.errno == errno.EIO
                 os.close(self._master)
-                return self._written.decode()
+                return self._written.decode(errors="replace")
 
 
-CONTROL = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)|(\x1b)")
-
-
-def screen(written: str) -> list[str]:
-    """Return the lines that the terminal shows at the end; only the control sequences that rich uses are known."""
-    lines, row, column = [""], 0, 0
-    for argument, control, move, text, stray in CONTROL.findall(written):
-        assert not stray, written
-        if text:
-            lines[row] = lines[row][:column].ljust(column) + text + lines[row][column + len(text) :]
-            column += len(text)
-        elif move == "\r":
-            column = 0
-        elif move == "\n":
-            row += 1
-            lines += [""] * (row == len(lines))
-        elif (argument, control) == ("2", "K"):
-            lines[row] = ""
-        else:
-            assert control == "m" or argument == "?25", (argument, control)
-    return [line.rstrip() for line in lines]
+def screen(written: str, columns: int = 200) -> list[str]:
+    """Return the lines that a terminal shows in the end, with those that have scrolled away, up to the cursor's."""
+    shown = pyte.HistoryScreen(columns, 24, history=100_000, ratio=0.5)
+    pyte.Stream(shown).feed(written)
+    above = ["".join(line[column].data for column in range(columns)) for line in shown.history.top]
+    return [line.rstrip() for line in [*above, *shown.display[: shown.cursor.y + 1]]]

@@ -402,6 +402,7 @@ def _steady(line: str) -> str:
     line = re.sub(r"process \[\d+\]", "process [PID]", line)
     line = line.replace("Unprocessable Content", "Unprocessable Entity")  # the reason phrase of Python 3.13
     line = re.sub(r"\b\d{10}(\.\d+)?\b", "SECONDS", line)
+    line = re.sub(r"\(\d+/s\)(.*slowest host: )[^,]*", r"(RATE)\1HOST", line)
     line = re.sub(r"(?<=/)\d+(\.\d+)+", "VERSION", line)
     return re.sub(r"(?<![\w.])\d+\.\d+(?![\w.])", "MS", line)
 
