@@ -247,8 +247,8 @@ class SocketTransport:
         handshake = Handshake(request.url, reopen, lambda: self._connect_deadline(request, deadline), timer)
         return await self._tls_for(request).secure(connection, handshake)
 
-    async def _fetch_issuer(self, url: Url, deadline: float) -> bytes:
-        """Get the body of an http URL, for the certificate in it; empty unless the status is 200.
+    async def _fetch_issuer(self, url: Url, deadline: float) -> bytes | str:
+        """Get the body of an http URL, for the certificate in it; or the location of a redirect.
 
         Raises:
             Exception: The address is blocked, or the exchange failed.
@@ -266,9 +266,9 @@ class SocketTransport:
         try:
             await connection.send(request.data, deadline)
             head, rest = await read_head(connection, timer, deadline)
-            if head.status != 200:
-                return b""
-            return (await read_body(connection, head, rest, MAX_ISSUER_BYTES, deadline)).data
+            if head.status == 200:
+                return (await read_body(connection, head, rest, MAX_ISSUER_BYTES, deadline)).data
+            return (300 <= head.status < 400 and head.get("location")) or b""
         finally:
             connection.close()
 

@@ -56,9 +56,9 @@ class Leaf:
         ends: When it expires.
         issuer: Whose key signs it: intermediate, old (an expired intermediate), ended (a root that is trusted, but has
             expired), lax (no authority), unsigning (its key usage lacks keyCertSign), odd (a trusted root with an
-            unknown critical extension), stranger, itself.
+            unknown critical extension), stranger, itself, below (the intermediate of new, a root that is not trusted).
         sends: Which other certificates are sent.
-        fetchable: At which path the issuer's certificate is, if anywhere.
+        fetchable: Where the issuer's certificate is: paths and whole URLs, with blanks between them.
         usage: The extended key usage: server, client or none.
         key_usage: The key usage, by OpenSSL's names; empty for none.
     """
@@ -213,6 +213,25 @@ def _certificate_rows() -> Iterator[Row]:
         yield Row(f"no intermediate, but fetchable as {form}", OK, Leaf(sends=(), fetchable=f"/intermediate.{form}"))
     yield Row("no intermediate, another one fetchable", AUTHORITY, Leaf(sends=(), fetchable="/stranger.der"))
     yield Row("no intermediate, nothing at the URL", AUTHORITY, Leaf(sends=(), fetchable="/nothing"))
+    yield Row("no intermediate, the third URL is the one", OK,
+              Leaf(sends=(), fetchable="ldap://127.0.0.1/cn=I /nothing /intermediate.der"))  # fmt: skip
+    yield Row("no intermediate, but a redirect to it", OK, Leaf(sends=(), fetchable="/moved"))
+    yield Row("no intermediate, but fetchable as PEM with text", OK, Leaf(sends=(), fetchable="/text"))
+    # Intermediates that are not the right ones, which can be fetched
+    yield Row("expired intermediate, a newer one fetchable", OK, Leaf(issuer="old", fetchable="/renewed.der"))
+    yield Row("expired intermediate, the same fetchable", DATE, Leaf(issuer="old", fetchable="/old.der"))
+    yield Row(
+        "expired, and a newer intermediate fetchable", DATE, Leaf(ends=-1, issuer="old", fetchable="/renewed.der")
+    )
+    yield Row("intermediate with another key, the right one fetchable", OK,
+              Leaf(sends=("impostor",), fetchable="/intermediate.der"))  # fmt: skip
+    yield Row("root that is not trusted, its cross-certificate fetchable", OK,
+              Leaf(issuer="below", sends=("below", "new")))  # fmt: skip
+    # Names that an authority may sign (RFC 5280, 4.2.1.10)
+    for names, expected in {"w.test": OK, ".w.test": OK, "W.Test": OK, "other.test": INVALID}.items():
+        yield Row(
+            f"authority for {names} only", expected, Leaf(names=("a.w.test",), issuer=f"for {names}"), (), "a.w.test"
+        )
     yield Row("unknown authority that can be fetched", AUTHORITY, Leaf(issuer="stranger", fetchable="/stranger.der"))
 
 
@@ -236,6 +255,16 @@ class Certificates:
         self._authorities["unsigning"] = self._authority("Unsigning", root, "unsigning", extension=unsigning)
         unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4.5"), b"\x05\x00")
         self._authorities["odd"] = self._authority("Odd Root", None, "odd", extension=unknown)
+        self._authorities["impostor"] = self._authority("Intermediate", root, "impostor")
+        old_key = self._authorities["old"][1]
+        self._authorities["renewed"] = self._authority("Old Intermediate", root, "renewed", key=old_key)
+        new = self._authorities["new"] = self._authority("New Root", None, "new")
+        self._authorities["crossed"] = self._authority("New Root", root, "crossed", key=new[1])
+        self._authorities["below"] = self._authority("Below", new, "below", fetchable="/crossed.der")
+        for names in ("w.test", ".w.test", "W.Test", "other.test"):
+            constraint = x509.NameConstraints([x509.DNSName(names)], None)
+            self._authorities[f"for {names}"] = self._authority(f"For {names}", root, names, extension=constraint)
+        self._served["/text"] = b"Bag Attributes\n    friendlyName: I\n" + self._served["/intermediate.pem"]
         self._authorities["ended"] = self._authority("Ended Root", None, "ended", ends=-1)
         self.cafile = self._write("root.pem", *(self._authorities[name][0] for name in ("root", "ended", "odd")))
 
@@ -267,13 +296,17 @@ class Certificates:
         ends: int = 400,
         is_authority: bool = True,
         extension: x509.ExtensionType | None = None,
+        key: Key = None,
+        fetchable: str = "",
     ) -> tuple[Any, Key]:
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or ec.generate_private_key(ec.SECP256R1())
         issuer_name = issuer[0].subject if issuer else _name(name)
         builder = _builder(_name(name), issuer_name, key, -400, ends)
         builder = builder.add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
         if extension is not None:
             builder = builder.add_extension(extension, critical=True)
+        if fetchable:
+            builder = builder.add_extension(self._issuers_at(fetchable), critical=False)
         certificate = builder.sign(issuer[1] if issuer else key, hashes.SHA256())
         der = certificate.public_bytes(Encoding.DER)
         self._served[f"/{path}.der"] = der
@@ -293,12 +326,16 @@ class Certificates:
         if leaf.key_usage:
             builder = builder.add_extension(_key_usage(*leaf.key_usage), critical=True)
         if leaf.fetchable:
-            url = f"http://{ISSUERS_ADDRESS}:{self.server.server_port}{leaf.fetchable}"
-            where = x509.AccessDescription(
-                AuthorityInformationAccessOID.CA_ISSUERS, x509.UniformResourceIdentifier(url)
-            )
-            builder = builder.add_extension(x509.AuthorityInformationAccess([where]), critical=False)
+            builder = builder.add_extension(self._issuers_at(leaf.fetchable), critical=False)
         return builder.sign(issuer[1], hashes.SHA256())
+
+    def _issuers_at(self, places: str) -> x509.AuthorityInformationAccess:
+        site = f"http://{ISSUERS_ADDRESS}:{self.server.server_port}"
+        urls = [f"{site}{place}" if place.startswith("/") else place for place in places.split()]
+        return x509.AuthorityInformationAccess(
+            x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, x509.UniformResourceIdentifier(url))
+            for url in urls
+        )
 
     def _write(self, file: str, *certificates: x509.Certificate) -> Path:
         path = self._directory / file
@@ -312,7 +349,8 @@ class Certificates:
             def do_GET(self) -> None:
                 fetched.append(self.path)
                 body = served.get(self.path, b"")
-                self.send_response(200 if body else 404)
+                self.send_response(200 if body else 301 if self.path == "/moved" else 404)
+                self.send_header("Location", "/intermediate.der")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

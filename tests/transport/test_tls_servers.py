@@ -145,6 +145,17 @@ async def test_an_intermediate_that_is_not_sent_is_fetched_once(servers: Servers
     assert servers[1].fetched.count(f"/intermediate.{form}") == fetched + 1
 
 
+async def test_a_chain_with_a_wrong_intermediate_is_called_incomplete(servers: Servers) -> None:
+    """Reports: matteocorti/check_ssl_cert#496, ebourg/jsign#339, wjdp/htmltest#130 and rust-lang/rustup#4233."""
+    names = (
+        "expired intermediate, a newer one fetchable",
+        "intermediate with another key, the right one fetchable",
+        "root that is not trusted, its cross-certificate fetchable",
+    )
+    found = await results_of(servers, *names, "wildcard", tls="openssl")
+    assert [result.tls and result.tls.chain for result in found.values()] == ["incomplete"] * 3 + [None]
+
+
 async def test_a_blocked_address_gives_no_intermediate(servers: Servers) -> None:
     """The address guard applies to these requests too: they go where a certificate says."""
     name = "no intermediate, but fetchable as der"

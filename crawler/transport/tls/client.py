@@ -7,7 +7,7 @@ offers, and its result is final. So a certificate is called bad only if two inde
     2  OpenSSL, on a new connection             after every failure except a timeout; from then on first for this origin
     3  OpenSSL again without the old session    if the server fails to resume a session
     4  OpenSSL, accepting everything            to learn why it refused the server; no request is sent
-    5  OpenSSL with fetched intermediates       if the server does not send them
+    5  OpenSSL with fetched intermediates       if the server does not send them, or others than the right ones
 """
 
 import socket
@@ -28,10 +28,11 @@ from crawler.transport.tls.issuers import Fetch, IssuerStore
 from crawler.transport.tls.openssl import HTTP1, InspectedSocket, Origin, SessionCache, TlsContexts, openssl_chain
 from crawler.transport.tls.refusals import (
     NEEDS_INSPECTION,
-    NO_ISSUER_CODES,
     Inspection,
     explain_refusal,
     explain_refusal_after_handshake,
+    is_incomplete,
+    may_be_due_to_issuers,
 )
 from crawler.transport.tls.report import certificate_of, describe_tls, find_path, has_usable_issuers
 from crawler.transport.tls.rustls import RustlsContext, RustlsSocket, make_rustls_context
@@ -41,6 +42,7 @@ __all__ = ["TlsClient"]
 
 _MAX_ORIGINS: Final = 10_000
 _MAX_FETCHED_ISSUERS: Final = 3  # for one chain
+_MAX_CERTIFICATES_TO_COMPLETE: Final = 6  # of one chain, sent or fetched
 
 
 class TlsClient:
@@ -61,8 +63,8 @@ class TlsClient:
         self._contexts = TlsContexts(options, protocols)
         self._sessions = SessionCache()
         self._issuers = IssuerStore(fetch)
-        self._loaded_issuers: set[bytes] = set()  # fetched certificates in `TlsContexts.completing`, as DER
-        self._loaded_issuer_names: set[bytes] = set()  # the subjects of these certificates, as DER
+        # The fetched certificates in `TlsContexts.completing`, by their subjects, all as DER.
+        self._loaded_issuers: dict[bytes, set[bytes]] = {}
         self._openssl_first: OrderedDict[Origin, None] = OrderedDict()
         self._incomplete: OrderedDict[Origin, None] = OrderedDict()
 
@@ -165,12 +167,14 @@ class TlsClient:
     def _chain_state(self, tls_socket: AnyTlsSocket, origin: Origin) -> Literal["incomplete"] | None:
         if isinstance(tls_socket, RustlsSocket) or origin not in self._incomplete:
             return None
-        path = find_path(openssl_chain(tls_socket))  # empty after a resumed session
-        last = certificate_of(path[-1]) if path else None
-        return "incomplete" if last is None or last.issuer_name in self._loaded_issuer_names else None
+        chain = openssl_chain(tls_socket)  # empty after a resumed session
+        issuer_names = [each.issuer_name for der in chain if (each := certificate_of(der)) is not None]
+        fetched = [self._loaded_issuers.get(name) for name in issuer_names]
+        lacks_issuer = any(issuers is not None and issuers.isdisjoint(chain) for issuers in fetched)
+        return "incomplete" if lacks_issuer or not chain else None
 
     async def _handle_refusal(self, error: OSError, handshake: Handshake) -> Connection:
-        """Find out why OpenSSL refused. If only intermediates are missing, fetch them and return a new connection.
+        """Find out why OpenSSL refused. If it may be due to the intermediates, fetch them and return a new connection.
 
         Raises:
             HopError: The server or its certificate stays refused.
@@ -180,8 +184,7 @@ class TlsClient:
         if not isinstance(error, ssl.SSLCertVerificationError) and not reason.endswith(NEEDS_INSPECTION):
             raise error
         inspection = await self._inspect(handshake)
-        lacks_issuer = isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in NO_ISSUER_CODES
-        if lacks_issuer and inspection.path:
+        if may_be_due_to_issuers(error, inspection, time.time()):
             completed = await self._complete_chain(error, inspection.path, handshake)
             if isinstance(completed, Connection):
                 return completed
@@ -213,24 +216,34 @@ class TlsClient:
         return Inspection(info, path, inspected is not None and inspected.wants_certificate)
 
     async def _complete_chain(self, error: OSError, path: list[bytes], handshake: Handshake) -> Connection | OSError:
-        """Fetch the intermediates that a server omits; return a connection, or the error if it is still refused."""
-        path = list(path)
+        """Fetch the intermediates of a chain; return a connection, or the error if it is still refused.
+
+        The last certificate may lack its issuer. An earlier one may have been sent with a wrong issuer: one that has
+        expired, or has another key, or leads to a root that is not trusted.
+        """
         origin = handshake.url.origin
-        for _ in range(_MAX_FETCHED_ISSUERS):
-            issuer = await self._issuers.fetch_issuer_of(path[-1], handshake.deadline())
-            if issuer is None:
+        pending, known, fetched = list(path), set(path), 0
+        for _ in range(_MAX_CERTIFICATES_TO_COMPLETE):
+            if not pending or fetched == _MAX_FETCHED_ISSUERS:
                 break
-            path.append(issuer)
-            if (certificate := certificate_of(issuer)) and issuer not in self._loaded_issuers:
-                self._loaded_issuers.add(issuer)
-                self._loaded_issuer_names.add(certificate.subject_name)
+            issuer = await self._issuers.fetch_issuer_of(pending.pop(), handshake.deadline())
+            if issuer is None or issuer in known:
+                continue
+            pending.append(issuer)
+            known.add(issuer)
+            fetched += 1
+            certificate = certificate_of(issuer)
+            assert certificate is not None  # the store returns no other
+            loaded = self._loaded_issuers.setdefault(certificate.subject_name, set())
+            if issuer not in loaded:
+                loaded.add(issuer)
                 self._contexts.completing.load_verify_locations(cadata=issuer)
             try:
                 connection = await handshake.reopen()
                 wrap = openssl_wrapper(self._contexts.completing, handshake.host, None)
                 tls_socket = await start_tls(connection, wrap, handshake)
             except ssl.SSLCertVerificationError as refusal:
-                error = refusal
+                error = refusal if is_incomplete(error) else error
             else:
                 _remember(self._incomplete, origin)
                 self._sessions.drop(origin)

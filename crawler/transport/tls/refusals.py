@@ -12,14 +12,18 @@ from crawler.transport.tls.report import certificate_of, subject_names
 
 __all__ = [
     "NEEDS_INSPECTION",
-    "NO_ISSUER_CODES",
     "Inspection",
     "explain_refusal",
     "explain_refusal_after_handshake",
+    "is_incomplete",
+    "may_be_due_to_issuers",
     "wrong_name_error",
 ]
 
-NO_ISSUER_CODES: Final = (20, 21)  # X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY, ..._VERIFY_LEAF_SIGNATURE
+_NO_ISSUER_CODES: Final = (20, 21)  # X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY, ..._VERIFY_LEAF_SIGNATURE
+_EXPIRED_CODE: Final = 10  # X509_V_ERR_CERT_HAS_EXPIRED: any certificate of the chain
+# X509_V_ERR_CERT_SIGNATURE_FAILURE, ..._SELF_SIGNED_CERT_IN_CHAIN, ..._INVALID_CA
+_WRONG_ISSUER_CODES: Final = (7, 19, 24)
 _DATE_TYPE: Final = "tls.cert.date_invalid"
 _AUTHORITY_TYPE: Final = "tls.cert.authority_invalid"
 _CLIENT_CERTIFICATE_TYPE: Final = "tls.bad_client_auth_cert"
@@ -50,6 +54,27 @@ class Inspection(NamedTuple):
     info: TLSInfo | None
     path: list[bytes]
     wants_certificate: bool
+
+
+def is_incomplete(error: Exception) -> bool:
+    """Whether OpenSSL refused a certificate because the issuer of one in its chain is missing."""
+    return isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _NO_ISSUER_CODES
+
+
+def may_be_due_to_issuers(error: Exception, inspection: Inspection, now: float) -> bool:
+    """Whether other intermediates than those that the server sent may make its certificate acceptable.
+
+    Args:
+        error: OpenSSL's exception.
+        inspection: What the server is like.
+        now: Unix time in seconds.
+    """
+    leaf = certificate_of(inspection.path[0]) if inspection.path else None
+    if leaf is None or not isinstance(error, ssl.SSLCertVerificationError):
+        return False
+    code = error.verify_code
+    is_leaf_valid = code != _EXPIRED_CODE or leaf.not_after > now
+    return is_leaf_valid and code in (*_NO_ISSUER_CODES, *_WRONG_ISSUER_CODES, _EXPIRED_CODE)
 
 
 def explain_refusal(
@@ -104,7 +129,7 @@ def _explain_certificate(
     message: str | None = None
     if problem.type == _DATE_TYPE:
         message = date_message(certificates, now)
-    elif error.verify_code in NO_ISSUER_CODES:
+    elif error.verify_code in _NO_ISSUER_CODES:
         message = issuer_message(certificates)
     return ProbeError.of(problem.type, message or VERIFY_CODE_MESSAGES.get(error.verify_code, problem.message))
 
