@@ -10,7 +10,7 @@ from crawler.probing.prober import HttpProber
 from crawler.probing.scheduling.scheduler import Scheduler
 from crawler.probing.settings import DEFAULT_SETTINGS, ProberSettings
 from crawler.runtime.awake_clock import AwakeClock
-from crawler.runtime.resources import limit_concurrency
+from crawler.runtime.resources import limit_concurrency, max_idle_connections
 from crawler.transport.address_guard import AddressGuard
 from crawler.transport.base import Transport
 from crawler.transport.dns.resolver import Resolver
@@ -36,7 +36,7 @@ async def open_http_prober(options: Options, settings: ProberSettings = DEFAULT_
         settings.retry,
         max_queue_share=settings.max_queue_share,
     )
-    pool = ConnectionPool(options.concurrency)
+    pool = ConnectionPool(max_idle_connections(options.concurrency))
     transports: dict[tuple[bool, ...], Transport] = {}
     async with AsyncExitStack() as stack:
         clock = stack.enter_context(AwakeClock())

@@ -9,12 +9,15 @@ __all__ = [
     "limit_clients",
     "limit_concurrency",
     "limit_long_lists",
+    "max_idle_connections",
     "process_count",
     "raise_open_files_limit",
     "tune_garbage_collector",
 ]
 
-_DESCRIPTORS_PER_PROBE: Final = 2  # its connection, and an idle one or one that checks a certificate again
+_MIN_DESCRIPTORS_PER_PROBE: Final = 2  # its connection, and an idle one or one that checks a certificate again
+_IDLE_CONNECTIONS_PER_PROBE: Final = 4  # lists come back to their hosts: more would save little
+_IDLE_SHARE: Final = 4  # idle connections beyond the least are at most one in so many descriptors
 _OTHER_DESCRIPTORS: Final = 32  # files, DNS, the listeners of the service
 _DESCRIPTORS_PER_LIST: Final = 8  # a database with its log, and the temporary files of a sort
 _WEBHOOK_DESCRIPTORS: Final = 32
@@ -29,10 +32,17 @@ def limit_concurrency(concurrency: int) -> int:
     Returns:
         At least 1. A probe that still gets no descriptor is retried.
     """
-    limit = _raise_limit(concurrency * _DESCRIPTORS_PER_PROBE + _OTHER_DESCRIPTORS)
+    limit = _raise_limit(concurrency + max_idle_connections(concurrency) + _OTHER_DESCRIPTORS)
     if limit is None:
         return concurrency
-    return max(1, min(concurrency, (limit - _OTHER_DESCRIPTORS) // _DESCRIPTORS_PER_PROBE))
+    return max(1, min(concurrency, (limit - _OTHER_DESCRIPTORS) // _MIN_DESCRIPTORS_PER_PROBE))
+
+
+def max_idle_connections(concurrency: int) -> int:
+    """Return how many idle connections `concurrency` probes may keep; at least one each."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = concurrency * _IDLE_CONNECTIONS_PER_PROBE
+    return wanted if hard == resource.RLIM_INFINITY else max(concurrency, min(wanted, hard // _IDLE_SHARE))
 
 
 def limit_long_lists(lists: int, concurrency: int) -> int:
@@ -83,7 +93,7 @@ def process_count(processes: int | Literal["auto"]) -> int:
 
 
 def _of_service(concurrency: int) -> int:
-    return concurrency * _DESCRIPTORS_PER_PROBE + _OTHER_DESCRIPTORS + _WEBHOOK_DESCRIPTORS
+    return concurrency + max_idle_connections(concurrency) + _OTHER_DESCRIPTORS + _WEBHOOK_DESCRIPTORS
 
 
 def _raise_limit(wanted: int) -> int | None:

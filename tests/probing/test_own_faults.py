@@ -37,7 +37,7 @@ def hosts(site: Site, count: int) -> list[str]:
 
 # --- Descriptors ---
 
-PROBE = ["-m", "crawler", "probe", "--file", "-", "--format", "ndjson", "--concurrency", "500"]
+PROBE = ["-m", "crawler", "probe", "--quiet", "--file", "-", "--format", "ndjson", "--concurrency", "500"]
 
 
 @pytest.mark.parametrize("number", [pytest.param(1, id="one host"), pytest.param(500, id="500 hosts")])
@@ -87,8 +87,8 @@ asyncio.run(main())
     [
         ("-n 64", 500, 16, 64),
         ("-n 20", 500, 1, 20),
-        ("-Sn 100", 100, 100, 232),
-        ("-Sn 300", 100, 100, 300),
+        ("-Sn 100", 100, 100, 532),
+        ("-Sn 600", 100, 100, 600),
         ("-n 200", 100, 84, 200),
     ],
 )

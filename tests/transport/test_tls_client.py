@@ -9,6 +9,7 @@ import ssl
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -269,7 +270,29 @@ def test_rustls_has_room_for_a_number_of_connections() -> None:
     for each in sockets:
         each.close()
         each.close()
-    assert (engine.has_room, engine.open_connections) == (True, 0)
+    assert (engine.has_room, engine.large_connections) == (True, 0)
+
+
+@pytest.mark.parametrize(("version", "large"), [(ssl.TLSVersion.TLSv1_2, 0), (ssl.TLSVersion.TLSv1_3, 1)])
+def test_only_connections_with_a_copy_of_the_authorities_are_counted(
+    version: ssl.TLSVersion, large: int, authority: Authority
+) -> None:
+    """Measured with 144 authorities: 263 KiB for a connection of TLS 1.3, 9 KiB for one of TLS 1.2."""
+    server_context = authority.good("localhost")
+    server_context.maximum_version = version
+    engine = tls_rustls.RustlsContext(Options(cafile=str(authority.cafile)))
+    ours, theirs = socket.socketpair()
+    with theirs, ThreadPoolExecutor() as threads:
+        accepted = threads.submit(server_context.wrap_socket, theirs, server_side=True)
+        connection = engine.wrap(ours, "localhost")
+        assert engine.large_connections == 1
+        connection.do_handshake()
+        if version is ssl.TLSVersion.TLSv1_3:
+            connection.send(b"x")  # the handshake's last message goes out with it
+        accepted.result().close()
+        assert engine.large_connections == large
+        connection.close()
+        assert engine.large_connections == 0
 
 
 def test_servers_without_secure_renegotiation_are_accepted() -> None:

@@ -24,8 +24,10 @@ from crawler.transport.tls.openssl import HTTP1
 
 __all__ = ["RustlsContext", "RustlsSocket", "describe_tls_libraries", "make_rustls_context", "rustls_version"]
 
-# rustls copies the authorities for each connection, which takes 263 KiB with Debian's 144; OpenSSL takes 29 KiB.
+# rustls copies the authorities for each connection, which takes 263 KiB with Debian's 144; OpenSSL takes 29 KiB. In
+# TLS 1.2 it drops them after the handshake; then a connection takes 9 KiB.
 _MAX_CONNECTIONS: Final = 512
+_TLS_1_2: Final = 0x0303
 _RECEIVE_BYTES: Final = 16 * 1024
 _VERIFY_NONE: Final = 0
 _VERIFY_REQUIRED: Final = 2
@@ -40,7 +42,7 @@ _CONNECTION_METHODS: Final = (
     "protocol_version", "read_plaintext", "read_tls", "wants_read", "wants_write", "write_plaintext", "write_tls",
 )  # fmt: skip
 
-_VERSIONS: Final = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
+_VERSIONS: Final = {_TLS_1_2: "TLSv1.2", 0x0304: "TLSv1.3"}
 # OpenSSL's names of the cipher suites that rustls supports.
 _CIPHERS: Final = {
     "TLS13_AES_128_GCM_SHA256": "TLS_AES_128_GCM_SHA256",
@@ -65,8 +67,8 @@ class RustlsSocket:
 
     def __init__(self, tls: Any, sock: socket.SocketType, context: "RustlsContext") -> None:
         self._tls = tls
-        self._context: RustlsContext | None = context
-        context.open_connections += 1
+        self._context: RustlsContext | None = context  # while it has authorities
+        context.large_connections += 1
         self._socket = sock
         self._outgoing = b""  # encrypted, not yet sent
         self._accepted_bytes = 0  # the length of the caller's data in `_outgoing`
@@ -90,6 +92,8 @@ class RustlsSocket:
                 with suppress(OSError):
                     self._flush()  # the alert that tells the server
                 raise self._failure
+        if self._tls.protocol_version() == _TLS_1_2:
+            self._leave_context()
         # In TLS 1.3 our last message goes out with the request, in one packet. Sent before, it would cost a call, and
         # the request would wait for its acknowledgement (Nagle's algorithm, RFC 896).
 
@@ -124,9 +128,7 @@ class RustlsSocket:
 
     def close(self) -> None:
         """Close the socket; nothing more is sent."""
-        if self._context is not None:
-            self._context.open_connections -= 1
-            self._context = None
+        self._leave_context()
         self._socket.close()
 
     def version(self) -> str | None:
@@ -146,6 +148,11 @@ class RustlsSocket:
     def chain(self) -> list[bytes]:
         """The certificates that the server sent, as DER."""
         return self._tls.peer_certificates() or []
+
+    def _leave_context(self) -> None:
+        if self._context is not None:
+            self._context.large_connections -= 1
+            self._context = None
 
     def _decrypt(self) -> None:
         taken = self._tls.read_tls(self._undecrypted)
@@ -176,7 +183,7 @@ class RustlsSocket:
 
     def _send_tls_messages(self) -> None:
         """Send messages of TLS itself, such as alerts; the caller has no data in them."""
-        is_renegotiation = self._failure is None and self._tls.protocol_version() == 0x0303
+        is_renegotiation = self._failure is None and self._tls.protocol_version() == _TLS_1_2
         with suppress(OSError):
             self._flush()
         if is_renegotiation:  # rustls answers no other message of TLS 1.2 after the handshake, and refuses this one
@@ -187,14 +194,14 @@ class RustlsContext:
     """The counterpart of `ssl.SSLContext`: begins TLS on sockets.
 
     Attributes:
-        open_connections: How many of its connections are open.
+        large_connections: How many of its connections hold a copy of the authorities.
 
     Raises:
         ValueError: rustls cannot use the client certificate.
     """
 
     def __init__(self, options: Options, protocols: Sequence[str] = HTTP1) -> None:
-        self.open_connections = 0
+        self.large_connections = 0
         self._builder = _classes()[0]()
         self._builder.set_alpn([protocol.encode() for protocol in protocols])
         self._builder.set_verify_mode(_VERIFY_NONE if options.insecure else _VERIFY_REQUIRED)
@@ -211,7 +218,7 @@ class RustlsContext:
     @property
     def has_room(self) -> bool:
         """Whether one more connection fits into the memory that rustls may take."""
-        return self.open_connections < _MAX_CONNECTIONS
+        return self.large_connections < _MAX_CONNECTIONS
 
     def wrap(self, sock: socket.SocketType, host: str) -> RustlsSocket:
         """Begin TLS on a connected socket.
