@@ -14,6 +14,8 @@ __all__ = ["Http2Support", "is_doubtful_over_http1", "is_silent", "may_offer_htt
 _STATUSES: Final = frozenset({403, 421, 426, 505})
 _MAX_HOSTS: Final = 10_000
 _NO_ANSWER: Final = frozenset({"tcp.closed", "tcp.reset", "http.timed_out"})
+# How servers end the handshake with a client that does not offer HTTP/2, besides the alert of ALPN.
+_ENDED_HANDSHAKE: Final = frozenset({"tcp.closed", "tcp.reset", "tls.version_or_cipher_mismatch", "tls.failed"})
 
 
 class Http2Support:
@@ -46,7 +48,9 @@ def is_doubtful_over_http1(hop: HopResult) -> bool:
         return hop.status in _STATUSES
     if hop.is_protocol_refused or hop.error.type == "http.protocol.error":
         return True
-    return hop.tls is not None and hop.timings.receive is None and hop.error.type in _NO_ANSWER
+    if hop.tls is None:  # nor did a handshake succeed that accepts everything
+        return hop.error.phase == "tls" and hop.error.type in _ENDED_HANDSHAKE
+    return hop.timings.receive is None and hop.error.type in _NO_ANSWER
 
 
 def is_silent(hop: HopResult) -> bool:

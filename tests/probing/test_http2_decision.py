@@ -36,6 +36,10 @@ def answer(status: int) -> bytes:
 
 GOOD = {
     "refused by ALPN (RFC 7301, 3.2)": "alert",
+    "handshake failure": "handshake failure",
+    "internal error": "internal error",
+    "closed in the handshake (caddyserver/caddy#7402)": "closed handshake",
+    "reset in the handshake (curl/curl#12259)": "reset handshake",
     "426 (RFC 9110, 15.5.22)": answer(426),
     "505 (RFC 9110, 15.6.6)": answer(505),
     "421 (RFC 9113, 9.1.2)": answer(421),

@@ -32,7 +32,16 @@ LOCATIONS = {
     "aio-libs/aiohttp#6626": (b"/wiki/A_%26_B:_(fly)", "/wiki/A_%26_B:_(fly)"),
     "aio-libs/aiohttp#4307": (b"/foo%27bar%2Etxt?S=%2B+", "/foo%27bar%2Etxt?S=%2B+"),
     "aio-libs/aiohttp#480": (b"/region:1/Leisure+Activities:golf", "/region:1/Leisure+Activities:golf"),
+    "curl/curl#4445": (b"/ppart/Coutinho_7 0080S", "/ppart/Coutinho_7%200080S"),
     "JustinBeckwith/linkinator#364": (b"/y?a=1&amp;b=2", "/y?a=1&amp;b=2"),
+}
+HOST_LOCATIONS = {
+    "scrapy/scrapy#4032": "///{host}/x",
+    "curl/curl#791": "http:///{host}/x",
+    "sqlpage/SQLPage#399": "//{host}/x",
+    "another case": "HTTP://{host}/x",
+    "backslashes": "http:\\\\{host}\\x",
+    "the same scheme without slashes": "http:x",
 }
 URLS = {
     "dkhamsing/awesome_bot#64": ("/get?space= &breaks+things&comma=,", "/get?space=%20&breaks+things&comma=,"),
@@ -57,6 +66,15 @@ async def test_a_redirect_leads_to_the_path_of_a_browser(report: str, site: Site
     site.on("/start", b"HTTP/1.1 302 Found\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % location)
     await probe_one(site.url("/start"), method="GET")
     assert [request.path for request in site.requests] == ["/start", path]
+
+
+@pytest.mark.parametrize("report", HOST_LOCATIONS)
+async def test_a_redirect_leads_to_the_host_of_a_browser(report: str, site: Site) -> None:
+    location = HOST_LOCATIONS[report].format(host=site.url("").split("/")[2]).encode()
+    site.on("/start", b"HTTP/1.1 302 Found\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % location)
+    site.on("/x", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    result = await probe_one(site.url("/start"))
+    assert (status_of(result), result.final_url) == (200, site.url("/x"))
 
 
 @pytest.mark.parametrize("report", URLS)

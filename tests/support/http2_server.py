@@ -40,6 +40,15 @@ from tests.support.exchange import ServerConnection
 NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"
 """The alert with which servers refuse what a client offers by ALPN (RFC 7301, 3.2)."""
 
+HANDSHAKE_ENDS = {
+    "alert": NO_APPLICATION_PROTOCOL,
+    "handshake failure": b"\x15\x03\x03\x00\x02\x02\x28",
+    "internal error": b"\x15\x03\x03\x00\x02\x02\x50",
+    "closed handshake": b"",
+    "reset handshake": None,
+}
+"""What a server sends in place of the handshake to clients that do not offer HTTP/2; None for RST."""
+
 REFUSED_STREAM, ENHANCE_YOUR_CALM, HTTP_1_1_REQUIRED, INTERNAL_ERROR = 7, 11, 13, 2
 
 OK = "200"
@@ -363,7 +372,8 @@ class Http2Server:
     Args:
         tls: Has the certificate and what the server speaks (ALPN).
         http1: What a request over HTTP/1.1 gets: these bytes and the end of the stream; RST for `reset`; nothing for
-            `silence`; an alert in place of the handshake for `alert`.
+            `silence`. Or how the handshake ends: `alert`, `handshake failure`, `internal error`, `closed handshake` or
+            `reset handshake`.
 
     Attributes:
         requests: All requests, in order.
@@ -407,7 +417,7 @@ class Http2Server:
 
     async def _serve(self, sock: socket.socket, number: int) -> None:
         with sock:
-            connection = _Connection(sock, self._tls, refuses_http1=self._http1 == "alert")
+            connection = _Connection(sock, self._tls, http1=self._http1)
             with suppress(OSError, EOFError):
                 await connection.handshake()
                 filling = asyncio.ensure_future(connection.fill_reader())
@@ -457,10 +467,11 @@ class Http2Server:
 class _Connection(ServerConnection):
     """A server's connection that can refuse clients which do not offer HTTP/2."""
 
-    def __init__(self, sock: socket.socket, tls: ssl.SSLContext, *, refuses_http1: bool) -> None:
+    def __init__(self, sock: socket.socket, tls: ssl.SSLContext, *, http1: bytes | str) -> None:
         sock.setblocking(False)
         super().__init__(sock, tls)
-        self._refuses_http1 = refuses_http1
+        self._http1 = http1
+        self._is_decided = http1 not in HANDSHAKE_ENDS
 
     @property
     def alpn(self) -> str | None:
@@ -479,10 +490,14 @@ class _Connection(ServerConnection):
 
     async def _receive(self) -> bytes:
         data = await super()._receive()
-        if self._refuses_http1:
-            self._refuses_http1 = False  # from now on it is decided
+        if not self._is_decided:
+            self._is_decided = True
             if b"\x02h2" not in data:  # of the ClientHello
-                await asyncio.get_running_loop().sock_sendall(self.socket, NO_APPLICATION_PROTOCOL)
+                end = HANDSHAKE_ENDS[str(self._http1)]
+                if end is None:
+                    self.reset()
+                else:
+                    await asyncio.get_running_loop().sock_sendall(self.socket, end)
                 raise EOFError
         return data
 
