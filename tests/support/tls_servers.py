@@ -152,6 +152,10 @@ def _rows() -> Iterator[Row]:
         yield Row(f"{version[1:]} wants a client certificate", CLIENT, arguments=(version, "-Verify", "1"))
     other = ("-servername", "other.test", "-servername_fatal", "-cert2", "{cert}", "-key2", "{key}")
     yield Row("knows another name only", UNKNOWN_NAME, arguments=other)
+    # A warning in TLS 1.2, nothing in TLS 1.3 (RFC 6066, 3); haskell-tls/hs-tls#53, yasserg/crawler4j#73
+    warns = tuple(argument for argument in other if argument != "-servername_fatal")
+    yield Row("tls1_2 knows another name, and goes on", OK, arguments=("-tls1_2", *warns))
+    yield Row("tls1_3 knows another name, and goes on", OK, arguments=("-tls1_3", *warns))
     yield from _certificate_rows()
 
 
@@ -184,6 +188,9 @@ def _certificate_rows() -> Iterator[Row]:
     yield Row("root sent too", OK, Leaf(sends=("intermediate", "root")))
     yield Row("chain with a certificate that does not belong", OK, Leaf(sends=("stranger", "intermediate")))
     yield Row("chain in reverse", OK, Leaf(sends=("root", "intermediate")))
+    # As in May 2020 (AddTrust) and September 2021 (DST Root CA X3); testssl/testssl.sh#1683
+    yield Row("expired cross-certificate of the root", OK, Leaf(sends=("intermediate", "cross")))
+    yield Row("expired cross-certificate of the root, and its root", OK, Leaf(sends=("intermediate", "cross", "ended")))
     yield Row("unknown authority", AUTHORITY, Leaf(issuer="stranger"))
     yield Row("unknown authority, and expired", AUTHORITY, Leaf(issuer="stranger", ends=-1))
     yield Row("unknown authority, and for another name", AUTHORITY, Leaf(issuer="stranger", names=("other.test",)))
@@ -266,6 +273,8 @@ class Certificates:
             self._authorities[f"for {names}"] = self._authority(f"For {names}", root, names, extension=constraint)
         self._served["/text"] = b"Bag Attributes\n    friendlyName: I\n" + self._served["/intermediate.pem"]
         self._authorities["ended"] = self._authority("Ended Root", None, "ended", ends=-1)
+        ended = self._authorities["ended"]
+        self._authorities["cross"] = self._authority("Root", ended, "cross", ends=-1, key=root[1])
         self.cafile = self._write("root.pem", *(self._authorities[name][0] for name in ("root", "ended", "odd")))
 
     @property
