@@ -28,6 +28,7 @@ from hyperframe.frame import (
     GoAwayFrame,
     HeadersFrame,
     PingFrame,
+    PriorityFrame,
     RstStreamFrame,
     SettingsFrame,
     WindowUpdateFrame,
@@ -215,6 +216,19 @@ async def refused_first(peer: Peer) -> None:
 @row(REFUSED)
 async def refused_always(peer: Peer) -> None:
     await peer.send(RstStreamFrame(peer.stream, error_code=REFUSED_STREAM))
+
+
+@row(OK)
+async def settings_out_of_range(peer: Peer) -> None:
+    """Push, a window of 2 GiB, frames of 100 bytes (RFC 9113, 6.5.2)."""
+    await peer.send(*[SettingsFrame(0, settings={name: value}) for name, value in {2: 1, 4: 1 << 31, 5: 100}.items()])
+    await peer.respond()
+
+
+@row(OK)
+async def priority_of_itself(peer: Peer) -> None:
+    await peer.send(PriorityFrame(1, depends_on=1))
+    await peer.respond()
 
 
 @row(PROTOCOL)

@@ -47,7 +47,10 @@ _MAX_INTERIM_RESPONSES: Final = 100
 _MAX_FRAME_BYTES: Final = 16 * 1024  # the default of SETTINGS_MAX_FRAME_SIZE, which we do not raise
 _FRAME_HEADER_BYTES: Final = 9
 _DATA: Final = 0  # frame types
+_PRIORITY: Final = 2
+_SETTINGS_FRAME: Final = 4
 _GOAWAY: Final = 7
+_HEADER_TABLE_SIZE: Final = b"\0\1"  # a setting; they have two bytes of name and four of value
 _SETTINGS: Final = {SettingCodes.ENABLE_PUSH: 0, SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEAD_BYTES}
 
 _NAME = re.compile(rb":?[a-z0-9!#$%&'*+.^_`|~-]+")
@@ -180,6 +183,10 @@ class Http2Exchange:
         if kind == _GOAWAY:
             self._read_goaway(frame[_FRAME_HEADER_BYTES:])
             return
+        if kind == _PRIORITY:
+            return  # it means nothing for a single request; h2 refuses a stream that depends on itself
+        if kind == _SETTINGS_FRAME:
+            frame = _keep_known_setting(frame)
         try:
             events = self._h2.receive_data(frame)
         except ProtocolError as error:
@@ -218,6 +225,16 @@ class Http2Exchange:
     async def _flush(self, deadline: float) -> None:
         if data := self._h2.data_to_send():
             await self._connection.send(data, deadline)
+
+
+def _keep_known_setting(frame: bytes) -> bytes:
+    """Remove all settings but the one that a single short request needs. h2 refuses some that Chromium ignores."""
+    payload = frame[_FRAME_HEADER_BYTES:]
+    if len(payload) % 6:
+        return frame  # h2 refuses it
+    settings = [payload[start : start + 6] for start in range(0, len(payload), 6)]
+    kept = b"".join(each for each in settings if each.startswith(_HEADER_TABLE_SIZE))
+    return len(kept).to_bytes(3, "big") + frame[3:_FRAME_HEADER_BYTES] + kept
 
 
 def _parse_head(raw_fields: list[tuple[bytes, bytes]]) -> ResponseHead:
