@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from crawler.core.results import HopResult, ProbeError
-from crawler.probing.scheduling.host_slots import Trouble
+from crawler.probing.scheduling.host_slots import Overload
 from crawler.probing.statuses import SLOW_DOWN_STATUSES
 
 __all__ = ["Answer", "asks_to_slow_down", "is_local_shortage", "is_overload_sign", "status_error"]
@@ -22,7 +22,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
         error: Its error, or that of a status that is not a final one.
         seconds: How long the request took.
         may_retry: Whether a transient failure gets a retry.
-        trouble: What it says about the host.
+        overload: What it says about the host.
         place: The position of its hop in the probe's hops.
     """
 
@@ -30,7 +30,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     error: ProbeError | None
     seconds: float
     may_retry: bool
-    trouble: Trouble
+    overload: Overload
     place: int = -1
 
 

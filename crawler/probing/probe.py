@@ -20,7 +20,7 @@ from crawler.probing.http_versions import is_silent, may_offer_http2
 from crawler.probing.probe_result import build_result
 from crawler.probing.probe_state import KnownAnswer, ProbeState
 from crawler.probing.redirects import first_method, follow_redirect, redirect_location
-from crawler.probing.scheduling.host_slots import NO_TROUBLE, Trouble
+from crawler.probing.scheduling.host_slots import NO_OVERLOAD, Overload
 from crawler.probing.settings import DEFAULT_SETTINGS, RetryPolicy
 from crawler.probing.situation import Situation
 from crawler.probing.statuses import REDIRECT_STATUSES
@@ -171,7 +171,7 @@ class Probe:
 
     def fail(self, error: ProbeError) -> None:
         """Finish without an answer."""
-        self._finish(Answer(HopResult(Timings()), error, 0.0, may_retry=False, trouble=NO_TROUBLE))
+        self._finish(Answer(HopResult(Timings()), error, 0.0, may_retry=False, overload=NO_OVERLOAD))
 
     # A retry
 
@@ -199,7 +199,7 @@ class Probe:
         *,
         may_retry: bool = True,
         matched: bool | None = None,
-        trouble: Trouble = NO_TROUBLE,
+        overload: Overload = NO_OVERLOAD,
     ) -> None:
         """Decide what follows an answer.
 
@@ -208,7 +208,7 @@ class Probe:
             seconds: How long the request took.
             may_retry: Whether a transient failure gets a retry.
             matched: Whether the body has what the option `match` looks for.
-            trouble: What is known of its host's trouble.
+            overload: What is known of its host's overload.
         """
         state = self.state
         state.seconds += seconds
@@ -225,7 +225,7 @@ class Probe:
             if error is None:
                 return
         place = len(state.hops) - 1
-        self._decide(Answer(hop, error, seconds, may_retry, trouble, place))
+        self._decide(Answer(hop, error, seconds, may_retry, overload, place))
 
     def _decide(self, answer: Answer) -> None:
         situation = Situation(answer, self.state, self._options, self._policy, self.is_http2_declined)
@@ -289,7 +289,7 @@ class Probe:
         state.http_version = "1"
         state.start_again(state.method)
         hop, seconds = before.hop, before.hop.timings.total / 1000
-        self._decide(Answer(hop, hop.error or status_error(hop), seconds, answer.may_retry, NO_TROUBLE, before.place))
+        self._decide(Answer(hop, hop.error or status_error(hop), seconds, answer.may_retry, NO_OVERLOAD, before.place))
 
     def _finish(self, answer: Answer) -> None:
         self._result = build_result(

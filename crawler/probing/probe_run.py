@@ -17,7 +17,7 @@ from crawler.probing.probe import Probe
 from crawler.probing.request_headers import RequestHeaders
 from crawler.probing.robots.cache import RobotsCache
 from crawler.probing.robots.gate import RobotsGate
-from crawler.probing.scheduling.host_slots import NO_TROUBLE, Trouble
+from crawler.probing.scheduling.host_slots import NO_OVERLOAD, Overload
 from crawler.probing.scheduling.scheduler import Scheduler
 from crawler.probing.second_request import SecondRequest
 from crawler.probing.settings import RetryPolicy
@@ -112,9 +112,9 @@ class ProbeRun:
         has_offered_http2 = probe.state.http_version == "2"
         second = self._second_requests.get(probe)
         if second is not None and second.is_answered.done() and answer.error is not None:
-            seconds, trouble = second.started - started, NO_TROUBLE  # its failure says nothing
+            seconds, overload = second.started - started, NO_OVERLOAD  # its failure says nothing
         else:
-            trouble = self._inform_scheduler(probe, host, answer, seconds)
+            overload = self._inform_scheduler(probe, host, answer, seconds)
         if has_offered_http2:
             self._http2_support.learn(host, answer)
         if (evidence := head_evidence(probe.state, answer)) is not None:
@@ -129,7 +129,7 @@ class ProbeRun:
             seconds,
             may_retry=not self._scheduler.seems_dead(host),
             matched=matched,
-            trouble=trouble,
+            overload=overload,
         )
         if was_final_look and probe.state.slow_downs == slow_downs:
             self._scheduler.record_final_retry(host, is_good=answer.error is None and not asks_to_slow_down(answer))
@@ -194,7 +194,7 @@ class ProbeRun:
             return answer if second.status is None else second
         return answer
 
-    def _inform_scheduler(self, probe: Probe, host: str, answer: HopResult, seconds: float) -> Trouble:
+    def _inform_scheduler(self, probe: Probe, host: str, answer: HopResult, seconds: float) -> Overload:
         """Report an answer; return what it means by what is known of the host."""
         error = answer.error
         if asks_to_slow_down(answer):
@@ -207,7 +207,7 @@ class ProbeRun:
             self._scheduler.record_shortage()
         elif is_overload_sign(error):
             return self._scheduler.record_failure(host, error.type, seconds)
-        return NO_TROUBLE
+        return NO_OVERLOAD
 
     def _accepts_retry(self, probe: Probe, host: str) -> bool:
         """Decide on a retry when it is due. It is free at a host that answers requests; others use the budget."""

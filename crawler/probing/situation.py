@@ -69,15 +69,19 @@ class Situation(msgspec.Struct, frozen=True, gc=False):
         A 503 without Retry-After, and a connection that fails while other requests are in flight, may be about either.
         The first one of a probe is taken to be about all requests.
         """
-        answer, trouble = self.answer, self.answer.trouble
-        if not (trouble.is_host_paused or trouble.was_in_company) or not answer.may_retry or self.options.retries == 0:
+        answer, overload = self.answer, self.answer.overload
+        if (
+            not (overload.is_host_paused or overload.was_concurrent)
+            or not answer.may_retry
+            or self.options.retries == 0
+        ):
             return False
-        is_sure = answer.hop.status == 429 or answer.hop.retry_after is not None or trouble.passes
+        is_sure = answer.hop.status == 429 or answer.hop.retry_after is not None or overload.is_temporary
         return self.state.slow_downs < (self.policy.max_slow_downs if is_sure else 1)
 
     def is_crowded_out(self) -> bool:
         """Whether to retry alone at the host. After a HEAD that failed at once, GET is tried first."""
-        if not self.answer.trouble.may_be_crowded_out or not self._is_retryable():
+        if not self.answer.overload.may_be_reason or not self._is_retryable():
             return False
         is_timeout = self.answer.error is not None and self.answer.error.group == "TIMEOUT"
         return is_timeout or not self.may_be_due_to_head()

@@ -161,7 +161,7 @@ async def test_an_item_that_wants_its_host_alone_has_it_alone_where_the_host_was
         first = fill(queue, [GatedItem("a") for _ in range(3)])
         await settle()
         scheduler.record_answer("a", 0.1)
-        assert scheduler.record_failure("a", "tcp.reset", 0.1).may_be_crowded_out
+        assert scheduler.record_failure("a", "tcp.reset", 0.1).may_be_reason
         alone = [GatedItem("a"), GatedItem("a")]
         for item in alone:
             item.wants_host_alone = True

@@ -134,7 +134,7 @@ class AdaptiveLimit:
         self._limit = 1.0
 
     def forget_ceiling(self) -> None:
-        """Let the limit rise to all slots: the trouble was not due to the number of requests."""
+        """Let the limit rise to all slots: the overload was not due to the number of requests."""
         self._ceiling = float(self._slots)
         self._tries_more = False
 

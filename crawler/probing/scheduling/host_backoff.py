@@ -37,7 +37,7 @@ class HostBackoff:
     Attributes:
         has_failed_in_parallel: Whether a request failed while another one was in flight.
         interval: Seconds from one request to the next, for a host that allows no bursts; 0 for others.
-        patience_helps: Whether a URL that was refused has got a good answer later.
+        waiting_helps: Whether a URL that was refused has got a good answer later.
     """
 
     __slots__ = (
@@ -57,7 +57,7 @@ class HostBackoff:
         "_waited",
         "has_failed_in_parallel",
         "interval",
-        "patience_helps",
+        "waiting_helps",
     )
 
     def __init__(self, policy: RetryPolicy) -> None:
@@ -72,7 +72,7 @@ class HostBackoff:
         self.interval = 0.0
         self._faster = _FASTER_AT_FIRST
         self._paused_until = 0.0
-        self.patience_helps = False
+        self.waiting_helps = False
         self._failures = 0
         self._failure_pauses = 0
         self._failed_final_retries = 0
@@ -112,7 +112,7 @@ class HostBackoff:
         if retry_after is None:
             if left:
                 return left  # the request was in flight when the pause began
-            if not (is_alone or self.interval) or not (is_about_pace or self.patience_helps or self._may_be_pace):
+            if not (is_alone or self.interval) or not (is_about_pace or self.waiting_helps or self._may_be_pace):
                 return None
         pause = min(self._next_pause if retry_after is None else retry_after, self._policy.max_wait_seconds)
         if pause <= left:
@@ -161,7 +161,7 @@ class HostBackoff:
             now: The loop's time.
             was_refused: Whether the URL has been refused before.
         """
-        self.patience_helps |= was_refused and self._paused_until > 0
+        self.waiting_helps |= was_refused and self._paused_until > 0
         self._failures = self._failure_pauses = self._refusals = 0
         self._pause_budget = min(
             self._pause_budget + _REGAINED_BUDGET * self._policy.max_wait_seconds,
@@ -176,7 +176,7 @@ class HostBackoff:
             self._step = max(self._first_pause, self._helped * (1 - _SHARE_OF_LAST_WAIT))
 
     @property
-    def has_patience(self) -> bool:
+    def has_pauses_left(self) -> bool:
         """Whether a further refusal without Retry-After would be waited for."""
         return self._pause_budget >= self._next_pause
 

@@ -8,30 +8,30 @@ from crawler.probing.scheduling.adaptive_limit import AdaptiveLimit
 from crawler.probing.scheduling.host_backoff import HostBackoff
 from crawler.probing.settings import RetryPolicy
 
-__all__ = ["NO_TROUBLE", "HostQueue", "HostSlots", "QueueOwner", "Trouble"]
+__all__ = ["NO_OVERLOAD", "HostQueue", "HostSlots", "Overload", "QueueOwner"]
 
 T = TypeVar("T")
 
 _MAX_QUICK_FAILURE_SECONDS: Final = 1.0  # a host that never answered gets no pauses after slower failures
 
 
-class Trouble(NamedTuple):
+class Overload(NamedTuple):
     """What a refusal or failure says about its host, and not about its URL.
 
     Attributes:
         is_host_paused: Whether the scheduler starts no request to the host for a while.
-        may_be_crowded_out: Whether the request may have failed because the host got too many requests.
-        was_in_company: Whether other requests to the host are in flight, which may be the reason.
-        passes: Whether URLs that the host refused had good answers later.
+        may_be_reason: Whether the request may have failed because the host got too many requests.
+        was_concurrent: Whether other requests to the host are in flight, which may be the reason.
+        is_temporary: Whether URLs that the host refused had good answers later.
     """
 
     is_host_paused: bool = False
-    may_be_crowded_out: bool = False
-    was_in_company: bool = False
-    passes: bool = False
+    may_be_reason: bool = False
+    was_concurrent: bool = False
+    is_temporary: bool = False
 
 
-NO_TROUBLE: Final = Trouble()
+NO_OVERLOAD: Final = Overload()
 
 
 class HostSlots:
@@ -90,7 +90,9 @@ class HostSlots:
         """Whether final retries run one at a time: the host answers requests, and has refused or failed some."""
         return self.backoff is not None and self.adaptive_limit.has_answered and self.backoff.can_final_retries_help
 
-    def record_refusal(self, status: int | None, retry_after: float | None, now: float, policy: RetryPolicy) -> Trouble:
+    def record_refusal(
+        self, status: int | None, retry_after: float | None, now: float, policy: RetryPolicy
+    ) -> Overload:
         """Slow down after a 429 or 503, which can be due to the number of requests in flight or to their pace.
 
         Without Retry-After it counts as the former while other requests are in flight, else as the latter.
@@ -102,14 +104,14 @@ class HostSlots:
         if pause and (is_alone or backoff.interval):
             limit.forget_ceiling()
         limit.pace = backoff.interval
-        return Trouble(
+        return Overload(
             is_host_paused=pause is not None,
-            may_be_crowded_out=limit.has_answered and not backoff.seems_down,
-            was_in_company=not is_alone and pause is None and retry_after is None and backoff.has_patience,
-            passes=backoff.patience_helps,
+            may_be_reason=limit.has_answered and not backoff.seems_down,
+            was_concurrent=not is_alone and pause is None and retry_after is None and backoff.has_pauses_left,
+            is_temporary=backoff.waiting_helps,
         )
 
-    def record_failure(self, error_type: str, seconds: float, now: float, policy: RetryPolicy) -> Trouble:
+    def record_failure(self, error_type: str, seconds: float, now: float, policy: RetryPolicy) -> Overload:
         """Slow down after a request that failed, perhaps because there were too many.
 
         A host that has never answered gets pauses only after quick failures. With fewer slots, its timeouts would run
@@ -118,7 +120,7 @@ class HostSlots:
         limit = self.adaptive_limit
         is_timeout = error_type.endswith("timed_out")
         if not limit.has_answered and (is_timeout or seconds >= _MAX_QUICK_FAILURE_SECONDS):
-            return NO_TROUBLE
+            return NO_OVERLOAD
         backoff = self._open_backoff(policy)
         backoff.has_failed_in_parallel |= self.active > 1
         pause = backoff.record_failure(now)
@@ -134,9 +136,9 @@ class HostSlots:
             if self.active <= 1:
                 limit.forget_ceiling()
         may_be_overloaded = backoff.may_be_overloaded
-        return Trouble(
-            may_be_crowded_out=backoff.has_failed_in_parallel and limit.has_answered and may_be_overloaded,
-            was_in_company=self.active > 1 and may_be_overloaded and not is_timeout and not pause,
+        return Overload(
+            may_be_reason=backoff.has_failed_in_parallel and limit.has_answered and may_be_overloaded,
+            was_concurrent=self.active > 1 and may_be_overloaded and not is_timeout and not pause,
         )
 
     def record_final_retry(self, *, is_good: bool) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from crawler.probing.scheduling.adaptive_limit import AdaptiveLimit
-from crawler.probing.scheduling.host_slots import NO_TROUBLE, HostQueue, HostSlots, QueueOwner, Trouble
+from crawler.probing.scheduling.host_slots import NO_OVERLOAD, HostQueue, HostSlots, Overload, QueueOwner
 from crawler.probing.settings import DEFAULT_SETTINGS, RetryPolicy
 
 __all__ = ["Load", "Scheduler"]
@@ -89,7 +89,7 @@ class Scheduler:
         if (host := self._hosts.get(name)) is not None:
             host.record_answer(seconds, self._loop.time(), was_refused=was_refused)
 
-    def record_refusal(self, name: str, status: int | None, retry_after: float | None) -> Trouble:
+    def record_refusal(self, name: str, status: int | None, retry_after: float | None) -> Overload:
         """Note that a host asks for fewer requests.
 
         Args:
@@ -99,14 +99,14 @@ class Scheduler:
         """
         host = self._hosts.get(name)
         if host is None:
-            return NO_TROUBLE
+            return NO_OVERLOAD
         return host.record_refusal(status, retry_after, self._loop.time(), self._policy)
 
-    def record_failure(self, name: str, error_type: str, seconds: float) -> Trouble:
+    def record_failure(self, name: str, error_type: str, seconds: float) -> Overload:
         """Note that a request to a host failed after `seconds`."""
         host = self._hosts.get(name)
         if host is None:
-            return NO_TROUBLE
+            return NO_OVERLOAD
         return host.record_failure(error_type, seconds, self._loop.time(), self._policy)
 
     def record_final_retry(self, name: str, *, is_good: bool) -> None:
