@@ -234,6 +234,8 @@ def _certificate_rows() -> Iterator[Row]:
               Leaf(sends=("impostor",), fetchable="/intermediate.der"))  # fmt: skip
     yield Row("root that is not trusted, its cross-certificate fetchable", OK,
               Leaf(issuer="below", sends=("below", "new")))  # fmt: skip
+    # A policy that an authority requires (RFC 5280, 4.2.1.11)
+    yield Row("authority that requires a policy, which is missing", INVALID, Leaf(issuer="policy"))
     # Names that an authority may sign (RFC 5280, 4.2.1.10)
     for names, expected in {"w.test": OK, ".w.test": OK, "W.Test": OK, "other.test": INVALID}.items():
         yield Row(
@@ -268,6 +270,8 @@ class Certificates:
         new = self._authorities["new"] = self._authority("New Root", None, "new")
         self._authorities["crossed"] = self._authority("New Root", root, "crossed", key=new[1])
         self._authorities["below"] = self._authority("Below", new, "below", fetchable="/crossed.der")
+        policy = x509.PolicyConstraints(require_explicit_policy=0, inhibit_policy_mapping=None)
+        self._authorities["policy"] = self._authority("Policy", root, "policy", extension=policy)
         for names in ("w.test", ".w.test", "W.Test", "other.test"):
             constraint = x509.NameConstraints([x509.DNSName(names)], None)
             self._authorities[f"for {names}"] = self._authority(f"For {names}", root, names, extension=constraint)

@@ -27,6 +27,7 @@ HTTP2_OR_HTTP1: Final = ("h2", "http/1.1")
 
 _VERIFY_X509_STRICT: Final = 0x20  # OpenSSL's X509_V_FLAG_X509_STRICT
 _VERIFY_PARTIAL_CHAIN: Final = 0x80000
+_VERIFY_POLICY_CHECK: Final = 0x80  # so that an authority can require a policy (RFC 5280, 4.2.1.11)
 _LEGACY_SERVER_CONNECT: Final = 0x4  # SSL_OP_LEGACY_SERVER_CONNECT; Python has a name for it since 3.12
 # What Chromium offers for TLS 1.2, in its order; level 1 allows RSA keys of 1,024 bits, as it does.
 _CIPHERS: Final = (
@@ -54,7 +55,7 @@ def client_context(options: Options, protocols: Sequence[str] = HTTP1) -> ssl.SS
         raise OptionError(f"{options.cafile}: {error.strerror or error}", "cafile") from None
     # Python sets both flags since 3.13. The first one refuses certificates that browsers accept. With the second one,
     # an intermediate in `cafile` is trusted by itself. A result must not depend on the version of Python.
-    context.verify_flags = context.verify_flags & ~_VERIFY_X509_STRICT | _VERIFY_PARTIAL_CHAIN
+    context.verify_flags = context.verify_flags & ~_VERIFY_X509_STRICT | _VERIFY_PARTIAL_CHAIN | _VERIFY_POLICY_CHECK
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
     context.options |= _LEGACY_SERVER_CONNECT
