@@ -31,6 +31,7 @@ __all__ = ["MAX_STEP_SECONDS", "Hold", "collected_holds", "counting_tests", "no_
 
 MAX_STEP_SECONDS: Final = 0.02
 _SAMPLE_SECONDS: Final = 0.004
+_UNSEEN_FACTOR: Final = 3  # a step that no sample has seen must be this much longer: the samples came late, too
 _WORK_SECONDS: Final = 0.0005  # that `_do_fixed_work` takes on the slowest machine that the bound is for
 _OURS: Final = str(Path(crawler.__file__).parent) + "/"
 _TESTS: Final = str(Path(__file__).parents[1]) + "/"
@@ -132,7 +133,7 @@ class LoopWatchdog:
     def _is_real(self, seconds: float, coroutine: Coroutine[Any, Any, Any]) -> bool:
         slowdown = max(1.0, min(_do_fixed_work() for _ in range(3)) / _WORK_SECONDS)
         is_ours = any(_OURS in each for each in self._stack) if self._stack else _file_of(coroutine).startswith(_OURS)
-        return is_ours and seconds > self._max_seconds * slowdown
+        return is_ours and seconds > self._max_seconds * slowdown * (1 if self._stack else _UNSEEN_FACTOR)
 
     def _sample(self) -> None:
         while not self._is_closed.wait(_SAMPLE_SECONDS):

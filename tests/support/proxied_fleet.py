@@ -141,7 +141,7 @@ async def fleet_behind(name: str, folder: Path, redis: str) -> AsyncIterator[Pro
 
 async def wait_for_proxy(port: int, trust: ssl.SSLContext) -> None:
     """Wait until a proxy passes requests on."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline, answer = time.monotonic() + 3 * DEADLINE_SECONDS, b""
     while time.monotonic() < deadline:
         with suppress(OSError):
             reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust, server_hostname="localhost")
@@ -151,7 +151,7 @@ async def wait_for_proxy(port: int, trust: ssl.SSLContext) -> None:
             if answer.startswith(b"HTTP/1.1 200 "):
                 return
         await asyncio.sleep(0.02)
-    raise AssertionError("the proxy does not answer")
+    raise AssertionError(f"the proxy does not answer with 200, but with {answer[:2000]!r}")
 
 
 async def restart_under_load(fleet: ProxiedFleet, site: Site, rounds: int) -> None:

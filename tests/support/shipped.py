@@ -99,7 +99,11 @@ def run_proxy(name: str, scratch: Path, service_ports: list[int], certificate: s
         yield port
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(DEADLINE_SECONDS)
+        try:
+            process.wait(DEADLINE_SECONDS)
+        except subprocess.TimeoutExpired:  # as traefik does that still starts
+            process.kill()
+            process.wait()
 
 
 def read_shipped(name: str) -> str:
