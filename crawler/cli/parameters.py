@@ -1,7 +1,7 @@
 """Arguments and flags that several commands share, as types for their signatures."""
 
 from pathlib import Path
-from typing import Annotated, TypeAlias, get_args
+from typing import Annotated, Final, TypeAlias, get_args
 
 import typer
 
@@ -27,6 +27,10 @@ __all__ = [
 ]
 
 
+_LIST: Final = "The list"
+_OUTPUT: Final = "Output"
+
+
 def _check_kinds(kinds: list[str] | None) -> list[str]:
     known = ["bad", *get_args(Outcome)]
     for kind in kinds or []:
@@ -37,7 +41,8 @@ def _check_kinds(kinds: list[str] | None) -> list[str]:
 
 UrlsArgument: TypeAlias = Annotated[list[str] | None, typer.Argument(metavar="URL...", help="URLs to probe.")]
 FileOption: TypeAlias = Annotated[
-    str | None, typer.Option("--file", "-f", metavar="FILE", help="Read URLs from a file; - is stdin.")
+    str | None,
+    typer.Option("--file", "-f", metavar="FILE", help="Read URLs from a file; - is stdin.", rich_help_panel=_LIST),
 ]
 InputOption: TypeAlias = Annotated[
     FormatChoice,
@@ -46,6 +51,7 @@ InputOption: TypeAlias = Annotated[
         envvar="CRAWLER_INPUT",
         metavar="|".join(FORMAT_CHOICES),
         help="Format of the file, which may be compressed with gzip. auto: by the file name, else text, a URL a line.",
+        rich_help_panel=_LIST,
     ),
 ]
 ColumnOption: TypeAlias = Annotated[
@@ -55,11 +61,14 @@ ColumnOption: TypeAlias = Annotated[
         envvar="CRAWLER_COLUMN",
         metavar="NAME",
         help="Where the URL is: a column of CSV by name or number, or a key of NDJSON. Default: url.",
+        rich_help_panel=_LIST,
     ),
 ]
 OutputFormatOption: TypeAlias = Annotated[
     ResultFormat | None,
-    typer.Option("--format", envvar="CRAWLER_FORMAT", help="Default: table on a terminal, else ndjson."),
+    typer.Option(
+        "--format", envvar="CRAWLER_FORMAT", help="Default: table on a terminal, else ndjson.", rich_help_panel=_OUTPUT
+    ),
 ]
 OutputOption: TypeAlias = Annotated[
     Path | None,
@@ -69,10 +78,14 @@ OutputOption: TypeAlias = Annotated[
         metavar="FILE",
         help="Write results to a file, CSV if it is named so; - is stdout. "
         "They stand in FILE.part until all are there.",
+        rich_help_panel=_OUTPUT,
     ),
 ]
 AppendOption: TypeAlias = Annotated[
-    bool, typer.Option("--append", help="Add the results to the file of --output, and keep those in it.")
+    bool,
+    typer.Option(
+        "--append", help="Add the results to the file of --output, and keep those in it.", rich_help_panel=_OUTPUT
+    ),
 ]
 ResumeOption: TypeAlias = Annotated[
     Path | None,
@@ -80,6 +93,7 @@ ResumeOption: TypeAlias = Annotated[
         "--resume",
         metavar="FILE",
         help="Go on with a run that was stopped: probe the lines that have no result in FILE, and add theirs.",
+        rich_help_panel=_OUTPUT,
     ),
 ]
 OnlyOption: TypeAlias = Annotated[
@@ -89,15 +103,27 @@ OnlyOption: TypeAlias = Annotated[
         metavar="bad|KIND",
         callback=_check_kinds,
         help="Write only the bad results, all but ok, or those of an outcome or error type; repeatable.",
+        rich_help_panel=_OUTPUT,
     ),
 ]
 ColorOption: TypeAlias = Annotated[
-    Color, typer.Option("--color", envvar="CRAWLER_COLOR", help="Colours; auto is on a terminal, without NO_COLOR.")
+    Color,
+    typer.Option(
+        "--color",
+        envvar="CRAWLER_COLOR",
+        help="Colours; auto is on a terminal, without NO_COLOR.",
+        rich_help_panel=_OUTPUT,
+    ),
 ]
 QuietOption: TypeAlias = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print results and errors alone: no progress bar, no summary.")
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Print results and errors alone: no progress bar, no summary.", rich_help_panel=_OUTPUT
+    ),
 ]
-NoProgressOption: TypeAlias = Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")]
+NoProgressOption: TypeAlias = Annotated[
+    bool, typer.Option("--no-progress", help="Show no progress bar.", rich_help_panel=_OUTPUT)
+]
 
 
 def require_urls(urls: list[str] | None, file: str | None) -> None:
