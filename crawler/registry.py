@@ -158,7 +158,8 @@ class Registry(ABC):
     def results(self, task_id: str, where: ResultFilter = ANY_RESULT) -> AsyncIterator[ProbeResult]:
         """Stream the results in the order in which they were recorded, including those recorded meanwhile.
 
-        If the Task is deleted meanwhile, the stream still continues to its end.
+        If the Task is deleted meanwhile, the stream still continues to its end. A store may bound the time that it has
+        for this: then the next read raises `TaskNotFound`.
         """
         task = self.task(task_id)
         return _read_all(task, self._reader(task), where)

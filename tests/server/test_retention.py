@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from crawler import MemoryRegistry, Options, ServiceOptions, Task
+from crawler.core.errors import TaskNotFound
 from crawler.server.background.retention import Retention, find_expired
 from crawler.stores.sqlite import queries
 from crawler.stores.sqlite.registry import SqliteRegistry
@@ -94,6 +95,21 @@ async def test_tasks_are_deleted_until_the_rest_fits(tmp_path: Path) -> None:
         running = await registry.submit(["http://a/"], Options())
         await open_retention(registry, ServiceOptions(keep_bytes=0)).delete_expired()
         assert list(registry.tasks) == [running.id]
+
+
+async def test_a_slow_reader_does_not_keep_the_rows_of_a_deleted_task(tmp_path: Path) -> None:
+    """The reader gets an error, not an end: a chunked response without its last chunk is incomplete (RFC 9112, 8)."""
+    async with SqliteRegistry(tmp_path / "tasks.db", reader_seconds=0.1) as registry:
+        empty = await registry.stored_bytes()
+        task = await submit_ended(registry, [f"http://a/{n}/{'x' * 1000}" for n in range(4000)])
+        pages = registry.pages(task.id)
+        await anext(pages)
+        await registry.delete(task.id)
+        async with asyncio.timeout(20):
+            assert await registry.stored_bytes() <= empty, "the rows wait for a reader that does not read"
+        with pytest.raises(TaskNotFound):  # no silent end: the reader would take a part for the whole
+            async for _ in pages:
+                pass
 
 
 async def test_a_deleted_task_that_is_being_read_does_not_cost_another_task_its_place(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from crawler.stores.sqlite.file_lock import acquire_lock
 from crawler.stores.sqlite.ingest import LINES_PER_WRITE, take_in
 from crawler.stores.sqlite.recent_results import RecentResults
 from crawler.stores.sqlite.reserve import Reserve
-from crawler.stores.sqlite.sweeper import Sweeper
+from crawler.stores.sqlite.sweeper import READER_SECONDS, Sweeper
 
 __all__ = ["SqliteRegistry"]
 
@@ -50,6 +50,7 @@ class SqliteRegistry(Registry):
         lock_timeout: Seconds to wait for another process that uses the file and is about to end.
         lines_per_write: Lines that one transaction takes in.
         sweep_retry_seconds: Pause after a failed deletion of rows.
+        reader_seconds: How long readers of a deleted Task can keep its rows; then their next read fails.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class SqliteRegistry(Registry):
         lock_timeout: float = 0.0,
         lines_per_write: int = LINES_PER_WRITE,
         sweep_retry_seconds: float = _SWEEP_RETRY_SECONDS,
+        reader_seconds: float = READER_SECONDS,
     ) -> None:
         super().__init__()
         self._path = path
@@ -72,6 +74,7 @@ class SqliteRegistry(Registry):
         self._record_lock = asyncio.Lock()
         self._write_lock = asyncio.Lock()
         self._sweep_retry_seconds = sweep_retry_seconds
+        self._reader_seconds = reader_seconds
 
     async def __aenter__(self) -> Self:
         """Open or create the file, and load its Tasks.
@@ -99,7 +102,8 @@ class SqliteRegistry(Registry):
             for database in (self._database, self._reading):
                 await database.call(queries.read_last_number)  # opens all files
             self._guard.remember()
-            self._sweeper = await stack.enter_async_context(Sweeper(self._database, self._sweep_retry_seconds))
+            sweeper = Sweeper(self._database, self._sweep_retry_seconds, self._reader_seconds)
+            self._sweeper = await stack.enter_async_context(sweeper)
             self._resources = stack.pop_all()
         return self
 
@@ -244,13 +248,16 @@ class SqliteRegistry(Registry):
         async def read(start: int, limit: int, where: ResultFilter, max_bytes: int) -> ResultSlice:
             end = min(start + _MAX_SCANNED_RESULTS, task.counts.done)
             read_results = partial(queries.read_results, number=number, start=start, end=end)
-            return await self._reading.read(partial(read_results, limit=limit, where=where, max_bytes=max_bytes))
+            found = await self._reading.read(partial(read_results, limit=limit, where=where, max_bytes=max_bytes))
+            if number not in readers:  # the rows of the deleted Task are being swept: some can be missing here
+                raise TaskNotFound(task.id)
+            return found
 
         try:
             yield read
         finally:
             readers[number] -= 1
-            if not readers[number]:
+            if readers[number] <= 0:
                 del readers[number]
                 if task.id not in self._tasks:
                     self._sweeper.request()
