@@ -10,7 +10,7 @@ from aiohttp import web
 
 from crawler import service as aiohttp_service
 from crawler.compose import open_registry
-from crawler.core.environment import options_from_environment
+from crawler.core.environment import drop_service_links, options_from_environment
 from crawler.core.errors import InputError
 from crawler.core.options import Options
 from crawler.core.service_options import ServiceOptions
@@ -120,6 +120,7 @@ def from_environment(wait_seconds: float = 0.0) -> web.Application:
     Raises:
         InputError: An option is wrong, or a file cannot be read.
     """
+    drop_service_links()
     service, options = options_from_environment(ServiceOptions), options_from_environment(Options)
     registry = open_registry(service, wait_seconds)
     only_local = not service.allow_anonymous

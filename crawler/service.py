@@ -57,10 +57,12 @@ from crawler.server.http.site import ListeningSite
 from crawler.server.metrics import Metrics
 from crawler.server.middleware.access_log import add_request_id, log_requests
 from crawler.server.middleware.auth import check_access
+from crawler.server.middleware.cors import add_cors_headers, cors_middleware
 from crawler.server.middleware.framing import check_framing
 from crawler.server.middleware.problems import answer_problems
 from crawler.server.middleware.proxy_headers import ProxyHeaders
 from crawler.server.middleware.request_metrics import count_response, measure_requests
+from crawler.server.middleware.trailing_slash import redirect_trailing_slash
 from crawler.server.quotas import Quotas
 from crawler.server.request_counters import RequestCounters
 from crawler.server.settings import ServerSettings
@@ -117,6 +119,8 @@ def create_app(
             answer_problems,
             check_framing,
             ProxyHeaders(service.forwarded_allow).middleware,
+            *([cors_middleware(service.cors_origins)] if service.cors_origins else []),
+            redirect_trailing_slash,
             check_access,
         ],
         handler_args=HANDLER_ARGS,
@@ -155,6 +159,8 @@ def create_app(
     app.cleanup_ctx.append(partial(_run, probes=probes, lag=lag))
     app.on_shutdown.append(_stop)
     app.on_response_prepare.extend([add_request_id, count_response])
+    if service.cors_origins:
+        app.on_response_prepare.append(partial(add_cors_headers, origins=service.cors_origins))
     app.add_routes([*FIRST_ROUTES, *api.ROUTES])
     return app
 

@@ -15,6 +15,7 @@ from crawler.cli.flags import SomeFields, with_flags
 from crawler.cli.probe_command import probe
 from crawler.cli.serve_command import serve
 from crawler.compose import open_redis
+from crawler.core.environment import drop_service_links
 from crawler.core.errors import ChildError, InputError
 from crawler.core.options import VERSION, Options
 from crawler.core.service_options import WORKER_OPTIONS, ServiceOptions
@@ -68,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         0 for success, 1 if some URL is not ok, 2 for wrong usage, 130 for Ctrl-C, 143 for SIGTERM.
     """
     _open_standard_descriptors()
+    drop_service_links()
     try:
         code = app(args=arguments, prog_name="crawler", standalone_mode=False)
     except SystemExit as end:

@@ -22,7 +22,8 @@ def serve(service: ServiceOptions, options: Options) -> None:
 
     def announce(url: str) -> None:
         root = url + service.prefix
-        print(_describe_service(root, choose_guard(options, service, service.host), service), flush=True)
+        with suppress(OSError):  # nobody reads it
+            print(_describe_service(root, choose_guard(options, service, service.host), service), flush=True)
 
     try:
         run_service(service.host, service.port, options=options, service=service, announce=announce)

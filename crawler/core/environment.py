@@ -4,7 +4,7 @@ The command's flags and the applications without a command line (`crawler.asgi`,
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, NamedTuple, TypeVar
 
 from msgspec.inspect import BoolType, DictType, Field, FloatType, IntType, Metadata, UnionType, VarTupleType, type_info
@@ -13,11 +13,12 @@ from crawler.core.errors import OptionError
 from crawler.core.option_syntax import parse_headers
 from crawler.core.options import CheckedOptions
 
-__all__ = ["Variable", "options_from_environment", "values_of", "variable_of", "variables_of"]
+__all__ = ["Variable", "drop_service_links", "options_from_environment", "values_of", "variable_of", "variables_of"]
 
 RecordT = TypeVar("RecordT", bound=CheckedOptions)
 
 _PREFIX: Final = "CRAWLER_"
+_LINK_VARIABLES: Final = ("CRAWLER_PORT", "CRAWLER_HOST")
 _BOOLEANS: Final = dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True) | dict.fromkeys(
     ("0", "false", "f", "no", "n", "off"), False
 )
@@ -44,6 +45,17 @@ class Variable(NamedTuple):
     def is_list(self) -> bool:
         """Whether the option can have several values."""
         return isinstance(self.type, DictType | VarTupleType)
+
+
+def drop_service_links(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Remove variables that Kubernetes sets for a Service of the name `crawler`, in the form of Docker's links.
+
+    `CRAWLER_PORT` is then `tcp://10.0.0.1:7777`, and no option of ours: see "Environment variables" in
+    https://kubernetes.io/docs/concepts/services-networking/service/.
+    """
+    for name in _LINK_VARIABLES:
+        if "://" in environment.get(name, ""):
+            del environment[name]
 
 
 def variable_of(field: Field) -> Variable:

@@ -1,9 +1,11 @@
 """The options of the service with their bounds and defaults."""
 
+import re
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
+from crawler.core.errors import OptionError
 from crawler.core.option_syntax import parse_secret
 from crawler.core.options import CheckedOptions
 from crawler.core.tokens import parse_tokens
@@ -17,6 +19,8 @@ WORKER_OPTIONS: Final = ("redis", "drain", "log_level", "log_json")
 _ACCESS: Final = {"panel": "Access"}
 _LIMITS: Final = {"panel": "Limits"}
 _PROXY: Final = {"panel": "TLS and proxies"}
+# As browsers write it (RFC 6454, section 6.2).
+_ORIGIN: Final = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _LOGS: Final = {"panel": "Logs"}
 
 
@@ -81,6 +85,14 @@ class ServiceOptions(CheckedOptions, frozen=True, kw_only=True):
         bool,
         Meta(description="Serve any client that can reach the service without a token, also web pages.", extra=_ACCESS),
     ] = False
+    cors_origins: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Origin of web pages that may use the API with a token, for example https://example.org; "
+            "repeatable.",
+            extra={**_ACCESS, "flags": ("--cors-origin",), "metavar": "ORIGIN"},
+        ),
+    ] = ()
     max_urls: Annotated[int, Meta(ge=1, description="URLs in one Task at most.", extra=_LIMITS)] = 10_000_000
     max_tasks: Annotated[int, Meta(ge=1, description="Tasks that run at once at most.", extra=_LIMITS)] = 10_000
     token_tasks: Annotated[
@@ -170,6 +182,13 @@ class ServiceOptions(CheckedOptions, frozen=True, kw_only=True):
         Raises:
             OptionError: A value is wrong.
         """
+        for number, origin in enumerate(self.cors_origins):
+            if _ORIGIN.fullmatch(origin) is None:
+                raise OptionError(
+                    f"{origin!r} is not an origin, such as https://example.org", f"cors_origins[{number}]"
+                )
+        if self.cors_origins and not (self.tokens or self.token_file):
+            raise OptionError("needs --token or --token-file: without a token, no other page is served", "cors_origins")
         if self.webhook_secret is not None:
             parse_secret(self.webhook_secret, "webhook_secret")
         parse_tokens(self.tokens, "tokens")

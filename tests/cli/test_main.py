@@ -443,3 +443,22 @@ async def test_it_serves_says_where_and_stops(arguments: list[str], stop: signal
         process.send_signal(stop)
         ended = await end_of(process)
     assert (ended.code, ended.out, ended.err) == (0, "", "")
+
+
+async def test_it_starts_beside_a_kubernetes_service_of_its_name() -> None:
+    """Kubelet sets these variables in each container, unless `enableServiceLinks` is false."""
+    env = {
+        "CRAWLER_SERVICE_HOST": "10.96.0.7",
+        "CRAWLER_SERVICE_PORT": "7777",
+        "CRAWLER_SERVICE_PORT_HTTP": "7777",
+        "CRAWLER_PORT": "tcp://10.96.0.7:7777",
+        "CRAWLER_PORT_7777_TCP": "tcp://10.96.0.7:7777",
+        "CRAWLER_PORT_7777_TCP_PROTO": "tcp",
+        "CRAWLER_PORT_7777_TCP_PORT": "7777",
+        "CRAWLER_PORT_7777_TCP_ADDR": "10.96.0.7",
+    }
+    async with started("serve", "--port", "0", "--registry", "memory", env=env) as process:
+        assert process.stdout
+        assert b"crawler serves on http://127.0.0.1:" in await process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert (await end_of(process)).code == 0

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from crawler.core.environment import options_from_environment, variables_of
+from crawler.core.environment import drop_service_links, options_from_environment, variables_of
 from crawler.core.errors import OptionError
 from crawler.core.options import Options
 from crawler.core.service_options import ServiceOptions
@@ -69,3 +69,17 @@ def test_a_wrong_value_is_an_error_that_names_the_variable(name: str, text: str)
     with pytest.raises(OptionError) as caught:
         read(**{name: text})
     assert caught.value.place == name
+
+
+@pytest.mark.parametrize(
+    ("variables", "left"),
+    [
+        ({"CRAWLER_PORT": "tcp://10.0.0.1:7777", "CRAWLER_SERVICE_HOST": "10.0.0.1"}, {"CRAWLER_SERVICE_HOST"}),
+        ({"CRAWLER_HOST": "tcp://10.0.0.1:7777"}, set()),
+        ({"CRAWLER_PORT": "8000", "CRAWLER_HOST": "::1"}, {"CRAWLER_PORT", "CRAWLER_HOST"}),
+        ({"CRAWLER_REDIS": "redis://r"}, {"CRAWLER_REDIS"}),
+    ],
+)
+def test_links_to_a_service_named_crawler_are_no_options(variables: dict[str, str], left: set[str]) -> None:
+    drop_service_links(variables)
+    assert set(variables) == left

@@ -219,6 +219,7 @@ def test_each_pod_is_confined_and_has_time_to_stop(manifests: list[Manifest]) ->
         pod = workload["spec"]["template"]["spec"]
         container = pod["containers"][0]
         assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["enableServiceLinks"] is False  # the variables of a Service look like options
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}

@@ -93,9 +93,9 @@ async def ask(app: AsgiApplication, scope: Scope, body: Iterable[bytes] = ()) ->
 
 async def test_an_answer_is_a_head_and_a_body_and_nothing_that_the_server_adds() -> None:
     peer = await ask(asgi.create_app(), scope_of(path="/tasks"))
-    assert [message["type"] for message in peer.sent] == ["http.response.start"] + ["http.response.body"] * 2
+    assert [message["type"] for message in peer.sent] == ["http.response.start"] + ["http.response.body"] * 3
     assert {name for name, _ in peer.sent[0]["headers"]} == {b"content-type", b"x-request-id"}
-    assert (peer.body, peer.has_ended) == (b"{}", True)
+    assert (peer.body, peer.has_ended) == (b"{}\n", True)
 
 
 async def test_no_content_is_nothing_but_a_head() -> None:
@@ -132,7 +132,8 @@ async def test_a_request_is_as_the_server_saw_it() -> None:
         ("/api/v1/tasks", "/in", 200, "/in/api/v1/tasks"),  # in older versions of ASGI
         ("/in/api/v1/tasks", "/in/", 200, "/in/api/v1/tasks"),
         ("/a b/api/v1/tasks", "/a b", 200, "/a%20b/api/v1/tasks"),
-        ("/api/v1/tasks/", "", 404, ""),
+        ("/api/v1/tasks/", "", 308, "/api/v1/tasks"),
+        ("/in/api/v1/tasks/", "/in", 308, "/in/api/v1/tasks"),
         ("/in", "/in", 404, ""),
         ("/", "", 404, ""),
         ("", "", 404, ""),
@@ -151,6 +152,8 @@ async def test_paths_below_the_mount(path: str, root: str, status: int, links: s
     headers = dict(peer.sent[0]["headers"])
     if status == 404:
         assert headers[b"content-type"] == b"application/problem+json"
+    elif status == 308:
+        assert headers[b"location"] == f"{links}?limit=1".encode()
     else:
         [task] = json.loads(peer.body)["tasks"]
         assert task["links"]["self"] == f"{links}/{task['id']}"
@@ -341,7 +344,7 @@ async def test_the_first_request_starts_it_once() -> None:
 
     app = AsgiApplication(make)
     peers = await asyncio.gather(*(ask(app, scope_of(path="/tasks")) for _ in range(10)))
-    assert ([peer.body for peer in peers], made) == ([b"{}"] * 10, 1)
+    assert ([peer.body for peer in peers], made) == ([b"{}\n"] * 10, 1)
 
 
 def test_started_by_a_request_it_stops_with_the_loop(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -367,7 +370,7 @@ async def test_a_first_request_that_is_cancelled_leaves_it_starting() -> None:
     first.cancel()
     with suppress(asyncio.CancelledError):
         await first
-    assert (await ask(app, scope_of(path="/tasks"))).body == b"{}"
+    assert (await ask(app, scope_of(path="/tasks"))).body == b"{}\n"
 
 
 @pytest.mark.parametrize("fault", [crawler.InputError("cannot be read", "tokens"), OSError("no disk")])
@@ -401,7 +404,7 @@ async def test_a_mounted_application_that_is_not_started_starts_with_its_first_r
             assert location.startswith("/proxy/crawler/api/v1/tasks/")
         async with client.get(location.removeprefix("/proxy"), params={"wait": 30}) as response:
             assert (await response.json())["counts"]["ok"] == 1
-        for path in ("/crawler/nowhere", "/crawler/", "/crawler/tasks/"):
+        for path in ("/crawler/nowhere", "/crawler/", "/crawler/tasks/x/y"):
             async with client.get(path) as response:
                 await check_problem(response, 404)
         async with client.get("/nowhere") as response:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from crawler.core.errors import IdempotencyKeyTaken, InputError, read_validation_error
 from crawler.core.results import Outcome
@@ -33,6 +33,7 @@ _FORMATS: Final[dict[str, InputFormat]] = {
     "application/x-ndjson": "ndjson",
     "text/csv": "csv",
 }
+_CURLS_TYPE: Final = "application/x-www-form-urlencoded"
 _KEY_HEADER: Final = "Idempotency-Key"
 _MAX_KEY_CHARACTERS: Final = 255
 _MAX_RECHECK_BYTES: Final = 1024 * 1024
@@ -152,7 +153,11 @@ class _Upload:
 def _format_of(request: web.Request) -> InputFormat:
     format_ = _FORMATS.get(request.content_type)
     if format_ is None:
-        raise web.HTTPUnsupportedMediaType(text=f"Content-Type: must be one of {', '.join(_FORMATS)}")
+        came = request.headers.get(hdrs.CONTENT_TYPE, "missing")
+        hint = "; curl sends it unless told otherwise: -H 'Content-Type: text/plain'" if came == _CURLS_TYPE else ""
+        raise web.HTTPUnsupportedMediaType(
+            text=f"Content-Type: is {came[:100]}, must be one of {', '.join(_FORMATS)}{hint}"
+        )
     if (request.charset or "utf-8").lower() not in ("utf-8", "utf8", "us-ascii"):
         raise web.HTTPUnsupportedMediaType(text="Content-Type: only UTF-8 is supported")
     return format_

@@ -28,7 +28,7 @@ class Problem(msgspec.Struct):
 
     def encode(self) -> bytes:
         """Return the body of the response."""
-        return msgspec.json.encode(self)
+        return msgspec.json.encode(self) + b"\n"
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -21,10 +21,9 @@ _CHUNK_BYTES: Final = 64 * 1024  # enough for one system call
 
 
 def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Return a response with JSON in one piece."""
-    return web.Response(
-        status=status, body=msgspec.json.encode(content), content_type="application/json", headers=headers
-    )
+    """Return a response with JSON in one piece. Its line ends, for a prompt that comes after it in a terminal."""
+    body = msgspec.json.encode(content) + b"\n"
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
 
 async def stream_response(
@@ -48,6 +47,9 @@ async def stream_response(
             async for chunk in chunks:
                 async with asyncio.timeout(stall_seconds):
                     await response.write(chunk)
+        if content_type == "application/json":  # the line ends, as in `json_response`
+            async with asyncio.timeout(stall_seconds):
+                await response.write(b"\n")
         await response.write_eof()
     except (ConnectionError, TimeoutError):  # the client has disconnected, or reads nothing any more
         _abort(request)

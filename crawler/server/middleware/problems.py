@@ -36,6 +36,7 @@ ErrorT = TypeVar("ErrorT", bound=CrawlerError)
 
 _STORE_RETRY: Final[dict[str, str]] = {hdrs.RETRY_AFTER: "30"}
 _SOON_RETRY: Final[dict[str, str]] = {hdrs.RETRY_AFTER: "5"}
+_MAX_PATH_CHARACTERS: Final = 200
 _BODY_HEADERS: Final = {hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH}  # of aiohttp's error body, which is replaced here
 
 # By RFC 6750, 3.1.
@@ -56,12 +57,21 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
         if error.status < 400 or error.status == CLIENT_LEFT:
             raise
         headers = {name: value for name, value in error.headers.items() if name not in _BODY_HEADERS}
-        return problem_response(Problem.of(error.status, error.text or error.reason), headers)
+        return problem_response(Problem.of(error.status, _describe(request, error)), headers)
     except CrawlerError as error:
         answer = next((_ANSWERS[type_] for type_ in type(error).__mro__ if type_ in _ANSWERS), None)
         return _fault() if answer is None else answer(error)
     except Exception:
         return _fault()
+
+
+def _describe(request: web.Request, error: web.HTTPException) -> str:
+    """Return an error's own words, or better ones than aiohttp's for a path or method that has no handler."""
+    if error is request.match_info.http_exception:
+        if isinstance(error, web.HTTPMethodNotAllowed):
+            return f"{error.method} is not possible here, only {', '.join(sorted(error.allowed_methods))}"
+        return f"there is no {request.path[:_MAX_PATH_CHARACTERS]}; the API is described at /docs and in /openapi.json"
+    return error.text or error.reason
 
 
 def _fault() -> web.Response:
