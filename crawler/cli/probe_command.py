@@ -78,7 +78,7 @@ def probe(
     with exit_on_errors(choice.path):
         earlier = choice.read_earlier_results()
         total = _count_urls(urls, file, input_, earlier) if has_progress else None
-        lines = earlier.skip(read_urls(urls, file, input_, column))
+        lines = read_urls(urls, file, input_, column)
         try:
             with (
                 open_results(choice, summary.counts) as stream,
@@ -104,14 +104,16 @@ async def _probe(
     writer: ResultWriter,
     stream: TextIO,
 ) -> None:
+    if earlier.count:
+        lines = earlier.skip(lines)
     async with (
         flushed_each_second(stream),
         aclosing(probe_urls(lines, **msgspec.structs.asdict(options))) as results,
     ):
         async for result in results:
             summary.add(result)
-            if choice.wants(result):
-                writer.write(earlier.renumber(result))
+            if not choice.only or choice.wants(result):
+                writer.write(earlier.renumber(result) if earlier.count else result)
 
 
 def _describe_end(summary: RunSummary, total: int | None, stopped: int | None, choice: OutputChoice) -> str:

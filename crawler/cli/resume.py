@@ -79,8 +79,6 @@ class EarlierResults:
 
     def renumber(self, result: ProbeResult) -> ProbeResult:
         """Return a result of a line that `skip` yielded with the line's `seq` in the whole list."""
-        if not self._skipped:
-            return result
         index = bisect_right(self._next_positions, result.seq)
         return msgspec.structs.replace(result, seq=result.seq + (self._skipped[index - 1] if index else 0))
 

@@ -20,12 +20,13 @@ class RunSummary:
         self.counts = Counts()
         self._started = time.monotonic()
         self._slowest: ProbeResult | None = None
+        self._slowest_ms = 0.0
 
     def add(self, result: ProbeResult) -> None:
         """Count a result."""
         self.counts.add(result.outcome)
-        if self._slowest is None or result.timings.total > self._slowest.timings.total:
-            self._slowest = result
+        if result.timings.total > self._slowest_ms:
+            self._slowest, self._slowest_ms = result, result.timings.total
 
     @property
     def is_all_ok(self) -> bool:

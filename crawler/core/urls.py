@@ -46,7 +46,7 @@ _PLAIN_NAME: Final = r"(?:(?!xn--)[a-z0-9](?:[a-z0-9-]{0,61}+(?<!-))?\.){1,3}+[a
 _OCTET: Final = r"(?:[1-9]?[0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])"
 _PLAIN_URL: Final = re.compile(
     rf"(?P<scheme>https?)://(?P<host>{_PLAIN_NAME}|(?:{_OCTET}\.){{3}}{_OCTET})"
-    r"(?::(?P<port>[1-9][0-9]{3}|[1-5][0-9]{4}))?"
+    r"(?::(?P<port>[1-9][0-9]{3}|[1-5][0-9]{4}|6[0-4][0-9]{3}))?"
     r"(?P<path>/(?:[A-Za-z0-9_~-][A-Za-z0-9_~.-]*+/?+)*+(?:\?[A-Za-z0-9_~.=&/-]*+)?+)"
 )
 # What Ada returns for URLs of these schemes; user name and password may be left out.

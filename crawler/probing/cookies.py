@@ -251,4 +251,5 @@ def is_trustworthy(url: Url) -> bool:
     """Whether a URL may set and get Secure cookies. Like browsers, trust loopback hosts without https."""
     if url.scheme == "https" or url.host in ("localhost", "::1"):
         return True
-    return url.host.startswith("127.") and _IPV4.fullmatch(url.host) is not None
+    # A host whose last label is a number is an address.
+    return url.host.startswith("127.") and url.host[url.host.rfind(".") + 1 :].isdigit()

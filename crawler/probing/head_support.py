@@ -39,8 +39,8 @@ class HeadSupport:
     def learn(self, host: str, evidence: HeadEvidence) -> None:
         """Count the evidence of one URL. A HEAD that works clears the count, unless the host gets only GET already."""
         if evidence is HeadEvidence.WORKS:
-            if not self.refuses_head(host):
-                self._refusals.pop(host, None)
+            if host in self._refusals and not self.refuses_head(host):
+                del self._refusals[host]
             return
         refusals = self._refusals.get(host, 0) + 1
         self._refusals[host] = _MAX_REFUSALS if evidence is HeadEvidence.MISLEADS else refusals

@@ -46,8 +46,10 @@ def shorten_result(result: ProbeResult) -> ProbeResult:
 
 def _shorten_hops(result: ProbeResult) -> bool:
     hops = result.hops
+    if len(hops) == 1 and len(hops[0].url) <= _MAX_TEXT:  # nearly always
+        return False
     length = sum(len(hop.url) for hop in hops)
-    if len(hops) <= _MAX_HOPS and length <= _MAX_TEXT:  # nearly always
+    if len(hops) <= _MAX_HOPS and length <= _MAX_TEXT:
         return False
     if is_cut := len(hops) > _MAX_HOPS:
         hops = hops[: _MAX_HOPS // 2] + hops[-_MAX_HOPS // 2 :]

@@ -8,11 +8,11 @@ __all__ = ["iterate"]
 T = TypeVar("T")
 
 
-async def iterate(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
-    """Yield the items of either kind of iterable."""
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
-        for item in items:
-            yield item
+def iterate(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    """Return an asynchronous iterator over either kind of iterable."""
+    return aiter(items) if isinstance(items, AsyncIterable) else _iterate(items)
+
+
+async def _iterate(items: Iterable[T]) -> AsyncIterator[T]:
+    for item in items:
+        yield item

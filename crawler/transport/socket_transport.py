@@ -226,8 +226,7 @@ class SocketTransport:
             timer.start("dns")
             addresses = await self._resolver.resolve(url.host, url.port, deadline)
         self._guard.check(addresses)
-        timer.start("connect")
-        connect_deadline = self._connect_deadline(request, deadline)
+        connect_deadline = min(deadline, timer.start("connect") + request.connect_timeout)
         addresses = self._address_order.select(addresses, url.port)
         return await connect_to_any(addresses, url.port, self._poller, timer, connect_deadline, self._address_order)
 
@@ -241,8 +240,8 @@ class SocketTransport:
             if self._proxy is not None:
                 return await self._proxy.connect(request.url, timer, request.connect_timeout, deadline)
             assert ip is not None
-            timer.start("connect")
-            return await Connection.open(ip, port, self._poller, self._connect_deadline(request, deadline))
+            connect_deadline = min(deadline, timer.start("connect") + request.connect_timeout)
+            return await Connection.open(ip, port, self._poller, connect_deadline)
 
         handshake = Handshake(request.url, reopen, lambda: self._connect_deadline(request, deadline), timer)
         return await self._tls_for(request).secure(connection, handshake)
@@ -277,13 +276,12 @@ class SocketTransport:
     ) -> tuple[ResponseHead, Body | None]:
         """Send the request and read what is wanted of the response; then keep or close the connection."""
         late_after = None
-        if request.answer_share < 1:
-            now = self._clock.now()
-            late_after = now + (deadline - now) * request.answer_share
         timer.ip, timer.tls = connection.ip, connection.tls
         body, is_reusable = None, False
         try:
-            timer.start("send")
+            now = timer.start("send")
+            if request.answer_share < 1:
+                late_after = now + (deadline - now) * request.answer_share
             if connection.tls is not None and connection.tls.alpn == "h2":
                 return await _exchange_over_http2(connection, request, timer, deadline, late_after)
             await connection.send(request.data, deadline)

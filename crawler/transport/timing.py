@@ -42,10 +42,12 @@ class HopTimer:
         self._phase: Phase = "connect"
         self._marks: list[tuple[Phase, float]] = []
 
-    def start(self, phase: Phase) -> None:
-        """End the current phase and start another."""
+    def start(self, phase: Phase) -> float:
+        """End the current phase and start another; return the clock's time."""
         self._phase = phase
-        self._marks.append((phase, self._now()))
+        now = self._now()
+        self._marks.append((phase, now))
+        return now
 
     @property
     def error_phase(self) -> str:

@@ -59,7 +59,8 @@ class FedStream(ABC, Generic[T]):
         try:
             async for item in iterate(items):
                 submit(item)
-                await self.wait_for_room()
+                if not self._has_room():
+                    await self.wait_for_room()
                 if turns.is_over:  # an endless list of URLs that need no request always finds room
                     await turns.next()
         finally:

@@ -72,7 +72,7 @@ class HostSlots:
     @property
     def seems_dead(self) -> bool:
         """Whether the host fails all requests now, and has never answered one."""
-        return self.seems_down and not self.adaptive_limit.has_answered
+        return self.backoff is not None and self.backoff.seems_down and not self.adaptive_limit.has_answered
 
     def is_worth_remembering(self, now: float) -> bool:
         """Whether a new record of this host would allow more requests than this one."""

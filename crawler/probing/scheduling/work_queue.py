@@ -136,7 +136,7 @@ class WorkQueue(FedStream[T], Generic[T]):
     def start_next(self, queue: HostQueue[T]) -> bool:
         """Run the first item of a host queue, whose slot is taken; true if the queue wants another slot at once."""
         item = queue.popleft()
-        name = queue.host_name
+        name = queue.host.name
         if self._limits is not None:
             self._limits.count_start(name)
         task = self._loop.create_task(self._run_item(item), context=self._context.copy())

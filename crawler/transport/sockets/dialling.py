@@ -2,7 +2,8 @@
 
 import asyncio
 import errno
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from crawler.transport.sockets.address_order import AddressOrder
 from crawler.transport.sockets.connection import Connection
@@ -19,7 +20,7 @@ _FINAL_ERRNOS: Final = frozenset(
 _NOT_THE_TARGETS: Final = frozenset({errno.ENETDOWN})  # no route for the address's family
 
 
-async def connect_to_any(
+def connect_to_any(
     addresses: list[str],
     port: int,
     poller: Poller,
@@ -27,7 +28,7 @@ async def connect_to_any(
     deadline: float,
     order: AddressOrder,
     attempt_delay: float = _ATTEMPT_DELAY_SECONDS,
-) -> Connection:
+) -> Coroutine[Any, Any, Connection]:
     """Connect to the first address that answers. The next attempt starts after a failure or a short delay.
 
     Args:
@@ -44,7 +45,19 @@ async def connect_to_any(
     """
     timer.ip = addresses[0]
     if len(addresses) == 1:
-        return await Connection.open(addresses[0], port, poller, deadline)
+        return Connection.open(addresses[0], port, poller, deadline)
+    return _connect_to_fastest(addresses, port, poller, timer, deadline, order, attempt_delay)
+
+
+async def _connect_to_fastest(
+    addresses: list[str],
+    port: int,
+    poller: Poller,
+    timer: HopTimer,
+    deadline: float,
+    order: AddressOrder,
+    attempt_delay: float,
+) -> Connection:
     attempts: dict[asyncio.Task[Connection], str] = {}  # those that run
     failures: dict[str, OSError] = {}
     waiting = list(reversed(addresses))

@@ -45,19 +45,17 @@ class Poller(ABC):
         if self._timer is not None:
             self._timer.cancel()
 
-    async def wait(self, waiter: "asyncio.Future[None]", deadline: float) -> None:
-        """Wait until `waiter` is done.
-
-        Raises:
-            TimeoutError: It was not done at `deadline`.
-        """
+    def begin_wait(self, deadline: float) -> "asyncio.Future[None]":
+        """Return a future that gets a `TimeoutError` if it is not done at the deadline. Call `end_wait` after it."""
+        waiter: asyncio.Future[None] = self.loop.create_future()
         self._deadlines[waiter] = deadline
         if self._timer is None:
             self._timer = self.loop.call_later(_MAX_LATENESS_SECONDS, self._end_late_waits)
-        try:
-            await waiter
-        finally:
-            del self._deadlines[waiter]
+        return waiter
+
+    def end_wait(self, waiter: "asyncio.Future[None]") -> None:
+        """Forget the deadline of a future."""
+        del self._deadlines[waiter]
 
     def _end_late_waits(self) -> None:
         # One timer for all waits costs less than one timer for each.
@@ -126,8 +124,9 @@ class SocketReadiness:
 
     async def _wait(self, deadline: float, *, for_write: bool) -> None:
         self._waits_for_write = for_write
-        self._waiter = self._poller.loop.create_future()
+        self._waiter = waiter = self._poller.begin_wait(deadline)
         try:
-            await self._poller.wait(self._waiter, deadline)
+            await waiter
         finally:
             self._waiter = None
+            self._poller.end_wait(waiter)
