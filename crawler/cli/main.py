@@ -14,7 +14,6 @@ from crawler.cli.console import OK, USAGE, print_message, run
 from crawler.cli.flags import SomeFields, with_flags
 from crawler.cli.probe_command import probe
 from crawler.cli.serve_command import serve
-from crawler.compose import open_redis
 from crawler.core.environment import drop_service_links
 from crawler.core.errors import ChildError, InputError
 from crawler.core.options import VERSION, Options
@@ -120,8 +119,10 @@ def worker(service: dict[str, Any], options: Options) -> None:
     chosen = ServiceOptions.of(service)
     if chosen.redis is None:
         raise InputError("is required", "--redis")
-    registry = open_redis(chosen.redis)
     from crawler.cli.worker_command import run_worker  # slow to import: it needs docket
+    from crawler.compose import open_redis
+
+    registry = open_redis(chosen.redis)
 
     run_worker(options, chosen, registry)
 
@@ -133,6 +134,8 @@ def workers(service: dict[str, Any]) -> None:
     url = service.get("redis")
     if url is None:
         raise InputError("is required", "--redis")
+    from crawler.compose import open_redis
+
     registry = open_redis(url)
     from crawler.cli.tables import print_fleet_status
     from crawler.distributed.chunk_queue import read_fleet_status

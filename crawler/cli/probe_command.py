@@ -38,7 +38,6 @@ from crawler.cli.results_file import refuse_own_list
 from crawler.cli.resume import EarlierResults
 from crawler.cli.run_summary import RunSummary
 from crawler.cli.url_files import FormatChoice, count_lines, read_urls
-from crawler.compose import probe as probe_urls
 from crawler.core.options import Options
 from crawler.core.urls import Line
 from crawler.formats.result_writers import ResultWriter
@@ -104,6 +103,8 @@ async def _probe(
     writer: ResultWriter,
     stream: TextIO,
 ) -> None:
+    from crawler.compose import probe as probe_urls  # slow to import: it needs the prober
+
     if earlier.count:
         lines = earlier.skip(lines)
     async with (

@@ -4,7 +4,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from crawler.cli.flags import with_flags
-from crawler.compose import sqlite_path
 from crawler.core.errors import InputError
 from crawler.core.options import Options
 from crawler.core.service_options import ServiceOptions
@@ -50,6 +49,8 @@ def _describe_service(url: str, options: Options, service: ServiceOptions) -> st
 def _describe_storage(service: ServiceOptions) -> str:
     if service.redis is not None:
         return f"in Redis, for {service.keep_days:g} days after their end"
+    from crawler.compose import sqlite_path
+
     if (path := sqlite_path(service)) is None:
         return "in memory, until the service stops (--registry memory)"
     with suppress(ValueError):

@@ -62,6 +62,7 @@ EXAMPLES: dict[str, tuple[list[str], Any]] = {
     "forwarded_allow": (["10.0.0.0/8", "::1/128"], ("10.0.0.0/8", "::1/128")),
     "root_path": (["/crawler"], "/crawler"),
     "tokens": (["s3cret", "ops:read:s3cret-too"], ("s3cret", "ops:read:s3cret-too")),
+    "cors_origins": (["https://a.example", "http://[::1]:3000"], ("https://a.example", "http://[::1]:3000")),
     "accept": (["200-299", "404"], ("200-299", "404")),
     "match": (["a+ b"], "a+ b"),
     "proxy": (["http://127.0.0.1:8080"], "http://127.0.0.1:8080"),
@@ -70,7 +71,7 @@ EXAMPLES: dict[str, tuple[list[str], Any]] = {
     "workers": (["3"], 3),
 }
 # The variables that an option needs beside its own.
-NEEDED: dict[str, dict[str, str]] = {"key": {"CRAWLER_CERT": "client.pem"}}
+NEEDED: dict[str, dict[str, str]] = {"key": {"CRAWLER_CERT": "client.pem"}, "cors_origins": {"CRAWLER_TOKEN": "s3cret"}}
 BY_TYPE: dict[type, tuple[list[str], Any]] = {
     IntType: (["3"], 3),
     FloatType: (["2.5"], 2.5),
