@@ -188,6 +188,13 @@ class Registry(ABC):
         """Return how many bytes new Tasks may take; infinity if the store knows no bound."""
         return math.inf
 
+    async def read_note(self, name: str) -> bytes | None:
+        """Return what `write_note` stored last under this name, perhaps in another process; or None."""
+        return None
+
+    async def write_note(self, name: str, note: bytes) -> None:  # noqa: B027 - memory has no next process
+        """Keep a short text for the next process that uses the store."""
+
     @abstractmethod
     async def check_writable(self) -> None:
         """Raise `StoreError` if nothing could be stored now."""

@@ -3,4 +3,5 @@
 leader                runs the others while this process leads
 webhooks              tells receivers that Tasks have ended
 retention             deletes old Tasks
+age_clock             how old Tasks are, whatever the clock does
 """

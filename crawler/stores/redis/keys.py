@@ -14,6 +14,7 @@ Shared by all Tasks, `crawler:NAME`:
     bytes        counter: the size of all stored result blocks
     redelivered  counter: chunks that were started again after a crash
     leader       lock: held by the leader
+    notes        hash: short texts that concern all Tasks (`Registry.write_note`)
     check        string: written by the health check
     changes      channel: a Task id, followed by its counts as JSON if only these have changed
 
@@ -53,7 +54,7 @@ OFFSETS_PER_HASH: Final = 2**16
 SEQUENCES_PER_HASH: Final = 64
 
 SharedName = Literal[
-    "tasks", "number", "keys", "coming", "running", "bytes", "redelivered", "leader", "check", "changes"
+    "tasks", "number", "keys", "coming", "running", "bytes", "redelivered", "leader", "notes", "check", "changes"
 ]
 SHARED_TYPES: Final[dict[SharedName, str]] = {
     "tasks": "zset",
@@ -64,6 +65,7 @@ SHARED_TYPES: Final[dict[SharedName, str]] = {
     "bytes": "string",
     "redelivered": "string",
     "leader": "string",
+    "notes": "hash",
 }
 """The type of each key that all Tasks share, as Redis names it."""
 

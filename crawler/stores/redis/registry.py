@@ -134,6 +134,17 @@ class RedisRegistry(Registry):
         with self._connection.call("read"):
             return int(await self._connection.redis.get(shared_key("bytes")) or 0)
 
+    async def read_note(self, name: str) -> bytes | None:
+        """Return what Redis has under this name."""
+        with self._connection.call("read"):
+            note: bytes | None = await self._connection.redis.hget(shared_key("notes"), name)
+        return note
+
+    async def write_note(self, name: str, note: bytes) -> None:
+        """Store a note for all processes."""
+        with self._connection.call("write"):
+            await self._connection.redis.hset(shared_key("notes"), name, note)
+
     async def check_writable(self) -> None:
         """Raise `StoreError` if nothing can be stored now."""
         await self._connection.check()

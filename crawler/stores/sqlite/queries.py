@@ -28,6 +28,7 @@ __all__ = [
     "list_orphans",
     "make_orphan",
     "read_last_number",
+    "read_note",
     "read_options",
     "read_pending",
     "read_results",
@@ -36,6 +37,7 @@ __all__ = [
     "reserve",
     "save",
     "used_bytes",
+    "write_note",
 ]
 
 log = logging.getLogger(__name__)
@@ -171,6 +173,17 @@ def read_options(connection: sqlite3.Connection, *, number: int) -> Options | No
     """Return the options that were stored with a Task; None if it has been deleted."""
     row = connection.execute("SELECT body FROM tasks WHERE number = ? AND body IS NOT NULL", (number,)).fetchone()
     return None if row is None else decode_task(row[0]).options
+
+
+def read_note(connection: sqlite3.Connection, *, name: str) -> bytes | None:
+    """Return a note, or None."""
+    row = connection.execute("SELECT CAST(body AS BLOB) FROM notes WHERE name = ?", (name,)).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def write_note(connection: sqlite3.Connection, *, name: str, note: bytes) -> None:
+    """Store a note in place of the one with the same name."""
+    connection.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, note))
 
 
 def make_orphan(connection: sqlite3.Connection, *, number: int) -> None:

@@ -155,6 +155,14 @@ class SqliteRegistry(Registry):
         """Return how many bytes of the disk new Tasks may take."""
         return await asyncio.to_thread(self._reserve.free_bytes)
 
+    async def read_note(self, name: str) -> bytes | None:
+        """Return what the file has under this name."""
+        return await self._reading.read(partial(queries.read_note, name=name))
+
+    async def write_note(self, name: str, note: bytes) -> None:
+        """Store a note in the file."""
+        await self._database.write(partial(queries.write_note, name=name, note=note))
+
     async def _insert(self, task: Task, lines: Lines) -> None:
         self._last_number = number = self._last_number + 1
         self._sweeper.incoming.add(number)

@@ -8,6 +8,7 @@ a Task stand together in one tree without a second index, and are read and delet
     pending      the targets without a result, in probing order; `seq` is the position of the first equal line
     duplicates   the other lines: `seq` is the position of one, `first` the id of the first line equal to it
     results      the results in the order in which they were recorded
+    notes        short texts that concern all Tasks, for the next process (`Registry.write_note`)
 """
 
 from typing import Final
@@ -41,4 +42,5 @@ MIGRATIONS: Final = [
         "ALTER TABLE twins RENAME TO duplicates",
         "ALTER TABLE records RENAME TO results",
     ],
+    ["CREATE TABLE notes (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID"],
 ]
