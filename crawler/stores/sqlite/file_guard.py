@@ -8,9 +8,9 @@ connection would open other files beside those of the first one, which damages b
 from pathlib import Path
 from typing import Final
 
-from crawler.core.errors import InputError, StoreReplaced
+from crawler.core.errors import StoreReplaced
 
-__all__ = ["FileGuard", "check_log_has_file"]
+__all__ = ["FileGuard"]
 
 _COMPANIONS: Final = ("-wal", "-shm")  # the write-ahead log, and its index
 
@@ -39,27 +39,9 @@ class FileGuard:
                 raise StoreReplaced(f"{path}: was removed or replaced while it was in use")
 
 
-def check_log_has_file(path: Path) -> None:
-    """Refuse a write-ahead log whose file is missing: SQLite would delete it.
-
-    Raises:
-        InputError: The file is missing or empty, but its log has bytes.
-    """
-    log = path.with_name(path.name + "-wal")
-    if not _size(path) and _size(log):
-        raise InputError(f"is missing, but {log.name} is there: restore the file, or move {log.name} away", str(path))
-
-
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
         status = path.stat()
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

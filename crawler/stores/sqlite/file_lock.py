@@ -10,7 +10,9 @@ from typing import Final
 
 from crawler.core.errors import InputError
 
-__all__ = ["FileLock", "acquire_lock"]
+__all__ = ["LOCK_HEAD_BYTES", "FileLock", "acquire_lock", "lock_path"]
+
+LOCK_HEAD_BYTES: Final = 16  # of the lock file: the number of the process; `log_check` writes what follows
 
 _POLL_SECONDS: Final = 0.05
 
@@ -70,23 +72,28 @@ async def acquire_lock(path: Path, timeout: float) -> FileLock:
     return FileLock(path)
 
 
+def lock_path(path: Path) -> Path:
+    """Return the lock file of a registry's file."""
+    return path.with_name(path.name + ".lock")
+
+
 def _lock_companion(path: Path) -> int:
     """Lock the file beside it, and write the number of this process into it."""
-    lock_path = path.with_name(path.name + ".lock")
+    companion = lock_path(path)
     while True:
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(companion, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            owner = os.read(descriptor, 32).decode(errors="replace").strip(" \n\0") or "unknown"
+            owner = os.read(descriptor, LOCK_HEAD_BYTES).decode(errors="replace").strip(" \n\0") or "unknown"
             os.close(descriptor)
             raise InputError(f"is in use by another crawler, process {owner}", str(path)) from None
         with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), lock_path.stat()):
+            if os.path.samestat(os.fstat(descriptor), companion.stat()):
                 break
         os.close(descriptor)  # it was removed before it was locked
     with suppress(OSError):  # for example because the disk is full; the lock holds anyway
-        os.pwrite(descriptor, f"{os.getpid()}\n".ljust(16).encode(), 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".ljust(LOCK_HEAD_BYTES).encode(), 0)
     return descriptor
 
 

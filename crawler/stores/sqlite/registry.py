@@ -18,9 +18,10 @@ from crawler.registry import Lines, PageReader, Registry
 from crawler.stores.sqlite import queries
 from crawler.stores.sqlite.connection import check_writable, checkpoint, connect, migrate
 from crawler.stores.sqlite.database import Database
-from crawler.stores.sqlite.file_guard import FileGuard, check_log_has_file
+from crawler.stores.sqlite.file_guard import FileGuard
 from crawler.stores.sqlite.file_lock import acquire_lock
 from crawler.stores.sqlite.ingest import LINES_PER_WRITE, take_in
+from crawler.stores.sqlite.log_check import begin_session, check_log, check_log_has_file, record_session
 from crawler.stores.sqlite.recent_results import RecentResults
 from crawler.stores.sqlite.reserve import Reserve
 from crawler.stores.sqlite.sweeper import READER_SECONDS, Sweeper
@@ -91,9 +92,11 @@ class SqliteRegistry(Registry):
         async with AsyncExitStack() as stack:
             lock = await acquire_lock(self._path, self._lock_timeout)
             stack.callback(lock.release)
+            check_log(self._path)
             self._reserve = Reserve(self._path)
             stack.callback(self._reserve.fill)  # closing the file gives the space of its log back
             self._load_even_if_full()
+            session = begin_session(self._path)
             self._reserve.fill()
             self._guard = FileGuard(self._path)
             self._database = await stack.enter_async_context(aclosing(self._open_database()))
@@ -102,6 +105,7 @@ class SqliteRegistry(Registry):
             for database in (self._database, self._reading):
                 await database.call(queries.read_last_number)  # opens all files
             self._guard.remember()
+            record_session(self._path, session)
             sweeper = Sweeper(self._database, self._sweep_retry_seconds, self._reader_seconds)
             self._sweeper = await stack.enter_async_context(sweeper)
             self._resources = stack.pop_all()
