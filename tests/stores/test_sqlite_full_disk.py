@@ -121,7 +121,7 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(not can_unshare(), reason="needs `unshare --mount`")
-@pytest.mark.parametrize("size", ["16m", "160m"])
+@pytest.mark.parametrize("size", ["32m", "160m"])
 @pytest.mark.parametrize(
     ("program", "arguments"),
     [
