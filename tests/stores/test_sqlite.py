@@ -347,7 +347,8 @@ async def test_a_task_that_cannot_be_read_stops_no_other(path: Path, caplog: pyt
         for task, body in zip(tasks, ["no JSON", '{"id": 1}', json_with(tasks[2], timeout=-1.0)], strict=False):
             connection.execute("UPDATE tasks SET body = ? WHERE id = ?", (body, task.id))
     async with SqliteRegistry(path) as registry:
-        assert list(registry.tasks) == [tasks[3].id]
+        assert list(registry.tasks) == [tasks[0].id, tasks[3].id]
+        assert registry.task(tasks[0].id).detail == "its record is damaged"
         assert all(task.id in caplog.text for task in tasks[:3])
         await registry.stored_bytes()
     assert rows(path)["tasks"] == 4, "they are kept for a version that can"

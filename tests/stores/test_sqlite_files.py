@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from crawler.core.errors import StoreDamaged, StoreReplaced
 from crawler.stores.sqlite.registry import SqliteRegistry
 from tests.support.commands import run_crawler
 from tests.support.health import find_store_fault
+from tests.support.process import Served
 from tests.support.registries import make_result, pending_seqs
 
 REPLACED = "was removed or replaced while in use"
@@ -153,15 +155,50 @@ async def test_a_log_without_its_file_is_not_deleted(path: Path) -> None:
     "damage",
     ["UPDATE tasks SET body = 'no JSON'", "UPDATE tasks SET body = x'ff00'", "UPDATE tasks SET invalid = 'many'"],
 )
-async def test_a_damaged_task_is_reported_and_stops_no_other(damage: str, path: Path) -> None:
+async def test_a_damaged_task_is_reported_stops_no_other_and_can_be_deleted(damage: str, path: Path) -> None:
     async with SqliteRegistry(path) as registry:
-        tasks = [await registry.submit(["http://a/"], Options()) for _ in range(2)]
+        tasks = [await registry.submit(["http://a/", "http://b/"], Options()) for _ in range(2)]
+        await registry.record(tasks[0].id, [make_result(0, "http://a/")])
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"{damage} WHERE number = 1")
     async with SqliteRegistry(path) as registry:
-        assert list(registry.tasks) == [tasks[1].id]
+        damaged = registry.task(tasks[0].id)
+        assert (damaged.status, damaged.detail) == ("error", "its record is damaged")
+        assert [result.seq async for result in registry.results(damaged.id)] == [0], "the results are whole"
         assert await find_store_fault(registry) == "is damaged"
         await registry.submit(["http://a/"], Options())
+        await registry.delete(damaged.id)
+        assert await find_store_fault(registry) is None
+        await registry.stored_bytes()
+        with closing(sqlite3.connect(path)) as connection:
+            for table in ("lines", "pending", "results"):
+                assert connection.execute(f"SELECT count(*) FROM {table} WHERE id < {2 * 2**32}").fetchone() == (0,)
+    async with SqliteRegistry(path) as registry:
+        assert next(iter(registry.tasks)) == tasks[1].id
+        assert registry.task(tasks[1].id).status == "running"
+
+
+@pytest.mark.parametrize(
+    ("damage", "token", "status"),
+    [
+        ("UPDATE tasks SET invalid = 'many'", "a", 204),
+        ("UPDATE tasks SET invalid = 'many'", "b", 404),
+        ("UPDATE tasks SET body = 'no JSON'", "a", 404),
+        ("UPDATE tasks SET body = 'no JSON'", None, 204),
+    ],
+)
+async def test_a_client_deletes_its_damaged_task(damage: str, token: str | None, status: int, path: Path) -> None:
+    """Without a readable owner it is nobody's: with tokens, `--share-tasks` lets them delete it (RFC 9110, 15.5.5)."""
+    async with SqliteRegistry(path) as registry:
+        task = await registry.submit(["http://a/"], Options(), owner="a" if token else None)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(damage)
+    tokens = () if token is None else ("a:secret-of-a", "b:secret-of-b")
+    flags = [flag for each in tokens for flag in ("--token", each)]
+    headers: dict[str, Any] = {} if token is None else {"Authorization": f"Bearer secret-of-{token}"}
+    async with Served("--registry", f"sqlite:///{path}", *flags) as service:
+        deleted = await service.ask("DELETE", f"/api/v1/tasks/{task.id}", **headers)
+    assert deleted.status == status
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ A function that writes needs a transaction around it: `Database.write` provides 
 
 import logging
 import sqlite3
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -126,7 +128,11 @@ class StoredTasks(NamedTuple):
 
 
 def read_tasks(connection: sqlite3.Connection) -> StoredTasks:
-    """Return every Task, oldest first. One that cannot be decoded is logged and left out."""
+    """Return every Task, oldest first.
+
+    In place of one whose record is damaged there is another, with its id, that can be read and deleted. One with values
+    that only another version knows is left out.
+    """
     rows = connection.execute(
         """SELECT number, id, body, ok, http_error, failed, blocked, invalid FROM tasks
         WHERE body IS NOT NULL ORDER BY number"""
@@ -138,14 +144,29 @@ def read_tasks(connection: sqlite3.Connection) -> StoredTasks:
                 raise msgspec.DecodeError("a count is not a number")
             task = decode_task(body)
         except (msgspec.MsgspecError, InputError) as error:
-            # JSON with unknown values stays in the file for a version that can decode it. Other text is damaged.
-            is_damaged = is_damaged or type(error) is msgspec.DecodeError
             with log_fields(task=id_):
-                log.error("Task %s cannot be read and is left out: %s", id_, error)
-            continue
-        task.counts = Counts(*counts)
+                log.error("Task %s cannot be read: %s", id_, error)
+            if type(error) is not msgspec.DecodeError:
+                continue  # JSON with unknown values stays in the file for a version that can decode it
+            is_damaged = True
+            task = _stand_in(id_, body)
+        task.counts = Counts(*(count if isinstance(count, int) else 0 for count in counts))
         found.append((number, task))
     return StoredTasks(found, is_damaged)
+
+
+def _stand_in(id_: str, body: object) -> Task:
+    """Return a Task that has ended, in place of one whose record is damaged. If its owner can be read, that stays."""
+    owner = None
+    if isinstance(body, str | bytes):
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            owner = msgspec.json.decode(body, type=_Owned).owner
+    now, detail = time.time(), "its record is damaged"
+    return Task(id=id_, options=Options(), status="error", detail=detail, owner=owner, created=now, finished=now)
+
+
+class _Owned(msgspec.Struct):
+    owner: str | None = None
 
 
 def read_last_number(connection: sqlite3.Connection) -> int:
