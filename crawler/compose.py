@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from crawler.core.errors import InputError
 from crawler.core.options import Options
@@ -101,7 +101,10 @@ def open_redis(url: str) -> "RedisRegistry":
 
 
 async def probe(
-    urls: Iterable[str | bytes] | AsyncIterable[str | bytes], **options: Any
+    urls: Iterable[str | bytes] | AsyncIterable[str | bytes],
+    *,
+    scheme: Literal["https", "http"] | None = None,
+    **options: Any,
 ) -> AsyncGenerator[ProbeResult, None]:
     """Probe URLs and yield the result of each line as soon as it is known.
 
@@ -109,6 +112,7 @@ async def probe(
 
     Args:
         urls: The lines, from any iterable, which is read only as fast as needed. Bytes must be UTF-8.
+        scheme: That of lines which have none, such as `example.org/path`; None if these are invalid.
         **options: Fields of `crawler.Options`, such as `concurrency=1000` or `timeout=5` (seconds).
 
     Yields:
@@ -121,8 +125,10 @@ async def probe(
         >>> async for result in crawler.probe(["https://example.org"], timeout=5):
         ...     print(result.url, result.status or result.error.type)
     """
+    if isinstance(urls, str | bytes):
+        raise TypeError("urls is one string; give a list of them")
     async with open_prober(Options.of(options)) as prober:
-        with closing(Deduplicator()) as deduplicator:
+        with closing(Deduplicator(scheme=scheme)) as deduplicator:
             async with aclosing(prober.probe_many(deduplicator.unique_targets(urls))) as results:
                 async for result in results:
                     yield result

@@ -23,12 +23,13 @@ from crawler.cli.flags import SomeFields, with_flags
 from crawler.cli.output import OutputChoice, flushed_each_second, open_results, open_writer
 from crawler.cli.parameters import (
     ColumnOption,
+    DelimiterOption,
     FileOption,
     InputOption,
     OutputFormatOption,
     OutputOption,
     UrlsArgument,
-    require_urls,
+    choose_sources,
 )
 from crawler.cli.upload import open_upload
 from crawler.core.environment import values_of, variables_of
@@ -64,6 +65,7 @@ def submit(
     file: FileOption = None,
     input_: InputOption = "auto",
     column: ColumnOption = None,
+    delimiter: DelimiterOption = None,
     label: Annotated[
         str | None, typer.Option("--label", metavar="TEXT", help="Name of the Task, to find it by.")
     ] = None,
@@ -76,14 +78,14 @@ def submit(
 
     The service's values apply to options that are not given.
     """
-    require_urls(urls, file)
+    sources = choose_sources(urls, file, input_, column, delimiter)
     query = {name: _option_text(value) for name, value in choices.items()}
     if label is not None:
         query["label"] = label
 
     async def send() -> "Summary":
         async with _client(url) as client:
-            return await client.submit(open_upload(urls or [], file, input_, column), query)
+            return await client.submit(open_upload(sources), query)
 
     with exit_on_errors():
         task = run(send())

@@ -1,12 +1,15 @@
 """Arguments and flags that several commands share, as types for their signatures."""
 
+import errno
+import os
 from pathlib import Path
-from typing import Annotated, Final, TypeAlias, get_args
+from typing import Annotated, Final, Literal, TypeAlias, get_args
 
 import typer
 
-from crawler.cli.url_files import FORMAT_CHOICES, FormatChoice
+from crawler.cli.url_files import FORMAT_CHOICES, FormatChoice, Sources, has_piped_input, is_file
 from crawler.core.error_types import ERROR_TYPES
+from crawler.core.errors import InputError
 from crawler.core.results import Outcome
 from crawler.formats.result_writers import Color, ResultFormat
 
@@ -14,6 +17,7 @@ __all__ = [
     "AppendOption",
     "ColorOption",
     "ColumnOption",
+    "DelimiterOption",
     "FileOption",
     "InputOption",
     "NoProgressOption",
@@ -22,8 +26,9 @@ __all__ = [
     "OutputOption",
     "QuietOption",
     "ResumeOption",
+    "SchemeOption",
     "UrlsArgument",
-    "require_urls",
+    "choose_sources",
 ]
 
 
@@ -39,10 +44,19 @@ def _check_kinds(kinds: list[str] | None) -> list[str]:
     return kinds or []
 
 
-UrlsArgument: TypeAlias = Annotated[list[str] | None, typer.Argument(metavar="URL...", help="URLs to probe.")]
+UrlsArgument: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="URL|FILE...", help="URLs to probe, and files of them; - is stdin, also if it is piped in."),
+]
 FileOption: TypeAlias = Annotated[
     str | None,
-    typer.Option("--file", "-f", metavar="FILE", help="Read URLs from a file; - is stdin.", rich_help_panel=_LIST),
+    typer.Option(
+        "--file",
+        "-f",
+        metavar="FILE",
+        help="Read URLs from a file, whatever its name; - is stdin.",
+        rich_help_panel=_LIST,
+    ),
 ]
 InputOption: TypeAlias = Annotated[
     FormatChoice,
@@ -61,6 +75,24 @@ ColumnOption: TypeAlias = Annotated[
         envvar="CRAWLER_COLUMN",
         metavar="NAME",
         help="Where the URL is: a column of CSV by name or number, or a key of NDJSON. Default: url.",
+        rich_help_panel=_LIST,
+    ),
+]
+DelimiterOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--delimiter",
+        metavar="SIGN|tab",
+        help="What separates the cells of CSV. Default: found out from the header row.",
+        rich_help_panel=_LIST,
+    ),
+]
+SchemeOption: TypeAlias = Annotated[
+    Literal["https", "http", "none"],
+    typer.Option(
+        "--scheme",
+        envvar="CRAWLER_SCHEME",
+        help="Scheme of lines that have none, such as example.org/path; none: they are invalid.",
         rich_help_panel=_LIST,
     ),
 ]
@@ -126,11 +158,19 @@ NoProgressOption: TypeAlias = Annotated[
 ]
 
 
-def require_urls(urls: list[str] | None, file: str | None) -> None:
-    """Refuse a command without URLs and without a file.
+def choose_sources(
+    urls: list[str] | None, file: str | None, choice: FormatChoice, column: str | None, delimiter: str | None
+) -> Sources:
+    """Return where to read URLs: in arguments, a file, or standard input if it is piped in.
 
     Raises:
-        BadParameter: Both are missing.
+        BadParameter: There is nothing to read.
     """
-    if not urls and file is None:
-        raise typer.BadParameter("name URLs, or a file of them with --file", param_hint="URL")
+    arguments = [*(urls or []), *([] if file is None else [file])]
+    if not arguments and has_piped_input():
+        arguments = ["-"]
+    if not arguments:
+        raise typer.BadParameter("name URLs or files of them, or pipe them in", param_hint="URL")
+    if file is not None and not is_file(file):
+        raise InputError(os.strerror(errno.EISDIR if Path(file).is_dir() else errno.ENOENT), file)
+    return Sources(arguments, choice, column, delimiter)

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import TextIO
+from typing import Literal, TextIO
 
 import msgspec
 import typer
@@ -23,6 +23,7 @@ from crawler.cli.parameters import (
     AppendOption,
     ColorOption,
     ColumnOption,
+    DelimiterOption,
     FileOption,
     InputOption,
     NoProgressOption,
@@ -31,13 +32,14 @@ from crawler.cli.parameters import (
     OutputOption,
     QuietOption,
     ResumeOption,
+    SchemeOption,
     UrlsArgument,
-    require_urls,
+    choose_sources,
 )
 from crawler.cli.results_file import refuse_own_list
 from crawler.cli.resume import EarlierResults
 from crawler.cli.run_summary import RunSummary
-from crawler.cli.url_files import FormatChoice, count_lines, read_urls
+from crawler.cli.url_files import Sources
 from crawler.core.options import Options
 from crawler.core.urls import Line
 from crawler.formats.result_writers import ResultWriter
@@ -54,6 +56,8 @@ def probe(
     file: FileOption = None,
     input_: InputOption = "auto",
     column: ColumnOption = None,
+    delimiter: DelimiterOption = None,
+    scheme: SchemeOption = "https",
     format_: OutputFormatOption = None,
     output: OutputOption = None,
     append: AppendOption = False,
@@ -67,24 +71,24 @@ def probe(
 
     Exit code: 0 if all are ok, 1 if some are not, 2 for usage, 130 on Ctrl-C, 129 on SIGHUP, 143 on SIGTERM.
     """
-    require_urls(urls, file)
+    sources = choose_sources(urls, file, input_, column, delimiter)
     choice = OutputChoice.of(output, format_, append=append, resume=resume, only=only or [], color=color)
-    refuse_own_list(choice.path, file)
+    refuse_own_list(choice.path, sources.files)
     configure_logging(LogSettings())
-    summary, urls = RunSummary(), urls or []
+    summary = RunSummary()
     has_progress = has_terminal() and not (quiet or no_progress)
     stopped: int | None = None
     with exit_on_errors(choice.path):
         earlier = choice.read_earlier_results()
-        total = _count_urls(urls, file, input_, earlier) if has_progress else None
-        lines = read_urls(urls, file, input_, column)
+        total = _count_lines(sources, earlier) if has_progress else None
+        lines: AsyncIterator[Line] = sources.read()
         try:
             with (
                 open_results(choice, summary.counts) as stream,
                 open_writer(choice, stream, summary.counts, total, has_progress=has_progress) as writer,
             ):
                 tune_garbage_collector()
-                run(_probe(lines, options, earlier, choice, summary, writer, stream))
+                run(_probe(lines, scheme, options, earlier, choice, summary, writer, stream))
         except KeyboardInterrupt:
             stopped = INTERRUPTED
         except Terminated as error:
@@ -96,6 +100,7 @@ def probe(
 
 async def _probe(
     lines: AsyncIterator[Line],
+    scheme: Literal["https", "http", "none"],
     options: Options,
     earlier: EarlierResults,
     choice: OutputChoice,
@@ -109,7 +114,9 @@ async def _probe(
         lines = earlier.skip(lines)
     async with (
         flushed_each_second(stream),
-        aclosing(probe_urls(lines, **msgspec.structs.asdict(options))) as results,
+        aclosing(
+            probe_urls(lines, scheme=None if scheme == "none" else scheme, **msgspec.structs.asdict(options))
+        ) as results,
     ):
         async for result in results:
             summary.add(result)
@@ -127,7 +134,7 @@ def _describe_end(summary: RunSummary, total: int | None, stopped: int | None, c
     return text
 
 
-def _count_urls(urls: list[str], file: str | None, choice: FormatChoice, earlier: EarlierResults) -> int | None:
+def _count_lines(sources: Sources, earlier: EarlierResults) -> int | None:
     """Return the number of lines that have no result yet, if it can be known."""
-    in_file = 0 if file is None else count_lines(file, choice)
-    return None if in_file is None else len(urls) + in_file - earlier.count
+    count = sources.count_lines()
+    return None if count is None else count - earlier.count

@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self, TextIO
@@ -95,16 +95,16 @@ def find_unfinished(path: Path) -> Path:
     return partial if partial.exists() else path
 
 
-def refuse_own_list(output: Path | None, list_: str | None) -> None:
-    """Refuse to write results over the list that is read.
+def refuse_own_list(output: Path | None, lists: Iterable[str]) -> None:
+    """Refuse to write results over a list that is read.
 
     Raises:
-        InputError: Both are one file.
+        InputError: One of the lists is the output.
     """
-    if output is None or list_ is None or list_ == "-":
+    if output is None or not output.is_file():
         return
-    with suppress(OSError):
-        if output.samefile(list_) and output.is_file():
+    for each in lists:
+        if each != "-" and output.samefile(each):
             raise InputError(f"{output} is the list to read; name another file", "--output")
 
 

@@ -1,14 +1,14 @@
 """Upload a URL list to a service: its format, and the bytes of a request's body."""
 
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from crawler.cli.url_files import FormatChoice, format_of, read_urls
+from crawler.cli.url_files import Sources, format_of, is_file
 from crawler.core.errors import InputError
 from crawler.core.urls import Line
 
@@ -56,24 +56,17 @@ class ListUpload:
         yield compressor.flush()
 
 
-def open_upload(urls: Sequence[str], file: str | None, choice: FormatChoice, column: str | None) -> ListUpload:
-    """Make an upload of URLs and of the URLs in a file; nothing is read yet.
-
-    Args:
-        urls: The URLs of the command line.
-        file: A path, or `-` for standard input.
-        choice: The format of the file.
-        column: Where the URL is in CSV and NDJSON.
-    """
-    # Plain text cannot carry an empty URL or one with line feeds; other formats can. Each of these lines has a result.
-    is_text = file is None or format_of(file, choice) == "text"
+def open_upload(sources: Sources) -> ListUpload:
+    """Make an upload of the URLs in arguments and files; nothing is read yet."""
+    # Plain text cannot carry an empty URL, one with line feeds, or one like a comment; other formats can. Each of these
+    # lines has a result.
+    urls = [argument for argument in sources.arguments if not is_file(argument)]
+    is_text = all(format_of(file, sources.choice) == "text" for file in sources.files)
     encode, content_type = _encode_json, "application/x-ndjson"
-    if is_text and all(url == url.strip() != "" and "\n" not in url for url in urls):
+    if is_text and all(url == url.strip() != "" and url[0] != "#" and not {"\n", "\r"} & set(url) for url in urls):
         encode, content_type = _encode_text, "text/plain"
-    is_repeatable = file is None or (file != "-" and Path(file).is_file())
-    return ListUpload(
-        content_type, lambda: _read_chunks(read_urls(urls, file, choice, column), encode), is_repeatable=is_repeatable
-    )
+    is_repeatable = all(file != "-" and Path(file).is_file() for file in sources.files)
+    return ListUpload(content_type, lambda: _read_chunks(sources.read(), encode), is_repeatable=is_repeatable)
 
 
 async def _read_chunks(lines: AsyncGenerator[Line, None], encode: Callable[[Line], bytes]) -> AsyncIterator[bytes]:

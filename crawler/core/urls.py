@@ -38,8 +38,10 @@ DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 MAX_URL_CHARACTERS: Final = 64 * 1024  # no server accepts a URL of this length
 
 # Of a text that is one URL for certain, and of a line: what follows a blank there may be a comment.
-_AMBIGUOUS: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|\x20(?=https?://)", re.IGNORECASE)
-_AMBIGUOUS_IN_LINE: Final = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
+# Characters that nobody sees come from pages and documents, never from a URL that works.
+_INVISIBLE: Final = "\u00a0\u1680\u2000-\u200f\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
+_AMBIGUOUS: Final = re.compile(rf"[\x00-\x1f\x7f\ud800-\udfff{_INVISIBLE}]|\x20(?=https?://)", re.IGNORECASE)
+_AMBIGUOUS_IN_LINE: Final = re.compile(rf"[\x00-\x20\x7f\ud800-\udfff{_INVISIBLE}]")
 _LONE_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 # URLs that Ada would return unchanged: most URLs of most lists. Matching takes a quarter of the time of parsing.
 _PLAIN_NAME: Final = r"(?:(?!xn--)[a-z0-9](?:[a-z0-9-]{0,61}+(?<!-))?\.){1,3}+[a-z]{2,24}+"
@@ -57,7 +59,12 @@ _NORMAL_URL: Final = re.compile(
 _PERCENT_ENCODED: Final = {code: f"%{code:02X}" for code in range(0x80, 0x100)}
 _MAX_HOST_CHARACTERS: Final = 253  # of a name in DNS, without the dot at its end
 _NOT_IN_HOST: Final = re.compile(r"[/\\?#@\s]")
-_MARGIN: Final = " \t\r\n\f\v\ufeff"  # the last is the byte order mark, which some editors write first
+_MARGIN: Final = " \t\r\n\f\v" + "".join(re.findall(f"[{_INVISIBLE}]", "".join(map(chr, range(0x80, 0x10000)))))
+# A text without a scheme that names a host: with a dot, a port or brackets, or localhost.
+_BARE: Final = re.compile(
+    r"//[^/?#]|(?!(?:tel|sms|fax|callto|geo|urn|data):)(?:localhost|[^:/?#@\[\]\s]+\.[^:/?#@\[\]\s.]+\.?|[^:/?#@\[\]\s]+(?=:[0-9])|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:[/?#]|$)",
+    re.IGNORECASE,
+)
 
 
 class Url(msgspec.Struct, frozen=True, gc=False):
@@ -116,10 +123,16 @@ class Target(msgspec.Struct, gc=False):
         return self.url.host if isinstance(self.url, Url) else ""
 
     @classmethod
-    def of(cls, seq: int, text: Line) -> "Target":
-        """Parse one text, or one line of a text file as bytes; these must be UTF-8."""
+    def of(cls, seq: int, text: Line, scheme: str | None = None) -> "Target":
+        """Parse one text, or one line of a text file as bytes; these must be UTF-8.
+
+        Args:
+            seq: Its position in the list.
+            text: The text or line.
+            scheme: That of a text which has none, such as `example.org/path`; None if such a text is no URL.
+        """
         if isinstance(text, str):
-            url = parse_url(text)
+            url = parse_url(text, scheme=scheme)
             text = _shorten(text)
             # A lone surrogate cannot be encoded in UTF-8, so no output could contain it.
             return cls(seq, text if isinstance(url, Url) else text.encode(errors="replace").decode(), url)
@@ -128,7 +141,7 @@ class Target(msgspec.Struct, gc=False):
         except UnicodeDecodeError as error:
             reason = ProbeError.of("url.invalid", f"not UTF-8 at byte {error.start}")
             return cls(seq, _shorten(text.decode(errors="replace")), reason)
-        return cls(seq, _shorten(line), parse_url(line, is_line=True))
+        return cls(seq, _shorten(line), parse_url(line, is_line=True, scheme=scheme))
 
 
 def _shorten(text: str) -> str:
@@ -141,12 +154,14 @@ def read_targets(lines: Iterable[Line]) -> Iterator[Target]:
     return (Target.of(seq, line) for seq, line in enumerate(lines))
 
 
-def parse_url(text: str, *, is_line: bool = False) -> Url | ProbeError:
+def parse_url(text: str, *, is_line: bool = False, scheme: str | None = None) -> Url | ProbeError:
     """Parse a URL as submitted. For a text that is not a URL or is ambiguous, the error is returned, not raised.
 
     Args:
         text: The URL. Blanks in it are percent-encoded, as by browsers.
-        is_line: Whether it is a line of a text file. Then a blank makes it ambiguous.
+        is_line: Whether it is a line of a text file. Then a blank makes it ambiguous, and `<` and `>` around it and a
+            comma after it are no part of it.
+        scheme: That of a text which has none; None if such a text is no URL.
     """
     text = text.strip(_MARGIN)
     if len(text) > MAX_URL_CHARACTERS:
@@ -154,11 +169,17 @@ def parse_url(text: str, *, is_line: bool = False) -> Url | ProbeError:
     if plain := _PLAIN_URL.fullmatch(text):
         scheme, port = plain["scheme"], plain["port"]
         return Url(text, scheme, plain["host"], int(port) if port else DEFAULT_PORTS[scheme], plain["path"])
+    if is_line:
+        text = text.rstrip(",").strip(_MARGIN)
+        if text.startswith("<") and text.endswith(">"):
+            text = text[1:-1]
     text, mark, fragment = text.partition("#")
     ambiguous = _AMBIGUOUS_IN_LINE if is_line else _AMBIGUOUS
     if (found := ambiguous.search(text)) or (found := _LONE_SURROGATE.search(fragment)):
         place = found.start() + 1 + (len(text) + 1 if found.string is fragment else 0)
         return ProbeError.of("url.invalid", f"{_describe(found[0])} at character {place}")
+    if scheme is not None and _BARE.match(text):
+        text = f"{scheme}:{text}" if text.startswith("//") else f"{scheme}://{text}"
     try:
         # The mark stays, for a blank before it is no margin.
         return _read_normal(ada_url.normalize_url(text + mark).removesuffix("#"))
@@ -234,9 +255,11 @@ def _read_normal(href: str) -> Url | ProbeError:
 
 
 def _describe(character: str) -> str:
-    if character.isspace():
-        return "white space"
-    return "a lone surrogate" if character > "\x7f" else "a control character"
+    if "\ud800" <= character <= "\udfff":
+        return "a lone surrogate"
+    if character > "\x7f":
+        return f"the invisible character U+{ord(character):04X}"
+    return "white space" if character.isspace() else "a control character"
 
 
 def _explain(text: str) -> str:

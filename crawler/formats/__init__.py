@@ -6,7 +6,9 @@ Other packages may import every module; they open lists and writers by name with
     ├── csv_reader     a column of a CSV file
     ├── line_readers   plain text and NDJSON
     └── json_batch     {"urls": [...]} as it arrives
-    gzip_reader        decompression in pieces of bounded size
+    encodings          UTF-16 and UTF-32 into UTF-8
+    unpacking          find_unpacker: decompression in pieces of bounded size
+    └── gzip_reader    gzip, also of request bodies
     result_writers     open_writer: a writer for NDJSON, CSV, or
     └── table          a table for a terminal
     sse                reads server-sent events, which the client of the service receives

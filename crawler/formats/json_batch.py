@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, NamedTuple, TypeAlias, TypeVar
 import msgspec
 
 from crawler.core.errors import InputError, read_validation_error
+from crawler.formats.encodings import Utf8Converter
 
 __all__ = ["MAX_VALUE_BYTES", "PATTERNS", "BatchReader", "JsonError", "JsonPatterns"]
 
@@ -88,6 +89,7 @@ class BatchReader:
 
     def __init__(self, patterns: JsonPatterns = PATTERNS) -> None:
         self._patterns = patterns
+        self._utf8 = Utf8Converter()
         self._buffer = bytearray()
         self._position = 0  # in the buffer; everything before is parsed
         self._dropped_bytes = 0  # of the input, before the buffer
@@ -101,6 +103,9 @@ class BatchReader:
 
     def feed(self, data: bytes) -> list[str]:
         """Parse more input and return the URLs that have become complete."""
+        return self._parse(self._utf8.feed(data))
+
+    def _parse(self, data: bytes) -> list[str]:
         for start in range(0, len(data), _MAX_PIECE_BYTES):
             self._buffer += data[start : start + _MAX_PIECE_BYTES]
             next(self._parser)
@@ -109,7 +114,7 @@ class BatchReader:
 
     def close(self) -> list[str]:
         """Check that the input is complete. There are no more URLs, because the array has ended."""
-        lines = self.feed(b" ")  # white space ends a scalar and changes nothing else
+        lines = self._parse(self._utf8.close() + b" ")  # white space ends a scalar and changes nothing else
         if not self._is_complete:
             raise JsonError("ends too early", f"byte {self._dropped_bytes + len(self._buffer) - 1}")
         return lines

@@ -1,5 +1,6 @@
 """Read lists with one URL a line: plain text and NDJSON."""
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -7,17 +8,20 @@ import msgspec
 
 from crawler.core.errors import InputError, read_validation_error
 from crawler.core.urls import MAX_URL_CHARACTERS, Line
+from crawler.formats.encodings import Utf8Converter
 from crawler.formats.json_batch import MAX_VALUE_BYTES
 
 __all__ = ["BlankLines", "LineSplitter", "NdjsonReader", "TextReader", "check_line_length"]
 
-_BOM: Final = b"\xef\xbb\xbf"
+_FIRST_LINE_END: Final = re.compile(rb"\n|\r(?=[^\n])")
+_BLANKS: Final = b" \t\v\f"
+_COMMENT: Final = ord("#")
 _MAX_TEXT_LINE_BYTES: Final = 2 * MAX_URL_CHARACTERS
 _MAX_BLANK_LINES: Final = 1_000_000  # of a list: they cost as much time as URLs do, and no limit of URLs counts them
 
 
 class LineSplitter:
-    """Splits bytes at line feeds and drops a byte order mark at the start.
+    """Splits a list at line feeds, or at carriage returns if its first line ends in one alone, as on old Macs.
 
     `rest` is the last line, as long as it is incomplete. It grows in place, so that many small pieces cost no more than
     a large one.
@@ -25,17 +29,28 @@ class LineSplitter:
 
     def __init__(self) -> None:
         self.rest = bytearray()
-        self._has_begun = False
+        self._utf8 = Utf8Converter()
+        self._has_carriage_returns: bool | None = None  # unknown until the first line ends
 
     def split(self, data: bytes) -> list[bytes]:
         """Add more input and return the lines that have become complete."""
-        if not self._has_begun:
-            self.rest += data
-            if len(self.rest) < len(_BOM) and _BOM.startswith(self.rest):
+        return self._split(self._utf8.feed(data))
+
+    def end(self) -> list[bytes]:
+        """End the input and return the last line, even if it is empty."""
+        return self._split(self._utf8.close() + (b"\r" if self._has_carriage_returns else b"\n"))
+
+    def _split(self, data: bytes) -> list[bytes]:
+        if self._has_carriage_returns is None:
+            data, self.rest = bytes(self.rest) + data, bytearray()
+            if (end := _FIRST_LINE_END.search(data)) is None:
+                self.rest += data
                 return []
-            self._has_begun = True
-            data = bytes(self.rest).removeprefix(_BOM)
-            self.rest = bytearray()
+            self._has_carriage_returns = end[0] == b"\r"
+        if self._has_carriage_returns:
+            if b"\n" in data:
+                raise InputError("some lines end in CR and some in LF, so where a URL ends is not certain")
+            data = data.replace(b"\r", b"\n")
         first, *lines = data.split(b"\n")
         self.rest += first
         if not lines:
@@ -46,7 +61,7 @@ class LineSplitter:
 
 
 class BlankLines:
-    """Counts the lines without a URL that a reader skips."""
+    """Counts the lines without a URL, blank ones and comments, that a reader skips."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -59,11 +74,11 @@ class BlankLines:
         """
         self._count += count
         if self._count > _MAX_BLANK_LINES:
-            raise InputError(f"more than {_MAX_BLANK_LINES} blank lines", f"line {number}")
+            raise InputError(f"more than {_MAX_BLANK_LINES} lines without a URL", f"line {number}")
 
 
 class TextReader:
-    """Reads one URL a line, without the white space around it; empty lines are skipped.
+    """Reads one URL a line, without the white space around it; empty lines and `#` comments are skipped.
 
     A line that is too long for a URL is cut, because it must not fill the memory.
     """
@@ -75,21 +90,23 @@ class TextReader:
 
     def feed(self, data: bytes) -> list[bytes]:
         """See `UrlListReader`."""
-        whole_lines = self._lines.split(data)
-        lines = [line for whole in whole_lines if (line := whole.strip())]
+        return self._take(self._lines.split(data))
+
+    def close(self) -> list[bytes]:
+        """See `UrlListReader`."""
+        return self._take(self._lines.end())
+
+    def _take(self, whole_lines: list[bytes]) -> list[bytes]:
+        lines = [line for whole in whole_lines if (line := whole.strip()) and line[0] != _COMMENT]
         self._number += len(whole_lines)
         self._blank_lines.add(len(whole_lines) - len(lines), self._number)
         if max(map(len, lines), default=0) > _MAX_TEXT_LINE_BYTES:
             lines = [line[:_MAX_TEXT_LINE_BYTES].rstrip() for line in lines]
         rest = self._lines.rest
         if rest[:1].isspace():
-            rest[:] = rest.lstrip()
+            rest[:] = rest.lstrip(_BLANKS)
         del rest[_MAX_TEXT_LINE_BYTES:]
         return lines
-
-    def close(self) -> list[bytes]:
-        """See `UrlListReader`."""
-        return self.feed(b"\n")
 
 
 class NdjsonReader:
@@ -108,8 +125,15 @@ class NdjsonReader:
 
     def feed(self, data: bytes) -> list[Line]:
         """See `UrlListReader`."""
+        return self._take(self._lines.split(data))
+
+    def close(self) -> list[Line]:
+        """See `UrlListReader`."""
+        return self._take(self._lines.end())
+
+    def _take(self, lines: list[bytes]) -> list[Line]:
         urls: list[Line] = []
-        for line in self._lines.split(data):
+        for line in lines:
             self._number += 1
             if line.strip():
                 urls.append(self._read(line))
@@ -117,10 +141,6 @@ class NdjsonReader:
                 self._blank_lines.add(1, self._number)
         check_line_length(len(self._lines.rest), self._number + 1)
         return urls
-
-    def close(self) -> list[Line]:
-        """See `UrlListReader`."""
-        return self.feed(b"\n")
 
     def _read(self, line: bytes) -> str:
         check_line_length(len(line), self._number)

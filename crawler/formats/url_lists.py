@@ -31,19 +31,26 @@ class UrlListReader(Protocol):
         """End the input and return the last lines."""
 
 
-def open_reader(format_: InputFormat, column: str | None = None) -> UrlListReader:
+def open_reader(format_: InputFormat, column: str | None = None, delimiter: str | None = None) -> UrlListReader:
     """Make a reader of a format.
 
     Args:
         format_: One of `INPUT_FORMATS`.
         column: The column of the URLs in CSV, by its name in the header row or its number from 1; in NDJSON the key of
             the objects. None for `url`, or the only column.
+        delimiter: What separates the cells of CSV: one ASCII character, or `tab`. None to find it out.
 
     Raises:
-        InputError: The format has no columns.
+        InputError: The format has no columns, or this cannot be a delimiter.
     """
+    if delimiter is not None:
+        delimiter = "\t" if delimiter in ("tab", "\\t") else delimiter
+        if format_ != "csv":
+            raise InputError(f"{format_} has no delimiter to choose", "delimiter")
+        if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0' or delimiter.isalnum():
+            raise InputError(f"{delimiter!r} is not a delimiter: one sign, or tab", "delimiter")
     if format_ == "csv":
-        return CsvReader(column)
+        return CsvReader(column, delimiter)
     if format_ == "ndjson":
         return NdjsonReader(_DEFAULT_KEY if column is None else column)
     if column is not None:

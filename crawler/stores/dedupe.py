@@ -106,9 +106,11 @@ class Deduplicator:
 
     Args:
         seen: Keeps the results for equal lines that come later.
+        scheme: That of lines without one; None if these are no URLs.
     """
 
-    def __init__(self, seen: SeenResults | None = None) -> None:
+    def __init__(self, seen: SeenResults | None = None, scheme: str | None = None) -> None:
+        self._scheme = scheme
         self._seen = seen or SeenResults()
         self._waiting: dict[LineKey, list[Target]] = {}  # lines that wait for the result of an equal one
         self._probed_keys: dict[int, LineKey] = {}  # by the position of the line that is probed
@@ -119,7 +121,7 @@ class Deduplicator:
         """Yield the targets to probe, and those whose result is known already: these have a `known_result`."""
         seq = 0
         async for line in iterate(urls):
-            target = Target.of(seq, line)
+            target = Target.of(seq, line, self._scheme)
             key = line_key(target)
             seq += 1
             if (result := self._seen.get(key)) is not None:

@@ -9,6 +9,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -130,7 +131,12 @@ def test_only_the_servers_that_shall_give_session_tickets_do(world: World, port:
 async def test_this_prober_is_right_and_names_the_reasons(world: World) -> None:
     expected = dict(mixed_urls(world, 200))
     found: dict[str, tuple[int, str | None]] = {}
-    options = {"dns": [f"127.0.0.1:{world.dns}"], "cafile": str(world.cafile), "ipv4": True, "retries": 0}
-    async for result in crawler.probe(expected, **options):
+    options: dict[str, Any] = {
+        "dns": [f"127.0.0.1:{world.dns}"],
+        "cafile": str(world.cafile),
+        "ipv4": True,
+        "retries": 0,
+    }
+    async for result in crawler.probe(expected, ipv4=True, retries=0, **options):
         found[result.url] = result.status or 0, result.error.type if result.error else None
     assert found == {url: (TRUTHS[kind].status, ERRORS.get(kind)) for url, kind in expected.items()}

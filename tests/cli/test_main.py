@@ -171,6 +171,36 @@ async def test_results_come_before_the_input_ends(site: Site) -> None:
     assert (ended.code, ended.err) == (0, "")
 
 
+@pytest.mark.parametrize("how", ["argument", "dash", "pipe"])
+async def test_a_list_needs_no_option(how: str, site: Site, tmp_path: Path) -> None:
+    file, host = tmp_path / "urls.txt", site.url("/ok").removeprefix("http://")
+    content = f"# a list\n{host}\n\nhello\n".encode()
+    await asyncio.to_thread(file.write_bytes, content)
+    arguments = {"argument": [str(file)], "dash": ["-"], "pipe": []}[how]
+    ended = await probing("--scheme=http", *arguments, **({} if how == "argument" else {"stdin": content}))
+    assert [(record["url"], record["outcome"]) for record in sorted(ended.records, key=lambda each: each["seq"])] == [
+        (host, "ok"), ("hello", "invalid")
+    ]  # fmt: skip
+
+
+async def test_a_bare_host_gets_https(authority: Authority) -> None:
+    async with Site(tls=authority.good("localhost")) as site:
+        ended = await probing(f"localhost:{site.port}/ok", "--cafile", str(authority.cafile))
+    assert ended.outcomes == ["ok"]
+    assert ended.records[0]["final_url"] == f"https://localhost:{site.port}/ok"
+    assert (await probing("localhost:1", "--scheme=none")).outcomes == ["invalid"]
+
+
+async def test_a_delimiter_in_a_url_is_no_other_url(site: Site, tmp_path: Path) -> None:
+    table = tmp_path / "links.csv"
+    await asyncio.to_thread(table.write_text, f"url;title\n{site.url('/ok')};home\n")
+    assert [record["url"] for record in (await probing(str(table))).records] == [site.url("/ok")]
+    await asyncio.to_thread(table.write_text, f"url\n{site.url('/ok')},2\n")
+    ended = await probing(str(table))
+    message = "line 2: has 2 cells for 1 column; a cell with ',' in it must be quoted"
+    assert (ended.code, ended.err) == (2, f"crawler: {table}: {message}\n")
+
+
 async def test_a_list_without_urls_is_all_well() -> None:
     assert await probing("-f", "-") == Ended(0, "", "")  # standard input is /dev/null, as under cron
 

@@ -256,7 +256,7 @@ INVALID = {
     "http://a%0Ab/": "not a URL",
     "http://a%40b/": "not a URL",
     "http://a%3A80/": "not a URL",
-    "http://a\u00a0b/": "not a URL",
+    "http://a\u00a0b/": "the invisible character U+00A0 at character 9",
     "http://a<b/": "not a URL",
     "http://a|b/": "not a URL",
     "http://a^b/": "not a URL",

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from crawler.core.errors import InputError
 from crawler.core.urls import MAX_URL_CHARACTERS, Line
 from crawler.formats.gzip_reader import GzipReader
-from crawler.formats.json_batch import MAX_VALUE_BYTES, JsonError
+from crawler.formats.json_batch import MAX_VALUE_BYTES
 from crawler.formats.url_lists import INPUT_FORMATS, InputFormat, open_reader
 
 LONGEST_LINE: Final = 2 * MAX_URL_CHARACTERS
@@ -75,15 +75,18 @@ def test_a_format_without_columns_refuses_a_column(format_: InputFormat) -> None
         open_reader(format_, "url")
 
 
-@pytest.mark.parametrize("format_", ["text", "ndjson", "csv"])
+@pytest.mark.parametrize("format_", INPUT_FORMATS)
 def test_a_byte_order_mark_is_dropped(format_: InputFormat) -> None:
     for step in (1, 2, 3, 4, 100):
         assert [*map(text_of, read(format_, BOM + SAME[format_], [step]))] == ["http://a/", "http://b/"]
 
 
-def test_json_with_a_byte_order_mark_is_refused() -> None:
-    with pytest.raises(JsonError, match="byte 0: invalid character"):
-        read("json", BOM + SAME["json"])
+@pytest.mark.parametrize("data", [b"a\rb\n", b"a\rb\r\nc", b"\ra\n"])
+@pytest.mark.parametrize("step", [1, 100])
+def test_ends_of_lines_of_two_kinds_are_refused(data: bytes, step: int) -> None:
+    """A URL with a stray CR in it must not become two."""
+    place, message = refused("text", data, [step])
+    assert (place, message[:24]) == ("", "some lines end in CR and")
 
 
 @pytest.mark.parametrize("format_", ["text", "ndjson", "csv"])
@@ -108,7 +111,11 @@ def test_lines_are_returned_as_soon_as_they_are_complete(format_: InputFormat) -
         (b"\xef\xbb", [b"\xef\xbb"]),
         (b" \n\t\n\r\n", []),
         (b" a b \r\n\tc", [b"a b", b"c"]),
-        (b"a\rb", [b"a\rb"]),
+        (b"a\rb", [b"a", b"b"]),
+        (b"a\r\rb\r", [b"a", b"b"]),
+        (b"\ra\r#b\rc", [b"a", b"c"]),
+        (b"a\r\nb\rc\n", [b"a", b"b\rc"]),
+        (b"# a list\na\n #b\nc # d\n", [b"a", b"c # d"]),
         (b"a\n" + BOM + b"b", [b"a", BOM + b"b"]),
     ],
 )
@@ -218,7 +225,7 @@ def test_a_long_header_row_is_shortened_in_the_message() -> None:
 
 
 def test_blank_rows_of_csv_are_skipped() -> None:
-    data = b'n,url\r\n1,a\r\n\r\n2\r\n3,\r\n4,"b\r\n,""c"""\r\n \r\n,\r\n5,"d"e"\r\n6, "f",g\r\n7,h'
+    data = b'n,url\r\n1,a\r\n\r\n2\r\n3,\r\n4,"b\r\n,""c"""\r\n \r\n,\r\n5,"d"e"\r\n6, "f"\r\n7,h'
     lines = ["a", "", "", 'b\r\n,"c"', "", 'de"', ' "f"', "h"]
     assert read("csv", data) == read("csv", data, [1]) == lines
     assert read("csv", b'url\n""\n\na\n') == ["", "a"]
@@ -258,7 +265,7 @@ def test_the_csv_module_reads_the_same(body: str, sizes: list[int]) -> None:
     try:
         lines = read("csv", text.encode(), sizes)
     except InputError:
-        assert rows is None
+        assert rows is None or any(len(row) > 2 for row in rows)
     else:
         assert rows is not None
         whole = [row for row in rows[1:] if row and not (len(row) == 1 and row[0].isspace())]

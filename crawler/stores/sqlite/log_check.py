@@ -19,7 +19,7 @@ from crawler.core.errors import InputError
 from crawler.stores.sqlite.connection import checkpoint, connect, transaction
 from crawler.stores.sqlite.file_lock import LOCK_HEAD_BYTES, lock_path
 
-__all__ = ["begin_session", "check_log", "check_log_has_file", "forget_session", "has_log", "record_session"]
+__all__ = ["begin_session", "check_log", "check_log_has_file", "record_session", "rename_session"]
 
 _NOTE: Final = "session"
 # A checkpoint writes into the file soon after the last write to the log. More time between the two is a copy.
@@ -34,11 +34,6 @@ class _Record(msgspec.Struct):
     log: int
 
 
-def has_log(path: Path) -> bool:
-    """Return whether a file has a log with content."""
-    return _size(path.with_name(path.name + "-wal")) > 0
-
-
 def check_log_has_file(path: Path) -> None:
     """Refuse a write-ahead log whose file is missing: SQLite would delete it.
 
@@ -46,7 +41,7 @@ def check_log_has_file(path: Path) -> None:
         InputError: The file is missing or empty, but its log has bytes.
     """
     log = path.with_name(path.name + "-wal")
-    if not _size(path) and has_log(path):
+    if not _size(path) and _size(log):
         raise InputError(f"is missing, but {log.name} is there: restore the file, or move {log.name} away", str(path))
 
 
@@ -57,7 +52,7 @@ def check_log(path: Path) -> None:
         InputError: The log belongs to another file.
     """
     log, record = path.with_name(path.name + "-wal"), _read_record(path)
-    if record is not None and has_log(path) and _is_other_file(path, log, record):
+    if record is not None and _size(log) and _is_other_file(path, log, record):
         raise InputError(
             f"is not the file that {log.name} belongs to: move {log.name} away to use the file as it is, or restore "
             f"both together. If they do belong together, remove {lock_path(path).name}",
@@ -75,17 +70,11 @@ def begin_session(path: Path) -> str | None:
         os.truncate(lock_path(path), LOCK_HEAD_BYTES)
     session = None
     with suppress(sqlite3.Error):
-        session = _write_session(path)
+        session = rename_session(path)
     return session if session is not None and _read_session(path) == session else None
 
 
-def forget_session(connection: sqlite3.Connection) -> None:
-    """Make a copy another file than the one whose session it has."""
-    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'notes'").fetchone():
-        connection.execute("DELETE FROM notes WHERE name = ?", (_NOTE,))
-
-
-def _write_session(path: Path) -> str:
+def rename_session(path: Path) -> str:
     """Write a new session into a file itself, not only into its log; return its name."""
     session = secrets.token_hex(8)
     with closing(connect(path)) as connection:
