@@ -24,13 +24,14 @@ from crawler.core.urls import Target
 from crawler.runtime.counters import CallCounters
 from crawler.runtime.iteration import iterate
 
-__all__ = ["PAGE_BYTES", "STREAM_BYTES", "Lines", "PageReader", "Registry", "passes_filter"]
+__all__ = ["PAGE_BYTES", "READER_SECONDS", "STREAM_BYTES", "Lines", "PageReader", "Registry", "passes_filter"]
 
 Lines = Iterable[str | bytes] | AsyncIterable[str | bytes]
 PageReader = Callable[[int, int, ResultFilter, int], Awaitable[ResultSlice]]  # start, limit, filter, bytes
 
 PAGE_BYTES: Final = 2**20  # of the results of a page; with the one that reaches it, the page ends
 STREAM_BYTES: Final = 2**18  # the same of a page that waits until a client has read it
+READER_SECONDS: Final = 60.0  # for readers of a deleted Task: one that takes longer holds no disk and no memory
 _PAGE_RESULTS: Final = 1_000
 
 
@@ -158,8 +159,8 @@ class Registry(ABC):
     def results(self, task_id: str, where: ResultFilter = ANY_RESULT) -> AsyncIterator[ProbeResult]:
         """Stream the results in the order in which they were recorded, including those recorded meanwhile.
 
-        If the Task is deleted meanwhile, the stream still continues to its end. A store may bound the time that it has
-        for this: then the next read raises `TaskNotFound`.
+        If the Task is deleted meanwhile, the stream continues to its end, for `READER_SECONDS`: a read after this time
+        raises `TaskNotFound`.
         """
         task = self.task(task_id)
         return _read_all(task, self._reader(task), where)
@@ -276,7 +277,10 @@ class Registry(ABC):
 
     @abstractmethod
     def _reader(self, task: Task) -> AbstractContextManager[PageReader]:
-        """Return a reader of the Task's results that works while its context lasts, even if the Task is deleted."""
+        """Return a reader of the Task's results that works while its context lasts.
+
+        If the Task is deleted, it works for `READER_SECONDS` more.
+        """
 
 
 def passes_filter(result: ProbeResult, where: ResultFilter) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequen
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from functools import partial
 from types import MappingProxyType
-from typing import Final, Self
+from typing import Self
 
 import msgspec
 
@@ -40,8 +40,6 @@ from crawler.stores.redis.task_cache import TaskCache
 from crawler.stores.redis.task_hash import FIELDS, decode_options, encode_fields, merge_counts
 
 __all__ = ["RedisRegistry"]
-
-_EXPIRE_SECONDS: Final = 600  # a client that is reading the results of a deleted Task has this time to finish
 
 
 class RedisRegistry(Registry):
@@ -227,10 +225,11 @@ class RedisRegistry(Registry):
         """Drop a Task, or a batch that was not admitted; returns whether it was a Task."""
         await self.chunks.drop(task.id)
         keys = [task_key(task.id), *(shared_key(name) for name in ("tasks", "keys", "bytes", "running"))]
+        expire_ms = int(self.settings.reader_seconds * 1000)
         with self._connection.call("write"):
             was_stored: int = await self._connection.scripts["delete"](
                 keys=[*keys, *self._results.keys(task)],
-                args=[task.id, _idempotency_field(task), shared_key("changes"), _EXPIRE_SECONDS],
+                args=[task.id, _idempotency_field(task), shared_key("changes"), expire_ms],
             )
         return bool(was_stored)
 

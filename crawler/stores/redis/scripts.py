@@ -141,13 +141,13 @@ SCRIPTS: Final = {
     # Delete a Task. The other keys expire later, for clients that are reading the results now.
     "delete": """
         local task, tasks, keys, bytes, running = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-        local id, key, changes, expire_seconds = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+        local id, key, changes, expire_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
         redis.call('HDEL', running, id)
         if redis.call('ZREM', tasks, id) == 0 then return 0 end
         if key ~= '' then redis.call('HDEL', keys, key) end
         redis.call('DECRBY', bytes, redis.call('HGET', task, 'bytes') or 0)
         redis.call('UNLINK', task)
-        for i = 6, #KEYS do redis.call('EXPIRE', KEYS[i], expire_seconds) end
+        for i = 6, #KEYS do redis.call('PEXPIRE', KEYS[i], expire_ms) end
         redis.call('PUBLISH', changes, id)
         return 1""",
 }

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from crawler.registry import READER_SECONDS
+
 __all__ = ["FleetSettings"]
 
 
@@ -24,6 +26,7 @@ class FleetSettings(msgspec.Struct, frozen=True, kw_only=True):
         stalled_check_seconds: Pause between two searches for stalled Tasks.
         stalled_after_seconds: A Task without a new result for this time has its chunks queued again. Doubled each time.
         max_stalled_after_seconds: The bound of this doubling.
+        reader_seconds: How long readers of a deleted Task can still read its results.
         drain_seconds: At shutdown, time for the results to be recorded, and again for the chunks to be released.
     """
 
@@ -38,4 +41,5 @@ class FleetSettings(msgspec.Struct, frozen=True, kw_only=True):
     stalled_check_seconds: float = 15.0
     stalled_after_seconds: float = 60.0
     max_stalled_after_seconds: float = 3_600.0
+    reader_seconds: float = READER_SECONDS
     drain_seconds: float = 5.0

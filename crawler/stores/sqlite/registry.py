@@ -14,7 +14,7 @@ from crawler.core.options import Options
 from crawler.core.results import ProbeResult
 from crawler.core.tasks import ResultFilter, ResultSlice, Task
 from crawler.core.urls import Target
-from crawler.registry import Lines, PageReader, Registry
+from crawler.registry import READER_SECONDS, Lines, PageReader, Registry
 from crawler.stores.sqlite import queries
 from crawler.stores.sqlite.connection import check_writable, checkpoint, connect, migrate
 from crawler.stores.sqlite.database import Database
@@ -24,7 +24,7 @@ from crawler.stores.sqlite.ingest import LINES_PER_WRITE, take_in
 from crawler.stores.sqlite.log_check import begin_session, check_log, check_log_has_file, record_session
 from crawler.stores.sqlite.recent_results import RecentResults
 from crawler.stores.sqlite.reserve import Reserve
-from crawler.stores.sqlite.sweeper import READER_SECONDS, Sweeper
+from crawler.stores.sqlite.sweeper import Sweeper
 
 __all__ = ["SqliteRegistry"]
 

@@ -8,16 +8,16 @@ from functools import partial
 from typing import Final
 
 from crawler.core.errors import StoreError
+from crawler.registry import READER_SECONDS
 from crawler.runtime.cancellation import BackgroundJob
 from crawler.stores.sqlite import queries
 from crawler.stores.sqlite.database import Database
 
-__all__ = ["READER_SECONDS", "Sweeper"]
+__all__ = ["Sweeper"]
 
 log = logging.getLogger(__name__)
 
 _SHARE_OF_RESERVE: Final = 0.5  # the rest is for deletions by clients, and for the next start
-READER_SECONDS: Final = 60.0  # a client that reads slower than this holds no disk space
 
 
 class Sweeper(BackgroundJob):
