@@ -91,7 +91,8 @@ class Sweeper(BackgroundJob):
         now = time.monotonic()
         if number not in self._read_until:
             self._read_until[number] = now + self._reader_seconds
-            asyncio.get_running_loop().call_later(self._reader_seconds, self.request)
-        elif now >= self._read_until[number]:
+        if (left := self._read_until[number] - now) > 0:  # also after a timer that fired a moment too early
+            asyncio.get_running_loop().call_later(left, self.request)
+        else:
             log.info("%d readers of a deleted Task are cut off: its rows are deleted", self.readers.pop(number))
             del self._read_until[number]
