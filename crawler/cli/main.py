@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from crawler.cli import client_commands
 from crawler.cli.console import OK, USAGE, print_message, run
+from crawler.cli.file_commands import backup, verify
 from crawler.cli.flags import SomeFields, with_flags
 from crawler.cli.probe_command import probe
 from crawler.cli.serve_command import serve
@@ -142,6 +143,9 @@ def workers(service: dict[str, Any]) -> None:
 
     print_fleet_status(run(read_fleet_status(registry)), sys.stdout)
 
+
+app.command(epilog=_examples("backup tasks-monday.db"))(backup)
+app.command(epilog=_examples("verify tasks-monday.db"))(verify)
 
 for command in client_commands.COMMANDS:
     app.command()(command)

@@ -11,6 +11,7 @@ From outside, import `SqliteRegistry`. `stores.redis.chunking` and `stores.dedup
     database         a connection on a thread of its own
     connection       opens, migrates and writes a file
     file_lock        keeps other processes from the file
+    backup           copies a file in use, and checks whether a file is sound
     log_check        refuses a log that belongs to another file
     file_guard       notices that the file was removed or replaced
     reserve          space that a full disk still has for deletions

@@ -19,7 +19,7 @@ from crawler.core.errors import InputError
 from crawler.stores.sqlite.connection import checkpoint, connect, transaction
 from crawler.stores.sqlite.file_lock import LOCK_HEAD_BYTES, lock_path
 
-__all__ = ["begin_session", "check_log", "check_log_has_file", "record_session", "rename_session"]
+__all__ = ["begin_session", "check_log", "check_log_has_file", "forget_session", "record_session"]
 
 _NOTE: Final = "session"
 # A checkpoint writes into the file soon after the last write to the log. More time between the two is a copy.
@@ -70,11 +70,17 @@ def begin_session(path: Path) -> str | None:
         os.truncate(lock_path(path), LOCK_HEAD_BYTES)
     session = None
     with suppress(sqlite3.Error):
-        session = rename_session(path)
+        session = _write_session(path)
     return session if session is not None and _read_session(path) == session else None
 
 
-def rename_session(path: Path) -> str:
+def forget_session(connection: sqlite3.Connection) -> None:
+    """Make a copy another file than the one whose session it has."""
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'notes'").fetchone():
+        connection.execute("DELETE FROM notes WHERE name = ?", (_NOTE,))
+
+
+def _write_session(path: Path) -> str:
     """Write a new session into a file itself, not only into its log; return its name."""
     session = secrets.token_hex(8)
     with closing(connect(path)) as connection:

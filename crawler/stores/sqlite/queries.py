@@ -3,7 +3,6 @@
 A function that writes needs a transaction around it: `Database.write` provides one.
 """
 
-import logging
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -17,7 +16,6 @@ from crawler.core.options import Options
 from crawler.core.results import Outcome, ProbeError, ProbeResult
 from crawler.core.tasks import Counts, ResultFilter, ResultSlice, Task, decode_task
 from crawler.core.urls import Target
-from crawler.runtime.logs import log_fields
 from crawler.stores.sqlite.connection import insert_rows
 from crawler.stores.sqlite.schema import PLACES_PER_TASK
 
@@ -41,8 +39,6 @@ __all__ = [
     "used_bytes",
     "write_note",
 ]
-
-log = logging.getLogger(__name__)
 
 _READ_AHEAD_TARGETS: Final = 1_000
 _READ_AHEAD_CHARACTERS: Final = 2**20  # of their lines
@@ -120,11 +116,19 @@ class RecordedResults(NamedTuple):
     bodies: str | None
 
 
+class UnreadTask(NamedTuple):
+    """A Task whose record cannot be read: its id, why, and whether the record is damaged or of another version."""
+
+    id: str
+    problem: str
+    is_damaged: bool
+
+
 class StoredTasks(NamedTuple):
-    """The return value of `read_tasks`: Tasks with their numbers, and whether some JSON is damaged."""
+    """The return value of `read_tasks`: Tasks with their numbers, and those whose record cannot be read."""
 
     tasks: list[tuple[int, Task]]
-    is_damaged: bool
+    unread: list[UnreadTask]
 
 
 def read_tasks(connection: sqlite3.Connection) -> StoredTasks:
@@ -137,22 +141,23 @@ def read_tasks(connection: sqlite3.Connection) -> StoredTasks:
         """SELECT number, id, body, ok, http_error, failed, blocked, invalid FROM tasks
         WHERE body IS NOT NULL ORDER BY number"""
     )
-    found, is_damaged = [], False
+    found: list[tuple[int, Task]] = []
+    unread: list[UnreadTask] = []
     for number, id_, body, *counts in rows:
         try:
             if not all(isinstance(count, int) for count in counts):
                 raise msgspec.DecodeError("a count is not a number")
             task = decode_task(body)
         except (msgspec.MsgspecError, InputError) as error:
-            with log_fields(task=id_):
-                log.error("Task %s cannot be read: %s", id_, error)
-            if type(error) is not msgspec.DecodeError:
-                continue  # JSON with unknown values stays in the file for a version that can decode it
-            is_damaged = True
+            # JSON with unknown values stays in the file for a version that can decode it.
+            is_damaged = type(error) is msgspec.DecodeError
+            unread.append(UnreadTask(id_, str(error), is_damaged))
+            if not is_damaged:
+                continue
             task = _stand_in(id_, body)
         task.counts = Counts(*(count if isinstance(count, int) else 0 for count in counts))
         found.append((number, task))
-    return StoredTasks(found, is_damaged)
+    return StoredTasks(found, unread)
 
 
 def _stand_in(id_: str, body: object) -> Task:

@@ -1,6 +1,7 @@
 """Tasks in a SQLite file: they survive `kill -9`, and the length of a list costs no memory."""
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, closing, contextmanager, suppress
@@ -15,6 +16,7 @@ from crawler.core.results import ProbeResult
 from crawler.core.tasks import ResultFilter, ResultSlice, Task
 from crawler.core.urls import Target
 from crawler.registry import READER_SECONDS, Lines, PageReader, Registry
+from crawler.runtime.logs import log_fields
 from crawler.stores.sqlite import queries
 from crawler.stores.sqlite.connection import check_writable, checkpoint, connect, migrate
 from crawler.stores.sqlite.database import Database
@@ -27,6 +29,8 @@ from crawler.stores.sqlite.reserve import Reserve
 from crawler.stores.sqlite.sweeper import Sweeper
 
 __all__ = ["SqliteRegistry"]
+
+log = logging.getLogger(__name__)
 
 _MAX_SCANNED_RESULTS: Final = 20_000  # one call scans no more results for those that pass a filter
 _MAX_RESULTS_PER_WRITE: Final = 5_000
@@ -297,9 +301,12 @@ class SqliteRegistry(Registry):
                 stored = queries.read_tasks(connection)
                 for number, task in stored.tasks:
                     self._add_task(number, task)
-                self.calls.is_damaged = stored.is_damaged
         except sqlite3.Error as error:
             raise InputError(f"cannot be used: {error}", str(self._path)) from None
+        for task_id, problem, is_damaged in stored.unread:
+            self.calls.is_damaged = self.calls.is_damaged or is_damaged
+            with log_fields(task=task_id):
+                log.error("Task %s cannot be read: %s", task_id, problem)
 
     def _add_task(self, number: int, task: Task) -> None:
         if task.status != "running":
