@@ -137,6 +137,49 @@ async def test_a_full_disk_is_no_dead_end(program: str, arguments: list[str], si
     assert (code, out) == (0, ["as it should be"]), err
 
 
+START = (
+    FILL
+    + """
+import subprocess, sys
+from pathlib import Path
+from crawler.stores.sqlite.connection import migrate
+
+def crawler(*arguments):
+    ended = subprocess.run([sys.executable, "-m", "crawler", *arguments], capture_output=True, text=True, timeout=20)
+    assert ended.stdout == "" and ended.stderr.count("\\n") == 1, ended
+    return ended.returncode, ended.stderr
+
+def serve(path):
+    return crawler("serve", "--port", "0", "--registry", f"sqlite:///{path}")
+
+folder = Path(sys.argv[1])
+path = folder / "tasks.db"
+migrate(path)
+fill(folder)
+for each in (path, folder / "new.db"):
+    assert serve(each) == (2, f"crawler: {each}: cannot be opened, because its disk is full: make room there\\n")
+(folder / "ballast").unlink()
+subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+for each in (path, folder / "none.db", folder / "none" / "tasks.db"):
+    assert serve(each) == (2, f"crawler: {each}: cannot be used: Read-only file system\\n")
+assert crawler("verify", str(path)) == (0, f"{path} is sound.\\n")
+assert crawler("backup", str(folder / "copy.db"), "--registry", f"sqlite:///{path}") == (
+    2, f"crawler: {folder / 'copy.db'}: cannot be created: Read-only file system\\n"
+)
+print('"as it should be"')
+"""
+)
+
+
+@pytest.mark.skipif(not can_unshare(), reason="needs `unshare --mount`")
+async def test_a_start_without_room_or_on_a_read_only_disk_is_refused_in_a_line(tmp_path: Path) -> None:
+    """The kernel's words: ENOSPC and EROFS (errno(3))."""
+    script = 'mount -t tmpfs -o size=8m none "$1" && exec "$2" -c "$3" "$1"'
+    command = ["unshare", "-rm", "sh", "-c", script, "sh", str(tmp_path), sys.executable, START]
+    code, out, err = await run_and_read(command, [])
+    assert (code, out) == (0, ["as it should be"]), err
+
+
 def test_the_reserve_is_released_in_parts_and_filled_again(tmp_path: Path) -> None:
     reserve, file = Reserve(tmp_path / "tasks.db", 2**20), tmp_path / "tasks.db.reserve"
     assert reserve.fill()

@@ -13,7 +13,7 @@ import msgspec
 from crawler.core.errors import InputError, StoreDamaged, StoreError
 from crawler.core.results import ProbeResult
 from crawler.stores.sqlite import queries
-from crawler.stores.sqlite.log_check import check_log, check_log_has_file, forget_session
+from crawler.stores.sqlite.log_check import check_log, check_log_has_file, forget_session, has_log
 
 __all__ = ["copy_file", "find_damage"]
 
@@ -88,7 +88,10 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         raise InputError("is not there", str(path))
     check_log(path)
     try:
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+        # Reading creates the log's index, which a read-only disk does not let it; but nothing changes a file there.
+        is_frozen = bool(os.statvfs(path).f_flag & os.ST_RDONLY) and not has_log(path)
+        uri = f"{path.as_uri()}?mode=ro{'&immutable=1' if is_frozen else ''}"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None)
         connection.execute("BEGIN")
         is_registry = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'tasks'").fetchone()
     except sqlite3.Error as error:

@@ -19,7 +19,7 @@ from crawler.core.errors import InputError
 from crawler.stores.sqlite.connection import checkpoint, connect, transaction
 from crawler.stores.sqlite.file_lock import LOCK_HEAD_BYTES, lock_path
 
-__all__ = ["begin_session", "check_log", "check_log_has_file", "forget_session", "record_session"]
+__all__ = ["begin_session", "check_log", "check_log_has_file", "forget_session", "has_log", "record_session"]
 
 _NOTE: Final = "session"
 # A checkpoint writes into the file soon after the last write to the log. More time between the two is a copy.
@@ -34,6 +34,11 @@ class _Record(msgspec.Struct):
     log: int
 
 
+def has_log(path: Path) -> bool:
+    """Return whether a file has a log with content."""
+    return _size(path.with_name(path.name + "-wal")) > 0
+
+
 def check_log_has_file(path: Path) -> None:
     """Refuse a write-ahead log whose file is missing: SQLite would delete it.
 
@@ -41,7 +46,7 @@ def check_log_has_file(path: Path) -> None:
         InputError: The file is missing or empty, but its log has bytes.
     """
     log = path.with_name(path.name + "-wal")
-    if not _size(path) and _size(log):
+    if not _size(path) and has_log(path):
         raise InputError(f"is missing, but {log.name} is there: restore the file, or move {log.name} away", str(path))
 
 
@@ -52,7 +57,7 @@ def check_log(path: Path) -> None:
         InputError: The log belongs to another file.
     """
     log, record = path.with_name(path.name + "-wal"), _read_record(path)
-    if record is not None and _size(log) and _is_other_file(path, log, record):
+    if record is not None and has_log(path) and _is_other_file(path, log, record):
         raise InputError(
             f"is not the file that {log.name} belongs to: move {log.name} away to use the file as it is, or restore "
             f"both together. If they do belong together, remove {lock_path(path).name}",

@@ -291,7 +291,8 @@ class SqliteRegistry(Registry):
                 ):  # reading a long log takes more
                     raise
                 if not self._reserve.release():
-                    raise InputError("cannot be opened, because its disk is full", str(self._path)) from None
+                    message = "cannot be opened, because its disk is full: make room there"
+                    raise InputError(message, str(self._path)) from None
 
     def _load(self) -> None:
         migrate(self._path)
