@@ -137,6 +137,6 @@ async def test_this_prober_is_right_and_names_the_reasons(world: World) -> None:
         "ipv4": True,
         "retries": 0,
     }
-    async for result in crawler.probe(expected, ipv4=True, retries=0, **options):
+    async for result in crawler.probe(expected, **options):
         found[result.url] = result.status or 0, result.error.type if result.error else None
     assert found == {url: (TRUTHS[kind].status, ERRORS.get(kind)) for url, kind in expected.items()}

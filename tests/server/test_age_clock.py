@@ -4,6 +4,7 @@ Witness: clocks are set without warning, CLOCK_MONOTONIC is not (clock_gettime(2
 clock starts at any date.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -67,7 +68,12 @@ class Running:
         """The labels of the Tasks after some time."""
         self._machine.passes(seconds)
         await self.retention.delete_expired()
-        return [task.label or "" for task in self.registry.tasks.values()]
+        for _ in range(100):  # on Redis, a change that another connection has stored comes by a message
+            labels = [task.label or "" for task in self.registry.tasks.values()]
+            if all(labels):
+                break
+            await asyncio.sleep(0.05)
+        return labels
 
     async def ends(self, label: str) -> None:
         task = await submit_ended(self.registry, ["http://a/"])

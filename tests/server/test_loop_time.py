@@ -87,10 +87,10 @@ def test_no_list_holds_the_loop(format_: InputFormat, parts: list[tuple[bytes, i
 
 
 BODIES: Final[dict[str, tuple[InputFormat, bytes, int, str]]] = {
-    "blank CSV": ("csv", b"url\nx\n" + b"\n" * 1_100_000, 422, "more than 1000000 blank lines"),
-    "blank text": ("text", b"x\n" + b" \n" * 1_100_000, 422, "more than 1000000 blank lines"),
-    "blank NDJSON": ("ndjson", b'"x"\n' + b"\n" * 1_100_000, 422, "more than 1000000 blank lines"),
-    "wide row": ("csv", b"url\n" + b"," * 20_000 + b"\n", 422, "more than 16384 commas"),
+    "blank CSV": ("csv", b"url\nx\n" + b"\n" * 1_100_000, 422, "more than 1000000 lines without a URL"),
+    "blank text": ("text", b"x\n" + b" \n" * 1_100_000, 422, "more than 1000000 lines without a URL"),
+    "blank NDJSON": ("ndjson", b'"x"\n' + b"\n" * 1_100_000, 422, "more than 1000000 lines without a URL"),
+    "wide row": ("csv", b"url\n" + b"," * 20_000 + b"\n", 422, "more than 16384 cells"),
     "nested lines": ("ndjson", b'{"url":"x","a":[' + b"[]," * 300_000 + b"[]]}\n", 201, ""),
     "nested member": ("json", b'{"urls":["x"],"options":[' + b"[]," * 60_000 + b"[]]}", 422, "besides `urls`"),
     "deep member": ("json", b'{"urls":["x"],"options":' + b"[" * 900_000, 400, "ends too early"),
