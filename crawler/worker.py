@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from contextlib import aclosing, suppress
 from typing import Any, Final, Protocol, Self, TypeVar
 
-from crawler.core.errors import StoreError, TaskNotFound, TransitionError
+from crawler.core.errors import StoreError, TaskDamaged, TaskNotFound, TransitionError
 from crawler.core.options import Options
 from crawler.core.results import ProbeResult
 from crawler.core.tasks import FleetStatus
@@ -20,7 +20,7 @@ from crawler.runtime.cancellation import cancel_and_wait
 from crawler.runtime.logs import log_fields
 from crawler.runtime.tracing import mark_span_failed, task_span
 
-__all__ = ["Engine", "LocalEngine", "Recorder", "probe_and_record", "retry_until_stored", "worker"]
+__all__ = ["Engine", "LocalEngine", "Recorder", "fail_task", "probe_and_record", "retry_until_stored", "worker"]
 
 T = TypeVar("T")
 
@@ -124,12 +124,19 @@ async def _complete(task_id: str, registry: Registry, prober: Prober) -> None:
     except TaskNotFound:
         log.info("Task %s was deleted while it ran", task_id)
     except Exception as error:
-        log.exception("Task %s cannot go on", task_id)
         mark_span_failed()
-        with suppress(TaskNotFound, TransitionError):
-            await retry_until_stored(
-                registry.finish, task_id, "error", f"{type(error).__name__}: {error}"[:_MAX_DETAIL]
-            )
+        await fail_task(task_id, registry, error)
+
+
+async def fail_task(task_id: str, registry: Registry, error: Exception) -> None:
+    """Log an error that a Task cannot go on after, and end the Task with it."""
+    log.error("Task %s cannot go on", task_id, exc_info=error)
+    detail = str(error) if isinstance(error, TaskDamaged) else f"{type(error).__name__}: {error}"
+    with suppress(TaskNotFound, TransitionError):
+        try:
+            await retry_until_stored(registry.finish, task_id, "error", detail[:_MAX_DETAIL])
+        except TaskDamaged:  # not even this can be stored; then reading finds that there is no such Task
+            await retry_until_stored(registry.fetch, task_id)
 
 
 async def probe_and_record(
@@ -145,11 +152,17 @@ async def probe_and_record(
 
 
 async def retry_until_stored(call: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
-    """Call with back-off until the store works again: a full disk must not lose results."""
+    """Call with back-off until the store works again: a full disk must not lose results.
+
+    Raises:
+        TaskDamaged: It would fail for ever.
+    """
     pause = _FIRST_RETRY_SECONDS
     while True:
         try:
             return await call(*arguments)
+        except TaskDamaged:
+            raise
         except StoreError as error:
             log.error("the store failed; the next try is in %g s: %s", pause, error)
             await asyncio.sleep(pause)

@@ -15,6 +15,7 @@ A target that fails is an ordinary result, so it is never raised: see `crawler.c
     ├── ServiceStopping         the service is stopping and starts nothing more
     ├── StoreError              the store cannot read or write now
     │   ├── StoreDamaged        the stored data is damaged
+    │   │   └── TaskDamaged     the stored data of one Task is damaged
     │   ├── StoreFull           the store has no space left
     │   ├── StoreReadOnly       the store accepts no writes now
     │   └── StoreReplaced       the store's files were removed or replaced
@@ -45,6 +46,7 @@ __all__ = [
     "StoreFull",
     "StoreReadOnly",
     "StoreReplaced",
+    "TaskDamaged",
     "TaskNotFound",
     "TaskTooLarge",
     "TransitionError",
@@ -149,6 +151,10 @@ class StoreError(CrawlerError):
 
 class StoreDamaged(StoreError):
     """The stored data is damaged."""
+
+
+class TaskDamaged(StoreDamaged):
+    """The stored data of one Task is damaged. It cannot go on; others can."""
 
 
 class StoreFull(StoreError):

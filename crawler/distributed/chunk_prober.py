@@ -1,10 +1,9 @@
 """Probe the lines of one chunk, and find the line that crashes worker processes."""
 
 import logging
-from contextlib import suppress
 from weakref import WeakValueDictionary
 
-from crawler.core.errors import TaskNotFound, TransitionError
+from crawler.core.errors import TaskNotFound
 from crawler.core.results import ProbeError
 from crawler.core.tasks import Task
 from crawler.distributed.crash_policy import CHUNK_ISOLATION_CRASHES, crash_error, plan_isolation
@@ -13,7 +12,7 @@ from crawler.probing.prober import Prober
 from crawler.probing.unprobed import failed_result
 from crawler.stores.redis.chunk import ChunkLine, ChunkPosition
 from crawler.stores.redis.registry import RedisRegistry
-from crawler.worker import Recorder, probe_and_record, retry_until_stored
+from crawler.worker import Recorder, fail_task, probe_and_record, retry_until_stored
 
 __all__ = ["ChunkProber"]
 
@@ -58,9 +57,7 @@ class ChunkProber:
         except TaskNotFound:
             return False
         except Exception as error:
-            log.exception("Task %s cannot go on", task.id)
-            with suppress(TaskNotFound, TransitionError):
-                await retry_until_stored(self._registry.finish, task.id, "error", f"{type(error).__name__}: {error}")
+            await fail_task(task.id, self._registry, error)
             return False
 
     async def _probe_lines(self, task: Task, lines: list[ChunkLine]) -> bool:

@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from docket import Worker
 
-from crawler.core.errors import TaskNotFound, TransitionError
+from crawler.core.errors import TaskDamaged, TaskNotFound, TransitionError
 from crawler.core.options import Options
 from crawler.core.task_options import apply_stored_options
 from crawler.core.tasks import Task
@@ -23,7 +23,7 @@ from crawler.runtime.cancellation import cancel_and_wait, in_background
 from crawler.runtime.logs import log_fields
 from crawler.stores.redis.chunk import ChunkPosition
 from crawler.stores.redis.registry import RedisRegistry
-from crawler.worker import retry_until_stored
+from crawler.worker import fail_task, retry_until_stored
 
 __all__ = ["ChunkWorker"]
 
@@ -81,7 +81,8 @@ class ChunkWorker:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_seconds):
                 for task, position in self._unfinished:
-                    await retry_until_stored(self._registry.chunks.release, task.id, position)
+                    with suppress(TaskDamaged):  # the next worker process finds that, too, and ends the Task
+                        await retry_until_stored(self._registry.chunks.release, task.id, position)
                     await retry_until_stored(self._queue.requeue, task, position)
 
     async def run_job(self, task_id: str, sequence: int, index: int) -> None:
@@ -94,6 +95,8 @@ class ChunkWorker:
                 task = await retry_until_stored(self._registry.fetch, task_id)
                 if task.status == "running":
                     is_finished = await self._work(task, position)
+        except TaskDamaged as error:
+            await fail_task(task_id, self._registry, error)
         finally:
             self._jobs_at_work -= 1
             self._job_ended.set()

@@ -5,14 +5,14 @@ import time
 from contextlib import suppress
 from typing import Final, NamedTuple, Self
 
-from crawler.core.errors import StoreError, TaskNotFound, TransitionError
+from crawler.core.errors import StoreError, TaskDamaged, TaskNotFound, TransitionError
 from crawler.core.tasks import FleetStatus
 from crawler.distributed.chunk_queue import ChunkQueue
 from crawler.probing.prober import Prober
 from crawler.runtime.cancellation import cancel_and_wait
 from crawler.runtime.logs import log_fields
 from crawler.stores.redis.registry import RedisRegistry
-from crawler.worker import retry_until_stored
+from crawler.worker import fail_task, retry_until_stored
 
 __all__ = ["FleetEngine"]
 
@@ -102,7 +102,10 @@ class FleetEngine:
     async def _queue_task(self, task_id: str) -> None:
         async with self._queueing_slots:
             with log_fields(task=task_id), suppress(TaskNotFound):
-                await retry_until_stored(self._queue_next_chunks, task_id)
+                try:
+                    await retry_until_stored(self._queue_next_chunks, task_id)
+                except TaskDamaged as error:
+                    await fail_task(task_id, self._registry, error)
 
     async def _queue_next_chunks(self, task_id: str) -> None:
         task = await self._registry.fetch(task_id)
@@ -110,9 +113,15 @@ class FleetEngine:
             return
         if positions := await self._registry.chunks.next_chunks(task_id):
             await self._queue.add(task, positions)
-        elif task.counts.done == task.total:  # a worker process crashed before it ended the Task
-            with suppress(TransitionError):
-                await self._registry.finish(task_id, "ready")
+            return
+        task = await self._registry.fetch(task_id)  # its last chunk may have been completed meanwhile
+        if task.status != "running":
+            return
+        if task.counts.done < task.total:
+            missing = task.total - task.counts.done
+            raise TaskDamaged(f"its stored data is damaged: lines without a result that are missing: {missing}")
+        with suppress(TransitionError):  # a worker process crashed before it ended the Task
+            await self._registry.finish(task_id, "ready")
 
 
 class _Progress(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from crawler.core.errors import TaskNotFound
+from crawler.core.errors import TaskDamaged, TaskNotFound
 from crawler.runtime.turns import Turns
 from crawler.stores.redis.chunk import Chunk, ChunkLine, ChunkPosition
 from crawler.stores.redis.connection import RedisConnection
@@ -78,7 +78,7 @@ class ChunkStore:
         keys = [task_key(task_id, "chains"), task_key(task_id, "starts"), task_key(task_id, "suspects")]
         with self._connection.call("write"):
             await self._connection.scripts["drop_chunks"](
-                keys=[shared_key("coming"), *keys],
+                keys=[shared_key("coming"), *keys, task_key(task_id)],
                 args=[task_id, chunks_prefix(task_id), SEQUENCES_PER_HASH, "" if before is None else before],
             )
 
@@ -87,7 +87,7 @@ class ChunkStore:
     async def next_chunks(self, task_id: str) -> list[ChunkPosition]:
         """Return the next chunk of each sequence that is not finished: these can be probed now."""
         positions = []
-        with self._connection.call("read"):
+        async with self._connection.task_call("read", task_id):
             states = self._connection.redis.hscan_iter(task_key(task_id, "chains"), count=_MAX_CHUNKS_PER_COMMAND)
             async for sequence, state in states:
                 positions.append(ChunkPosition(int(sequence), int(state.partition(b"/")[0])))
@@ -108,7 +108,7 @@ class ChunkStore:
         Raises:
             TaskNotFound: The Task does not run any more.
         """
-        with self._connection.call("write"):
+        async with self._connection.task_call("write", task_id):
             starts = await self._connection.scripts["start_chunk"](
                 keys=[task_key(task_id), task_key(task_id, "starts"), shared_key("redelivered")],
                 args=[str(position), start_name],
@@ -125,7 +125,7 @@ class ChunkStore:
         self.forget_chunk(task_id, position)
         keys = [task_key(task_id, "chains"), chunks_key(task_id, position.sequence)]
         keys += [task_key(task_id, "starts"), task_key(task_id, "suspects")]
-        with self._connection.call("write"):
+        async with self._connection.task_call("write", task_id):
             index = await self._connection.scripts["complete_chunk"](
                 keys=keys, args=[position.sequence, position.index]
             )
@@ -134,7 +134,7 @@ class ChunkStore:
     async def release(self, task_id: str, position: ChunkPosition) -> None:
         """Stop work on an unfinished chunk without a crash, and forget the crashes counted so far."""
         self.forget_chunk(task_id, position)
-        with self._connection.call("write"):
+        async with self._connection.task_call("write", task_id):
             pipeline = self._connection.redis.pipeline()
             pipeline.hdel(task_key(task_id, "starts"), str(position))
             pipeline.hdel(task_key(task_id, "suspects"), str(position))
@@ -147,13 +147,13 @@ class ChunkStore:
 
     async def isolated(self, task_id: str, position: ChunkPosition) -> set[int]:
         """Return the `seq`s that were being probed in isolation when a worker process crashed on this chunk."""
-        with self._connection.call("read"):
+        async with self._connection.task_call("read", task_id):
             body = await self._connection.redis.hget(task_key(task_id, "suspects"), str(position))
         return set() if body is None else _decode_seqs(body)
 
     async def isolate(self, task_id: str, position: ChunkPosition, seqs: list[int]) -> None:
         """Store which `seqs` of a chunk are about to be probed in isolation."""
-        with self._connection.call("write"):
+        async with self._connection.task_call("write", task_id):
             await self._connection.scripts["isolate"](
                 keys=[task_key(task_id), task_key(task_id, "suspects")], args=[str(position), msgspec.json.encode(seqs)]
             )
@@ -192,9 +192,12 @@ class ChunkStore:
 
     async def _load(self, task_id: str, position: ChunkPosition) -> list[ChunkLine]:
         """Return the lines of a chunk; none if the chunk does not exist."""
-        with self._connection.call("read"):
+        async with self._connection.task_call("read", task_id):
             body = await self._connection.redis.hget(chunks_key(task_id, position.sequence), str(position))
-        return [] if body is None else _decode_lines(zlib.decompress(body))
+        try:
+            return [] if body is None else _decode_lines(zlib.decompress(body))
+        except zlib.error as error:
+            raise TaskDamaged(f"its stored data is damaged: chunk {position} cannot be unpacked: {error}") from None
 
     async def _pending_of(self, task_id: str, lines: list[ChunkLine]) -> list[ChunkLine]:
         """Return the lines without a result, and the lines with a duplicate without a result.
@@ -204,7 +207,7 @@ class ChunkStore:
         if not lines:
             return []
         lasts = {line.seq: line.duplicates[-1][0] if line.duplicates else line.seq for line in lines}
-        with self._connection.call("read"):
+        async with self._connection.task_call("read", task_id):
             recorded = set(
                 await self._connection.scripts["recorded"](
                     keys=[task_key(task_id, "bits")], args=list({*lasts, *lasts.values()})

@@ -13,11 +13,21 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from crawler.core.errors import InputError, StoreDamaged, StoreError, StoreFull, StoreReadOnly
+from crawler.core.errors import InputError, StoreDamaged, StoreError, StoreFull, StoreReadOnly, TaskDamaged
 from crawler.runtime.cancellation import in_background
 from crawler.runtime.counters import CallCounters
 from crawler.stores.redis.failover import NotMasterError, leave_replicas
-from crawler.stores.redis.keys import SHARED_TYPES, SharedName, shared_key
+from crawler.stores.redis.keys import (
+    OFFSETS_PER_HASH,
+    SEQUENCES_PER_HASH,
+    SHARED_TYPES,
+    TASK_TYPES,
+    SharedName,
+    chunks_prefix,
+    results_prefix,
+    shared_key,
+    task_key,
+)
 from crawler.stores.redis.scripts import SCRIPTS
 
 __all__ = ["RedisConnection"]
@@ -110,6 +120,26 @@ class RedisConnection:
                 raise kind_of_error(f"{self.location}: {error}") from None
             except (RedisError, OSError) as error:
                 raise StoreError(f"{self.location}: {error}") from None
+
+    @asynccontextmanager
+    async def task_call(self, kind: str, task_id: str) -> AsyncIterator[None]:
+        """As `call`, for the keys of one Task: if one of these has a wrong type, raise `TaskDamaged`."""
+        try:
+            with self.call(kind):
+                yield
+        except StoreDamaged:
+            with self.call("read"):
+                wrong = await self.scripts["find_wrong_type"](
+                    keys=[task_key(task_id, part) for part in TASK_TYPES],
+                    args=[
+                        chunks_prefix(task_id), results_prefix(task_id), SEQUENCES_PER_HASH, OFFSETS_PER_HASH,
+                        *TASK_TYPES.values(),
+                    ],
+                )  # fmt: skip
+            if not wrong:
+                raise
+            key, found, wanted = (each.decode() for each in wrong)
+            raise TaskDamaged(f"its stored data is damaged: {key} is a {found}, not a {wanted}") from None
 
     async def check(self) -> None:
         """Raise `StoreError` if nothing can be stored now, or if a key that all Tasks share has another type."""

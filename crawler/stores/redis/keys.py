@@ -40,6 +40,7 @@ __all__ = [
     "OFFSETS_PER_HASH",
     "SEQUENCES_PER_HASH",
     "SHARED_TYPES",
+    "TASK_TYPES",
     "SharedName",
     "chunks_key",
     "chunks_prefix",
@@ -70,6 +71,15 @@ SHARED_TYPES: Final[dict[SharedName, str]] = {
 """The type of each key that all Tasks share, as Redis names it."""
 
 TaskPart = Literal["bits", "blocks", "chains", "starts", "suspects"]
+TASK_TYPES: Final[dict[TaskPart | None, str]] = {
+    None: "hash",
+    "bits": "string",
+    "blocks": "zset",
+    "chains": "hash",
+    "starts": "hash",
+    "suspects": "hash",
+}
+"""The type of each key of a Task; None is the Task's own. The numbered keys are hashes."""
 
 
 def shared_key(name: SharedName) -> str:

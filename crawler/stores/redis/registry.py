@@ -202,7 +202,7 @@ class RedisRegistry(Registry):
     async def _save(self, task: Task, names: Collection[str]) -> None:
         new_status = msgspec.json.encode(task.status).decode() if "status" in names else ""
         fields = _flatten(encode_fields(task, names))
-        with self._connection.call("write"):
+        async with self._connection.task_call("write", task.id):
             answer = await self._connection.scripts["save"](
                 keys=[task_key(task.id), shared_key("coming"), shared_key("running")],
                 args=[task.id, shared_key("changes"), new_status, time.time(), *fields],

@@ -58,7 +58,7 @@ class ResultStore:
         Raises:
             TaskNotFound: The results have been deleted.
         """
-        with self._connection.call("read"):
+        async with self._connection.task_call("read", task.id):
             blocks = await self._read_blocks(task.id, start)
         if not blocks and start < task.counts.done:
             raise TaskNotFound(task.id)
@@ -86,7 +86,7 @@ class ResultStore:
         while results:
             body = zlib.compress(msgspec.json.encode(results), _COMPRESSION_LEVEL)
             outcomes = Counter(result.outcome for result in results)
-            with self._connection.call("write"):
+            async with self._connection.task_call("write", task.id):
                 answer = await self._connection.scripts["record"](
                     keys=keys,
                     args=[

@@ -19,20 +19,22 @@ SCRIPTS: Final = {
             redis.call('HSET', prefix .. math.floor(sequence / per_hash), sequence .. '.' .. index, body)
             redis.call('HSET', sequences, sequence, '0/' .. (index + 1))
         end""",
-    # Drop the chunks of a Task or batch. With a time: only if the mark "coming" is older than that time.
+    # Drop the chunks of a Task or batch. With a time: only if the mark "coming" is older than that time. Without a
+    # readable hash of sequences, there are at most as many as the Task has lines.
     "drop_chunks": """
-        local coming, sequences, starts, isolated = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+        local coming, sequences, starts, isolated, task = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
         local id, prefix, per_hash, before = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
         local since = redis.call('ZSCORE', coming, id)
         if before and (not since or tonumber(since) > before) then return end
-        local last = 0
-        for _, sequence in ipairs(redis.call('HKEYS', sequences)) do last = math.max(last, tonumber(sequence)) end
+        local last, stored = 0, redis.pcall('HKEYS', sequences)
+        if stored.err then last = tonumber(redis.pcall('HGET', task, 'total')) or 0 end
+        for _, sequence in ipairs(stored) do last = math.max(last, tonumber(sequence)) end
         for number = 0, math.floor(last / per_hash) do redis.call('UNLINK', prefix .. number) end
         redis.call('UNLINK', sequences, starts, isolated)
         redis.call('ZREM', coming, id)""",
     # Make a batch a Task. Returns 1, 0 if another Task has its idempotency key, -1 if its chunks have been dropped, -2
     # if the owner has too many running Tasks, -3 if there are too many of all owners. A Task that an older version has
-    # ended is still in the hash `running`, so each is looked at before it is counted.
+    # ended is still in the hash `running`, so each is looked at before it is counted; so is one of a wrong type.
     "admit": """
         local task, tasks, keys, coming, number, running = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
         local id, key, changes, prefix, owner = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -42,7 +44,7 @@ SCRIPTS: Final = {
         if key ~= '' and redis.call('HEXISTS', keys, key) == 1 then return 0 end
         local owners, own, all = redis.call('HGETALL', running), 0, 0
         for i = 1, #owners, 2 do
-            if redis.call('HGET', prefix .. owners[i], 'status') == '"running"' then
+            if redis.pcall('HGET', prefix .. owners[i], 'status') == '"running"' then
                 all = all + 1
                 if owners[i + 1] == owner then own = own + 1 end
             else
@@ -76,11 +78,17 @@ SCRIPTS: Final = {
         redis.call('PUBLISH', changes, id)
         return 'saved'""",
     # Store a block of results and return the counts. Stores nothing, and returns the lines that have a result already
-    # if there are any, or {-1} if the Task does not run.
+    # if there are any, or {-1} if the Task does not run. All keys are read first, so that one of a wrong type fails
+    # before the first write.
     "record": """
         local task, bits, blocks, bytes = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
         local id, changes, prefix, per_hash, body = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
         if redis.call('HGET', task, 'status') ~= '"running"' then return {-1} end
+        local offset = tonumber(redis.call('HGET', task, 'done'))
+        local records = prefix .. math.floor(offset / per_hash)
+        redis.call('ZCARD', blocks)
+        redis.call('HLEN', records)
+        redis.call('GET', bytes)
         local outcomes = cjson.decode(ARGV[6])
         local recorded = {}
         for i = 7, #ARGV do
@@ -88,8 +96,7 @@ SCRIPTS: Final = {
         end
         if #recorded > 0 then return recorded end
         for i = 7, #ARGV do redis.call('SETBIT', bits, ARGV[i], 1) end
-        local done = redis.call('HINCRBY', task, 'done', #ARGV - 6)
-        local offset = done - (#ARGV - 6)
+        redis.call('HINCRBY', task, 'done', #ARGV - 6)
         local counts = {}
         for outcome, count in pairs(outcomes) do
             counts[outcome] = redis.call('HINCRBY', task, outcome, count)
@@ -97,7 +104,7 @@ SCRIPTS: Final = {
         redis.call('HINCRBY', task, 'bytes', #body)
         redis.call('INCRBY', bytes, #body)
         redis.call('ZADD', blocks, offset, offset)
-        redis.call('HSET', prefix .. math.floor(offset / per_hash), offset, body)
+        redis.call('HSET', records, offset, body)
         local text = cjson.encode(counts)
         redis.call('PUBLISH', changes, id .. text)
         return text""",
@@ -150,4 +157,22 @@ SCRIPTS: Final = {
         for i = 6, #KEYS do redis.call('PEXPIRE', KEYS[i], expire_ms) end
         redis.call('PUBLISH', changes, id)
         return 1""",
+    # Return the first of a Task's keys that has a wrong type, with its type and the right one; nothing if none has.
+    "find_wrong_type": """
+        local chunks, records, chunks_per_hash, offsets_per_hash = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+        local function is_wrong(key, wanted)
+            local found = redis.call('TYPE', key).ok
+            return found ~= wanted and found ~= 'none' and {key, found, wanted}
+        end
+        for i, key in ipairs(KEYS) do
+            local wrong = is_wrong(key, ARGV[4 + i])
+            if wrong then return wrong end
+        end
+        local total = tonumber(redis.call('HGET', KEYS[1], 'total') or 0)
+        for _, hashes in ipairs({{records, offsets_per_hash}, {chunks, chunks_per_hash}}) do
+            for number = 0, math.floor(total / hashes[2]) do
+                local wrong = is_wrong(hashes[1] .. number, 'hash')
+                if wrong then return wrong end
+            end
+        end""",
 }

@@ -175,6 +175,8 @@ class TaskCache:
         ) as error:  # it stays in Redis for a version that can read it
             with log_fields(task=id_):
                 log.error("Task %s cannot be read and is left out: %s", id_, error)
+            if isinstance(error, ResponseError):  # no version can
+                self.forget(id_)
             return
         if task.status != "running":
             task.options = task.options.without_header_values()  # `RedisRegistry.options` reads them again
