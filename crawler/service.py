@@ -137,6 +137,7 @@ def create_app(
     app[REQUEST_COUNTERS] = requests
     app[HEALTH] = HealthMonitor(
         registry,
+        queues=lambda: manager.engine.check(),
         has_resolver=partial(has_dns_servers, options),
         lag=lambda: lag.worst,
         prober=lambda: single_probes.prober.fault,

@@ -53,6 +53,9 @@ class Engine(Protocol):
     async def fleet_status(self) -> FleetStatus | None:
         """Return the queues and the worker processes; None if there are none, or Redis does not answer."""
 
+    async def check(self) -> None:
+        """Raise `StoreError` if work that was started does not get to a worker."""
+
     async def requeue_stalled(self) -> None:
         """Queue Tasks again whose work has stopped, until this call is cancelled."""
 
@@ -98,6 +101,9 @@ class LocalEngine:
     async def fleet_status(self) -> FleetStatus | None:
         """Return None: there is no fleet."""
         return None
+
+    async def check(self) -> None:
+        """Do nothing: there are no queues."""
 
     async def requeue_stalled(self) -> None:
         """Do nothing: a worker stops only with this process."""

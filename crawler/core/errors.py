@@ -14,6 +14,8 @@ A target that fails is an ordinary result, so it is never raised: see `crawler.c
     ├── ResultsNotInMemory      the results of a Task are only in its store
     ├── ServiceStopping         the service is stopping and starts nothing more
     ├── StoreError              the store cannot read or write now
+    │   ├── QueueLost           queued work was deleted
+    │   ├── QueueStalled        queued work waits, though worker processes are there
     │   ├── StoreDamaged        the stored data is damaged
     │   │   └── TaskDamaged     the stored data of one Task is damaged
     │   ├── StoreFull           the store has no space left
@@ -38,6 +40,8 @@ __all__ = [
     "LoopDetected",
     "OptionError",
     "Overloaded",
+    "QueueLost",
+    "QueueStalled",
     "QuotaExceeded",
     "ResultsNotInMemory",
     "ServiceStopping",
@@ -163,6 +167,14 @@ class StoreFull(StoreError):
 
 class StoreReadOnly(StoreError):
     """The store accepts no writes now: it is a copy of another one."""
+
+
+class QueueLost(StoreError):
+    """Queued work was deleted; it is queued again."""
+
+
+class QueueStalled(StoreError):
+    """Queued work waits, though worker processes are there."""
 
 
 class StoreReplaced(StoreError):

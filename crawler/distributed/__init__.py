@@ -19,6 +19,7 @@ Worker processes of a fleet:
     chunk_worker    ChunkWorker: takes chunks from the queues
     chunk_prober    probes one chunk, and isolates lines that crash worker processes
     chunk_queue     the queues in Redis, kept by docket
+    queue_watch     whether these queues pass chunks on, and which ones they have lost
     shared_lock     a readers-writer lock
 
 Both:

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from crawler.core.errors import StoreError
 from crawler.core.tasks import FleetStatus, QueueStatus, Task
+from crawler.distributed.queue_watch import QueueWatch, find_lost
 from crawler.stores.redis.chunk import ChunkPosition
 from crawler.stores.redis.failover import leave_replicas
 from crawler.stores.redis.registry import RedisRegistry
@@ -58,6 +59,7 @@ class ChunkQueue:
         self._registry = registry
         url = _with_connection_limit(registry.url)
         self.dockets = {name: Docket(f"crawler-{name}", url, execution_ttl=_KEEP_ENDED_JOBS) for name in QUEUES}
+        self._watches = [QueueWatch(each, registry.settings.stalled_after_seconds) for each in self.dockets.values()]
         for docket in self.dockets.values():
             docket.register(job, names=[JOB])
 
@@ -103,8 +105,27 @@ class ChunkQueue:
             if execution.schedule_exception is not None:
                 raise StoreError(f"a chunk could not be queued: {execution.schedule_exception}")
 
+    async def requeue_lost(self, task: Task, positions: Iterable[ChunkPosition]) -> None:
+        """Queue those of these chunks again that are neither queued nor leased, though docket takes them for that.
+
+        Raises:
+            StoreError: Not all of them could be queued.
+        """
+        by_key = {_key(task, position): position for position in positions}
+        try:
+            lost = await find_lost(self._docket_of(task), by_key)
+        except (RedisError, OSError) as error:
+            raise StoreError(f"the queue cannot be searched: {error}") from None
+        for key in lost:
+            await self.requeue(task, by_key[key])
+
+    async def check(self) -> None:
+        """Raise `StoreError` if a queue does not pass its chunks on."""
+        for watch in self._watches:
+            await watch.check()
+
     async def requeue(self, task: Task, position: ChunkPosition) -> None:
-        """Hand a chunk that this process has leased to another worker process.
+        """Queue a chunk that is queued or leased already, for another worker process.
 
         Raises:
             StoreError: It could not be queued.
@@ -159,6 +180,8 @@ async def _read_queue_status(docket: Docket) -> QueueStatus:
         pipeline.xpending(docket.stream_key, docket.worker_group_name)
         pipeline.xrange(docket.stream_key, count=1)
         length, pending, first = await pipeline.execute(raise_on_error=False)
+    if isinstance(length, ResponseError):  # its key has another type
+        raise length
     if isinstance(pending, ResponseError):  # no worker process has used this queue yet
         return QueueStatus(waiting=length)
     oldest = time.time() - int(first[0][0].partition(b"-")[0]) / 1000 if first else 0.0

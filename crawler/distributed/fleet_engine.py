@@ -1,11 +1,12 @@
 """The engine of a service with Redis: worker processes, on any number of machines, work on its Tasks."""
 
 import asyncio
+import logging
 import time
 from contextlib import suppress
 from typing import Final, NamedTuple, Self
 
-from crawler.core.errors import StoreError, TaskDamaged, TaskNotFound, TransitionError
+from crawler.core.errors import QueueLost, StoreError, TaskDamaged, TaskNotFound, TransitionError
 from crawler.core.tasks import FleetStatus
 from crawler.distributed.chunk_queue import ChunkQueue
 from crawler.probing.prober import Prober
@@ -15,6 +16,8 @@ from crawler.stores.redis.registry import RedisRegistry
 from crawler.worker import fail_task, retry_until_stored
 
 __all__ = ["FleetEngine"]
+
+log = logging.getLogger(__name__)
 
 _MAX_TASKS_QUEUED_AT_ONCE: Final = 32
 _STATUS_SECONDS: Final = 1.0  # how long a fleet status is reused, and how long Redis may take to answer
@@ -47,7 +50,10 @@ class FleetEngine:
 
     def start(self, task_id: str) -> None:
         """Queue what is left of a Task; returns at once."""
-        queueing = asyncio.ensure_future(self._queue_task(task_id))
+        self._start(task_id)
+
+    def _start(self, task_id: str, *, is_stalled: bool = False) -> None:
+        queueing = asyncio.ensure_future(self._queue_task(task_id, is_stalled))
         self._queueing.add(queueing)
         queueing.add_done_callback(self._queueing.discard)
 
@@ -87,6 +93,8 @@ class FleetEngine:
         while True:
             await asyncio.sleep(settings.stalled_check_seconds)
             await retry_until_stored(self._registry.chunks.drop_stale_batches)
+            with suppress(StoreError):
+                await self.check()
             now = time.monotonic()
             running = {task.id: task for task in self._registry.tasks.values() if task.status == "running"}
             progress = {id_: before for id_, before in progress.items() if id_ in running}
@@ -97,22 +105,35 @@ class FleetEngine:
                 elif now - before.since > before.allowed_seconds:
                     allowed = min(2 * before.allowed_seconds, settings.max_stalled_after_seconds)
                     progress[id_] = _Progress(before.done, now, allowed)
-                    self.start(id_)
+                    self._start(id_, is_stalled=True)
 
-    async def _queue_task(self, task_id: str) -> None:
+    async def check(self) -> None:
+        """Raise `StoreError` if a queue does not pass chunks on. What a queue has lost is queued again."""
+        try:
+            await self._queue.check()
+        except QueueLost as error:
+            log.error("chunks are queued again: %s", error)
+            for task in list(self._registry.tasks.values()):
+                if task.status == "running":
+                    self._start(task.id, is_stalled=True)
+            raise
+
+    async def _queue_task(self, task_id: str, is_stalled: bool) -> None:
         async with self._queueing_slots:
             with log_fields(task=task_id), suppress(TaskNotFound):
                 try:
-                    await retry_until_stored(self._queue_next_chunks, task_id)
+                    await retry_until_stored(self._queue_next_chunks, task_id, is_stalled)
                 except TaskDamaged as error:
                     await fail_task(task_id, self._registry, error)
 
-    async def _queue_next_chunks(self, task_id: str) -> None:
+    async def _queue_next_chunks(self, task_id: str, is_stalled: bool) -> None:
         task = await self._registry.fetch(task_id)
         if task.status != "running":
             return
         if positions := await self._registry.chunks.next_chunks(task_id):
             await self._queue.add(task, positions)
+            if is_stalled:
+                await self._queue.requeue_lost(task, positions)
             return
         task = await self._registry.fetch(task_id)  # its last chunk may have been completed meanwhile
         if task.status != "running":

@@ -2,10 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Self
 
-from crawler.core.errors import StoreDamaged, StoreError, StoreFull, StoreReadOnly, StoreReplaced
+from crawler.core.errors import (
+    QueueLost,
+    QueueStalled,
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreReplaced,
+)
 from crawler.registry import Registry
 from crawler.runtime.cancellation import cancel_and_wait
 
@@ -20,6 +28,8 @@ _FAULTS: Final = {
     StoreDamaged: "is damaged",
     StoreReadOnly: "is a replica, which accepts no writes",
     StoreReplaced: "was removed or replaced while in use",
+    QueueLost: "has lost queued work, which is queued again",
+    QueueStalled: "has queued work that no worker process takes",
 }
 
 
@@ -28,6 +38,7 @@ class HealthMonitor:
 
     Args:
         registry: The registry, which has to be writable.
+        queues: Raises `StoreError` if the store does not pass work on.
         has_resolver: Returns whether a DNS server is configured.
         lag: Returns the worst recent delay of the event loop, in seconds.
         prober: Returns what keeps the prober from its work, None if nothing does.
@@ -40,6 +51,7 @@ class HealthMonitor:
         self,
         registry: Registry,
         *,
+        queues: Callable[[], Awaitable[None]],
         has_resolver: Callable[[], bool],
         lag: Callable[[], float],
         prober: Callable[[], str | None],
@@ -48,6 +60,7 @@ class HealthMonitor:
         cache_seconds: float = 1.0,
     ) -> None:
         self._registry = registry
+        self._queues = queues
         self._has_resolver = has_resolver
         self._lag = lag
         self._prober = prober
@@ -89,9 +102,10 @@ class HealthMonitor:
     async def _try_write(self) -> str | None:
         try:
             await self._registry.check_writable()
+            await self._queues()
         except StoreError as error:
             if self._was_writable:
-                log.error("the store cannot be written to: %s", error)
+                log.error("the store cannot do its work: %s", error)
             return _describe(error)
         return None
 

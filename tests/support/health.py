@@ -11,12 +11,17 @@ __all__ = ["find_store_fault", "open_health"]
 def open_health(registry: Registry, **other: Any) -> HealthMonitor:
     """Open a monitor where only the registry or `other` can have a fault."""
     well: dict[str, Any] = {
+        "queues": _pass_on,
         "has_resolver": lambda: True,
         "lag": lambda: 0.0,
         "prober": lambda: None,
         "is_stopping": lambda: False,
     }
     return HealthMonitor(registry, **{**well, **other})
+
+
+async def _pass_on() -> None:
+    pass
 
 
 async def find_store_fault(registry: Registry) -> str | None:
