@@ -77,10 +77,10 @@ def progress_bar(counts: Counts, total: int | None) -> AbstractContextManager[ob
     """Return the context of a progress bar; it shows nothing if standard error is not a terminal."""
     if not has_terminal():
         return nullcontext()
-    from crawler.cli.progress import show_progress
+    from crawler.cli.progress import ProgressDisplay
     from crawler.formats.table import open_console
 
-    return show_progress(open_console(sys.stderr), counts, total)
+    return ProgressDisplay(open_console(sys.stderr), counts, total)
 
 
 # --- How a command runs and ends ---

@@ -7,7 +7,6 @@ import typer
 
 from crawler.cli.console import OK, SOME_NOT_OK, print_message
 from crawler.cli.flags import SomeFields, with_flags
-from crawler.compose import sqlite_path
 from crawler.core.errors import InputError, StoreError
 from crawler.core.service_options import ServiceOptions
 
@@ -23,6 +22,8 @@ def backup(
 
     Exit code 1 means that the file is damaged or the copy could not be written; then there is no copy.
     """
+    from crawler.compose import sqlite_path  # slow to import: it needs the prober
+
     if (path := sqlite_path(ServiceOptions.of(service))) is None:
         raise InputError("memory has no file to copy", "--registry")
     from crawler.stores.sqlite.backup import copy_file

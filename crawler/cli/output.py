@@ -123,15 +123,15 @@ def open_writer(
     format_ = choice.format or ("table" if stream.isatty() else "ndjson")
     is_continued = choice.mode != "replace" and stream.seekable() and stream.tell() > 0
     if has_progress and (format_ == "table" or not stream.isatty()):
-        from crawler.cli.progress import show_progress  # imports rich, which takes long
+        from crawler.cli.progress import ProgressDisplay  # imports rich, which takes long
         from crawler.formats.table import open_console
 
         if stream.isatty():
-            with show_progress(open_console(stream, choice.color), counts, total) as display:
+            with ProgressDisplay(open_console(stream, choice.color), counts, total) as display:
                 display.write_header()
                 yield display
             return
-        with show_progress(open_console(sys.stderr, choice.color), counts, total):
+        with ProgressDisplay(open_console(sys.stderr, choice.color), counts, total):
             yield from _write_all(choice, format_, stream, is_continued)
     else:
         yield from _write_all(choice, format_, stream, is_continued)

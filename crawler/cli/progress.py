@@ -1,8 +1,6 @@
 """What `probe` and `watch` show on a terminal while they run: rows of results, and below them a bar of one line."""
 
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -16,7 +14,7 @@ from crawler.core.results import ProbeResult
 from crawler.core.tasks import Counts
 from crawler.formats.table import STYLES, format_header, format_row
 
-__all__ = ["ProgressDisplay", "format_counts", "show_progress"]
+__all__ = ["ProgressDisplay", "format_counts"]
 
 _REFRESHES_PER_SECOND: Final = 10
 _MAX_WAITING_ROWS: Final = 10_000  # a terminal that reads no faster slows the probes down
@@ -99,13 +97,6 @@ class _ProgressLine:
         bar = ProgressBar(total=task.total, completed=task.completed, width=bar_columns, pulse=task.total is None)
         line.add_row(bar, text)
         yield line
-
-
-@contextmanager
-def show_progress(console: Console, counts: Counts, total: int | None) -> Iterator[ProgressDisplay]:
-    """Show the progress while the context lasts."""
-    with ProgressDisplay(console, counts, total) as display:
-        yield display
 
 
 def format_counts(counts: Counts) -> Text:

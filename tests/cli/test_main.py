@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -492,3 +493,13 @@ async def test_it_starts_beside_a_kubernetes_service_of_its_name() -> None:
         assert b"crawler serves on http://127.0.0.1:" in await process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         assert (await end_of(process)).code == 0
+
+
+def test_a_start_imports_neither_the_prober_nor_the_server() -> None:
+    """They take longer to import than all the rest."""
+    program = (
+        "import sys, crawler, crawler.cli.main;"
+        "slow = ('aiohttp', 'crawler.compose', 'crawler.probing', 'crawler.transport', 'rich.console');"
+        "sys.exit(','.join(name for name in sys.modules if name in slow) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -45,8 +45,8 @@ def _is_preflight(request: web.Request) -> bool:
 
 
 def _preflight_headers(request: web.Request) -> dict[str, str]:
-    resource = request.match_info.http_exception
-    allowed = resource.allowed_methods if isinstance(resource, web.HTTPMethodNotAllowed) else set()
+    refusal = request.match_info.http_exception  # no route has the method OPTIONS
+    allowed = refusal.allowed_methods if isinstance(refusal, web.HTTPMethodNotAllowed) else set()
     return {
         hdrs.ACCESS_CONTROL_ALLOW_METHODS: ", ".join(sorted(allowed)),
         hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _REQUEST_HEADERS,

@@ -7,7 +7,8 @@ From outside, import `SqliteRegistry`. `stores.redis.chunking` and `stores.dedup
     ingest           takes in the lines of a Task: duplicates and probing order
     sweeper          deletes the rows of deleted Tasks in the background
     recent_results   results of small Tasks in memory
-    queries          all other SQL
+    task_queries     SQL of Tasks and notes
+    queries          SQL of lines and results
     database         a connection on a thread of its own
     connection       opens, migrates and writes a file
     file_lock        keeps other processes from the file

@@ -12,7 +12,7 @@ import msgspec
 
 from crawler.core.errors import InputError, StoreDamaged, StoreError
 from crawler.core.results import ProbeResult
-from crawler.stores.sqlite import queries
+from crawler.stores.sqlite import task_queries
 from crawler.stores.sqlite.log_check import check_log, check_log_has_file, forget_session, has_log
 
 __all__ = ["copy_file", "find_damage"]
@@ -71,7 +71,7 @@ def find_damage(path: Path) -> list[str]:
         try:
             rows = connection.execute(f"PRAGMA integrity_check({_MOST_FINDINGS})")
             findings += [str(text) for (text,) in rows if text != "ok"]
-            unread = queries.read_tasks(connection).unread
+            unread = task_queries.read_tasks(connection).unread
             findings += [f"Task {task.id} cannot be read: {task.problem}" for task in unread if task.is_damaged]
             findings += _find_damaged_results(connection)
         except sqlite3.Error as error:

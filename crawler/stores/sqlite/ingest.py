@@ -24,8 +24,8 @@ from crawler.stores.ordering import (
 )
 from crawler.stores.sqlite.connection import insert_rows
 from crawler.stores.sqlite.database import Database
-from crawler.stores.sqlite.queries import admit, reserve
 from crawler.stores.sqlite.schema import PLACES_PER_TASK
+from crawler.stores.sqlite.task_queries import admit, reserve
 
 __all__ = ["LINES_PER_WRITE", "find_duplicates", "insert_lines", "take_in"]
 

@@ -17,7 +17,7 @@ from crawler.core.tasks import ResultFilter, ResultSlice, Task
 from crawler.core.urls import Target
 from crawler.registry import READER_SECONDS, Lines, PageReader, Registry
 from crawler.runtime.logs import log_fields
-from crawler.stores.sqlite import queries
+from crawler.stores.sqlite import queries, task_queries
 from crawler.stores.sqlite.connection import check_writable, checkpoint, connect, migrate
 from crawler.stores.sqlite.database import Database
 from crawler.stores.sqlite.file_guard import FileGuard
@@ -107,7 +107,7 @@ class SqliteRegistry(Registry):
             # A connection of its own, so that no reader waits for a long write.
             self._reading = await stack.enter_async_context(aclosing(self._open_database()))
             for database in (self._database, self._reading):
-                await database.call(queries.read_last_number)  # opens all files
+                await database.call(task_queries.read_last_number)  # opens all files
             self._guard.remember()
             record_session(self._path, session)
             sweeper = Sweeper(self._database, self._sweep_retry_seconds, self._reader_seconds)
@@ -134,7 +134,7 @@ class SqliteRegistry(Registry):
     async def options(self, task_id: str) -> Options:
         """Return the options as they were stored."""
         number = self._numbers[self.task(task_id).id]
-        options = await self._reading.read(partial(queries.read_options, number=number))
+        options = await self._reading.read(partial(task_queries.read_options, number=number))
         if options is None:
             raise TaskNotFound(task_id)
         return options
@@ -165,11 +165,11 @@ class SqliteRegistry(Registry):
 
     async def read_note(self, name: str) -> bytes | None:
         """Return what the file has under this name."""
-        return await self._reading.read(partial(queries.read_note, name=name))
+        return await self._reading.read(partial(task_queries.read_note, name=name))
 
     async def write_note(self, name: str, note: bytes) -> None:
         """Store a note in the file."""
-        await self._database.write(partial(queries.write_note, name=name, note=note))
+        await self._database.write(partial(task_queries.write_note, name=name, note=note))
 
     async def _insert(self, task: Task, lines: Lines) -> None:
         self._last_number = number = self._last_number + 1
@@ -224,14 +224,14 @@ class SqliteRegistry(Registry):
 
     async def _save(self, task: Task, names: Collection[str]) -> None:
         number = self._numbers[task.id]
-        save = partial(queries.save, number=number, task=task)
+        save = partial(task_queries.save, number=number, task=task)
         await self._database.even_if_full(partial(self._database.write, save))
         if task.status != "running":
             self._known_targets.pop(number, None)
 
     async def _delete(self, task: Task) -> None:
         number = self._numbers[task.id]
-        make_orphan = partial(queries.make_orphan, number=number)
+        make_orphan = partial(task_queries.make_orphan, number=number)
         await self._database.even_if_full(partial(self._database.write, make_orphan, durable=True))
         if self._tasks.pop(task.id, None) is None:  # another call has deleted it meanwhile
             raise TaskNotFound(task.id)
@@ -298,8 +298,8 @@ class SqliteRegistry(Registry):
         migrate(self._path)
         try:
             with closing(connect(self._path)) as connection:
-                self._last_number = queries.read_last_number(connection)
-                stored = queries.read_tasks(connection)
+                self._last_number = task_queries.read_last_number(connection)
+                stored = task_queries.read_tasks(connection)
                 for number, task in stored.tasks:
                     self._add_task(number, task)
         except sqlite3.Error as error:

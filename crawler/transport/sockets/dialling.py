@@ -2,8 +2,7 @@
 
 import asyncio
 import errno
-from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Final
 
 from crawler.transport.sockets.address_order import AddressOrder
 from crawler.transport.sockets.connection import Connection
@@ -20,7 +19,7 @@ _FINAL_ERRNOS: Final = frozenset(
 _NOT_THE_TARGETS: Final = frozenset({errno.ENETDOWN})  # no route for the address's family
 
 
-def connect_to_any(
+async def connect_to_any(
     addresses: list[str],
     port: int,
     poller: Poller,
@@ -28,7 +27,7 @@ def connect_to_any(
     deadline: float,
     order: AddressOrder,
     attempt_delay: float = _ATTEMPT_DELAY_SECONDS,
-) -> Coroutine[Any, Any, Connection]:
+) -> Connection:
     """Connect to the first address that answers. The next attempt starts after a failure or a short delay.
 
     Args:
@@ -45,19 +44,7 @@ def connect_to_any(
     """
     timer.ip = addresses[0]
     if len(addresses) == 1:
-        return Connection.open(addresses[0], port, poller, deadline)
-    return _connect_to_fastest(addresses, port, poller, timer, deadline, order, attempt_delay)
-
-
-async def _connect_to_fastest(
-    addresses: list[str],
-    port: int,
-    poller: Poller,
-    timer: HopTimer,
-    deadline: float,
-    order: AddressOrder,
-    attempt_delay: float,
-) -> Connection:
+        return await Connection.open(addresses[0], port, poller, deadline)
     attempts: dict[asyncio.Task[Connection], str] = {}  # those that run
     failures: dict[str, OSError] = {}
     waiting = list(reversed(addresses))

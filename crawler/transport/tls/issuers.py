@@ -21,7 +21,7 @@ _MAX_URLS: Final = 1_000
 _MAX_URLS_PER_CERTIFICATE: Final = 3  # by http; authorities for Windows name one by LDAP first
 _MAX_REQUESTS: Final = 5  # for one certificate, with redirects
 _FAILURE_TTL_SECONDS: Final = 60.0  # until a failed fetch is tried again
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----")
+_PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----")
 
 Fetch = Callable[[Url, float], Awaitable[bytes | str]]
 
