@@ -63,9 +63,11 @@ def open_standard_output() -> Iterator[TextIO]:
     """
     if sys.stdout is None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    # Not `sys.stdout` itself: with PYTHONUNBUFFERED it drops the rest of a write that a signal cuts short.
     if sys.stdout.isatty():
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-        yield sys.stdout
+        encoding = sys.stdout.encoding
+        with open(sys.stdout.fileno(), "w", encoding=encoding, errors="backslashreplace", closefd=False) as stream:
+            yield stream
         return
     with open(sys.stdout.fileno(), "w", encoding="utf-8", newline="", closefd=False) as stream:
         # Write blocks to a file, but each line at once to a pipe, whose reader may wait for it.

@@ -147,7 +147,13 @@ def _write_all(
 
 @asynccontextmanager
 async def flushed_each_second(stream: TextIO) -> AsyncIterator[None]:
-    """Write out what a stream has collected at least once a second, so that others can read the results."""
+    """Write out what a stream has collected at least once a second, so that others can read the results.
+
+    A terminal is written to by a thread of its own, or line by line.
+    """
+    if stream.isatty():
+        yield
+        return
 
     async def flush() -> None:
         while True:

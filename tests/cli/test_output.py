@@ -355,12 +355,19 @@ async def test_no_bar_is_shown_if_none_is_wanted(site: Site) -> None:
         assert lines[-2].startswith(last)
 
 
-async def test_a_terminal_that_is_not_read_loses_no_row(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+async def test_a_terminal_that_is_not_read_loses_no_row(unbuffered: str, site: Site, tmp_path: Path) -> None:
+    """A write that waits for the terminal is cut short by a signal, here by those of Ctrl-Z and fg."""
     urls = await list_of(tmp_path / "urls", *(site.url(f"/ok?{number}&{'x' * 200}") for number in range(300)))
     terminal = Terminal()
     streams: dict[str, Any] = {"stdout": terminal.slave, "stderr": terminal.slave}
-    async with started("probe", "-f", str(urls), **streams) as process:
-        await site.until(lambda: len(site.requests) == 300)  # the terminal's buffer is full by now
+    env = {"PYTHONUNBUFFERED": unbuffered}
+    async with started("probe", "-f", str(urls), env=env, **streams) as process:
+        await site.until(lambda: len(site.requests) == 300)
+        for _ in range(10):  # the terminal is full by now, or soon will be
+            await asyncio.sleep(0.05)
+            process.send_signal(signal.SIGSTOP)
+            process.send_signal(signal.SIGCONT)
         reading = asyncio.ensure_future(asyncio.to_thread(terminal.read))
         assert await process.wait() == 0
     assert len(rows_of(screen(await reading))) == 300

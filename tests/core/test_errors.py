@@ -147,13 +147,13 @@ def test_every_exception_has_one_base_class() -> None:
 
 
 def test_the_docstring_draws_the_tree() -> None:
-    drawn = re.findall(r"^ {4}(│   )?[├└]── (\w+)", errors.__doc__ or "", re.M)
+    drawn = re.findall(r"^ {4}((?:│   )*)[├└]── (\w+)", errors.__doc__ or "", re.M)
     bases: list[type] = [CrawlerError]
-    for is_nested, name in drawn:
+    for indent, name in drawn:
         error = getattr(errors, name)
-        bases = [*bases[: 2 if is_nested else 1], error]
+        bases = [*bases[: 1 + len(indent) // 4], error]
         assert error.__bases__ == (bases[-2],), name
-    outer = [name for is_nested, name in drawn if not is_nested]
+    outer = [name for indent, name in drawn if not indent]
     assert outer == sorted(outer)
     defined = {error.__name__ for error in vars(errors).values() if isinstance(error, type) and is_ours(error)}
     assert defined == {"CrawlerError", *(name for _, name in drawn)}
