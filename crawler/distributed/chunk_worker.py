@@ -30,7 +30,7 @@ __all__ = ["ChunkWorker"]
 log = logging.getLogger(__name__)
 
 _SLOTS_PER_CHUNK: Final = 8  # slots of the prober for each chunk taken at once: the default of `per_host`
-_CHUNKS_PER_READ: Final = 32  # parsing a reply holds the event loop: 200 chunks took 20 ms
+_CHUNKS_PER_READ: Final = 32  # parsing a reply holds the event loop; one of up to 250 chunks took 20 ms
 _MIN_CHUNKS_AT_ONCE: Final = 8  # of each queue, even if the prober has few slots
 
 
